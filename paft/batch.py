@@ -1,4 +1,4 @@
-"""What the data hands to the model: ragged token sequences packed into one row, so that nothing is padded.
+"""What the data hands to the model: ragged token sequences packed into one row, so that next to nothing is padded.
 
 The row goes through an unchanged transformers model with its position ids; an attention function
 (paft/model/attention.py) keeps the sequences apart. Only there, a small share of the work, are they
@@ -7,7 +7,7 @@ alone; this form runs everywhere.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,32 +16,36 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rectangle:
-    """B neighbouring sequences of a packed row, padded to the longest of them (L tokens) for attention.
+    """B neighbouring sequences of a packed row, padded for attention to L tokens each.
 
     token (B * L,) int64 says which of the sequences' tokens stands at each place (the first one at
     padding); place (n,) int64 is the way back. position (B, L) int64 is the position of each place.
-    allowed (1 or B, L, L) bool says which query (second to last axis) sees which key.
+    allowed (1 or B, L, L) bool says which query (second to last axis) sees which key; causal says
+    that this is every key up to its own place.
     """
 
     token: Tensor
     place: Tensor
     position: Tensor
     allowed: Tensor
+    causal: bool
 
-    def within(self, window: int | None) -> Tensor:
-        """Return `allowed`, narrowed to a layer's sliding window of so many tokens (None: no window)."""
+    def within(self, window: int | None) -> "Rectangle":
+        """Return the rectangle as a layer with a sliding window of so many tokens sees it (None: no window)."""
         if window is None or self.position.shape[1] <= window:
-            return self.allowed
-        return self.allowed & (self.position[:, :, None] - self.position[:, None, :] < window)
+            return self
+        near = self.position[:, :, None] - self.position[:, None, :] < window
+        return replace(self, allowed=self.allowed & near, causal=False)
 
     def to(self, device: torch.device) -> "Rectangle":
         """Return a copy on the device."""
-        return Rectangle(*(getattr(self, f.name).to(device) for f in fields(self)))
+        tensors = (x.to(device) for x in (self.token, self.place, self.position, self.allowed))
+        return Rectangle(*tensors, self.causal)
 
 
 @dataclass(frozen=True)
 class Packing:
-    """A packed micro-batch of N tokens in all.
+    """A packed micro-batch of N tokens in all, the last few of them filler that nothing reads.
 
     input_ids (1, N) and position_ids (1, N), int64. rectangles cover its sequences in their order.
     """
@@ -66,6 +70,9 @@ class Branches:
 
 # What one more rectangle costs, in attention scores' worth of work; measured on a CPU.
 _RECTANGLE_COST = 16_000
+# Rows and rectangles are filled up to multiples of these. A CPU's matrix library compiles a kernel for
+# every new shape, 2 ms each: a tenth of a training step if no two rows are of one length.
+_ROW_MULTIPLE, _SIDE_MULTIPLE = 64, 32
 
 
 def pack(sequences: Sequence[Branches]) -> Packing:
@@ -84,12 +91,21 @@ def pack(sequences: Sequence[Branches]) -> Packing:
             positions += range(n, n + len(continuation))
             branches += [number] * len(continuation)
         lengths.append(n + sum(map(len, sequence.continuations)))
+    if filler := _up(len(ids), _ROW_MULTIPLE) - len(ids):
+        ids += [0] * filler
+        positions += range(filler)
+        branches += [0] * filler
+        lengths.append(filler)
     rectangles, start = [], 0
     for group in _groups(lengths):
         end = start + sum(group)
         rectangles.append(_rectangle(group, positions[start:end], branches[start:end]))
         start = end
     return Packing(torch.tensor([ids]), torch.tensor([positions]), rectangles)
+
+
+def _up(length: int, multiple: int) -> int:
+    return -(-length // multiple) * multiple
 
 
 def _groups(lengths: list[int]) -> list[list[int]]:
@@ -99,14 +115,14 @@ def _groups(lengths: list[int]) -> list[list[int]]:
         options = []
         for start in range(end):
             group = lengths[start:end]
-            cost = best[start][0] + len(group) * max(group) ** 2 + _RECTANGLE_COST
+            cost = best[start][0] + len(group) * _up(max(group), _SIDE_MULTIPLE) ** 2 + _RECTANGLE_COST
             options.append((cost, [*best[start][1], group]))
         best.append(min(options, key=lambda option: option[0]))
     return best[-1][1]
 
 
 def _rectangle(lengths: list[int], positions: list[int], branches: list[int]) -> Rectangle:
-    rows, longest = len(lengths), max(lengths)
+    rows, longest = len(lengths), _up(max(lengths), _SIDE_MULTIPLE)
     length = torch.tensor(lengths)
     offset = torch.arange(longest)
     real = offset < length[:, None]  # (B, L)
@@ -121,6 +137,7 @@ def _rectangle(lengths: list[int], positions: list[int], branches: list[int]) ->
         place=torch.arange(rows * longest).view(rows, longest)[real],
         position=torch.tensor(positions)[token],
         allowed=allowed,
+        causal=not any(branches),
     )
 
 

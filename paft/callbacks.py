@@ -19,16 +19,26 @@ class ProgressBar(TQDMProgressBar):
 
 
 class Speed(Callback):
-    """Counts real tokens (no padding) per second of training, validation aside."""
+    """Counts real tokens (no padding) per second of training, validation aside; goes on counting in a continued run."""
 
     def __init__(self) -> None:
         self.tokens = self.truncated = 0
         self.seconds = 0.0
+        self.earlier_wall_s = 0.0  # of the processes that this one continues
+        self._started = time.perf_counter()
         self._last = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        wall = self.earlier_wall_s + time.perf_counter() - self._started
+        return {"tokens": self.tokens, "truncated": self.truncated, "seconds": self.seconds, "wall_s": wall}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.tokens, self.truncated, self.seconds = (state_dict[name] for name in ("tokens", "truncated", "seconds"))
+        self.earlier_wall_s = state_dict["wall_s"]
 
     @property
     def tokens_per_s(self) -> float:
-        """Over all updates of this process."""
+        """Over all updates of the run."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

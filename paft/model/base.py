@@ -145,7 +145,7 @@ def _check_packing(base: PreTrainedModel) -> None:
     if not apart:
         raise InputError(
             f"model.path={base.config._name_or_path}: the attention of {type(base).__name__} cannot run packed batches; "
-            "use a model whose attention goes through transformers' AttentionInterface (Llama, Qwen, Mistral, Gemma, ...)."
+            "use a model whose attention goes through transformers' AttentionInterface (Llama, Qwen, Mistral, SmolLM, ...)."
         )
 
 

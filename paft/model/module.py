@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 
 from paft.batch import MicroBatch, Update
@@ -106,5 +107,7 @@ class PaftModule(pl.LightningModule):
 
 def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
     """Return the cross-entropy at the answer tokens, summed, in fp32. Only their hidden states meet the LM head."""
-    logits = packed_logits(model, batch.packing, batch.positions)
+    # PEFT converts what enters an adapter to fp32, which autocast would convert back at once.
+    with disable_input_dtype_casting(model, active=torch.is_autocast_enabled(batch.positions.device.type)):
+        logits = packed_logits(model, batch.packing, batch.positions)
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")

@@ -1,5 +1,6 @@
 """Where a number comes from: git state, versions and device."""
 
+import contextlib
 import platform
 import re
 import resource
@@ -25,8 +26,16 @@ def provenance(device: torch.device) -> dict[str, Any]:
     }
 
 
+def reset_peak_memory() -> None:
+    """Start measuring anew: a sweep's jobs share a process."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # not Linux, or a container that forbids it: the peak is then the process's
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory so far: of the GPU, or on a CPU of the whole process."""
+    """Return the peak memory since the reset: of the GPU, or on a CPU of the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")

@@ -63,8 +63,9 @@ def sequences(update: Update) -> list[tuple[list[int], list[int], list[int]]]:
         pairs = list(zip(batch.positions.tolist(), batch.targets.tolist(), strict=True))
         for start, end in pairwise(starts):
             own = [(position - start, target) for position, target in pairs if start <= position < end]
-            found.append((ids[start:end], [p for p, _ in own], [t for _, t in own]))
-        assert sum(len(own) for *_, own in found[-len(starts) + 1 :]) == len(pairs)
+            if own:  # else it is the filler at the row's end
+                found.append((ids[start:end], [p for p, _ in own], [t for _, t in own]))
+    assert sum(len(own) for *_, own in found) == update.n_targets
     return found
 
 

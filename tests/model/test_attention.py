@@ -23,8 +23,10 @@ def load(folder, kernel):
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=NAMES[kernel]).eval()
 
 
-def all_positions(model, packing):
-    return packed_logits(model, packing, torch.arange(packing.input_ids.shape[1]))
+def all_positions(model, sequences):
+    """Return the logits at every token of the sequences, the filler at the row's end left out."""
+    tokens = sum(len(s.context) + sum(map(len, s.continuations)) for s in sequences)
+    return packed_logits(model, pack(sequences), torch.arange(tokens))
 
 
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
@@ -32,17 +34,21 @@ def test_packed_equals_one_by_one(tiny_llama, kernel):
     model = load(tiny_llama, kernel)
     plain = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
     with torch.no_grad():
-        got = all_positions(model, pack([Branches(s) for s in SEQUENCES]))
+        got = all_positions(model, [Branches(s) for s in SEQUENCES])
         wanted = torch.cat([plain(torch.tensor([s])).logits[0] for s in SEQUENCES])
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
+FORKS = [Branches([1, 2, 3, 4], [[7, 8], [], [9, 10, 11]]), Branches([20, 21], [[30], [31, 32]])]
+LONE = [Branches(list(range(2, 100)), [[7, 8, 9], [4], [9, 10, 11]])]  # a rectangle of one row, no filler beside it
+
+
+@pytest.mark.parametrize("forks", [FORKS, LONE], ids=["two", "one alone"])
 @pytest.mark.parametrize("kernel", ["eager", "sdpa"])
-def test_branches_see_their_context_and_themselves_only(tiny_llama, kernel):
+def test_branches_see_their_context_and_themselves_only(tiny_llama, kernel, forks):
     model = load(tiny_llama, kernel)
-    forks = [Branches([1, 2, 3, 4], [[7, 8], [], [9, 10, 11]]), Branches([20, 21], [[30], [31, 32]])]
     with torch.no_grad():
-        got = all_positions(model, pack(forks))
+        got = all_positions(model, forks)
         start = 0
         for fork in forks:
             n = len(fork.context)
@@ -74,7 +80,7 @@ def test_other_architectures(name):
         wanted = torch.cat([model(torch.tensor([s])).logits[0] for s in SEQUENCES])
         for kernel in NAMES.values():
             model.set_attn_implementation(kernel)
-            got = all_positions(model, pack([Branches(s) for s in SEQUENCES]))
+            got = all_positions(model, [Branches(s) for s in SEQUENCES])
             torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
