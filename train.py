@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +19,33 @@ from paft.errors import InputError
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
 def main(composed: DictConfig) -> None:
     """Run one training job; in a sweep, one of its jobs."""
+    typed = list(HydraConfig.get().overrides.task)
     sweep = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
     if sweep is None:
-        run_plain(lambda: job(parse(composed)))  # here, since Hydra would add a line of its own
+        run_plain(lambda: job(parse(composed), typed))  # here, since Hydra would add a line of its own
         return
     try:
-        job(parse(composed), group=Path(sweep).name)
+        job(parse(composed), typed, group=Path(sweep).name)
     except InputError as error:  # the sweep goes on; Hydra raises this again at its end
         print(f"error: {error}", file=sys.stderr)
         raise
 
 
-def job(config: TrainConfig, group: str | None = None) -> None:
-    """Train, print the table, and compare with the original where a run is repeated."""
+def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None) -> None:
+    """Train, print the table, and compare with the original where a run is repeated.
+
+    Args:
+        typed: the overrides on the command line.
+    """
     original = None
     if config.rerun is not None:
         original = read_results(Path(config.rerun))
-        # What changes no number is this command's: where things lie, how the machine is used, who is told.
-        places = config.model_dump(include={"output_root", "rerun", "trainer", "logger"})
-        if config.data_root is not None:
-            places["data_root"] = config.data_root
-        try:
-            config = from_dict({**original["config"], **places})
-        except InputError as error:
-            raise InputError(f"rerun={config.rerun}: its config does not fit: {error}") from None
+        config = repeated(config, original["config"], typed)
     # Heavy imports wait until the config is known to be right.
     from paft.reporting.table import coverage, print_robustness
     from paft.training import run_training
 
-    run = run_training(config, group)
+    run = run_training(config, group, original)
     results = json.loads(run.folder.results.read_text())
     rows = {config.method.name: results["robustness"]} | results["parts"]
     over = coverage(results["robustness"], results["chance"], results["threshold"])
@@ -54,6 +53,29 @@ def job(config: TrainConfig, group: str | None = None) -> None:
     if original is not None:
         same = original["robustness"] == results["robustness"]
         print(f"Repeats {config.rerun}: {'equal' if same else 'DIFFERENT'} robustness.")
+        if not same:
+            sys.exit(1)
+
+
+def repeated(config: TrainConfig, original: dict[str, Any], typed: Sequence[str]) -> TrainConfig:
+    """Return the original's config with what changes no number taken from this command: where things lie, who is told.
+
+    Raises InputError for an override of anything else, and if the original's config does not fit this code.
+    """
+    places = config.model_dump(include={"output_root", "rerun", "logger"})
+    places["trainer"] = dict(original.get("trainer", {}))
+    for override in typed:
+        key = override.lstrip("+~").split("=")[0]
+        if key in ("trainer.progress", "trainer.workers"):
+            places["trainer"][key.split(".")[1]] = config.model_dump()["trainer"][key.split(".")[1]]
+        elif key == "data_root":
+            places["data_root"] = config.data_root
+        elif key not in ("rerun", "output_root") and key.split(".")[0] != "logger":
+            raise InputError(f"{override}: rerun= repeats a run as it was; leave this out, or start a new run without rerun=.")
+    try:
+        return from_dict({**original, **places})
+    except InputError as error:
+        raise InputError(f"rerun={config.rerun}: its config does not fit: {error}") from None
 
 
 def read_results(path: Path) -> dict[str, Any]:

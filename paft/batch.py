@@ -39,8 +39,8 @@ class Rectangle:
 
     def to(self, device: torch.device) -> "Rectangle":
         """Return a copy on the device."""
-        tensors = (x.to(device) for x in (self.token, self.place, self.position, self.allowed))
-        return Rectangle(*tensors, self.causal)
+        token, place, position, allowed = (x.to(device) for x in (self.token, self.place, self.position, self.allowed))
+        return Rectangle(token, place, position, allowed, self.causal)
 
 
 @dataclass(frozen=True)

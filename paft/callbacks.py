@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Checkpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from paft.batch import Update
@@ -55,6 +55,25 @@ class Speed(Callback):
         self.tokens += batch.n_tokens
         self.truncated += batch.n_truncated
         pl_module.log("tokens_per_s", self.tokens_per_s, prog_bar=True)
+
+
+class SaveBest(ModelCheckpoint):
+    """Keeps the adapter of the best validation as best.ckpt, also when the run folder was moved in between."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="validation/mean", mode="max", enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # Lightning would forget the best score
+            best = str(Path(str(self.dirpath)) / "best.ckpt")
+            paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
+            state_dict = {
+                **state_dict,
+                **paths,
+                "dirpath": self.dirpath,
+                "best_k_models": {best: state_dict["best_model_score"]},
+            }
+        super().load_state_dict(state_dict)
 
 
 class SaveLast(Checkpoint):

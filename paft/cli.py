@@ -31,7 +31,7 @@ def run_plain(main: Callable[[], None]) -> None:
     except (NotADirectoryError, PermissionError) as error:  # a file we may not read; Hydra's own folder of a sweep
         _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
     except KeyboardInterrupt:
-        _leave("\nInterrupted; the same command goes on from the last checkpoint.", 130)
+        _leave("\nInterrupted; the same command goes on from the last checkpoint, if there is one yet.", 130)
 
 
 def _leave(message: str, code: int) -> None:

@@ -2,18 +2,36 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError
 
 from paft.errors import InputError
 
 # Choices that change where a run writes, or what it shows, but never its numbers.
 _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer"}
 
+# What a method does not use: sweeping it repeats no run.
+_OF_THE_DRAWS = {"K", "schedule"}
+_OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation"}
 
-class HubConfig(BaseModel, extra="forbid"):
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+PositiveInt = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
+NonNegativeInt = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class HubConfig(_Section):
     """A data set on the hub: its id, a pinned revision, and the name of a configuration per part."""
 
     id: str
@@ -21,10 +39,10 @@ class HubConfig(BaseModel, extra="forbid"):
     configs: dict[str, str]  # part -> configuration name
 
 
-class DatasetConfig(BaseModel, extra="forbid"):
+class DatasetConfig(_Section):
     """Where rows come from and what is asked about them."""
 
-    name: str
+    name: Literal["story_facts", "hellaswag", "piqa", "winogrande", "race", "race_middle", "race_high", "gsm8k", "jsonl"]
     answer: Literal["letter", "text"]
     options: Literal["shown", "hidden"] = "shown"
     parts: list[str] = []  # subsets reported apart; default: the data set itself
@@ -37,7 +55,7 @@ class DatasetConfig(BaseModel, extra="forbid"):
     threshold: float | None = None  # accuracy a prompt must reach to count for Top
 
 
-class LoraConfig(BaseModel, extra="forbid"):
+class LoraConfig(_Section):
     """The adapter (PEFT's names)."""
 
     r: PositiveInt
@@ -46,7 +64,7 @@ class LoraConfig(BaseModel, extra="forbid"):
     target_modules: list[str] = Field(min_length=1)
 
 
-class ModelConfig(BaseModel, extra="forbid"):
+class ModelConfig(_Section):
     """The base model and its adapter."""
 
     path: str | None  # hub id or folder; null: the embedded model
@@ -64,14 +82,14 @@ class ModelConfig(BaseModel, extra="forbid"):
         return "smollm2-135m" if self.path is None else self.path.rstrip("/").rsplit("/", 1)[-1].lower()
 
 
-class MethodConfig(BaseModel, extra="forbid"):
+class MethodConfig(_Section):
     """What is trained: paft, one fixed prompt (user), or nothing (base)."""
 
     name: Literal["paft", "user", "base"]
     prompt: str | None = None  # user: the template; null: the shipped plain prompt of the data set
 
 
-class OptimConfig(BaseModel, extra="forbid"):
+class OptimConfig(_Section):
     """AdamW with a cosine schedule."""
 
     lr: PositiveFloat
@@ -80,13 +98,13 @@ class OptimConfig(BaseModel, extra="forbid"):
     max_grad_norm: PositiveFloat
 
 
-class ScheduleConfig(BaseModel, extra="forbid"):
+class ScheduleConfig(_Section):
     """What K counts."""
 
     unit: Literal["update", "example", "row"]
 
 
-class PromptsConfig(BaseModel, extra="forbid"):
+class PromptsConfig(_Section):
     """Files to use instead of the shipped pools."""
 
     train: str | None = None
@@ -94,7 +112,7 @@ class PromptsConfig(BaseModel, extra="forbid"):
     test: str | None = None
 
 
-class ValidationConfig(BaseModel, extra="forbid"):
+class ValidationConfig(_Section):
     """Validation during training, on validation prompts and validation examples."""
 
     every: PositiveInt | None  # updates between two validations; null: at the end of each epoch
@@ -102,7 +120,7 @@ class ValidationConfig(BaseModel, extra="forbid"):
     examples: PositiveInt
 
 
-class TrainerConfig(BaseModel, extra="forbid"):
+class TrainerConfig(_Section):
     """How the machine is used; none of it changes what is learnt, beyond floating-point noise."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
@@ -111,7 +129,7 @@ class TrainerConfig(BaseModel, extra="forbid"):
     progress: bool
 
 
-class LoggerConfig(BaseModel, extra="forbid"):
+class LoggerConfig(_Section):
     """The CSV log is always written; wandb comes on top."""
 
     name: Literal["csv", "wandb"]
@@ -120,7 +138,7 @@ class LoggerConfig(BaseModel, extra="forbid"):
     tags: list[str] = []
 
 
-class TrainConfig(BaseModel, extra="forbid"):
+class TrainConfig(_Section):
     """A training run; conf/train.yaml is this page with its comments."""
 
     dataset: DatasetConfig
@@ -130,7 +148,7 @@ class TrainConfig(BaseModel, extra="forbid"):
     logger: LoggerConfig
     K: PositiveInt
     T: PositiveInt
-    seed: int = Field(ge=0, lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
+    seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
     schedule: ScheduleConfig
     prompts: PromptsConfig
     train_examples: PositiveInt
@@ -157,8 +175,8 @@ class TrainConfig(BaseModel, extra="forbid"):
 
     def identity(self) -> dict[str, Any]:
         """Return what makes this run the run it is, in plain types."""
-        no_draws = set() if self.method.name == "paft" else {"K", "schedule"}
-        return self.model_dump(exclude=_NOT_PART_OF_THE_RUN | no_draws)
+        unused = {"paft": set[str](), "user": _OF_THE_DRAWS, "base": _OF_THE_DRAWS | _OF_THE_TRAINING}[self.method.name]
+        return self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
 
 
 def parse(composed: DictConfig) -> TrainConfig:

@@ -90,9 +90,10 @@ def disk_full_is_an_input_error(folder: Path) -> Iterator[None]:
     """Turn the disk-full errors that any library may raise into our sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:  # safetensors has an error class of its own
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
             raise
         raise InputError(
-            f"{folder}: the disk is full; make room and run the same command again, it goes on from the last checkpoint."
+            f"{folder}: the disk is full; make room and run the same command again; nothing that was finished is lost."
         ) from None

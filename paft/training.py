@@ -9,12 +9,11 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 import transformers
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from paft.callbacks import ProgressBar, SaveLast, Speed
+from paft.callbacks import ProgressBar, SaveBest, SaveLast, Speed
 from paft.config import TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
@@ -163,7 +162,7 @@ def _fit(run: Run, model: PeftModel, device: torch.device, logger: Logger | None
     )
     module = PaftModule(model, config.optim, total, config.seed, validate)
     speed = Speed()
-    best = ModelCheckpoint(folder / "checkpoints", "best", monitor="validation/mean", mode="max", enable_version_counter=False)
+    best = SaveBest(folder / "checkpoints")
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
@@ -223,14 +222,36 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def run_training(config: TrainConfig, group: str | None = None) -> Run:
-    """Prepare a run, print its plan, and train it unless it is finished already."""
+def run_training(config: TrainConfig, group: str | None = None, original: dict[str, Any] | None = None) -> Run:
+    """Prepare a run, print its plan, and train it unless it is finished already.
+
+    Args:
+        original: the results of the run that is to be repeated; raises InputError if its data or prompts were others.
+    """
     quieten()
     keep_freed_memory()
     run = prepare(config)
+    if original is not None:
+        _check_same_inputs(run, original)
     print(run.plan.text(run.folder.path), flush=True)
+    for split, pool in run.inputs.pools.items():
+        for note in pool.notes:
+            print(f"  {split} prompts: {note}", flush=True)
     if run.folder.results.is_file():
         print(f"Finished already: {run.folder.results}", flush=True)
     else:
         train(run, group)
     return run
+
+
+def _check_same_inputs(run: Run, original: dict[str, Any]) -> None:
+    before, now = original["fingerprints"], run.folder.identity
+    if before["data"] != now["data"]:
+        raise InputError(
+            f"rerun={run.config.rerun}: its data were others; give the same files with data_root= or dataset.path=."
+        )
+    for split, fingerprint in now["pools"].items():
+        if before["pools"][split]["fingerprint"] != fingerprint:
+            raise InputError(
+                f"rerun={run.config.rerun}: its {split} prompts were others; use the code or the files of that run."
+            )

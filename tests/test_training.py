@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from paft.callbacks import SaveBest
 from paft.config import ModelConfig, TrainConfig
 from paft.errors import InputError
 from paft.model.adapter import read_metadata
@@ -128,11 +129,41 @@ def test_rerun_repeats_a_run_exactly(tiny_overrides, capsys):
     import train as entry
 
     folder, results = results_of(compose_config(*tiny_overrides))
-    entry.job(compose_config(f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"))
+    overrides = [f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"]
+    entry.job(compose_config(*overrides), overrides)
     again = json.loads((folder.parent / f"{folder.name}-rerun" / "results.json").read_text())
     assert again["robustness"] == results["robustness"] and again["fingerprints"] == results["fingerprints"]
     assert (folder / "per_prompt.csv").read_text() == (folder.parent / f"{folder.name}-rerun" / "per_prompt.csv").read_text()
     assert "equal robustness" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("override", ["K=8", "optim.lr=1", "dataset=piqa", "trainer.accelerator=cpu"])
+def test_a_rerun_takes_no_other_settings(override, tmp_path):
+    import train as entry
+
+    config = compose_config(f"rerun={tmp_path}")
+    with pytest.raises(InputError, match=rf"^{override}: rerun= repeats a run as it was"):
+        entry.repeated(config, config.model_dump(), ["rerun=results.json", "logger=wandb", override])
+
+
+def test_a_rerun_on_other_rows_is_refused(tiny_overrides, monkeypatch):
+    import train as entry
+
+    folder, _ = results_of(compose_config(*tiny_overrides))
+    monkeypatch.setattr("paft.data.rows._STORY_FACTS_ROWS", {"train": 60, "test": 20})
+    with pytest.raises(InputError, match="its data were others"):
+        entry.job(compose_config(f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"))
+
+
+def test_a_moved_run_keeps_its_best_checkpoint(tmp_path):
+    state = SaveBest(tmp_path / "one").state_dict() | {
+        "best_model_score": torch.tensor(0.7),
+        "best_model_path": str(tmp_path / "one" / "best.ckpt"),
+    }
+    moved = SaveBest(tmp_path / "two")
+    moved.load_state_dict(state)
+    assert moved.best_model_path == str(tmp_path / "two" / "best.ckpt")
+    assert moved.best_model_score == 0.7 and list(moved.best_k_models) == [moved.best_model_path]
 
 
 def test_method_base_trains_nothing(tiny_overrides):

@@ -40,7 +40,8 @@ def load_inputs(config: TrainConfig) -> Inputs:
         if given is None and config.dataset.name == "jsonl":
             # Own data without validation prompts: the training prompts choose the checkpoint; unseen ones never may.
             given = config.prompts.train
-        validation = _pool(config, examples, "validation", given).head(config.validation.prompts)
+        alone = given is None and config.dataset.name == "jsonl"  # method=user: its one prompt is all there is
+        validation = train if alone else _pool(config, examples, "validation", given).head(config.validation.prompts)
     test = _pool(config, examples, "test", config.prompts.test).head(config.eval_prompts)
     inputs = Inputs(examples, train, validation, test)
     for split, pool in inputs.pools.items():

@@ -11,7 +11,7 @@ import numpy as np
 
 from paft.config import DatasetConfig
 from paft.data.story_facts import generate_rows
-from paft.data.task import BUILT_IN, Example, Task
+from paft.data.task import BUILT_IN, Example, GoldForm, Task, gold_index
 from paft.errors import InputError
 
 # Cuts and slices are the same whatever the run's seed, so that runs of all seeds are compared on the same examples.
@@ -72,7 +72,29 @@ def _task(config: DatasetConfig) -> Task:
                 f"{_jsonl_file(config, 'train')}, line 1: the row lacks the field {name!r}; it has {', '.join(first)}."
             )
     others = tuple(name for name in first if name not in {*config.choices, config.gold})
-    return Task(config.name, (), tuple(config.choices), others, gold=config.gold)
+    if (form := _gold_form(config)) is None:
+        return Task(config.name, (), tuple(config.choices), others, gold=config.gold)
+    forms: tuple[GoldForm, ...] = (form,)
+    return Task(config.name, (), tuple(config.choices), others, gold=config.gold, gold_forms=forms, gold_words=_WORDS[form])
+
+
+_WORDS: dict[GoldForm, str] = {"text": "the text", "name": "the letter or the field name", "index": "the index from 0"}
+
+
+def _gold_form(config: DatasetConfig) -> GoldForm | None:
+    """Return the one form that fits the answers of all training rows, so that numbers are not read now as text, now as index.
+
+    None where no single form fits: each row is then read by itself.
+    """
+    gold = str(config.gold)
+    rows = [row for _, row in _read_jsonl(_jsonl_file(config, "train"))]
+    rows = [row for row in rows if all(row.get(name) is not None for name in (*config.choices, gold))]
+    for form in _WORDS:
+        if all(
+            gold_index(row[gold], config.choices, [str(row[c]) for c in config.choices], [form]) is not None for row in rows
+        ):
+            return form
+    return None
 
 
 _Rows: TypeAlias = Iterator[tuple[str, dict[str, Any]]]  # each row with the place it comes from

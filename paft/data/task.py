@@ -1,13 +1,14 @@
 """Tasks: what a row of each data set says, as an Example."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from paft.errors import InputError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+GoldForm: TypeAlias = Literal["name", "index", "text"]  # what a right answer is given as; a letter is a name too
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Task:
     optional_fields: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)  # the official sheets' names for our fields
     gold: str = "answer"  # where rows carry the answer
-    gold_form: str = "the letter, the index from 0 or the text"
+    gold_forms: tuple[GoldForm, ...] = ("name", "index", "text")  # tried in this order
+    gold_words: str = "the letter, the index from 0 or the text"  # the same for people
 
     def example(self, where: str, row: Mapping[str, Any], id_: str, part: str) -> Example:
         """Turn a row in the hub's field names into an Example.
@@ -59,10 +61,12 @@ class Task:
             if not str(gold).strip():
                 raise InputError(f"{where}: {self.gold!r} is empty; a free-form row needs its answer.")
             return Example(id_, fields, (), -1, str(gold), group or id_, part, where)
-        index = gold_index(gold, self.choice_fields, choices)
+        if empty := [name for name in self.choice_fields if not fields[name].strip()]:
+            raise InputError(f"{where}: the choice {empty[0]!r} is empty; every choice needs a text.")
+        index = gold_index(gold, self.choice_fields, choices, self.gold_forms)
         if index is None:
             raise InputError(
-                f"{where}: {self.gold!r} is {row[self.gold]!r}; it must be {self.gold_form} of one of the {len(choices)} "
+                f"{where}: {self.gold!r} is {row[self.gold]!r}; it must be {self.gold_words} of one of the {len(choices)} "
                 "choices."
             )
         return Example(id_, fields, choices, index, choices[index], group or id_, part, where)
@@ -95,18 +99,18 @@ class Task:
         return fields, row[self.gold], ""
 
 
-def gold_index(gold: Any, names: tuple[str, ...], choices: tuple[str, ...]) -> int | None:
-    """Return which choice `gold` means: its letter or field name, its index from 0, or its text; None if none."""
+def gold_index(gold: Any, names: Sequence[str], choices: Sequence[str], forms: Sequence[GoldForm]) -> int | None:
+    """Return which choice `gold` means in the first form that fits: letter or field name, index from 0, text; else None."""
     text = str(gold).strip()
-    texts = [choice.strip() for choice in choices]
-    if text in texts:  # a text wins, so that numbers as options are read as texts
-        return texts.index(text)
-    if text in names:
-        return names.index(text)
-    if len(text) == 1 and text in LETTERS[: len(choices)]:
-        return LETTERS.index(text)
-    if text.isdecimal() and int(text) < len(choices):
-        return int(text)
+    for form in forms:
+        if form == "name" and text in names:
+            return names.index(text)
+        if form == "name" and len(text) == 1 and text in LETTERS[: len(choices)]:
+            return LETTERS.index(text)
+        if form == "index" and text.isdecimal() and int(text) < len(choices):
+            return int(text)
+        if form == "text" and text in (texts := [choice.strip() for choice in choices]):
+            return texts.index(text)
     return None
 
 
@@ -127,7 +131,7 @@ BUILT_IN = {
             ("sentence",),
             ("option1", "option2"),
             aliases={"prompt": "sentence", "only_option1": "option1", "only_option2": "option2"},
-            gold_form="the letter, the number from 1 or the text",
+            gold_words="the letter, the number from 1 or the text",
         ),
         Task("race", ("article", "question"), tuple("ABCD")),
         Task("race_middle", ("article", "question"), tuple("ABCD")),

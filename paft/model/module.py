@@ -83,7 +83,9 @@ class PaftModule(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         self.log("loss", loss, prog_bar=True)
-        self.log_dict({"grad_norm": norm, "lr": group["lr"], "template": float(batch.templates[0])})
+        self.log_dict({"grad_norm": norm, "lr": group["lr"]})
+        if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
+            self.log("template", float(batch.templates[0]))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Nothing to do a batch: validation scores a matrix of prompts and examples at the end."""

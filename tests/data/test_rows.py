@@ -77,6 +77,23 @@ def test_own_rows_without_choices(own):
     assert examples.task.optional_fields == ("text", "yes", "no")
 
 
+NUMBERS = [("2", "4", "1"), ("7", "9", "8"), ("1", "0", "3")]
+
+
+@pytest.mark.parametrize(("answers", "golds"), [((1, 1, 2), (1, 1, 2)), (("4", "9", "1"), (1, 1, 0))], ids=["index", "text"])
+def test_numbers_are_read_in_the_one_form_that_fits_all_rows(tmp_path, answers, golds):
+    rows = [dict(zip("ABC", texts, strict=True)) | {"answer": a} for texts, a in zip(NUMBERS, answers, strict=True)]
+    for split in ("train", "validation", "test"):
+        write(tmp_path / f"{split}.jsonl", rows)
+    found = load_own(tmp_path, "dataset.choices=[A,B,C]", "dataset.gold=answer")
+    assert {e.choices: e.gold for e in found.test} == dict(zip(NUMBERS, golds, strict=True))
+
+
+def test_an_answer_in_another_form_than_the_training_rows_is_refused(own):
+    write(own / "test.jsonl", [{"text": "?", "yes": "yes", "no": "no", "label": 1}])
+    assert "'label' is 1; it must be the text of one of the 2 choices" in refused(own)
+
+
 def test_own_validation_rows_are_used_whole(own):
     write(own / "validation.jsonl", own_rows(7, 500))
     examples = load_own(own)
@@ -144,7 +161,7 @@ def test_a_bad_file_is_named_with_its_line(own, split):
         path.write_text(content)
         assert refused(own) == f"{path}{place}: {message}"
     path.write_text(f"{good}\n" + good.replace('"label": "yes"', '"label": "maybe"') + "\n")
-    assert refused(own).startswith(f"{path}, line 2: 'label' is 'maybe'; it must be the letter, ")
+    assert refused(own).startswith(f"{path}, line 2: 'label' is 'maybe'; it must be the ")
     path.write_bytes(f'{good}\n{{"text": "größer"}}\n'.encode("latin-1"))
     assert refused(own) == f"{path}: the file is not UTF-8 text."
 
@@ -257,7 +274,7 @@ def test_fingerprints_are_those_of_the_content(own):
     assert set(before) == {"train", "validation", "test"}
     assert all(re.fullmatch("[0-9a-f]{16}", value) for value in before.values())
     assert load_own(own).fingerprints == before
-    for change in ({"text": "Is it even?"}, {"label": "no"}, {"yes": "Yes", "label": "A"}):
+    for change in ({"text": "Is it even?"}, {"label": "no"}, {"yes": "Yes", "label": "Yes"}):
         rows = own_rows(10, 1000)
         write(own / "test.jsonl", [rows[0] | change, *rows[1:]])
         after = load_own(own).fingerprints

@@ -132,24 +132,26 @@ def test_winogrande_has_no_option_but_one_and_two(answer):
     assert "must be" in refused("winogrande", answer=answer)
 
 
+ANY = ("text", "name", "index")
+
+
 def test_gold_index():
-    names = ("first", "second", "third")
-    assert gold_index("B", names, ("x", "y", "z")) == 1
-    assert gold_index("second", names, ("x", "y", "z")) == 1
-    assert gold_index(1, names, ("x", "y", "z")) == 1
-    assert gold_index("y", names, ("x", "y", "z")) == 1
-    assert gold_index("2", names, ("1", "2", "3")) == 1  # a text wins over an index
-    assert gold_index("D", names, ("x", "y", "z")) is None
-    assert gold_index(3, names, ("x", "y", "z")) is None
-    assert gold_index(-1, names, ("x", "y", "z")) is None
-    assert gold_index(1.0, names, ("x", "y", "z")) is None
-    assert gold_index("", names, ("x", "y", "z")) is None
-    assert gold_index("b", names, ("x", "y", "z")) is None
-    assert gold_index(None, names, ("x", "y", "z")) is None
+    names, texts = ("first", "second", "third"), ("x", "y", "z")
+    for gold in ("B", "second", 1, "1", "y"):
+        assert gold_index(gold, names, texts, ANY) == 1
+    for gold in ("D", 3, -1, 1.0, "", "b", None):
+        assert gold_index(gold, names, texts, ANY) is None
+
+
+def test_the_first_form_that_fits_wins():
+    assert gold_index("2", ("A", "B", "C"), ("1", "2", "3"), ("text", "index")) == 1
+    assert gold_index("2", ("A", "B", "C"), ("1", "2", "3"), ("index", "text")) == 2
+    assert gold_index("A", ("A", "B", "C"), ("B", "A", "AB"), BUILT_IN["race"].gold_forms) == 0  # a row of RACE
+    assert gold_index("2", ("A", "B", "C"), ("1", "2", "3"), ("name",)) is None
 
 
 def test_a_text_with_blanks_around_it_is_found():
-    assert gold_index("yes ", ("A", "B"), ("no ", "yes ")) == 1
+    assert gold_index("yes ", ("A", "B"), ("no ", "yes "), ANY) == 1
 
 
 def test_numbers_become_text():
@@ -186,6 +188,10 @@ def test_four_options_are_needed(name, field, value):
 def test_an_answer_outside_the_choices_is_named(name, gold):
     field = BUILT_IN[name].gold
     assert refused(name, **{field: gold}).startswith(f"mine.jsonl, line 3: {field!r} is {gold!r}; it must be the letter, the ")
+
+
+def test_an_empty_choice_is_named():
+    assert refused("piqa", sol2=" ") == "mine.jsonl, line 3: the choice 'sol2' is empty; every choice needs a text."
 
 
 @pytest.mark.parametrize("answer", ["", " \n"])
