@@ -24,8 +24,11 @@ USER_PROMPTS = (
 )
 
 _CAVEATS = (
-    "An illustration: a small model on a task made for it, with test prompts of unseen families.",
-    "Tuned on validation prompts and examples, two settings each: PAFT K=4 or 1, one fixed prompt lr 1e-3 or 2e-3.",
+    "An illustration: a small model on a task made for it. Test prompts are of families that no training prompt belongs to; "
+    "the order of story, question and options may be one that was trained on.",
+    "Tuned on validation prompts and examples: K=4 or 1 for PAFT, lr 1e-3 or 2e-3 for one fixed prompt. Before that the task "
+    "was made easier (it asked for persons and objects too), and the training and validation prompts, not the test prompts, "
+    "were given more orders of story, question and options: a model trained on one order failed on others.",
 )
 
 

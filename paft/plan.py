@@ -47,7 +47,7 @@ class Plan:
                 f"  train     {self.train_examples:,} examples, {self.updates:,} updates, about {self.tokens:,} tokens "
                 f"(longest of a sample: {self.longest:,})",
                 f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates",
-                f"  memory    about {self.memory_bytes / 2**30:.1f} GiB",
+                f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training",
             ]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")
         return "\n".join(lines)
