@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.statistics import Estimate, mean_interval, std_interval, worst_without_selection
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,19 @@ class Robustness:
     n_examples: int
 
 
+@dataclass(frozen=True)
+class Uncertainty:
+    """What robustness would be over all prompts and examples of the kind, as far as this sample tells.
+
+    mean and std (less the noise of finitely many examples) with their 95% intervals; worst is the worst
+    prompt's accuracy without the bias of having been chosen on the examples that measure it.
+    """
+
+    mean: Estimate
+    std: Estimate
+    worst: float
+
+
 def accuracy_per_prompt(matrix: ScoreMatrix) -> NDArray[np.float64]:
     """Return the accuracy (P,) of each prompt over the examples."""
     return matrix.correct.mean(axis=1)
@@ -44,3 +58,12 @@ def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
         n_prompts=matrix.correct.shape[0],
         n_examples=matrix.correct.shape[1],
     )
+
+
+def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
+    """Say how sure the summary is; None for a single prompt or fewer than two independent examples."""
+    groups = np.unique(matrix.groups, return_inverse=True)[1]
+    if len(matrix.prompt_ids) < 2 or groups.max() < 1:
+        return None
+    correct = matrix.correct.astype(float)
+    return Uncertainty(mean_interval(correct, groups), std_interval(correct, groups), worst_without_selection(correct, groups))

@@ -75,6 +75,7 @@ def score(
         prompt_ids=tuple(t.id for t in pool.templates),
         example_ids=tuple(e.id for e in examples),
         parts=tuple(e.part for e in examples),
+        groups=tuple(e.group for e in examples),
         correct=correct,
         chance=float(np.mean([1 / len(e.choices) if e.choices else 0.0 for e in examples])),
         n_truncated=sum(c.encoded.truncated for c in cells),

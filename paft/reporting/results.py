@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.robustness import accuracy_per_prompt, robustness
+from paft.evaluation.robustness import accuracy_per_prompt, robustness, uncertainty
 from paft.prompts import PromptPool
 from paft.reporting.figure import save_distribution
 from paft.runs import write_atomically
 
 
 def summarise(matrix: ScoreMatrix, threshold: float | None) -> dict[str, Any]:
-    """Return robustness overall and, where a data set has several parts, of each part; with the chance level."""
+    """Return robustness, how sure it is and the chance level; where a data set has several parts, robustness of each too."""
     names = list(dict.fromkeys(matrix.parts))
     parts = {name: asdict(robustness(matrix.part(name), threshold)) for name in names} if len(names) > 1 else {}
+    sure = uncertainty(matrix)
     return {
         "robustness": asdict(robustness(matrix, threshold)),
+        "uncertainty": None if sure is None else asdict(sure),
         "parts": parts,
         "chance": matrix.chance,
         "threshold": threshold,

@@ -31,3 +31,18 @@ def coverage(robustness: Mapping[str, Any], chance: float, threshold: float | No
         f"Percent, over {robustness['n_prompts']} test prompts x {robustness['n_examples']} test examples; "
         f"chance is {100 * chance:.1f}.{top}"
     )
+
+
+def certainty(uncertainty: Mapping[str, Any] | None) -> str:
+    """Say how sure the numbers are (the dict of results.json)."""
+    if uncertainty is None:
+        return "One prompt or one example says nothing of others: no intervals."
+
+    def interval(name: str) -> str:
+        low, high = (100 * uncertainty[name][end] for end in ("low", "high"))
+        return f"{100 * uncertainty[name]['value']:.1f} [{low:.1f}, {high:.1f}]"
+
+    return (
+        f"With 95% intervals for other prompts and examples: mean {interval('mean')}, std less the examples' noise "
+        f"{interval('std')}; worst prompt, chosen on other examples: {100 * uncertainty['worst']:.1f}."
+    )

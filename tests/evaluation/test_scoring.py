@@ -58,7 +58,7 @@ def test_the_matrix_does_not_depend_on_the_batches(setting, batch_tokens):
 
 def test_robustness_is_plain_arithmetic():
     correct = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
-    matrix = ScoreMatrix(("a", "b", "c"), ("1", "2", "3", "4"), ("x", "x", "y", "y"), correct, 0.5, 0)
+    matrix = ScoreMatrix(("a", "b", "c"), ("1", "2", "3", "4"), ("x", "x", "y", "y"), ("1", "2", "3", "4"), correct, 0.5, 0)
     found = robustness(matrix, threshold=0.5)
     assert (found.mean, found.min, found.max, found.spread) == pytest.approx((7 / 12, 0.25, 1.0, 0.75))
     assert found.std == pytest.approx(np.std([1, 0.5, 0.25])) and found.top == pytest.approx(2 / 3)
