@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from paft.callbacks import SaveBest
+from paft.callbacks import SaveBest, Speed
 from paft.config import ModelConfig, TrainConfig
 from paft.errors import InputError
 from paft.model.adapter import read_metadata
@@ -155,6 +155,13 @@ def test_a_rerun_on_other_rows_is_refused(tiny_overrides, monkeypatch):
         entry.job(compose_config(f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"))
 
 
+def test_a_continued_run_counts_what_came_before():
+    before, after = Speed(), Speed()
+    before.tokens, before.truncated, before.seconds = 1000, 3, 2.0
+    after.load_state_dict(before.state_dict())
+    assert (after.tokens_per_s, after.truncated) == (500, 3) and after.earlier_wall_s > 0
+
+
 def test_a_moved_run_keeps_its_best_checkpoint(tmp_path):
     state = SaveBest(tmp_path / "one").state_dict() | {
         "best_model_score": torch.tensor(0.7),
@@ -188,6 +195,17 @@ def test_two_sweep_jobs_give_two_wandb_runs(tiny_overrides, tmp_path):
     assert len(folders) == 2
     runs = [run for folder in folders for run in folder.glob("wandb/offline-run-*")]
     assert len(runs) == 2 and len({run.name.rsplit("-", 1)[1] for run in runs}) == 2
+
+
+def test_a_continued_run_is_the_same_wandb_run(tmp_path):
+    from paft.reporting.wandb import finish_wandb, start_wandb
+
+    ids = set()
+    for _ in range(2):
+        logger = start_wandb(compose_config("logger=wandb"), tmp_path, group=None)
+        ids.add(logger.experiment.id)
+        finish_wandb(logger, exit_code=0)
+    assert len(ids) == 1
 
 
 def test_one_failed_job_does_not_stop_the_sweep(tiny_overrides, tmp_path):

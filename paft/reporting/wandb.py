@@ -9,12 +9,13 @@ from lightning.pytorch.loggers import WandbLogger
 from paft.config import TrainConfig
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import accuracy_per_prompt
+from paft.runs import write_atomically
 
 _INIT_TIMEOUT_S = 30
 
 
 def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLogger:
-    """Start a W&B run of its own for this training run and return its Lightning logger.
+    """Start a W&B run of its own for this training run, or go on with it, and return its Lightning logger.
 
     WANDB_MODE is respected; without it the run is online if this machine has a key, else offline.
     """
@@ -23,6 +24,8 @@ def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLo
     settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, silent=True, reinit="create_new")
     arguments: dict[str, Any] = {
         "dir": str(folder),
+        "id": _id(folder),
+        "resume": "allow",
         "project": config.logger.project,
         "entity": config.logger.entity,
         "name": config.run_name,
@@ -58,6 +61,16 @@ def finish_wandb(logger: WandbLogger | None, exit_code: int) -> None:
     """Finish the run in whatever way this process leaves it; the next one of a sweep must be a run of its own."""
     if logger is not None:
         logger.experiment.finish(exit_code=exit_code)
+
+
+def _id(folder: Path) -> str:
+    """Return the id of the folder's W&B run, which a continued run keeps."""
+    from wandb.sdk.lib.runid import generate_id
+
+    path = folder / "wandb_id"
+    if not path.is_file():
+        write_atomically(path, generate_id())
+    return path.read_text(encoding="utf-8")
 
 
 def _logged_in() -> bool:
