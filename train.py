@@ -82,7 +82,7 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read a results.json; raises InputError if it is none."""
     try:
         results: dict[str, Any] = json.loads(path.read_text())
-        {**results["config"]}, results["robustness"]
+        {**results["config"]}, results["robustness"], results["fingerprints"]["data"], results["fingerprints"]["pools"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"rerun={path}: this is no results.json of a finished run ({type(error).__name__}).") from None
     return results

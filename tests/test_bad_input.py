@@ -226,7 +226,7 @@ RERUN = [
     Row(
         "no config",
         "rerun=@/r.json",
-        {"r.json": '{"config": {}, "robustness": {}}'},
+        {"r.json": '{"config": {}, "robustness": {}, "fingerprints": {"data": {}, "pools": {}}}'},
         "rerun=@/r.json: its config does not fit: dataset",
     ),
 ]

@@ -173,6 +173,17 @@ def test_a_moved_run_keeps_its_best_checkpoint(tmp_path):
     assert moved.best_model_score == 0.7 and list(moved.best_k_models) == [moved.best_model_path]
 
 
+def test_one_prompt_of_ones_own_needs_no_pool(tiny_overrides, tmp_path):
+    rows = [{"q": f"Is {n} even?", "a": "no" if n % 2 else "yes"} for n in range(20)]
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "unseen.jsonl").write_text(json.dumps({"text": "{q}"}) + "\n")
+    own = ["dataset=jsonl", f"dataset.path={tmp_path}", "dataset.gold=a", "dataset.answer=text", "dataset.metric=exact"]
+    own += [f"prompts.test={tmp_path / 'unseen.jsonl'}", "method=user", "method.prompt='{q} Say:'"]
+    run = prepare(compose_config(*tiny_overrides, *own))
+    assert run.inputs.validation == run.inputs.train
+
+
 def test_method_base_trains_nothing(tiny_overrides):
     folder, results = results_of(compose_config(*tiny_overrides, "method=base"))
     assert results["training"] == {} and not (folder / "adapter").exists()

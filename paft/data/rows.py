@@ -72,7 +72,7 @@ def _task(config: DatasetConfig) -> Task:
                 f"{_jsonl_file(config, 'train')}, line 1: the row lacks the field {name!r}; it has {', '.join(first)}."
             )
     others = tuple(name for name in first if name not in {*config.choices, config.gold})
-    if (form := _gold_form(config)) is None:
+    if not config.choices or (form := _gold_form(config)) is None:
         return Task(config.name, (), tuple(config.choices), others, gold=config.gold)
     forms: tuple[GoldForm, ...] = (form,)
     return Task(config.name, (), tuple(config.choices), others, gold=config.gold, gold_forms=forms, gold_words=_WORDS[form])
