@@ -1,5 +1,6 @@
 """A training run from config to results: check, plan, load, create the folder, train, save, score, report."""
 
+import hashlib
 import logging
 import time
 import warnings
@@ -23,6 +24,7 @@ from paft.errors import InputError
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import score
+from paft.evaluation.store import MatrixStore
 from paft.model.adapter import save_adapter
 from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton, weights_fingerprint
 from paft.model.cpu import keep_freed_memory
@@ -123,6 +125,7 @@ def _train_and_score(
         metric=config.dataset.metric,
         batch_tokens=config.trainer.micro_batch_tokens,
         progress=config.trainer.progress,
+        store=MatrixStore(folder, _identity_of_the_scores(run, base)),
     )
     results = {
         "run": config.run_name,
@@ -141,6 +144,20 @@ def _train_and_score(
         "config": config.model_dump(),
     }
     return results, matrix
+
+
+def _identity_of_the_scores(run: Run, base: PreTrainedModel) -> dict[str, Any]:
+    """Return what the cells of a run's matrix depend on, in plain types."""
+    adapter = run.folder.path / "adapter" / "adapter_model.safetensors"
+    return {
+        "run": run.folder.identity,
+        "base": weights_fingerprint(base),
+        "adapter": hashlib.sha256(adapter.read_bytes()).hexdigest() if run.updates is not None else None,
+        "dtype": str(base.dtype),
+        "attention": base.config._attn_implementation,
+        "device": base.device.type,
+        "batch_tokens": run.config.trainer.micro_batch_tokens,
+    }
 
 
 def _fit(run: Run, model: PeftModel, device: torch.device, logger: Logger | None) -> dict[str, Any]:

@@ -6,7 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.statistics import Estimate, mean_interval, std_interval, worst_without_selection
+from paft.evaluation.statistics import (
+    Estimate,
+    agreement,
+    majority_accuracy,
+    mean_interval,
+    std_interval,
+    worst_without_selection,
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,14 @@ class Uncertainty:
     worst: float
 
 
+@dataclass(frozen=True)
+class Consensus:
+    """How far prompts agree: the share of equal choices over pairs of prompts, and the accuracy of their majority."""
+
+    agreement: float
+    majority: float
+
+
 def accuracy_per_prompt(matrix: ScoreMatrix) -> NDArray[np.float64]:
     """Return the accuracy (P,) of each prompt over the examples."""
     return matrix.correct.mean(axis=1)
@@ -67,3 +82,8 @@ def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
         return None
     correct = matrix.correct.astype(float)
     return Uncertainty(mean_interval(correct, groups), std_interval(correct, groups), worst_without_selection(correct, groups))
+
+
+def consensus(matrix: ScoreMatrix) -> Consensus:
+    """Compare the choices of the prompts; needs two prompts and choices to compare."""
+    return Consensus(agreement(matrix.predicted), majority_accuracy(matrix.predicted, matrix.gold))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.robustness import accuracy_per_prompt, robustness, uncertainty
+from paft.evaluation.robustness import accuracy_per_prompt, consensus, robustness, uncertainty
 from paft.prompts import PromptPool
 from paft.reporting.figure import save_distribution
 from paft.runs import write_atomically
@@ -23,6 +23,7 @@ def summarise(matrix: ScoreMatrix, threshold: float | None) -> dict[str, Any]:
         "robustness": asdict(robustness(matrix, threshold)),
         "uncertainty": None if sure is None else asdict(sure),
         "parts": parts,
+        "consensus": None if sure is None or not all(matrix.n_choices) else asdict(consensus(matrix)),
         "chance": matrix.chance,
         "threshold": threshold,
         "test_prompts_truncated": matrix.n_truncated,

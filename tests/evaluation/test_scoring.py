@@ -11,6 +11,7 @@ from paft.evaluation.generation import is_right, last_number
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import choice_log_probs, score
+from paft.evaluation.store import MatrixStore
 from paft.model.base import load_base, load_tokenizer
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.results import summarise
@@ -56,13 +57,65 @@ def test_the_matrix_does_not_depend_on_the_batches(setting, batch_tokens):
             assert matrix.correct[p, e] == (int(np.argmax(scores)) == example.gold)
 
 
+class Killed(BaseException):
+    """What a test calls a kill."""
+
+
+def test_a_killed_evaluation_goes_on_where_it_was(setting, tmp_path, monkeypatch):
+    model, encoder, pool, examples = setting
+    batches: list[int] = []
+    kill_at = 0
+
+    def counted(model, cells):
+        batches.append(len(cells))
+        if len(batches) == kill_at:
+            raise Killed
+        return choice_log_probs(model, cells)
+
+    def run(folder, adapter="one"):
+        folder.mkdir(exist_ok=True)
+        batches.clear()
+        store = MatrixStore(folder, {"adapter": adapter})
+        return score(model, encoder, pool, examples, metric="choice", batch_tokens=300, store=store)
+
+    monkeypatch.setattr("paft.evaluation.scoring.choice_log_probs", counted)
+    whole, plan = run(tmp_path / "whole"), list(batches)
+    assert len(plan) > 3
+    kill_at, killed = 3, tmp_path / "killed"
+    with pytest.raises(Killed):
+        run(killed)
+    (parts,) = killed.glob(".matrix-*")
+    assert sorted(path.name for path in parts.iterdir()) == ["000000.parquet", "000001.parquet"]
+    (parts / "000001.parquet").write_bytes(b"torn")
+    kill_at = 0
+    again = run(killed)
+    assert batches == plan[1:] and not parts.exists()
+    assert np.array_equal(again.predicted, whole.predicted) and np.array_equal(again.correct, whole.correct)
+    assert (killed / "matrix.parquet").read_bytes() == (tmp_path / "whole" / "matrix.parquet").read_bytes()
+    run(killed)
+    assert not batches  # finished already
+    run(killed, adapter="other")
+    assert batches == plan  # another matrix
+
+
 def test_robustness_is_plain_arithmetic():
     correct = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
-    matrix = ScoreMatrix(("a", "b", "c"), ("1", "2", "3", "4"), ("x", "x", "y", "y"), ("1", "2", "3", "4"), correct, 0.5, 0)
+    matrix = ScoreMatrix(
+        prompt_ids=("a", "b", "c"),
+        example_ids=("1", "2", "3", "4"),
+        parts=("x", "x", "y", "y"),
+        groups=("1", "2", "3", "4"),
+        n_choices=(2, 2, 4, 0),
+        gold=np.zeros(4, dtype=np.int64),
+        predicted=np.where(correct, 0, 1),
+        correct=correct,
+        truncated=np.zeros((3, 4), dtype=bool),
+    )
     found = robustness(matrix, threshold=0.5)
     assert (found.mean, found.min, found.max, found.spread) == pytest.approx((7 / 12, 0.25, 1.0, 0.75))
     assert found.std == pytest.approx(np.std([1, 0.5, 0.25])) and found.top == pytest.approx(2 / 3)
     assert robustness(matrix, None).top is None
+    assert matrix.chance == pytest.approx((0.5 + 0.5 + 0.25 + 0) / 4) and matrix.part("x").chance == 0.5
     parts = summarise(matrix, 0.5)["parts"]
     assert parts["x"]["mean"] == pytest.approx(5 / 6) and parts["y"]["n_examples"] == 2
 
