@@ -1,6 +1,7 @@
 """Cells of an experiment: ordinary runs, never run twice, and the page that lays them side by side."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,13 +66,20 @@ def report(
     page += [f"* {note}" for note in notes]
     page += [
         "",
-        f"Made by `{command}`. Configs, git hash, versions, device and fingerprints of data and pools: results.json.",
+        f"Made by `{command}` at {_commits(groups)}. Configs, versions, device, fingerprints of data and pools: results.json.",
         "",
     ]
     kept = {g: {label: [_without_places(run) for run in same] for label, same in runs.items()} for g, runs in groups.items()}
     write_atomically(folder / "results.json", json.dumps(kept, indent=1) + "\n")
     write_atomically(folder / "README.md", "\n".join(page))
     print(f"Written: {folder}")
+
+
+def _commits(groups: Mapping[str, Mapping[str, Sequence[Results]]]) -> str:
+    """Name the commits that the runs were made at; a sweep that goes on another day may have several."""
+    states = [run["git"] for runs in groups.values() for same in runs.values() for run in same]
+    counts = Counter(f"{(s['commit'] or 'no commit')[:7]}{' with changes' if s['dirty'] else ''}" for s in states)
+    return ", ".join(f"{name} ({n} runs)" if len(counts) > 1 else name for name, n in counts.items())
 
 
 def _without_places(run: Results) -> Results:
