@@ -15,6 +15,8 @@ from paft.evaluation.statistics import (
     worst_without_selection,
 )
 
+_FEWEST = 10  # prompts, and examples: with fewer no interval can be promised
+
 
 @dataclass(frozen=True)
 class Robustness:
@@ -76,9 +78,9 @@ def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
 
 
 def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
-    """Say how sure the summary is; None for a single prompt or fewer than two independent examples."""
+    """Say how sure the summary is; None for fewer than ten prompts or ten independent examples."""
     groups = np.unique(matrix.groups, return_inverse=True)[1]
-    if len(matrix.prompt_ids) < 2 or groups.max() < 1:
+    if len(matrix.prompt_ids) < _FEWEST or len(set(matrix.groups)) < _FEWEST:
         return None
     correct = matrix.correct.astype(float)
     return Uncertainty(mean_interval(correct, groups), std_interval(correct, groups), worst_without_selection(correct, groups))

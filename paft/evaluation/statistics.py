@@ -71,8 +71,9 @@ def mean_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int
     interaction = noise_variance(correct, groups) / prompts
     once = max(variances.sum() - interaction, interaction) / variances.sum()
     deviations = (of_prompts + of_groups) * float(np.sqrt(once) * t.ppf(0.975, freedom) / norm.ppf(0.975))
-    low, high = np.quantile(deviations, [0.025, 0.975])
-    return Estimate(value, value + float(low), value + float(high))
+    lowest = -1.0 if correct.min() < 0 else 0.0  # of a paired difference, or of an accuracy
+    low, high = np.clip(value + np.quantile(deviations, [0.025, 0.975]), lowest, 1.0)
+    return Estimate(value, float(low), float(high))
 
 
 def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> Estimate:
@@ -95,7 +96,8 @@ def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int 
     n = len(accuracy)
     wider = np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1) / norm.ppf(0.975)
     ends = np.exp(log_variance[0] - np.array([upper, lower]) * error[0] * wider)
-    low, high = np.sqrt(np.maximum(0.0, ends - noise))
+    largest = (correct.max() - correct.min()) / 2  # that a std can be
+    low, high = np.minimum(np.sqrt(np.maximum(0.0, ends - noise)), largest)
     return Estimate(value, float(low), float(high))
 
 

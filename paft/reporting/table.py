@@ -36,7 +36,7 @@ def coverage(robustness: Mapping[str, Any], chance: float, threshold: float | No
 def certainty(uncertainty: Mapping[str, Any] | None) -> str:
     """Say how sure the numbers are (the dict of results.json)."""
     if uncertainty is None:
-        return "One prompt or one example says nothing of others: no intervals."
+        return "Fewer than ten prompts or examples say too little of others: no intervals."
 
     def interval(name: str) -> str:
         low, high = (100 * uncertainty[name][end] for end in ("low", "high"))

@@ -49,6 +49,13 @@ def test_a_matrix_of_one_answer_is_sure():
     assert (estimate.value, estimate.low, estimate.high) == (1, 1, 1)
 
 
+def test_an_interval_stays_within_what_is_possible():
+    few = np.array([[1.0, 1, 0, 1], [0, 0, 0, 1], [1, 0, 0, 0]])
+    mean, std = mean_interval(few, each(4)), std_interval(few, each(4))
+    assert 0 <= mean.low <= mean.value <= mean.high <= 1 and 0 <= std.low <= std.high <= 0.5
+    assert mean_interval(few - few[::-1], each(4)).low >= -1
+
+
 def test_the_correction_removes_the_noise_of_the_examples():
     """A true std of 0.7 points reads more than twice that at 20 prompts x 200 examples."""
     generator, spread = np.random.default_rng(0), 0.0265
