@@ -49,12 +49,16 @@ def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None
     results = json.loads(run.folder.results.read_text())
     rows = {config.method.name: results["robustness"]} | results["parts"]
     over = coverage(results["robustness"], results["chance"], results["threshold"])
-    print_robustness(rows, results["run"], [over, certainty(results["uncertainty"]), f"Results: {run.folder.results}"])
+    sure = [certainty(results["uncertainty"])] if "uncertainty" in results else []  # runs of earlier versions lack it
+    print_robustness(rows, results["run"], [over, *sure, f"Results: {run.folder.results}"])
     if original is not None:
         same = original["robustness"] == results["robustness"]
         print(f"Repeats {config.rerun}: {'equal' if same else 'DIFFERENT'} robustness.")
         if not same:
             sys.exit(1)
+
+
+_MOVED = ("dataset.path", "prompts.train", "prompts.validation", "prompts.test")
 
 
 def repeated(config: TrainConfig, original: dict[str, Any], typed: Sequence[str]) -> TrainConfig:
@@ -63,13 +67,17 @@ def repeated(config: TrainConfig, original: dict[str, Any], typed: Sequence[str]
     Raises InputError for an override of anything else, and if the original's config does not fit this code.
     """
     places = config.model_dump(include={"output_root", "rerun", "logger"})
-    places["trainer"] = dict(original.get("trainer", {}))
+    places["trainer"] = dict(original["trainer"])
+    places |= {name: dict(original[name]) for name in ("dataset", "prompts")}
     for override in typed:
         key = override.lstrip("+~").split("=")[0]
         if key in ("trainer.progress", "trainer.workers"):
             places["trainer"][key.split(".")[1]] = config.model_dump()["trainer"][key.split(".")[1]]
         elif key == "data_root":
             places["data_root"] = config.data_root
+        elif key in _MOVED:  # the fingerprints say whether these are the same files
+            section, name = key.split(".")
+            places[section][name] = config.model_dump()[section][name]
         elif key not in ("rerun", "output_root") and key.split(".")[0] != "logger":
             raise InputError(f"{override}: rerun= repeats a run as it was; leave this out, or start a new run without rerun=.")
     try:
@@ -82,7 +90,8 @@ def read_results(path: Path) -> dict[str, Any]:
     """Read a results.json; raises InputError if it is none."""
     try:
         results: dict[str, Any] = json.loads(path.read_text())
-        {**results["config"]}, results["robustness"], results["fingerprints"]["data"], results["fingerprints"]["pools"]
+        [{**results["config"][name]} for name in ("trainer", "dataset", "prompts")]
+        results["robustness"], results["fingerprints"]["data"], results["fingerprints"]["pools"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"rerun={path}: this is no results.json of a finished run ({type(error).__name__}).") from None
     return results

@@ -41,6 +41,9 @@ class Speed(Callback):
         """Over all updates of the run."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._last = time.perf_counter()  # Lightning skips the start of an epoch that it goes on in
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last = time.perf_counter()
 

@@ -227,6 +227,20 @@ RERUN = [
         "no config",
         "rerun=@/r.json",
         {"r.json": '{"config": {}, "robustness": {}, "fingerprints": {"data": {}, "pools": {}}}'},
+        "rerun=@/r.json: this is no results.json",
+    ),
+    Row(
+        "half a config",
+        "rerun=@/r.json",
+        {
+            "r.json": json.dumps(
+                {
+                    "config": {k: {} for k in ("trainer", "dataset", "prompts")},
+                    "robustness": {},
+                    "fingerprints": {"data": {}, "pools": {}},
+                }
+            )
+        },
         "rerun=@/r.json: its config does not fit: dataset",
     ),
 ]

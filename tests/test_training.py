@@ -209,14 +209,16 @@ def test_two_sweep_jobs_give_two_wandb_runs(tiny_overrides, tmp_path):
 
 
 def test_a_continued_run_is_the_same_wandb_run(tmp_path):
-    from paft.reporting.wandb import finish_wandb, start_wandb
+    """Online; two offline runs of one id would replace each other when they are synced."""
+    from paft.reporting.wandb import _id, finish_wandb, start_wandb
 
+    assert _id(tmp_path) == _id(tmp_path)
     ids = set()
     for _ in range(2):
         logger = start_wandb(compose_config("logger=wandb"), tmp_path, group=None)
         ids.add(logger.experiment.id)
         finish_wandb(logger, exit_code=0)
-    assert len(ids) == 1
+    assert len(ids | {_id(tmp_path)}) == 3
 
 
 def test_one_failed_job_does_not_stop_the_sweep(tiny_overrides, tmp_path):

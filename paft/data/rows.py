@@ -82,19 +82,20 @@ _WORDS: dict[GoldForm, str] = {"text": "the text", "name": "the letter or the fi
 
 
 def _gold_form(config: DatasetConfig) -> GoldForm | None:
-    """Return the one form that fits the answers of all training rows, so that numbers are not read now as text, now as index.
+    """Return the form that fits the answers of most training rows; None if none fits any.
 
-    None where no single form fits: each row is then read by itself.
+    One form for all rows: numbers must not be read now as a text, now as an index. A row that does not fit it is refused.
     """
     gold = str(config.gold)
     rows = [row for _, row in _read_jsonl(_jsonl_file(config, "train"))]
     rows = [row for row in rows if all(row.get(name) is not None for name in (*config.choices, gold))]
-    for form in _WORDS:
-        if all(
-            gold_index(row[gold], config.choices, [str(row[c]) for c in config.choices], [form]) is not None for row in rows
-        ):
-            return form
-    return None
+
+    def fits(form: GoldForm) -> int:
+        texts = ((row[gold], [str(row[name]) for name in config.choices]) for row in rows)
+        return sum(gold_index(answer, config.choices, choices, [form]) is not None for answer, choices in texts)
+
+    best = max(_WORDS, key=fits)
+    return best if fits(best) else None
 
 
 _Rows: TypeAlias = Iterator[tuple[str, dict[str, Any]]]  # each row with the place it comes from

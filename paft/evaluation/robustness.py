@@ -9,9 +9,9 @@ from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import (
     Estimate,
     agreement,
+    corrected_std,
     majority_accuracy,
     mean_interval,
-    std_interval,
     worst_without_selection,
 )
 
@@ -40,12 +40,13 @@ class Robustness:
 class Uncertainty:
     """What robustness would be over all prompts and examples of the kind, as far as this sample tells.
 
-    mean and std (less the noise of finitely many examples) with their 95% intervals; worst is the worst
+    mean with its 95% interval; std, less the noise of finitely many examples, without one: where only a few prompts
+    fail, none can be promised. worst is the worst
     prompt's accuracy without the bias of having been chosen on the examples that measure it.
     """
 
     mean: Estimate
-    std: Estimate
+    std: float
     worst: float
 
 
@@ -78,12 +79,12 @@ def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
 
 
 def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
-    """Say how sure the summary is; None for fewer than ten prompts or ten independent examples."""
+    """Say how sure the summary is; None for fewer than ten prompts or independent examples, or where all answers are alike."""
     groups = np.unique(matrix.groups, return_inverse=True)[1]
-    if len(matrix.prompt_ids) < _FEWEST or len(set(matrix.groups)) < _FEWEST:
+    if len(matrix.prompt_ids) < _FEWEST or len(set(matrix.groups)) < _FEWEST or matrix.correct.min() == matrix.correct.max():
         return None
     correct = matrix.correct.astype(float)
-    return Uncertainty(mean_interval(correct, groups), std_interval(correct, groups), worst_without_selection(correct, groups))
+    return Uncertainty(mean_interval(correct, groups), corrected_std(correct, groups), worst_without_selection(correct, groups))
 
 
 def consensus(matrix: ScoreMatrix) -> Consensus:

@@ -81,7 +81,8 @@ def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int 
 
     A bootstrap-t over prompts of the logarithm of the observed variance (Efron, Tibshirani: An Introduction to the
     Bootstrap, 1993, sections 12.5 and 12.6), less the noise of the examples at both ends. Widened for few prompts as
-    the mean's interval is.
+    the mean's interval is. It holds what it says where prompt effects are about normal; where a few prompts fail and the
+    others do not, it is too narrow.
     """
     generator = np.random.default_rng(seed)
     accuracy, noise = correct.mean(1), noise_variance(correct, groups)

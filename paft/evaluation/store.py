@@ -71,7 +71,8 @@ class MatrixStore:
     def save(self, rows: Sequence[Row]) -> None:
         """Write the finished matrix, sorted by prompt and example, and remove its parts."""
         self._write(self.path, sorted(rows, key=lambda row: (row["prompt"], row["example"])))
-        shutil.rmtree(self.parts, ignore_errors=True)
+        for parts in self.path.parent.glob(".matrix-*"):  # those of other settings too
+            shutil.rmtree(parts, ignore_errors=True)
 
     def _write(self, path: Path, rows: Sequence[Row]) -> None:
         scratch = path.with_name(f".{path.name}.tmp")

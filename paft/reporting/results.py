@@ -23,7 +23,7 @@ def summarise(matrix: ScoreMatrix, threshold: float | None) -> dict[str, Any]:
         "robustness": asdict(robustness(matrix, threshold)),
         "uncertainty": None if sure is None else asdict(sure),
         "parts": parts,
-        "consensus": asdict(consensus(matrix)) if len(matrix.prompt_ids) > 1 and all(matrix.n_choices) else None,
+        "consensus": asdict(consensus(matrix)) if len(matrix.prompt_ids) > 1 and (matrix.predicted >= 0).all() else None,
         "chance": matrix.chance,
         "threshold": threshold,
         "test_prompts_truncated": matrix.n_truncated,

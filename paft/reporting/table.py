@@ -36,13 +36,9 @@ def coverage(robustness: Mapping[str, Any], chance: float, threshold: float | No
 def certainty(uncertainty: Mapping[str, Any] | None) -> str:
     """Say how sure the numbers are (the dict of results.json)."""
     if uncertainty is None:
-        return "Fewer than ten prompts or examples say too little of others: no intervals."
-
-    def interval(name: str) -> str:
-        low, high = (100 * uncertainty[name][end] for end in ("low", "high"))
-        return f"{100 * uncertainty[name]['value']:.1f} [{low:.1f}, {high:.1f}]"
-
+        return "Fewer than ten prompts or independent examples, or all answers alike: no interval."
+    mean, low, high = (100 * uncertainty["mean"][key] for key in ("value", "low", "high"))
     return (
-        f"With 95% intervals for other prompts and examples: mean {interval('mean')}, std less the examples' noise "
-        f"{interval('std')}; worst prompt, chosen on other examples: {100 * uncertainty['worst']:.1f}."
+        f"For other prompts and examples of the kind: mean {mean:.1f}, 95% interval [{low:.1f}, {high:.1f}]; std less the "
+        f"examples' noise {100 * uncertainty['std']:.1f}; worst prompt, chosen on others, {100 * uncertainty['worst']:.1f}."
     )

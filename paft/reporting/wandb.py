@@ -15,7 +15,7 @@ _INIT_TIMEOUT_S = 30
 
 
 def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLogger:
-    """Start a W&B run of its own for this training run, or go on with it, and return its Lightning logger.
+    """Start a W&B run of its own for this training run, or online go on with it, and return its Lightning logger.
 
     WANDB_MODE is respected; without it the run is online if this machine has a key, else offline.
     """
@@ -24,8 +24,6 @@ def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLo
     settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, silent=True, reinit="create_new")
     arguments: dict[str, Any] = {
         "dir": str(folder),
-        "id": _id(folder),
-        "resume": "allow",
         "project": config.logger.project,
         "entity": config.logger.entity,
         "name": config.run_name,
@@ -36,8 +34,10 @@ def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLo
         "settings": settings,
     }
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    # Only the server can go on with a run: two offline runs of one id would replace each other at `wandb sync`.
+    same: dict[str, Any] = {"id": _id(folder), "resume": "allow"} if mode == "online" else {}
     try:
-        experiment = wandb.init(mode=mode, **arguments)
+        experiment = wandb.init(mode=mode, **same, **arguments)
     except Exception as error:  # unreachable, key refused, timed out: the run matters more
         print(f"W&B could not be reached ({type(error).__name__}); logging offline, `wandb sync` uploads later.")
         experiment = wandb.init(mode="offline", **arguments)

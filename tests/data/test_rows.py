@@ -89,6 +89,11 @@ def test_numbers_are_read_in_the_one_form_that_fits_all_rows(tmp_path, answers, 
     assert {e.choices: e.gold for e in found.test} == dict(zip(NUMBERS, golds, strict=True))
 
 
+def test_one_odd_training_row_changes_no_other(own):
+    write(own / "train.jsonl", [*own_rows(20), {"text": "?", "yes": "yes", "no": "no", "label": 1}])
+    assert "line 21: 'label' is 1; it must be the text of one of the 2 choices" in refused(own)
+
+
 def test_an_answer_in_another_form_than_the_training_rows_is_refused(own):
     write(own / "test.jsonl", [{"text": "?", "yes": "yes", "no": "no", "label": 1}])
     assert "'label' is 1; it must be the text of one of the 2 choices" in refused(own)

@@ -120,6 +120,13 @@ def test_robustness_is_plain_arithmetic():
     assert parts["x"]["mean"] == pytest.approx(5 / 6) and parts["y"]["n_examples"] == 2
 
 
+def test_generated_answers_to_rows_with_choices_have_no_consensus():
+    correct = np.array([[True, False], [False, True]])
+    names, nothing = ("a", "b"), np.full((2, 2), -1)
+    matrix = ScoreMatrix(names, names, names, names, (2, 2), np.zeros(2, dtype=np.int64), nothing, correct, correct & False)
+    assert summarise(matrix, None)["consensus"] is None
+
+
 @pytest.mark.parametrize(
     ("text", "number"),
     [("#### 72", 72), ("it is $1,050.50.", 1050.5), ("from 3 to -4", -4), ("none", None), ("5 apples, 7.", 7), ("18.00", 18)],
