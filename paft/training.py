@@ -23,7 +23,7 @@ from paft.data.updates import UpdatePlan
 from paft.errors import InputError
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import robustness
-from paft.evaluation.scoring import score
+from paft.evaluation.scoring import answering_by, score
 from paft.evaluation.store import MatrixStore
 from paft.model.adapter import save_adapter
 from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton, weights_fingerprint
@@ -118,11 +118,10 @@ def _train_and_score(
         trained = _fit(run, model, base.device, logger)
         save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, describe_pools(inputs.pools))
     matrix = score(
-        model,
+        answering_by(model, run.encoder, inputs.test, inputs.examples.test, config.dataset.metric),
         run.encoder,
         inputs.test,
         inputs.examples.test,
-        metric=config.dataset.metric,
         batch_tokens=config.trainer.micro_batch_tokens,
         progress=config.trainer.progress,
         store=MatrixStore(folder, _identity_of_the_scores(run, base)),
@@ -170,7 +169,8 @@ def _fit(run: Run, model: PeftModel, device: torch.device, logger: Logger | None
     def validate(model: PeftModel) -> dict[str, float]:
         examples = inputs.examples.validation[: config.validation.examples]
         budget = config.trainer.micro_batch_tokens
-        matrix = score(model, run.encoder, validation_pool, examples, metric=config.dataset.metric, batch_tokens=budget)
+        answering = answering_by(model, run.encoder, validation_pool, examples, config.dataset.metric)
+        matrix = score(answering, run.encoder, validation_pool, examples, batch_tokens=budget)
         found = robustness(matrix, None)
         return {"mean": found.mean, "std": found.std, "worst": found.min}
 

@@ -1,41 +1,115 @@
-"""Greedy generation, for tasks whose answers are free-form."""
+"""Scoring by generation: greedy text, and the answer it gives (the paper's protocol, section 4.1)."""
 
-import re
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
-from peft import PeftModel
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
-_MAX_NEW_TOKENS = 256  # as in OpenCompass
+from paft.data.encode import Encoder
+from paft.data.task import Example
+from paft.evaluation.answers import Metric, first_option, first_text, is_right
+from paft.evaluation.cells import Cell
+from paft.evaluation.likelihood import Model
+from paft.evaluation.store import Row
+
+MAX_NEW_TOKENS = 256  # as in OpenCompass
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a text ends: at end-of-text, after so many tokens, or at a line break behind its first word."""
+
+    max_new_tokens: int
+    at_line_break: bool
+
+
+class Generation:
+    """Answers with what the model writes.
+
+    For choices, the first option letter, or the first option's text where prompts ask for that; none: predicted -1, which
+    is wrong. Free-form answers are compared by the metric.
+    """
+
+    def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop) -> None:
+        self.model, self.encoder, self.metric, self.stop = model, encoder, metric, stop
+
+    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[Row]:
+        """Return what each cell was answered with; examples are those of the cells."""
+        texts = generate(self.model, self.encoder.tokenizer, [cell.encoded.context for cell in cells], self.stop)
+        return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
+
+    def _row(self, example: Example, text: str, n_tokens: int) -> Row:
+        predicted = -1
+        if example.choices:
+            letters = self.encoder.answer == "letter"
+            predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
+            correct = predicted == example.gold != -1
+        else:
+            correct = is_right(text, example.answer, self.metric)
+        return {
+            "log_probs": [],
+            "predicted": predicted,
+            "correct": correct,
+            "tied": False,
+            "output": text,
+            "output_tokens": n_tokens,
+        }
+
+
+def stop_rule(examples: Sequence[Example], max_new_tokens: int) -> Stop:
+    """Stop at line breaks, unless right answers hold some themselves (GSM8K reasons over several lines)."""
+    return Stop(max_new_tokens, not any("\n" in example.answer.strip() for example in examples))
 
 
 def generate(
-    model: PeftModel | PreTrainedModel, tokenizer: PreTrainedTokenizerBase, contexts: Sequence[Sequence[int]]
-) -> list[str]:
-    """Continue each context greedily until end-of-text or 256 new tokens."""
+    model: Model, tokenizer: PreTrainedTokenizerBase, contexts: Sequence[Sequence[int]], stop: Stop
+) -> list[tuple[str, int]]:
+    """Continue each context greedily; returns the texts and how many tokens each took, the one that ended it included.
+
+    Finished rows leave the batch, so that one that rambles on does not make the others compute.
+    """
+    end: int = tokenizer.eos_token_id
     longest = max(map(len, contexts))
-    end = tokenizer.eos_token_id
     ids = torch.tensor([[end] * (longest - len(c)) + list(c) for c in contexts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts], device=model.device)
-    greedy = GenerationConfig(max_new_tokens=_MAX_NEW_TOKENS, do_sample=False, eos_token_id=end, pad_token_id=end)
-    out: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy)  # type: ignore[operator]
-    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    written: list[list[int]] = [[] for _ in contexts]
+    rows = list(range(len(contexts)))  # of the batch: which context each continues
+    cache = DynamicCache()
+    while rows:
+        tokens = _next_tokens(model, ids, mask, cache)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            written[row].append(token)
+        going = [i for i, row in enumerate(rows) if not _ended(tokenizer, written[row], end, stop)]
+        if len(going) < len(rows):
+            kept = torch.tensor(going, dtype=torch.long, device=model.device)
+            cache.batch_select_indices(kept)
+            tokens, mask, rows = tokens[kept], mask[kept], [rows[i] for i in going]
+        ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
+    return [(_cut(text, stop), len(tokens)) for text, tokens in zip(texts, written, strict=True)]
 
 
-def is_right(text: str, answer: str, metric: Literal["last_number", "exact"]) -> bool:
-    """Compare a generated text with the right answer: by its last number, or as a whole, white space and case aside."""
-    if metric == "last_number":
-        return last_number(text) is not None and last_number(text) == last_number(answer)
-    return " ".join(text.split()).casefold() == " ".join(answer.split()).casefold()
+def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Return the likeliest next token (B,) int64 of each row; ids (B, n) are those that the cache does not hold yet."""
+    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    out = model(
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+    )
+    best: Tensor = out.logits[:, -1].argmax(-1)
+    return best
 
 
-def last_number(text: str) -> float | None:
-    """Return the last number of a text, thousands separators aside; None if there is none.
+def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, stop: Stop) -> bool:
+    if written[-1] == end or len(written) >= stop.max_new_tokens:
+        return True
+    if not stop.at_line_break or "\n" not in tokenizer.decode(written[-1:]):
+        return False
+    return "\n" in tokenizer.decode(written, skip_special_tokens=True).lstrip()
 
-    >>> last_number("so 1,200 - 150 = 1,050.")
-    1050.0
-    """
-    numbers = re.findall(r"(?<!\d)-?\d[\d,]*(?:\.\d+)?", text)
-    return float(numbers[-1].replace(",", "")) if numbers else None
+
+def _cut(text: str, stop: Stop) -> str:
+    """Leave out what stands behind the line break that ended the text."""
+    text = text.strip()
+    return text.split("\n", 1)[0].rstrip() if stop.at_line_break else text

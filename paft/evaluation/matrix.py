@@ -2,77 +2,105 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from paft.data.task import Example
-from paft.evaluation.store import Row
-from paft.prompts import PromptPool
+from paft.errors import InputError
+from paft.evaluation.store import read_cells
+
+_COLUMNS = (
+    "prompt", "example", "prompt_id", "prompt_digest", "example_id", "example_digest", "group", "part", "n_choices",
+    "gold", "predicted", "correct", "tied", "truncated", "output_tokens",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ScoreMatrix:
     """What a model answered to P prompts x E examples.
 
-    predicted (P, E) int64 is the choice with the highest score (-1 for free-form answers), gold (E,) int64
-    the right one (-1), correct (P, E) bool. parts (E,) names the subset each example belongs to, groups (E,)
-    what it shares with others (RACE: its article), n_choices (E,) counts its choices (0 for free-form
-    answers), truncated (P, E) bool says which renderings lost their beginning.
+    predicted (P, E) int32 is the choice that was taken (-1: free-form, or none found in the generated text), gold (E,)
+    int32 the right one (-1: free-form or unlabelled), correct (P, E) bool. tied (P, E) bool says where another choice
+    had the same score, truncated (P, E) bool which renderings lost their beginning, output_tokens (P, E) int32 how much
+    was generated. parts (E,) names the subset each example belongs to, groups (E,) what it shares with others
+    (RACE: its article), n_choices (E,) counts its choices (0 for free-form answers). A digest is that of a prompt's
+    text, or of an example's fields and answer: ids may recur in other data, digests do not.
     """
 
     prompt_ids: tuple[str, ...]
+    prompt_digests: tuple[str, ...]
     example_ids: tuple[str, ...]
+    example_digests: tuple[str, ...]
     parts: tuple[str, ...]
     groups: tuple[str, ...]
     n_choices: tuple[int, ...]
-    gold: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    gold: NDArray[np.int32]
+    predicted: NDArray[np.int32]
     correct: NDArray[np.bool_]
+    tied: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
+    output_tokens: NDArray[np.int32]
 
     @property
     def chance(self) -> float:
         """The accuracy of guessing; a free-form answer is never guessed."""
         return float(np.mean([1 / n if n else 0.0 for n in self.n_choices]))
 
-    @property
-    def n_truncated(self) -> int:
-        """Renderings that lost their beginning."""
-        return int(self.truncated.sum())
+    def select(self, prompts: Sequence[int], examples: Sequence[int]) -> "ScoreMatrix":
+        """Return the cells of some prompts and examples, by their places."""
+        cells = np.ix_(prompts, examples)
+        return ScoreMatrix(
+            tuple(self.prompt_ids[i] for i in prompts),
+            tuple(self.prompt_digests[i] for i in prompts),
+            tuple(self.example_ids[i] for i in examples),
+            tuple(self.example_digests[i] for i in examples),
+            tuple(self.parts[i] for i in examples),
+            tuple(self.groups[i] for i in examples),
+            tuple(self.n_choices[i] for i in examples),
+            self.gold[list(examples)],
+            self.predicted[cells],
+            self.correct[cells],
+            self.tied[cells],
+            self.truncated[cells],
+            self.output_tokens[cells],
+        )
 
     def part(self, name: str) -> "ScoreMatrix":
         """Return the columns of one part."""
-        columns = [i for i, part in enumerate(self.parts) if part == name]
-        return ScoreMatrix(
-            self.prompt_ids,
-            tuple(self.example_ids[i] for i in columns),
-            (name,) * len(columns),
-            tuple(self.groups[i] for i in columns),
-            tuple(self.n_choices[i] for i in columns),
-            self.gold[columns],
-            self.predicted[:, columns],
-            self.correct[:, columns],
-            self.truncated[:, columns],
-        )
+        return self.select(range(len(self.prompt_ids)), [i for i, part in enumerate(self.parts) if part == name])
 
 
-def matrix_of(pool: PromptPool, examples: Sequence[Example], rows: Sequence[Row]) -> ScoreMatrix:
-    """Put scored cells, in any order, into a matrix."""
-    shape = len(pool.templates), len(examples)
-    predicted = np.full(shape, -1, dtype=np.int64)
-    correct, truncated = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
-    for row in rows:
-        place = row["prompt"], row["example"]
-        predicted[place], correct[place], truncated[place] = row["predicted"], row["correct"], row["truncated"]
+def read_matrix(path: Path) -> ScoreMatrix:
+    """Read a finished matrix.parquet; raises InputError if it is none."""
+    return matrix_of(read_cells(path, _COLUMNS), path)
+
+
+def matrix_of(cells: pa.Table, where: Path | str = "score matrix") -> ScoreMatrix:
+    """Put cells, sorted by prompt and example, into a matrix; raises InputError if some are missing."""
+    n_examples = 1 + max(cells["example"].to_numpy(), default=-1)
+    n_prompts = 1 + max(cells["prompt"].to_numpy(), default=-1)
+    if len(cells) == 0 or len(cells) != n_prompts * n_examples:
+        raise InputError(f"{where}: {len(cells)} cells are not all of {n_prompts} prompts x {n_examples} examples.")
+
+    def by_prompt(name: str) -> tuple[str, ...]:
+        return tuple(cells[name].take(pa.array(range(0, len(cells), n_examples))).to_pylist())
+
+    def by_example(name: str) -> tuple[str, ...]:
+        return tuple(cells[name].slice(0, n_examples).to_pylist())
+
+    def by_cell(name: str) -> NDArray[np.generic]:
+        return np.asarray(cells[name].to_numpy()).reshape(n_prompts, n_examples)
+
     return ScoreMatrix(
-        prompt_ids=tuple(t.id for t in pool.templates),
-        example_ids=tuple(e.id for e in examples),
-        parts=tuple(e.part for e in examples),
-        groups=tuple(e.group for e in examples),
-        n_choices=tuple(len(e.choices) for e in examples),
-        gold=np.array([e.gold for e in examples], dtype=np.int64),
-        predicted=predicted,
-        correct=correct,
-        truncated=truncated,
+        by_prompt("prompt_id"),
+        by_prompt("prompt_digest"),
+        by_example("example_id"),
+        by_example("example_digest"),
+        by_example("part"),
+        by_example("group"),
+        tuple(cells["n_choices"].slice(0, n_examples).to_pylist()),
+        np.asarray(cells["gold"].slice(0, n_examples).to_numpy()),
+        *(by_cell(name) for name in ("predicted", "correct", "tied", "truncated", "output_tokens")),  # type: ignore[arg-type]
     )

@@ -1,159 +1,164 @@
-"""Scoring: the log-probability of each choice after each rendering, one forward pass per rendering."""
+"""Scoring every test prompt on every test example: one stream of cells, batch by batch, into the score matrix."""
 
+import gc
+import hashlib
+import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import pyarrow as pa
 import torch
-from peft import PeftModel
-from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
-from paft.batch import Branches, pack
-from paft.data.encode import Encoded, Encoder
+from paft.data.encode import Encoder
 from paft.data.task import Example
-from paft.data.updates import split_into_micro_batches
-from paft.evaluation.generation import generate, is_right
-from paft.evaluation.matrix import ScoreMatrix, matrix_of
-from paft.evaluation.store import MatrixStore, Row
-from paft.model.attention import packed_logits
+from paft.evaluation.cells import Cell, batches, encode, windows
+from paft.evaluation.answers import Metric
+from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, stop_rule
+from paft.evaluation.likelihood import Likelihood, Model, Normalise
+from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
+from paft.evaluation.store import SCHEMA, MatrixStore, Row
 from paft.prompts import PromptPool
 
-Model: TypeAlias = PeftModel | PreTrainedModel
-Metric = Literal["choice", "last_number", "exact"]
+Answering: TypeAlias = Likelihood | Generation
+Way = Literal["likelihood", "generate"]
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """One rendering of the matrix, encoded."""
-
-    prompt: int
-    example: int
-    encoded: Encoded
-
-
-def score(
+def answering_by(
     model: Model,
     encoder: Encoder,
     pool: PromptPool,
     examples: Sequence[Example],
-    *,
     metric: Metric,
+    scoring: Way | None = None,
+    normalise: Normalise | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Answering:
+    """Return how cells are answered.
+
+    Args:
+        metric: how free-form answers are compared; choice where there are choices.
+        scoring: None takes likelihood where there are choices and generation where not.
+        normalise: None takes sum where the prompts show the options, since the model has read their lengths, and byte where
+            they are hidden and a longer option would lose by its length alone.
+    """
+    if metric != "choice" or scoring == "generate":
+        return Generation(model, encoder, metric, stop_rule(examples, max_new_tokens))
+    return Likelihood(model, encoder, normalise or ("byte" if pool.options == "hidden" else "sum"))
+
+
+def score(
+    answering: Answering,
+    encoder: Encoder,
+    pool: PromptPool,
+    examples: Sequence[Example],
+    *,
     batch_tokens: int,
     progress: bool = False,
     store: MatrixStore | None = None,
 ) -> ScoreMatrix:
     """Score every prompt of the pool on every example.
 
-    metric: choice takes the choice with the highest log-probability (the first of equals), summed
-    over its tokens where the options are shown, per UTF-8 byte where they are hidden and their
-    lengths are a matter of style. last_number and exact compare a greedily generated text.
-    store: keeps each batch as it is scored, and gives back those of an evaluation that was cut off.
+    Args:
+        batch_tokens: of a batch; smaller ones are tried where they do not fit into memory.
+        store: keeps each batch as it is scored, and gives back those of an evaluation that was cut off.
     """
-    if store is not None and (done := store.load()) is not None:
-        return matrix_of(pool, examples, done)
-    cells = [
-        _Cell(p, e, encoder.scoring(template, example))
-        for p, template in enumerate(pool.templates)
-        for e, example in enumerate(examples)
-    ]
+    if store is not None and store.finished():
+        return read_matrix(store.path)
+    model = answering.model
     was_training = model.training
     model.eval()
-    lengths = [len(c.encoded.context) + sum(map(len, c.encoded.continuations)) for c in cells]
-    batches = split_into_micro_batches(lengths, batch_tokens)[::-1]  # longest first: memory runs out at once or never
-    rows: list[Row] = []
-    right = 0
-    with torch.no_grad(), tqdm(total=len(cells), desc="scoring", unit="cell", disable=not progress) as bar:
-        for number, batch in enumerate(batches):
-            found = None if store is None else store.load_part(number)
-            if found is None:
-                found = _score_cells(model, encoder, pool, examples, [cells[i] for i in batch], metric)
-                if store is not None:
-                    store.save_part(number, found)
-            rows += found
-            right += sum(row["correct"] for row in found)
-            bar.update(len(batch))
-            bar.set_postfix_str(f"accuracy {100 * right / len(rows):.1f}")
+    within = _WithinMemory(answering, examples)
+    names = _Names(pool, examples)
+    rows: list[Row] = []  # of the whole matrix, where nothing else keeps them
+    parts: list[range] = []  # numbers of each window's batches
+    done = right = number = resumed = 0
+    total = len(pool.templates) * len(examples)
+    with torch.no_grad(), tqdm(total=total, desc="scoring", unit="cell", disable=not progress, smoothing=0.02) as bar:
+        for window in windows(pool, examples):
+            first = number
+            for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
+                found = None if store is None else store.load_part(number)
+                if found is not None:
+                    resumed += len(batch)
+                    bar.initial = resumed  # not of this process's speed
+                else:
+                    started = time.perf_counter()
+                    found = [names.of(cell) | row for cell, row in zip(batch, within(batch), strict=True)]
+                    if store is not None:
+                        store.save_part(number, found, _shares(found, time.perf_counter() - started))
+                number += 1
+                rows += found if store is None else []
+                done, right = done + len(found), right + sum(row["correct"] for row in found)
+                bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
+                bar.update(len(batch))
+            parts.append(range(first, number))
     model.train(was_training)
-    if store is not None:
-        store.save(rows)
-    return matrix_of(pool, examples, rows)
+    if store is None:
+        table = pa.Table.from_pylist(rows, schema=SCHEMA).sort_by([("prompt", "ascending"), ("example", "ascending")])
+        return matrix_of(table)
+    store.finish(parts)
+    return read_matrix(store.path)
 
 
-def _score_cells(
-    model: Model,
-    encoder: Encoder,
-    pool: PromptPool,
-    examples: Sequence[Example],
-    cells: Sequence[_Cell],
-    metric: Metric,
-) -> list[Row]:
-    """Score the cells of a batch."""
-    if metric == "choice":
-        scores = choice_log_probs(model, [cell.encoded for cell in cells])
-        answers = [_chosen(s, cell, encoder, pool, examples) for s, cell in zip(scores, cells, strict=True)]
-    else:
-        texts = generate(model, encoder.tokenizer, [cell.encoded.context for cell in cells])
-        answers = [
-            {"output": text, "correct": is_right(text, examples[cell.example].answer, metric), "predicted": -1, "log_probs": []}
-            for text, cell in zip(texts, cells, strict=True)
+class _WithinMemory:
+    """Answers a batch, in halves where it does not fit into memory, and remembers what did not."""
+
+    def __init__(self, answering: Answering, examples: Sequence[Example]) -> None:
+        self.answering, self.examples = answering, examples
+        self.too_many: float = float("inf")  # tokens
+
+    def __call__(self, cells: Sequence[Cell]) -> list[Row]:
+        tokens = sum(cell.n_tokens for cell in cells)
+        if tokens < self.too_many or len(cells) == 1:
+            try:
+                return self.answering(cells, [self.examples[cell.example] for cell in cells])
+            except (RuntimeError, MemoryError) as error:
+                if len(cells) == 1 or not _out_of_memory(error):
+                    raise
+            self.too_many = tokens
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+        half = len(cells) // 2
+        return self(cells[:half]) + self(cells[half:])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """A CPU's allocator, and cuBLAS, have no exception of their own for it."""
+    words = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+
+
+class _Names:
+    """What a cell is called, whatever it is answered with."""
+
+    def __init__(self, pool: PromptPool, examples: Sequence[Example]) -> None:
+        self.prompts = [{"prompt_id": t.id, "prompt_digest": _digest(t.text)} for t in pool.templates]
+        self.examples = [
+            {
+                "example_id": e.id,
+                "example_digest": _digest([dict(e.fields), e.gold, e.answer]),
+                "group": e.group,
+                "part": e.part,
+                "n_choices": len(e.choices),
+                "gold": e.gold,
+            }
+            for e in examples
         ]
-    return [_row(cell, pool, examples) | answer for cell, answer in zip(cells, answers, strict=True)]
+
+    def of(self, cell: Cell) -> Row:
+        """Return the columns that name a cell."""
+        place = {"prompt": cell.prompt, "example": cell.example, "truncated": cell.encoded.truncated}
+        return place | self.prompts[cell.prompt] | self.examples[cell.example]
 
 
-def _chosen(log_probs: Tensor, cell: _Cell, encoder: Encoder, pool: PromptPool, examples: Sequence[Example]) -> Row:
-    """Take the choice with the highest score."""
-    example = examples[cell.example]
-    scores = log_probs
-    if pool.options == "hidden":
-        scores = log_probs / torch.tensor([len(answer.encode()) for answer in encoder.answers(example)])
-    predicted = int(scores.argmax())
-    return {"log_probs": log_probs.tolist(), "predicted": predicted, "correct": predicted == example.gold, "output": None}
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _row(cell: _Cell, pool: PromptPool, examples: Sequence[Example]) -> Row:
-    """Say which cell this is."""
-    example = examples[cell.example]
-    return {
-        "prompt": cell.prompt,
-        "example": cell.example,
-        "prompt_id": pool.templates[cell.prompt].id,
-        "example_id": example.id,
-        "group": example.group,
-        "part": example.part,
-        "gold": example.gold,
-        "truncated": cell.encoded.truncated,
-    }
-
-
-def choice_log_probs(model: Model, cells: Sequence[Encoded]) -> list[Tensor]:
-    """Return, per rendering, the summed log-probability (C,) fp32 of each of its choices.
-
-    The context is computed once for all choices: they branch off it in one packed row, and where
-    every choice is one token (letters) all are read from the context's last position.
-    """
-    positions: list[int] = []  # tokens of the packed row whose logits are needed
-    reads: list[list[list[int]]] = []  # per cell and choice: which of those predict its tokens
-    start = 0
-    for cell in cells:
-        shared = len(positions)
-        positions.append(start + len(cell.context) - 1)
-        start += len(cell.context)
-        choices = []
-        for continuation in cell.continuations:
-            own = range(len(positions), len(positions) + len(continuation) - 1)
-            positions += range(start, start + len(continuation) - 1)
-            start += len(continuation) - 1
-            choices.append([shared, *own])
-        reads.append(choices)
-    device = model.device
-    packing = pack([Branches(cell.context, [c[:-1] for c in cell.continuations]) for cell in cells]).to(device)
-    logits = packed_logits(model, packing, torch.tensor(positions, device=device)).float()
-    normaliser = logits.logsumexp(-1)
-    result = []
-    for cell, choices in zip(cells, reads, strict=True):
-        pairs = zip(choices, cell.continuations, strict=True)
-        values = [(logits[rows, tokens] - normaliser[rows]).sum() for rows, tokens in pairs]
-        result.append(torch.stack(values).cpu())
-    return result
+def _shares(rows: Sequence[Row], seconds: float) -> dict[str, float]:
+    """Return what each prompt's cells took of a batch, in proportion to their number."""
+    ids = [row["prompt_id"] for row in rows]
+    return {id_: round(seconds * ids.count(id_) / len(ids), 4) for id_ in dict.fromkeys(ids)}

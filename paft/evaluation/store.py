@@ -1,6 +1,7 @@
 """The score matrix on disk: a part file per batch while scoring, one parquet file at the end.
 
-A batch is written once and whole, so that a killed evaluation goes on where it was.
+A batch is written once and whole, so that a killed evaluation goes on where it was. No more than one window of
+batches is ever held in memory.
 """
 
 import hashlib
@@ -13,69 +14,113 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from paft.errors import InputError
+
 Row: TypeAlias = dict[str, Any]  # one cell of the matrix, by the names of the schema
 
-_VERSION = 1  # of the schema and of what its values mean
+VERSION = 2  # of the schema and of what its values mean
 SCHEMA = pa.schema([
     ("prompt", pa.int32()),  # place in the pool
     ("example", pa.int32()),  # place among the examples
     ("prompt_id", pa.string()),
+    ("prompt_digest", pa.string()),  # of the template's text: what is compared over runs
     ("example_id", pa.string()),
+    ("example_digest", pa.string()),  # of its fields and answer
     ("group", pa.string()),  # examples that share one (RACE: an article) are no independent evidence
     ("part", pa.string()),
-    ("log_probs", pa.list_(pa.float32())),  # of each choice, summed over its tokens; empty for free-form answers
-    ("predicted", pa.int32()),  # a choice; -1 for free-form answers
-    ("gold", pa.int32()),
+    ("n_choices", pa.int32()),  # 0 for free-form answers
+    ("log_probs", pa.list_(pa.float32())),  # of each choice, summed over its tokens; empty where text was generated
+    ("predicted", pa.int32()),  # a choice; -1: free-form, unlabelled or no choice found in the generated text
+    ("gold", pa.int32()),  # -1: free-form or unlabelled
     ("correct", pa.bool_()),
+    ("tied", pa.bool_()),  # another choice had the same score; the first of equals was taken
     ("output", pa.string()),  # what was generated; null where choices were scored
+    ("output_tokens", pa.int32()),  # how many; 0 where choices were scored
     ("truncated", pa.bool_()),  # the prompt lost its beginning to the cut-off
 ])  # fmt: skip
 
 
 class MatrixStore:
-    """Where the cells of one matrix are kept: `folder`/matrix.parquet, and parts in a hidden folder until then.
+    """Where the cells of one matrix are kept: `folder`/NAME.parquet, and parts in a hidden folder until then.
 
     Args:
         identity: everything that matters to the cells, in plain types; another identity never finds these parts.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        content = json.dumps([_VERSION, identity], sort_keys=True)
+    def __init__(self, folder: Path, identity: Mapping[str, Any], name: str = "matrix") -> None:
+        content = json.dumps([VERSION, identity], sort_keys=True)
         self.digest = hashlib.sha256(content.encode()).hexdigest()[:16]
-        self.path = folder / "matrix.parquet"
-        self.parts = folder / f".matrix-{self.digest}"
+        self.path = folder / f"{name}.parquet"
+        self.seconds_path = folder / f"{name}_seconds.json"
+        self.parts = folder / f".{name}-{self.digest}"
 
-    def load(self) -> list[Row] | None:
-        """Return the finished matrix, if this is what the file holds."""
-        if not self.path.is_file():
-            return None
+    def finished(self) -> bool:
+        """Say whether the file holds this matrix, whole; a damaged one is scored again."""
         try:
-            table = pq.read_table(self.path)
-        except (pa.ArrowException, OSError):  # damaged: the cells are scored again
-            return None
-        return table.to_pylist() if (table.schema.metadata or {}).get(b"digest") == self.digest.encode() else None
+            return (pq.read_schema(self.path).metadata or {}).get(b"digest") == self.digest.encode()
+        except (pa.ArrowException, OSError):
+            return False
 
     def load_part(self, batch: int) -> list[Row] | None:
-        """Return the cells of a batch, if it was scored before."""
-        path = self.parts / f"{batch:06}.parquet"
+        """Return the cells of a batch, if it was scored before; a torn one is scored again."""
+        path = self._part(batch)
         try:
             return pq.read_table(path).to_pylist() if path.is_file() else None
-        except (pa.ArrowException, OSError):  # torn: the batch is scored again
+        except (pa.ArrowException, OSError):
             return None
 
-    def save_part(self, batch: int, rows: Sequence[Row]) -> None:
-        """Write the cells of a batch, whole or not at all."""
+    def save_part(self, batch: int, rows: Sequence[Row], seconds: Mapping[str, float]) -> None:
+        """Write the cells of a batch, whole or not at all.
+
+        Args:
+            seconds: what the batch took, by prompt id; kept apart from the cells, which must not differ from run to run.
+        """
         self.parts.mkdir(parents=True, exist_ok=True)
-        self._write(self.parts / f"{batch:06}.parquet", rows)
-
-    def save(self, rows: Sequence[Row]) -> None:
-        """Write the finished matrix, sorted by prompt and example, and remove its parts."""
-        self._write(self.path, sorted(rows, key=lambda row: (row["prompt"], row["example"])))
-        for parts in self.path.parent.glob(".matrix-*"):  # those of other settings too
-            shutil.rmtree(parts, ignore_errors=True)
-
-    def _write(self, path: Path, rows: Sequence[Row]) -> None:
-        scratch = path.with_name(f".{path.name}.tmp")
-        schema = SCHEMA.with_metadata({"digest": self.digest})
+        path = self._part(batch)
+        scratch = path.with_suffix(".tmp")
+        schema = SCHEMA.with_metadata({"seconds": json.dumps(seconds)})
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch)
         scratch.replace(path)
+
+    def finish(self, windows: Sequence[range]) -> None:
+        """Merge the parts into the file, sorted by prompt and example, and remove them.
+
+        Args:
+            windows: batches whose cells stand together in the sorted matrix, in its order.
+        """
+        seconds: dict[str, float] = {}
+        scratch = self.path.with_name(f".{self.path.name}.tmp")
+        schema = SCHEMA.with_metadata({"digest": self.digest, "version": str(VERSION)})
+        with pq.ParquetWriter(scratch, schema) as writer:
+            for window in windows:
+                tables = [pq.read_table(self._part(batch)) for batch in window]
+                for table in tables:
+                    for prompt, s in json.loads(table.schema.metadata[b"seconds"]).items():
+                        seconds[prompt] = seconds.get(prompt, 0.0) + s
+                together = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+                writer.write_table(together.sort_by([("prompt", "ascending"), ("example", "ascending")]).cast(schema))
+        self.seconds_path.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
+        scratch.replace(self.path)
+        for parts in self.path.parent.glob(f".{self.path.stem}-*"):  # those of other settings too
+            shutil.rmtree(parts, ignore_errors=True)
+
+    def seconds(self) -> dict[str, float]:
+        """Return what scoring took, by prompt id, over all the processes that took part."""
+        seconds: dict[str, float] = json.loads(self.seconds_path.read_text(encoding="utf-8"))
+        return seconds
+
+    def _part(self, batch: int) -> Path:
+        return self.parts / f"{batch:06}.parquet"
+
+
+def read_cells(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the cells of a finished matrix; raises InputError if the file is none, or one of another version."""
+    try:
+        version = (pq.read_schema(path).metadata or {}).get(b"version", b"1").decode()
+        if version == str(VERSION):
+            return pq.read_table(path, columns=None if columns is None else list(columns))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such score matrix; give the folder of a finished run.") from None
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path}: this score matrix is damaged ({type(error).__name__}); evaluate the run again.") from None
+    raise InputError(f"{path}: this score matrix is of version {version}, this code reads {VERSION}; evaluate the run again.")

@@ -53,12 +53,18 @@ def _attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
+    row_k: Tensor,
+    row_v: Tensor,
     rectangle: Rectangle,
     scaling: float,
     dropout: float,
     window: int | None,
 ) -> Tensor:
-    """Attend within the sequences of a rectangle: q (n, H, D), k and v (n, H_kv, D); returns (n, H, D)."""
+    """Attend within the sequences of a rectangle: q (n, H, D), k and v (n, H_kv, D); returns (n, H, D).
+
+    Args:
+        row_k, row_v: (N, H_kv, D), those of the whole packed row.
+    """
     rows, longest = rectangle.position.shape
     heads, kv_heads, width = q.shape[1], k.shape[1], q.shape[2]
 
@@ -67,8 +73,14 @@ def _attention(
         return x.view(rows, longest, -1, width).transpose(1, 2)
 
     q, k, v = padded(q), padded(k), padded(v)
+    if len(rectangle.shared):
+        k, v = (
+            torch.cat([row.index_select(0, rectangle.shared).view(rows, -1, kv_heads, width).transpose(1, 2), own], dim=2)
+            for row, own in ((row_k, k), (row_v, v))
+        )
+    n_keys = k.shape[2]
     rectangle = rectangle.within(window)
-    allowed = rectangle.allowed[:, None]  # (1 or B, 1, L, L)
+    allowed = rectangle.allowed[:, None]  # (1 or B, 1, L, S + L)
     if kernel == "sdpa":
         causal = rectangle.causal  # no mask is needed, and faster kernels are open
         mask = None if causal else allowed
@@ -77,11 +89,11 @@ def _attention(
         )
     else:
         # The queries of a key-value head are stacked, so that keys and values are never repeated.
-        scores = ((q * scaling).reshape(rows, kv_heads, -1, width) @ k.transpose(2, 3)).view(rows, heads, longest, longest)
+        scores = ((q * scaling).reshape(rows, kv_heads, -1, width) @ k.transpose(2, 3)).view(rows, heads, longest, n_keys)
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
         # Softmax sums in fp32 whatever its input; converting before it would only make the backward pass slower.
         weights = F.dropout(F.softmax(scores, dim=-1), dropout)
-        out = (weights.view(rows, kv_heads, -1, longest) @ v).view(rows, heads, longest, width)
+        out = (weights.view(rows, kv_heads, -1, n_keys) @ v).view(rows, heads, longest, width)
     return _Unpad.apply(out.transpose(1, 2).reshape(rows * longest, heads, width), rectangle.place)
 
 
@@ -112,8 +124,9 @@ def _attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, Tensor | 
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         window = kwargs.get("sliding_window")
         sizes = [len(rectangle.place) for rectangle in packing.rectangles]
-        split = zip(*(x[0].transpose(0, 1).split(sizes) for x in (query, key, value)), packing.rectangles, strict=True)
-        parts = [_attention(kernel, q, k, v, rectangle, scaling, dropout, window) for q, k, v, rectangle in split]
+        rows = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
+        split = zip(*(row.split(sizes) for row in rows), packing.rectangles, strict=True)
+        parts = [_attention(kernel, q, k, v, *rows[1:], rectangle, scaling, dropout, window) for q, k, v, rectangle in split]
         return torch.cat(parts)[None], None
 
     return attention

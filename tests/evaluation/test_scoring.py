@@ -1,60 +1,249 @@
-"""Scoring equals a naive pass, one rendering and one choice at a time; robustness is plain arithmetic."""
+"""Scoring in shared batches equals a naive pass, one rendering and one choice at a time, on four architectures."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen3Config
 
 from paft.data.encode import Encoder
 from paft.data.story_facts import generate_rows
-from paft.data.task import BUILT_IN
-from paft.evaluation.generation import is_right, last_number
-from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.robustness import robustness
-from paft.evaluation.scoring import choice_log_probs, score
+from paft.data.task import Example
+from paft.errors import InputError
+from paft.evaluation.cells import Cell, batches, common_prefix, encode, windows
+from paft.evaluation.generation import Stop, generate
+from paft.evaluation.likelihood import Likelihood, choice_log_probs, share
+from paft.evaluation.matrix import read_matrix
+from paft.evaluation.scoring import answering_by, score
 from paft.evaluation.store import MatrixStore
 from paft.model.base import load_base, load_tokenizer
 from paft.prompts import PromptPool, PromptTemplate
-from paft.reporting.results import summarise
 from tests.model.test_module import LoraConfig, ModelConfig
 
-TEXTS = ("{story}\n{question}\n{A}, {B}, {C}, {D}\nAnswer:", "A {A} B {B} C {C} D {D} {story} {question} =>")
+# Openings of several lengths, one of a letter, one that is empty; the story first, in the middle and at the end.
+TEXTS = (
+    "{story}\n{question}\n{A}, {B}, {C}, {D}\nAnswer:",
+    "Read the story and answer the question about it with one of the four options. {story} {question} {A} {B} {C} {D} =>",
+    "A {A} B {B} C {C} D {D} {question} {story} So:",
+    "Q {question} Story: {story} Options: {A}/{B}/{C}/{D}?",
+)
+SMALL = {"vocab_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4, "eos_token_id": 0, "bos_token_id": 0}
+WIDTH = {"hidden_size": 32, "intermediate_size": 64, "num_key_value_heads": 2}
+ARCHITECTURES = {
+    "gpt2": GPT2Config(n_embd=32, n_positions=512, **SMALL),
+    "qwen3": Qwen3Config(head_dim=8, **WIDTH, **SMALL),
+    "mistral, sliding window": MistralConfig(sliding_window=24, **WIDTH, **SMALL),
+}
+
+
+@pytest.fixture(scope="session", params=["llama", *ARCHITECTURES])
+def model_folder(request, tiny_llama, tmp_path_factory):
+    if request.param == "llama":
+        return tiny_llama
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(ARCHITECTURES[request.param]).save_pretrained(folder)
+    load_tokenizer(config_of(tiny_llama)).save_pretrained(folder)
+    return folder
+
+
+def config_of(folder, attention="auto"):
+    lora = LoraConfig(r=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
+    return ModelConfig(path=str(folder), dtype="fp32", lora=lora, attention=attention)
+
+
+def stories(n: int) -> list[Example]:
+    """Return examples of which every two or three share a group, whose stories are one: as the articles of RACE."""
+    rows = generate_rows("test", n)
+    examples = []
+    for i, row in enumerate(rows):
+        shared = rows[i // 3 * 3]["story"] + " " + " ".join(r["story"] for r in rows[: i // 3])  # ragged
+        fields = {**row, "story": shared}
+        choices = tuple(row[letter] for letter in "ABCD")
+        gold = "ABCD".index(row["answer"])
+        examples.append(Example(str(i), fields, choices, gold, choices[gold], f"group {i // 3}", "all"))
+    return examples
+
+
+def setting_of(folder, answer, attention="auto"):
+    config = config_of(folder, attention)
+    model = load_base(config, torch.device("cpu"))
+    pool = PromptPool("p", tuple(PromptTemplate(t, str(i)) for i, t in enumerate(TEXTS)), answer, "shown")
+    return model, Encoder(load_tokenizer(config), answer, 512), pool, stories(8)
 
 
 @pytest.fixture(params=["text", "letter"])
 def setting(request, tiny_llama):
-    lora = LoraConfig(r=4, alpha=8, dropout=0.0, target_modules=["q_proj"])
-    config = ModelConfig(path=str(tiny_llama), dtype="fp32", lora=lora)
-    model = load_base(config, torch.device("cpu"))
-    task = BUILT_IN["story_facts"]
-    examples = [task.example("row", row, str(i), "all") for i, row in enumerate(generate_rows("test", 5))]
-    pool = PromptPool("p", tuple(PromptTemplate(t, str(i)) for i, t in enumerate(TEXTS)), request.param, "shown")
-    return model, Encoder(load_tokenizer(config), request.param, 1024), pool, examples
+    return setting_of(tiny_llama, request.param)
 
 
-def naive(model, context, continuation):
-    with torch.no_grad():
-        log_probs = model(torch.tensor([context + continuation])).logits[0].log_softmax(-1)
-    return sum(float(log_probs[len(context) - 1 + i, token]) for i, token in enumerate(continuation))
-
-
-def test_log_probs_equal_a_naive_pass(setting):
-    model, encoder, pool, examples = setting
-    cells = [encoder.scoring(template, example) for template in pool.templates for example in examples]
-    with torch.no_grad():
-        together = choice_log_probs(model, cells)
-    for cell, got in zip(cells, together, strict=True):
-        assert got.tolist() == pytest.approx([naive(model, cell.context, c) for c in cell.continuations], abs=1e-4)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("answer", ["text", "letter"])
+def test_log_probs_equal_a_naive_pass(model_folder, answer, attention, tmp_path):
+    model, encoder, pool, examples = setting_of(model_folder, answer, attention)
+    store = MatrixStore(tmp_path, {})
+    score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=900, store=store)
+    plain = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    for row in pq.read_table(store.path).to_pylist():
+        cell = encoder.scoring(pool.templates[row["prompt"]], examples[row["example"]])
+        wanted = []
+        for continuation in cell.continuations:
+            with torch.no_grad():
+                log_probs = plain(torch.tensor([cell.context + continuation])).logits[0].log_softmax(-1)
+            places = range(len(cell.context) - 1, len(cell.context) + len(continuation) - 1)
+            wanted.append(sum(float(log_probs[i, token]) for i, token in zip(places, continuation, strict=True)))
+        assert row["log_probs"] == pytest.approx(wanted, abs=1e-4)
+        assert row["predicted"] == int(np.argmax(wanted)) and row["correct"] == (row["predicted"] == row["gold"])
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 150, 100_000])
 def test_the_matrix_does_not_depend_on_the_batches(setting, batch_tokens):
     model, encoder, pool, examples = setting
-    matrix = score(model, encoder, pool, examples, metric="choice", batch_tokens=batch_tokens)
-    for p, template in enumerate(pool.templates):
-        for e, example in enumerate(examples):
-            cell = encoder.scoring(template, example)
-            scores = [naive(model, cell.context, c) for c in cell.continuations]
-            assert matrix.correct[p, e] == (int(np.argmax(scores)) == example.gold)
+    usual = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=600)
+    other = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=batch_tokens)
+    assert np.array_equal(usual.predicted, other.predicted) and np.array_equal(usual.correct, other.correct)
+
+
+def cells_of(setting):
+    _, encoder, pool, examples = setting
+    return [cell for window in windows(pool, examples) for cell in encode(encoder, pool, examples, window)]
+
+
+def test_what_repeats_is_computed_once(setting):
+    """The openings and, where the story comes before the question, the stories of a group."""
+    cells = sorted(cells_of(setting), key=lambda cell: (cell.prompt, cell.group))
+    sequences, own = share(cells)
+    assert sum(s.n_tokens for s in sequences) < 0.8 * sum(cell.n_tokens for cell in cells)
+    for cell, place in zip(cells, own, strict=True):
+        context, at = list(sequences[place].context), sequences[place].parent
+        while at is not None:
+            context, at = [*sequences[at].context, *context], sequences[at].parent
+        assert context == cell.encoded.context
+
+
+def test_a_single_cell_and_unlike_cells_share_nothing(setting):
+    cells = cells_of(setting)
+    for lonely in ([cells[0]], [cells[0], cells[-1]]):
+        assert all(sequence.parent is None for sequence in share(lonely)[0])
+
+
+def test_a_prefix_leaves_every_sequence_a_token_of_its_own():
+    assert common_prefix([[1, 2, 3], [1, 2, 3, 4]]) == 2
+    assert common_prefix([[1], [1]]) == 0 and common_prefix([[1, 2, 3], [1, 5, 3]]) == 1
+
+
+def test_an_empty_prompt_is_scored(setting):
+    """What is left of a prompt of nothing but white space and an empty field is end-of-text."""
+    model, encoder, _, examples = setting
+    blank = Example("0", {**examples[0].fields, "story": " "}, examples[0].choices, 0, "", "g", "all")
+    cell = Cell(0, 0, "g", encoder.scoring(PromptTemplate("{story}", "0"), blank))
+    with torch.no_grad():
+        (found,) = choice_log_probs(model, [cell])
+    assert cell.encoded.context == [0] and torch.isfinite(found).all()
+
+
+def test_batches_keep_to_the_budget_and_hold_every_cell_once(setting):
+    cells = cells_of(setting)
+    found = batches(cells, 700)
+    assert sorted((c.prompt, c.example) for batch in found for c in batch) == [(c.prompt, c.example) for c in cells]
+    for batch in found:
+        assert len(batch) == 1 or sum(s.n_tokens for s in share(batch)[0]) <= 700
+
+
+def test_windows_cover_the_matrix_in_order(monkeypatch, setting):
+    _, _, pool, examples = setting
+    wanted = [(p, e) for p in range(len(pool.templates)) for e in range(len(examples))]
+    for size in (1, 3, 8, 20, 1000):
+        monkeypatch.setattr("paft.evaluation.cells._WINDOW", size)
+        assert [(p, e) for window in windows(pool, examples) for p in window[0] for e in window[1]] == wanted
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_split(setting, monkeypatch):
+    model, encoder, pool, examples = setting
+    whole = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=100_000)
+    sizes = []
+
+    def scarce(model, cells, work=None):
+        sizes.append(len(cells))
+        if len(cells) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return choice_log_probs(model, cells, work)
+
+    monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", scarce)
+    split = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=100_000)
+    assert sizes[0] == 32 and np.array_equal(split.predicted, whole.predicted)
+
+    def broken(model, cells, work=None):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=100_000)
+
+
+def test_equal_scores_take_the_first_and_are_counted(setting, monkeypatch):
+    model, encoder, pool, examples = setting
+    monkeypatch.setattr(
+        "paft.evaluation.likelihood.choice_log_probs", lambda m, cells, w=None: [torch.tensor([-2.0, -1, -1, -3])] * len(cells)
+    )
+    matrix = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=1000)
+    assert (matrix.predicted == 1).all() and matrix.tied.all()
+
+
+def test_scores_are_normalised_as_asked(setting, monkeypatch):
+    model, encoder, pool, examples = setting
+    long = Example("0", examples[0].fields, ("x" * 40, "a b", "y", "z"), 0, "", "g", "all")
+    cell = Cell(0, 0, "g", encoder.scoring(pool.templates[0], long))
+    lengths = [len(c) for c in cell.encoded.continuations]
+    monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", lambda *_: [torch.tensor([-4.0, -3, -2, -2])])
+    for normalise, wanted in (("sum", [-4.0, -3, -2, -2]), ("token", [-4 / lengths[0], -3 / lengths[1], -2 / lengths[2], -2])):
+        (row,) = Likelihood(model, encoder, normalise)([cell], [long])
+        assert row["predicted"] == int(np.argmax(wanted)) and row["log_probs"] == [-4.0, -3, -2, -2]
+    if encoder.answer == "text":
+        assert Likelihood(model, encoder, "byte")([cell], [long])[0]["predicted"] == 0
+    hidden = PromptPool("h", pool.templates, "text", "hidden")
+    assert answering_by(model, encoder, hidden, examples, "choice").normalise == "byte"
+    assert answering_by(model, encoder, pool, examples, "choice").normalise == "sum"
+
+
+def test_generation_equals_one_row_at_a_time(model_folder):
+    """Rows of several lengths that end at several moments, against transformers' own loop."""
+    model, encoder, pool, examples = setting_of(model_folder, "text")
+    contexts = [encoder.scoring(pool.templates[i % 4], examples[i]).context for i in range(8)]
+    plain = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    texts = generate(model, encoder.tokenizer, contexts, Stop(20, at_line_break=False))
+    for context, (text, n_tokens) in zip(contexts, texts, strict=True):
+        alone = plain.generate(torch.tensor([context]), max_new_tokens=20, do_sample=False, pad_token_id=0)[0, len(context) :]
+        assert text == encoder.tokenizer.decode(alone, skip_special_tokens=True).strip() and n_tokens == len(alone)
+
+
+def test_finished_rows_leave_and_texts_end_where_they_should(setting, monkeypatch):
+    model, encoder, _, _ = setting
+    tokenizer = encoder.tokenizer
+    yes, no, line = (tokenizer(text, add_special_tokens=False).input_ids[0] for text in ("y", "n", "\n"))
+    scripts = [[yes, 0], [line, line, no, line], [no, yes, line], [yes] * 9]
+    sizes = []
+
+    class Rows:
+        """The cache, of which the script needs no more than which rows are left."""
+
+        left = torch.arange(4)
+
+        def batch_select_indices(self, kept):
+            self.left = self.left[kept]
+
+    def scripted(model, ids, mask, cache):
+        sizes.append(len(ids))
+        return torch.tensor([scripts[row][mask.shape[1] - 3] for row in cache.left])
+
+    monkeypatch.setattr("paft.evaluation.generation.DynamicCache", Rows)
+    monkeypatch.setattr("paft.evaluation.generation._next_tokens", scripted)
+    found = generate(model, tokenizer, [[1, 2, 3]] * 4, Stop(6, at_line_break=True))
+    first = {token: tokenizer.decode([token]).strip() for token in (yes, no)}
+    assert found == [(first[yes], 2), (first[no], 4), (tokenizer.decode([no, yes]).strip(), 3), (found[3][0], 6)]
+    assert sizes == [4, 4, 3, 2, 1, 1]
+    through = generate(model, tokenizer, [[1, 2, 3]] * 4, Stop(3, at_line_break=False))
+    assert [n for _, n in through] == [2, 3, 3, 3]
 
 
 class Killed(BaseException):
@@ -63,23 +252,24 @@ class Killed(BaseException):
 
 def test_a_killed_evaluation_goes_on_where_it_was(setting, tmp_path, monkeypatch):
     model, encoder, pool, examples = setting
-    batches: list[int] = []
+    sizes: list[int] = []
     kill_at = 0
 
-    def counted(model, cells):
-        batches.append(len(cells))
-        if len(batches) == kill_at:
+    def counted(model, cells, work=None):
+        sizes.append(len(cells))
+        if len(sizes) == kill_at:
             raise Killed
-        return choice_log_probs(model, cells)
+        return choice_log_probs(model, cells, work)
 
     def run(folder, adapter="one"):
         folder.mkdir(exist_ok=True)
-        batches.clear()
+        sizes.clear()
         store = MatrixStore(folder, {"adapter": adapter})
-        return score(model, encoder, pool, examples, metric="choice", batch_tokens=300, store=store)
+        return score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=700, store=store)
 
-    monkeypatch.setattr("paft.evaluation.scoring.choice_log_probs", counted)
-    whole, plan = run(tmp_path / "whole"), list(batches)
+    monkeypatch.setattr("paft.evaluation.cells._WINDOW", 16)  # two windows
+    monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", counted)
+    whole, plan = run(tmp_path / "whole"), list(sizes)
     assert len(plan) > 3
     kill_at, killed = 3, tmp_path / "killed"
     with pytest.raises(Killed):
@@ -89,52 +279,31 @@ def test_a_killed_evaluation_goes_on_where_it_was(setting, tmp_path, monkeypatch
     (parts / "000001.parquet").write_bytes(b"torn")
     kill_at = 0
     again = run(killed)
-    assert batches == plan[1:] and not parts.exists()
+    assert sizes == plan[1:] and not parts.exists()
     assert np.array_equal(again.predicted, whole.predicted) and np.array_equal(again.correct, whole.correct)
     assert (killed / "matrix.parquet").read_bytes() == (tmp_path / "whole" / "matrix.parquet").read_bytes()
+    seconds = MatrixStore(killed, {"adapter": "one"}).seconds()
+    assert set(seconds) == {template.id for template in pool.templates} and all(s > 0 for s in seconds.values())
     run(killed)
-    assert not batches  # finished already
+    assert not sizes  # finished already
     run(killed, adapter="other")
-    assert batches == plan  # another matrix
+    assert sizes == plan  # another matrix
 
 
-def test_robustness_is_plain_arithmetic():
-    correct = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)
-    matrix = ScoreMatrix(
-        prompt_ids=("a", "b", "c"),
-        example_ids=("1", "2", "3", "4"),
-        parts=("x", "x", "y", "y"),
-        groups=("1", "2", "3", "4"),
-        n_choices=(2, 2, 4, 0),
-        gold=np.zeros(4, dtype=np.int64),
-        predicted=np.where(correct, 0, 1),
-        correct=correct,
-        truncated=np.zeros((3, 4), dtype=bool),
-    )
-    found = robustness(matrix, threshold=0.5)
-    assert (found.mean, found.min, found.max, found.spread) == pytest.approx((7 / 12, 0.25, 1.0, 0.75))
-    assert found.std == pytest.approx(np.std([1, 0.5, 0.25])) and found.top == pytest.approx(2 / 3)
-    assert robustness(matrix, None).top is None
-    assert matrix.chance == pytest.approx((0.5 + 0.5 + 0.25 + 0) / 4) and matrix.part("x").chance == 0.5
-    parts = summarise(matrix, 0.5)["parts"]
-    assert parts["x"]["mean"] == pytest.approx(5 / 6) and parts["y"]["n_examples"] == 2
-
-
-def test_generated_answers_to_rows_with_choices_have_no_consensus():
-    correct = np.array([[True, False], [False, True]])
-    names, nothing = ("a", "b"), np.full((2, 2), -1)
-    matrix = ScoreMatrix(names, names, names, names, (2, 2), np.zeros(2, dtype=np.int64), nothing, correct, correct & False)
-    assert summarise(matrix, None)["consensus"] is None
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("#### 72", 72), ("it is $1,050.50.", 1050.5), ("from 3 to -4", -4), ("none", None), ("5 apples, 7.", 7), ("18.00", 18)],
-)
-def test_last_number(text, number):
-    assert last_number(text) == number
-
-
-def test_free_form_answers():
-    assert is_right("so 6 + 6 = 12.\n#### 12", "#### 12", "last_number") and not is_right("", "#### 12", "last_number")
-    assert is_right(" New  york\n", "New York", "exact") and not is_right("York", "New York", "exact")
+def test_a_matrix_of_another_version_or_a_damaged_one_is_refused(setting, tmp_path):
+    model, encoder, pool, examples = setting
+    store = MatrixStore(tmp_path, {})
+    score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=700, store=store)
+    table = pq.read_table(store.path)
+    pq.write_table(table.replace_schema_metadata({"version": "1"}), store.path)
+    with pytest.raises(InputError, match="of version 1, this code reads 2; evaluate the run again"):
+        read_matrix(store.path)
+    pq.write_table(table.slice(1), store.path)
+    with pytest.raises(InputError, match="31 cells are not all of 4 prompts x 8 examples"):
+        read_matrix(store.path)
+    store.path.write_bytes(b"torn")
+    assert not store.finished()
+    with pytest.raises(InputError, match="this score matrix is damaged"):
+        read_matrix(store.path)
+    with pytest.raises(InputError, match="there is no such score matrix"):
+        read_matrix(tmp_path / "none.parquet")
