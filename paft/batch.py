@@ -8,6 +8,7 @@ alone; this form runs everywhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,9 @@ class Rectangle:
 
     def to(self, device: torch.device) -> "Rectangle":
         """Return a copy on the device."""
-        tensors = {f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        tensors: dict[str, Any] = {
+            f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
+        }
         return replace(self, **tensors)
 
 

@@ -1,8 +1,10 @@
-"""What a run is: the typed form of conf/train.yaml. Imports nothing heavy, so that mistakes show at once."""
+"""What a run is: the typed form of conf/train.yaml and conf/evaluate.yaml. Imports nothing heavy: mistakes show at once."""
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat, ValidationError
@@ -48,7 +50,7 @@ class DatasetConfig(_Section):
     parts: list[str] = []  # subsets reported apart; default: the data set itself
     test_split: str = "test"  # what papers report
     hub: HubConfig | None = None
-    path: str | None = None  # dataset=jsonl: the folder with train.jsonl and test.jsonl
+    path: str | None = None  # dataset=jsonl: the folder with train.jsonl and test.jsonl; evaluate.py: a file of rows, too
     choices: list[str] = []  # dataset=jsonl: the option fields; none: free-form
     gold: str | None = None  # dataset=jsonl: the field with the right answer
     metric: Literal["choice", "last_number", "exact"] = "choice"
@@ -179,16 +181,63 @@ class TrainConfig(_Section):
         return self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
 
 
+class TestPromptsConfig(_Section):
+    """Files to use instead of the shipped test pool, and besides it."""
+
+    test: str | None
+    adversarial: str | None
+
+
+class EvaluateConfig(_Section):
+    """An evaluation; conf/evaluate.yaml is this page with its comments."""
+
+    adapter: str | None
+    dataset: DatasetConfig
+    model: ModelConfig
+    logger: LoggerConfig
+    scoring: Literal["likelihood", "generate"] | None
+    normalise: Literal["sum", "token", "byte"] | None
+    max_new_tokens: PositiveInt
+    cutoff: PositiveInt
+    eval_prompts: PositiveInt | None
+    eval_examples: PositiveInt | None
+    prompts: TestPromptsConfig
+    output: str | None
+    accelerator: Literal["auto", "cpu", "cuda"]
+    batch_tokens: PositiveInt
+    progress: bool
+    data_root: str | None
+    output_root: str = Field(min_length=1)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what an evaluation's numbers depend on besides adapter, data and prompts, in plain types."""
+        identity = self.model_dump(include={"dataset", "model", "scoring", "normalise", "max_new_tokens", "cutoff"})
+        del identity["dataset"]["path"], identity["model"]["path"]
+        return identity
+
+
+METADATA = "paft.json"  # of an adapter folder
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return what an adapter's paft.json says; raises InputError if the folder is no adapter of ours."""
+    if not (folder / METADATA).is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(f"{folder}: this is no adapter of a PAFT run; give the folder RUN/adapter.")
+    try:
+        about: dict[str, Any] = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        ModelConfig.model_validate(about["model"])
+        DatasetConfig.model_validate(about["dataset"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / METADATA}: this file is damaged; train the adapter again.") from None
+    return about
+
+
 def parse(composed: DictConfig) -> TrainConfig:
     """Check a composed config against its types and limits.
 
     Raises InputError that names the key.
     """
-    missing = OmegaConf.missing_keys(composed)
-    if missing:
-        key = sorted(missing)[0]
-        raise InputError(f"{key} has no value; give one with {key}=...")
-    return from_dict(OmegaConf.to_container(composed, resolve=True))
+    return from_dict(_plain(composed))
 
 
 def from_dict(content: Any) -> TrainConfig:
@@ -196,8 +245,64 @@ def from_dict(content: Any) -> TrainConfig:
 
     Raises InputError that names the key.
     """
+    config = _validated(TrainConfig, content)
+    _check(config.dataset, config.model)
+    return config
+
+
+def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> EvaluateConfig:
+    """Check a composed config of an evaluation, with what its adapter knows filled in.
+
+    Args:
+        typed: the overrides on the command line; what is typed there wins over what the adapter was trained with.
+
+    Raises InputError that names the key, or the adapter's folder.
+    """
+    content = _plain(composed)
+    about = None if content["adapter"] is None else read_metadata(Path(content["adapter"]))
+    for section, mark in (("dataset", "name"), ("model", "lora")):  # what conf/*/adapter.yaml leaves open
+        given = content[section]
+        if given.get(mark) is not None:
+            continue
+        if about is None:
+            raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
+        content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
+    keys = {override.lstrip("+~").split("=")[0] for override in typed}
+    if about is not None:
+        for key in {"answer", "options"} - {key.removeprefix("dataset.") for key in keys}:
+            content["dataset"][key] = about["dataset"][key]
+        base, chosen = about["model"]["path"], content["model"]["path"]
+        if "model" in keys and chosen != base:
+            raise InputError(
+                f"adapter={content['adapter']}: it was trained on {base or 'the embedded model'}, not on "
+                f"{chosen or 'the embedded model'}; leave model= out."
+            )
+    config = _validated(EvaluateConfig, content)
+    _check(config.dataset, config.model)
+    if config.scoring == "generate" and config.dataset.options == "hidden":
+        raise InputError("scoring=generate: a model cannot write an option that it was not shown; use scoring=likelihood.")
+    if config.scoring == "likelihood" and config.dataset.metric != "choice":
+        raise InputError(
+            f"scoring=likelihood needs choices, and dataset.metric={config.dataset.metric} compares free-form texts; use "
+            "scoring=generate."
+        )
+    return config
+
+
+def _plain(composed: DictConfig) -> Any:
+    missing = OmegaConf.missing_keys(composed)
+    if missing:
+        key = sorted(missing)[0]
+        raise InputError(f"{key} has no value; give one with {key}=...")
+    return OmegaConf.to_container(composed, resolve=True)
+
+
+Config = TypeVar("Config", TrainConfig, EvaluateConfig)
+
+
+def _validated(kind: type[Config], content: Any) -> Config:
     try:
-        config = TrainConfig.model_validate(content)
+        config = kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
@@ -205,20 +310,19 @@ def from_dict(content: Any) -> TrainConfig:
             raise InputError(f"{key} has no value; give one with {key}=...") from None
         raise InputError(f"{key}={first['input']}: {first['msg'].lower()}.") from None
     config.dataset.parts = config.dataset.parts or [config.dataset.name]
-    _check(config)
     return config
 
 
-def _check(config: TrainConfig) -> None:
+def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
     """Refuse settings that do not go together."""
-    if config.dataset.name == "jsonl" and config.dataset.gold is None:
+    if dataset.name == "jsonl" and dataset.gold is None:
         raise InputError("dataset.gold has no value; name the field of your rows that holds the right answer.")
-    if config.dataset.options == "hidden" and config.dataset.answer != "text":
+    if dataset.options == "hidden" and dataset.answer != "text":
         raise InputError("dataset.options=hidden needs dataset.answer=text: a hidden option has no letter to answer with.")
-    hub = config.dataset.hub
-    if hub is None and config.dataset.name not in ("story_facts", "jsonl"):
-        raise InputError(f"dataset.name={config.dataset.name}: choose a data set with dataset=, your own with dataset=jsonl.")
-    if hub is not None and (unknown := [part for part in config.dataset.parts if part not in hub.configs]):
-        raise InputError(f"dataset.parts: {config.dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
-    if config.model.system_prompt is not None and not config.model.chat_template:
+    hub = dataset.hub
+    if hub is None and dataset.name not in ("story_facts", "jsonl"):
+        raise InputError(f"dataset.name={dataset.name}: choose a data set with dataset=, your own with dataset=jsonl.")
+    if hub is not None and (unknown := [part for part in dataset.parts if part not in hub.configs]):
+        raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
+    if model.system_prompt is not None and not model.chat_template:
         raise InputError("model.system_prompt needs model.chat_template=true; without a chat template it would be ignored.")

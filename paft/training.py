@@ -1,6 +1,5 @@
 """A training run from config to results: check, plan, load, create the folder, train, save, score, report."""
 
-import hashlib
 import logging
 import time
 import warnings
@@ -21,12 +20,11 @@ from paft.data.encode import Encoder
 from paft.data.load import Inputs, answer_kind, load_inputs
 from paft.data.updates import UpdatePlan
 from paft.errors import InputError
-from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, score
-from paft.evaluation.store import MatrixStore
+from paft.measuring import Measured, Measuring
 from paft.model.adapter import save_adapter
-from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton, weights_fingerprint
+from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton
 from paft.model.cpu import keep_freed_memory
 from paft.model.module import PaftModule
 from paft.plan import Plan, make_plan
@@ -57,7 +55,7 @@ def prepare(config: TrainConfig) -> Run:
     without_weights = skeleton(config.model, adapter=inputs.train is not None)
     encoder = Encoder(
         load_tokenizer(config.model),
-        answer_kind(config, inputs.examples),
+        answer_kind(config.dataset, inputs.examples.task),
         min(config.cutoff, getattr(architecture, "max_position_embeddings", config.cutoff)),
         config.model.chat_template,
         config.model.system_prompt,
@@ -91,16 +89,16 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
     config, folder = run.config, run.folder.path
     started = time.perf_counter()
     reset_peak_memory()
-    base = load_base(config.model, device_of(config.trainer.accelerator))
+    base = load_base(config.model, device_of(config.trainer.accelerator), backward=run.updates is not None)
     model = base if run.updates is None else add_lora(base, config.model, config.seed)
     run.folder.create()  # now that the model has shown that it can be used
-    logger = start_wandb(config, folder, group) if config.logger.name == "wandb" else None
+    logger = start_wandb(config, config.run_name, config.method.name, folder, group) if config.logger.name == "wandb" else None
     try:
         with disk_full_is_an_input_error(folder):
-            results, matrix = _train_and_score(run, base, model, logger, started)
-            write_results(folder, matrix, results, config.method.name)
+            results, measured = _train_and_score(run, base, model, logger, started)
+            write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:
-            log_results(logger, matrix, results, folder)
+            log_results(logger, measured.matrix, results, folder)
     except BaseException:
         finish_wandb(logger, exit_code=1)
         raise
@@ -110,25 +108,27 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
 
 def _train_and_score(
     run: Run, base: PreTrainedModel, model: Any, logger: Logger | None, started: float
-) -> tuple[dict[str, Any], ScoreMatrix]:
+) -> tuple[dict[str, Any], Measured]:
     config, folder, inputs = run.config, run.folder.path, run.inputs
     save_pools(folder / "prompts", inputs.pools)
     trained: dict[str, Any] = {}
     if run.updates is not None:
         trained = _fit(run, model, base.device, logger)
         save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, describe_pools(inputs.pools))
-    matrix = score(
-        answering_by(model, run.encoder, inputs.test, inputs.examples.test, config.dataset.metric),
+    measure = Measuring(
+        model,
         run.encoder,
-        inputs.test,
-        inputs.examples.test,
-        batch_tokens=config.trainer.micro_batch_tokens,
-        progress=config.trainer.progress,
-        store=MatrixStore(folder, _identity_of_the_scores(run, base)),
+        config.model,
+        folder / "adapter" if run.updates is not None else None,
+        run.folder.identity,
+        config.trainer.micro_batch_tokens,
+        config.trainer.progress,
     )
+    measured = measure(folder, inputs.test, inputs.examples.test, config.dataset.metric)
     results = {
         "run": config.run_name,
-        **summarise(matrix, config.dataset.threshold),
+        **summarise(measured.matrix, config.dataset.threshold),
+        "how": measured.how,
         "training": trained,
         "plan": run.plan.to_dict(),
         "wall_s": round(time.perf_counter() - started + trained.pop("earlier_wall_s", 0.0), 1),
@@ -136,27 +136,13 @@ def _train_and_score(
         "fingerprints": {
             "data": inputs.examples.fingerprints,
             "pools": describe_pools(inputs.pools),
-            "base_model": weights_fingerprint(base),
+            "base_model": measure.identity["base"],
         },
         **provenance(base.device),
         "dtype": str(base.dtype).removeprefix("torch."),
         "config": config.model_dump(),
     }
-    return results, matrix
-
-
-def _identity_of_the_scores(run: Run, base: PreTrainedModel) -> dict[str, Any]:
-    """Return what the cells of a run's matrix depend on, in plain types."""
-    adapter = run.folder.path / "adapter" / "adapter_model.safetensors"
-    return {
-        "run": run.folder.identity,
-        "base": weights_fingerprint(base),
-        "adapter": hashlib.sha256(adapter.read_bytes()).hexdigest() if run.updates is not None else None,
-        "dtype": str(base.dtype),
-        "attention": base.config._attn_implementation,
-        "device": base.device.type,
-        "batch_tokens": run.config.trainer.micro_batch_tokens,
-    }
+    return results, measured
 
 
 def _fit(run: Run, model: PeftModel, device: torch.device, logger: Logger | None) -> dict[str, Any]:

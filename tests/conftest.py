@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from paft.cli import CONFIG_PATH
-from paft.config import TrainConfig, parse
+from paft.config import EvaluateConfig, TrainConfig, parse, parse_evaluation
 from paft.data.story_facts import generate_rows
 
 
@@ -48,6 +48,12 @@ def compose_config(*overrides: str) -> TrainConfig:
     """Compose conf/train.yaml with overrides, as the command line does."""
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         return parse(compose("train", list(overrides)))
+
+
+def compose_evaluation(*overrides: str) -> EvaluateConfig:
+    """Compose conf/evaluate.yaml with overrides, as the command line does."""
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        return parse_evaluation(compose("evaluate", list(overrides)), overrides)
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from paft.cli import CONFIG_PATH
-from paft.config import TrainConfig, from_dict
+from paft.config import EvaluateConfig, TrainConfig, from_dict
 from paft.errors import InputError
-from tests.conftest import compose_config
+from tests.conftest import compose_config, compose_evaluation
 
 REPOSITORY = Path(CONFIG_PATH).parent
-PAGES = [(path.parent.name, path.stem) for path in sorted(Path(CONFIG_PATH).glob("*/*.yaml"))]
+# Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml.
+PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONFIG_PATH).glob("*/*.yaml")) if p.stem != "adapter"]
 NEEDS = {("dataset", "jsonl"): ["dataset.path=rows", "dataset.gold=answer"]}
 
 
@@ -43,6 +44,20 @@ def test_every_dataset_works_with_every_method():
         for method in ("paft", "user", "base"):
             config = compose_config(f"dataset={dataset}", f"method={method}", *NEEDS.get(("dataset", dataset), []))
             assert config.run_name.startswith(f"{dataset}-smollm2-135m-{method}-")
+
+
+@pytest.mark.parametrize(("group", "name"), [page for page in PAGES if page[0] in ("dataset", "model")], ids="/".join)
+def test_every_dataset_and_model_is_evaluated(group, name):
+    choices = {"dataset": "piqa", "model": "smollm2_135m"} | {group: name}
+    overrides = [f"{key}={value}" for key, value in choices.items()]
+    config = compose_evaluation(*overrides, *NEEDS.get((group, name), []))
+    assert config.adapter is None and config.dataset.name
+
+
+def test_the_page_of_evaluate_and_its_type_have_the_same_keys():
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        page: Any = OmegaConf.to_container(compose("evaluate"))
+    assert set(page) == set(EvaluateConfig.model_fields)
 
 
 def test_page_and_types_have_the_same_keys():

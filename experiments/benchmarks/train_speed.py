@@ -107,7 +107,7 @@ def run_ours(work: Workload, dtype: str) -> Clock:
     """Train with our data module and module; returns times and losses."""
     device = device_of("cpu")
     config = model_config(dtype)
-    base = load_base(config, device)
+    base = load_base(config, device, backward=True)
     module = PaftModule(add_lora(base, config, seed=0), OPTIM, work.updates, seed=0)
     clock = Clock()
     pl.Trainer(
@@ -226,7 +226,7 @@ def where_time_goes(work: Workload) -> dict[str, float]:
     """Return the share of CPU time of our update by kind of operator."""
     device = device_of("cpu")
     config = model_config("bf16")
-    module = PaftModule(add_lora(load_base(config, device), config, seed=0), OPTIM, 8, seed=0)
+    module = PaftModule(add_lora(load_base(config, device, backward=True), config, seed=0), OPTIM, 8, seed=0)
     trainer = pl.Trainer(
         accelerator="cpu", precision="bf16-mixed", max_steps=6, limit_val_batches=0,
         reload_dataloaders_every_n_epochs=1, logger=False, enable_checkpointing=False,

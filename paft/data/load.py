@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from paft.config import TrainConfig
-from paft.data.rows import Examples, load_examples
-from paft.data.task import LETTERS, Example
+from paft.config import DatasetConfig, EvaluateConfig, TrainConfig
+from paft.data.rows import Examples, load_examples, load_test, load_unlabelled
+from paft.data.task import LETTERS, Example, Task
 from paft.errors import InputError
 from paft.prompts import PromptPool, PromptTemplate, TemplateError, load_pool, shipped_pool_path
 from paft.prompts.pool import Answer, check_fields
@@ -31,44 +32,93 @@ class Inputs:
 def load_inputs(config: TrainConfig) -> Inputs:
     """Load and check what a run reads; raises InputError."""
     examples = load_examples(config.dataset, config.data_root, config.train_examples, config.eval_examples)
-    _check_answers(config, examples)
+    dataset, task = config.dataset, examples.task
+    _check_answers(dataset, task)
     train = validation = None
     if config.method.name != "base":
         paft = config.method.name == "paft"
-        train = _pool(config, examples, "train", config.prompts.train) if paft else _user_pool(config, examples)
+        train = _pool(dataset, task, "train", config.prompts.train) if paft else _user_pool(config, task)
         given = config.prompts.validation
-        if given is None and config.dataset.name == "jsonl":
+        if given is None and dataset.name == "jsonl":
             # Own data without validation prompts: the training prompts choose the checkpoint; unseen ones never may.
             given = config.prompts.train
-        alone = given is None and config.dataset.name == "jsonl"  # method=user: its one prompt is all there is
-        validation = train if alone else _pool(config, examples, "validation", given).head(config.validation.prompts)
-    test = _pool(config, examples, "test", config.prompts.test).head(config.eval_prompts)
+        alone = given is None and dataset.name == "jsonl"  # method=user: its one prompt is all there is
+        validation = train if alone else _pool(dataset, task, "validation", given).head(config.validation.prompts)
+    test = _pool(dataset, task, "test", config.prompts.test).head(config.eval_prompts)
     inputs = Inputs(examples, train, validation, test)
     for split, pool in inputs.pools.items():
         _check_shown(split, pool, getattr(examples, split))
     return inputs
 
 
-def answer_kind(config: TrainConfig, examples: Examples) -> Answer:
+@dataclass(frozen=True)
+class TestInputs:
+    """What an evaluation reads. rows are those of the file that predictions are for, as they are; else None."""
+
+    __test__ = False  # its name is no test's
+
+    task: Task
+    examples: tuple[Example, ...]
+    pool: PromptPool
+    adversarial: PromptPool | None
+    rows: list[dict[str, Any]] | None
+
+    @property
+    def pools(self) -> dict[str, PromptPool]:
+        """The pools by split."""
+        pools = {"test": self.pool, "adversarial": self.adversarial}
+        return {split: pool for split, pool in pools.items() if pool is not None}
+
+
+def load_test_inputs(config: EvaluateConfig) -> TestInputs:
+    """Load and check what an evaluation reads; raises InputError."""
+    dataset = config.dataset
+    rows = None
+    if config.output is None:
+        task, examples = load_test(dataset, config.data_root, config.eval_examples)
+    else:
+        if dataset.path is None or not Path(dataset.path).is_file():
+            raise InputError(
+                f"output={config.output}: predictions are for a file of rows; name it with dataset.path=ROWS.jsonl."
+            )
+        task, examples, rows = load_unlabelled(dataset)
+    _check_answers(dataset, task)
+    given = config.prompts.test
+    if given is None and dataset.name == "jsonl" and config.adapter is not None:
+        given = str(Path(config.adapter).parent / "prompts" / "test.yaml")  # those of its run
+        if not Path(given).is_file():
+            raise InputError(
+                f"prompts.test has no value, and {given} is not there; give a file of prompts with prompts.test=..."
+            )
+    pool = _pool(dataset, task, "test", given).head(config.eval_prompts)
+    named = config.prompts.adversarial
+    adversarial = None if named is None else _pool(dataset, task, "adversarial", named)
+    inputs = TestInputs(task, examples, pool, adversarial, rows)
+    for split, used in inputs.pools.items():
+        _check_shown(split, used, examples)
+    return inputs
+
+
+def answer_kind(dataset: DatasetConfig, task: Task) -> Answer:
     """Return what prompts are answered with; free-form answers are texts."""
-    return config.dataset.answer if examples.task.choice_fields else "text"
+    return dataset.answer if task.choice_fields else "text"
 
 
-def _check_answers(config: TrainConfig, examples: Examples) -> None:
+def _check_answers(dataset: DatasetConfig, task: Task) -> None:
     """Refuse answers that these rows do not have, and a metric that cannot score them."""
-    choices = len(examples.task.choice_fields)
-    if config.dataset.answer == "letter" and choices > len(LETTERS):
+    choices = len(task.choice_fields)
+    if dataset.answer == "letter" and choices > len(LETTERS):
         raise InputError(f"dataset.answer=letter: {choices} choices are more than there are letters; use dataset.answer=text.")
-    if config.dataset.answer == "letter" and not examples.task.choice_fields and config.dataset.name != "jsonl":
-        raise InputError(f"dataset.answer=letter: the rows of {config.dataset.name} have no options; use dataset.answer=text.")
-    if config.dataset.metric == "choice" and not examples.task.choice_fields:
+    if dataset.answer == "letter" and not task.choice_fields and dataset.name != "jsonl":
+        raise InputError(f"dataset.answer=letter: the rows of {dataset.name} have no options; use dataset.answer=text.")
+    if dataset.metric == "choice" and not task.choice_fields:
         raise InputError(
             "dataset.metric=choice needs choices and these rows have none; use dataset.metric=exact or last_number, "
             "or name the options with dataset.choices."
         )
-    if config.dataset.metric != "choice" and answer_kind(config, examples) == "letter":
+    if dataset.metric != "choice" and answer_kind(dataset, task) == "letter":
         raise InputError(
-            f"dataset.metric={config.dataset.metric} compares texts, and dataset.answer=letter asks for letters; use "
+            f"dataset.metric={dataset.metric} compares texts, and dataset.answer=letter asks for letters; use "
             "dataset.answer=text or dataset.metric=choice."
         )
 
@@ -81,10 +131,9 @@ def _check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> N
             raise InputError(f"{example.where}: the row lacks the field {min(missing)!r}, which the {split} prompts show.")
 
 
-def _pool(config: TrainConfig, examples: Examples, split: str, given: str | None) -> PromptPool:
+def _pool(dataset: DatasetConfig, task: Task, split: str, given: str | None) -> PromptPool:
     """Load a user's pool, or the shipped one of the split."""
-    dataset, task = config.dataset, examples.task
-    answer = answer_kind(config, examples)
+    answer = answer_kind(dataset, task)
     path = Path(given) if given is not None else shipped_pool_path(dataset.name, answer, dataset.options, split)
     return load_pool(
         path,
@@ -97,14 +146,13 @@ def _pool(config: TrainConfig, examples: Examples, split: str, given: str | None
     )
 
 
-def _user_pool(config: TrainConfig, examples: Examples) -> PromptPool:
+def _user_pool(config: TrainConfig, task: Task) -> PromptPool:
     """Return a pool of the one fixed prompt."""
     if config.method.prompt is None:
-        return _pool(config, examples, "user", None)
+        return _pool(config.dataset, task, "user", None)
     try:
         template = PromptTemplate(config.method.prompt.replace("\\n", "\n"), id="user")
     except TemplateError as error:
         raise InputError(f"method.prompt: {error}.") from None
-    task = examples.task
     check_fields("method.prompt", template, task.fields, task.choice_fields, task.optional_fields, config.dataset.options)
-    return PromptPool("user", (template,), answer_kind(config, examples), config.dataset.options)
+    return PromptPool("user", (template,), answer_kind(config.dataset, task), config.dataset.options)

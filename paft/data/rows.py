@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -31,8 +31,8 @@ class Examples:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Per split, SHA-256 (first 16 hex digits) over ids, fields and answers in their order."""
-        return {name: _fingerprint(getattr(self, name)) for name in ("train", "validation", "test")}
+        """The fingerprint of each split."""
+        return {name: fingerprint(getattr(self, name)) for name in ("train", "validation", "test")}
 
 
 def load_examples(config: DatasetConfig, data_root: str | None, train: int, test: int) -> Examples:
@@ -44,35 +44,77 @@ def load_examples(config: DatasetConfig, data_root: str | None, train: int, test
 
     Raises InputError that names the file and the line.
     """
-    task = _task(config)
+    task = _task(config, _jsonl_file(config, "train"))
     rest: list[Example] = []
     validation: list[Example] = []
-    tested: list[Example] = []
-    for index, part in enumerate(config.parts):
+    for part in config.parts:
         own = _jsonl_validation(config)
         examples = _shuffled(_load(config, task, data_root, part, "train"))
         cut, kept = ([], examples) if own else _cut(examples, config.name)
         validation += _shuffled(list(_examples(task, _read_jsonl(own), "validation", part))) if own else cut
         rest += kept
-        share = test // len(config.parts) + (index < test % len(config.parts))
-        tested += _shuffled(_load(config, task, data_root, part, config.test_split))[:share]
     if len(config.parts) > 1:
         rest, validation = _shuffled(rest), _shuffled(validation)
-    return Examples(task, tuple(rest[:train]), tuple(validation), tuple(tested))
+    tested = _test_examples(config, task, data_root, test)
+    return Examples(task, tuple(rest[:train]), tuple(validation), tested)
 
 
-def _task(config: DatasetConfig) -> Task:
+def load_test(config: DatasetConfig, data_root: str | None, most: int | None) -> tuple[Task, tuple[Example, ...]]:
+    """Load the test examples alone: those of load_examples, or the rows of a JSONL file that dataset.path names.
+
+    Args:
+        most: None for all.
+
+    Raises InputError that names the file and the line.
+    """
+    if config.path is not None and not Path(config.path).is_dir():
+        task = _task(config, Path(config.path))
+        return task, tuple(_shuffled(list(_examples(task, _read_jsonl(Path(config.path)), "test", config.name)))[:most])
+    train = _jsonl_file(config, "train")  # says which fields rows have, and in which form their answers are
+    task = _task(config, train if train.is_file() else _jsonl_file(config, "test"))
+    return task, _test_examples(config, task, data_root, most)
+
+
+def load_unlabelled(config: DatasetConfig) -> tuple[Task, tuple[Example, ...], list[dict[str, Any]]]:
+    """Load all rows of the JSONL file that dataset.path names, in its order, whether they are labelled or not.
+
+    Returns the task, the examples, whose answers are not read (gold -1), and the rows as they are.
+    """
+    path = Path(str(config.path))
+    task = _task(config, path, labelled=False)
+    rows = list(_read_jsonl(path))
+    examples = [task.example(where, row, f"row-{i}", config.name, labelled=False) for i, (where, row) in enumerate(rows)]
+    return task, tuple(examples), [row for _, row in rows]
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """Return SHA-256 (first 16 hex digits) over ids, fields and answers in their order."""
+    digest = hashlib.sha256()
+    for e in examples:
+        digest.update(json.dumps([e.id, dict(e.fields), e.gold, e.answer], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
+
+
+def _test_examples(config: DatasetConfig, task: Task, data_root: str | None, most: int | None) -> tuple[Example, ...]:
+    """Return a fair sample of the test split, spread evenly over the parts."""
+    tested: list[Example] = []
+    for index, part in enumerate(config.parts):
+        share = None if most is None else most // len(config.parts) + (index < most % len(config.parts))
+        tested += _shuffled(_load(config, task, data_root, part, config.test_split))[:share]
+    return tuple(tested)
+
+
+def _task(config: DatasetConfig, sample: Path, labelled: bool = True) -> Task:
+    """Return the task; own data's is read off the rows of a sample file."""
     if config.name in BUILT_IN:
         return BUILT_IN[config.name]
     assert config.path is not None and config.gold is not None
-    first = next(_read_jsonl(_jsonl_file(config, "train")))[1]
-    for name in (*config.choices, config.gold):
+    first = next(_read_jsonl(sample))[1]
+    for name in (*config.choices, *([config.gold] if labelled else [])):
         if name not in first:
-            raise InputError(
-                f"{_jsonl_file(config, 'train')}, line 1: the row lacks the field {name!r}; it has {', '.join(first)}."
-            )
+            raise InputError(f"{sample}, line 1: the row lacks the field {name!r}; it has {', '.join(first)}.")
     others = tuple(name for name in first if name not in {*config.choices, config.gold})
-    if not config.choices or (form := _gold_form(config)) is None:
+    if not labelled or not config.choices or (form := _gold_form(config, sample)) is None:
         return Task(config.name, (), tuple(config.choices), others, gold=config.gold)
     forms: tuple[GoldForm, ...] = (form,)
     return Task(config.name, (), tuple(config.choices), others, gold=config.gold, gold_forms=forms, gold_words=_WORDS[form])
@@ -81,13 +123,13 @@ def _task(config: DatasetConfig) -> Task:
 _WORDS: dict[GoldForm, str] = {"text": "the text", "name": "the letter or the field name", "index": "the index from 0"}
 
 
-def _gold_form(config: DatasetConfig) -> GoldForm | None:
-    """Return the form that fits the answers of most training rows; None if none fits any.
+def _gold_form(config: DatasetConfig, sample: Path) -> GoldForm | None:
+    """Return the form that fits the answers of most rows of the sample; None if none fits any.
 
     One form for all rows: numbers must not be read now as a text, now as an index. A row that does not fit it is refused.
     """
     gold = str(config.gold)
-    rows = [row for _, row in _read_jsonl(_jsonl_file(config, "train"))]
+    rows = [row for _, row in _read_jsonl(sample)]
     rows = [row for row in rows if all(row.get(name) is not None for name in (*config.choices, gold))]
 
     def fits(form: GoldForm) -> int:
@@ -198,10 +240,3 @@ def _cut(examples: list[Example], name: str) -> tuple[list[Example], list[Exampl
     if not rest:
         raise InputError(f"dataset={name}: no row of train.jsonl is left after the cut for validation; give it more rows.")
     return validation, rest
-
-
-def _fingerprint(examples: tuple[Example, ...]) -> str:
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(json.dumps([e.id, dict(e.fields), e.gold, e.answer], sort_keys=True).encode())
-    return digest.hexdigest()[:16]

@@ -44,13 +44,18 @@ class Task:
     gold_forms: tuple[GoldForm, ...] = ("name", "index", "text")  # tried in this order
     gold_words: str = "the letter, the index from 0 or the text"  # the same for people
 
-    def example(self, where: str, row: Mapping[str, Any], id_: str, part: str) -> Example:
+    def example(self, where: str, row: Mapping[str, Any], id_: str, part: str, labelled: bool = True) -> Example:
         """Turn a row in the hub's field names into an Example.
+
+        Args:
+            labelled: False leaves its answer unread; gold is then -1 and the answer empty.
 
         Raises InputError that names `where` the row stands, if a field is lacking (or null) or the answer is
         none of the choices.
         """
         row = {name: value for name, value in row.items() if value is not None}
+        if not labelled:
+            row |= {self.gold: ""}
         try:
             fields, gold, group = self._read(row)
         except KeyError as error:
@@ -58,11 +63,15 @@ class Task:
         fields = {name: str(value) for name, value in fields.items()}
         choices = tuple(fields[name] for name in self.choice_fields)
         if not choices:
+            if not labelled:
+                return Example(id_, fields, (), -1, "", group or id_, part, where)
             if not str(gold).strip():
                 raise InputError(f"{where}: {self.gold!r} is empty; a free-form row needs its answer.")
             return Example(id_, fields, (), -1, str(gold), group or id_, part, where)
         if empty := [name for name in self.choice_fields if not fields[name].strip()]:
             raise InputError(f"{where}: the choice {empty[0]!r} is empty; every choice needs a text.")
+        if not labelled:
+            return Example(id_, fields, choices, -1, "", group or id_, part, where)
         index = gold_index(gold, self.choice_fields, choices, self.gold_forms)
         if index is None:
             raise InputError(

@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from paft.data.encode import Encoder
 from paft.data.task import Example
-from paft.evaluation.cells import Cell, batches, encode, windows
 from paft.evaluation.answers import Metric
+from paft.evaluation.cells import Cell, batches, encode, windows
 from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, stop_rule
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
@@ -75,6 +75,7 @@ def score(
     parts: list[range] = []  # numbers of each window's batches
     done = right = number = resumed = 0
     total = len(pool.templates) * len(examples)
+    labelled = any(example.answer for example in examples)
     with torch.no_grad(), tqdm(total=total, desc="scoring", unit="cell", disable=not progress, smoothing=0.02) as bar:
         for window in windows(pool, examples):
             first = number
@@ -91,7 +92,8 @@ def score(
                 number += 1
                 rows += found if store is None else []
                 done, right = done + len(found), right + sum(row["correct"] for row in found)
-                bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
+                if labelled:
+                    bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
                 bar.update(len(batch))
             parts.append(range(first, number))
     model.train(was_training)

@@ -9,13 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from paft.config import ModelConfig, TrainConfig
+from paft.config import METADATA, ModelConfig, TrainConfig, read_metadata
 from paft.errors import InputError
-from paft.model.base import load_base, load_tokenizer
+from paft.model.base import load_base, load_tokenizer, weights_fingerprint
 from paft.runs import disk_full_is_an_input_error
-
-METADATA = "paft.json"
-
 
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig, pools: dict[str, Any]
@@ -24,21 +21,16 @@ def save_adapter(
     # Without save_embedding_layers=False, PEFT asks the hub about the base model.
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
-    about = {"model": config.model.model_dump(), "dataset": config.dataset.model_dump(), "pools": pools}
+    about = {
+        "run": config.run_name,
+        "method": config.method.name,
+        "model": config.model.model_dump(),
+        "base": weights_fingerprint(model.get_base_model())["sample"],
+        "dataset": config.dataset.model_dump(),
+        "pools": pools,
+    }
     (folder / METADATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(_model_card(config, pools), encoding="utf-8")
-
-
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what paft.json says; raises InputError if the folder is no adapter of ours."""
-    if not (folder / METADATA).is_file() or not (folder / "adapter_model.safetensors").is_file():
-        raise InputError(f"{folder}: this is no adapter of a PAFT run; give the folder RUN/adapter.")
-    try:
-        about: dict[str, Any] = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-        ModelConfig.model_validate(about["model"])
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{folder / METADATA}: this file is damaged; train the adapter again.") from None
-    return about
 
 
 def merge(run: Path, out: Path) -> None:

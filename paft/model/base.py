@@ -39,11 +39,11 @@ def dtype_of(model: ModelConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def kernel_of(model: ModelConfig, device: torch.device) -> Kernel:
-    """Return the attention kernel. On a CPU the backward pass of sdpa is several times slower in bf16."""
+def kernel_of(model: ModelConfig, device: torch.device, backward: bool) -> Kernel:
+    """Return the attention kernel. On a CPU the backward pass of sdpa, and only that, is several times slower in bf16."""
     if model.attention != "auto":
         return model.attention
-    return "eager" if device.type == "cpu" and dtype_of(model, device) == torch.bfloat16 else "sdpa"
+    return "eager" if backward and device.type == "cpu" and dtype_of(model, device) == torch.bfloat16 else "sdpa"
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -56,13 +56,16 @@ def load_config(model: ModelConfig) -> PreTrainedConfig:
     return _reach(model, AutoConfig.from_pretrained)
 
 
-def load_base(model: ModelConfig, device: torch.device) -> PreTrainedModel:
+def load_base(model: ModelConfig, device: torch.device, backward: bool = False) -> PreTrainedModel:
     """Load the frozen base model, ready for packed batches.
+
+    Args:
+        backward: whether it is to be trained through.
 
     Raises InputError if it cannot be reached or its architecture cannot run packed batches.
     """
     register()
-    dtype, kernel = dtype_of(model, device), kernel_of(model, device)
+    dtype, kernel = dtype_of(model, device), kernel_of(model, device, backward)
     base = _reach(model, AutoModelForCausalLM.from_pretrained, dtype=dtype, attn_implementation=NAMES[kernel]).to(device)
     base.requires_grad_(False)
     _check_packing(base)
@@ -152,7 +155,8 @@ def _check_packing(base: PreTrainedModel) -> None:
 
 
 def weights_fingerprint(base: PreTrainedModel) -> dict[str, str | None]:
-    """Say which weights these are: the hub's commit, and a hash of a few values of each for models in folders."""
-    sample = torch.cat([p.detach().flatten()[:64].float().cpu() for name, p in base.named_parameters() if "lora_" not in name])
+    """Say which weights these are: the hub's commit, and a hash of a few values of each, the same in bf16 and in fp32."""
+    own = [p for name, p in base.named_parameters() if "lora_" not in name]
+    sample = torch.cat([p.detach().flatten()[:64].bfloat16().float().cpu() for p in own])
     digest = hashlib.sha256(sample.numpy().tobytes()).hexdigest()[:16]
     return {"hub_commit": getattr(base.config, "_commit_hash", None), "sample": digest}

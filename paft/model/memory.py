@@ -33,7 +33,7 @@ def training_memory(model: ModelConfig, adapted: PeftModel, device: torch.device
         if isinstance(m, nn.Linear) and m is not base.get_output_embeddings() and "lora_" not in name
     ]
     per_token = _KEPT * size * sum(m.in_features + m.out_features for m in linears)
-    if kernel_of(model, device) == "eager":
+    if kernel_of(model, device, backward=True) == "eager":
         per_token += layers * architecture.num_attention_heads * longest * (4 + 1.5 * size)
     if model.activation_checkpointing:
         per_token = per_token / layers + layers * architecture.hidden_size * size

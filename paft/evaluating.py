@@ -1,0 +1,197 @@
+"""An evaluation from config to results: check, load, score, report, predict."""
+
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from paft.config import EvaluateConfig, read_metadata
+from paft.data.encode import Encoder
+from paft.data.load import TestInputs, answer_kind, load_test_inputs
+from paft.data.rows import fingerprint
+from paft.errors import InputError
+from paft.evaluation.predictions import predictions
+from paft.evaluation.robustness import con
+from paft.measuring import Measuring, adapter_digest
+from paft.model.base import device_of, load_base, load_config, load_tokenizer, weights_fingerprint
+from paft.model.cpu import keep_freed_memory
+from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
+from paft.reporting.results import describe_pools, save_pools, summarise, write_results
+from paft.reporting.wandb import finish_wandb, log_results, start_wandb
+from paft.runs import RunFolder, claim, disk_full_is_an_input_error, write_atomically
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation that is ready to start: everything that needs no model is loaded and checked."""
+
+    config: EvaluateConfig
+    name: str
+    folder: RunFolder
+    inputs: TestInputs
+    encoder: Encoder
+    trained: dict[str, Any]  # the adapter's metadata; empty for a base model
+
+
+def prepare(config: EvaluateConfig) -> Evaluation:
+    """Load and check all inputs and find the folder; raises InputError. Writes nothing."""
+    device_of(config.accelerator)
+    trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
+    inputs = load_test_inputs(config)
+    architecture = load_config(config.model)
+    encoder = Encoder(
+        load_tokenizer(config.model),
+        answer_kind(config.dataset, inputs.task),
+        min(config.cutoff, getattr(architecture, "max_position_embeddings", config.cutoff)),
+        config.model.chat_template,
+        config.model.system_prompt,
+    )
+    encoder.check_cutoff(inputs.examples)
+    if config.output is not None:
+        _check_output(Path(config.output), Path(str(config.dataset.path)))
+    identity = {
+        "config": config.identity(),
+        "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
+        "data": {"test": fingerprint(inputs.examples)},
+        "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    way = config.scoring or ("likelihood" if config.dataset.metric == "choice" else "generate")
+    name = "-".join(["eval", config.dataset.name, config.model.label, trained.get("method", "base"), way, digest])
+    return Evaluation(config, name, claim(config.output_root, name, identity), inputs, encoder, trained)
+
+
+def _check_output(output: Path, rows: Path) -> None:
+    if output.exists() and output.samefile(rows):
+        raise InputError(f"output={output}: this is the file of the rows; name another one.")
+    if not output.parent.is_dir():
+        raise InputError(f"output={output}: there is no folder {output.parent}; make it first.")
+
+
+def evaluate(evaluation: Evaluation, group: str | None = None) -> dict[str, Any]:
+    """Score, report and predict; returns what results.json holds.
+
+    Args:
+        group: the sweep that the evaluation belongs to, for W&B.
+    """
+    config, folder = evaluation.config, evaluation.folder.path
+    started = time.perf_counter()
+    reset_peak_memory()
+    model = _load(evaluation)
+    evaluation.folder.create()  # now that the model has shown that it can be used
+    logger = None
+    if config.logger.name == "wandb":
+        logger = start_wandb(config, evaluation.name, "evaluation", folder, group)
+    try:
+        with disk_full_is_an_input_error(folder):
+            _score_and_report(evaluation, model, started, logger)
+    except BaseException:
+        finish_wandb(logger, exit_code=1)
+        raise
+    finish_wandb(logger, exit_code=0)
+    results: dict[str, Any] = json.loads(evaluation.folder.results.read_text())
+    return results
+
+
+def _load(evaluation: Evaluation) -> Any:
+    """Load the base model and its adapter; raises InputError if they do not belong together."""
+    config, adapter = evaluation.config, evaluation.config.adapter
+    base = load_base(config.model, device_of(config.accelerator))
+    if adapter is None:
+        return base
+    wanted = evaluation.trained.get("base")
+    fits = wanted is None or wanted == weights_fingerprint(base)["sample"]  # None: saved by an earlier version
+    try:
+        model = PeftModel.from_pretrained(base, adapter)
+    except (RuntimeError, ValueError):  # other shapes, other modules
+        fits = False
+    if not fits:
+        raise InputError(
+            f"adapter={adapter}: it was trained on another base model than {config.model.path or 'the embedded one'}."
+        )
+    return model
+
+
+def _score_and_report(evaluation: Evaluation, model: Any, started: float, logger: Any) -> None:
+    config, folder, inputs = evaluation.config, evaluation.folder.path, evaluation.inputs
+    dataset = config.dataset
+    save_pools(folder / "prompts", inputs.pools)
+    measure = Measuring(
+        model,
+        evaluation.encoder,
+        config.model,
+        None if config.adapter is None else Path(config.adapter),
+        evaluation.folder.identity,
+        config.batch_tokens,
+        config.progress,
+    )
+    how = (dataset.metric, config.scoring, config.normalise, config.max_new_tokens)
+    measured = measure(folder, inputs.pool, inputs.examples, *how)
+    adversarial = None
+    if inputs.adversarial is not None:
+        adversarial = measure(folder, inputs.adversarial, inputs.examples, *how, name="adversarial").matrix
+    results = {
+        "run": evaluation.name,
+        **summarise(measured.matrix, dataset.threshold),
+        "con": None if adversarial is None else asdict(con(adversarial)),
+        "how": measured.how,
+        "adapter": config.adapter,
+        "trained": evaluation.trained.get("run"),
+        "wall_s": round(time.perf_counter() - started, 1),
+        "peak_memory_bytes": peak_memory_bytes(model.device),
+        "fingerprints": {
+            "data": evaluation.folder.identity["data"],
+            "pools": describe_pools(inputs.pools),
+            "base_model": measure.identity["base"],
+            "adapter": measure.identity["adapter"],
+        },
+        **provenance(model.device),
+        "dtype": measure.identity["dtype"].removeprefix("torch."),
+        "config": config.model_dump(),
+    }
+    if inputs.rows is not None:  # there are no labels: nothing is right or wrong
+        _predict(evaluation, measured.path)
+        results |= {"robustness": None, "uncertainty": None, "parts": {}, "con": None, "chance": None}
+        results["consensus"] = None if results["consensus"] is None else results["consensus"] | {"majority": None}
+        write_atomically(evaluation.folder.results, json.dumps(results, indent=2) + "\n")
+        return
+    write_results(folder, measured, results, inputs.pool, inputs.examples, evaluation.trained.get("method", "base"))
+    if logger is not None:
+        log_results(logger, measured.matrix, results, folder)
+
+
+def _predict(evaluation: Evaluation, matrix: Path) -> None:
+    """Write a line of JSON for each row: the row and what most prompts predict."""
+    config, inputs = evaluation.config, evaluation.inputs
+    lines = predictions(matrix, inputs.task, inputs.rows or [], config.dataset.metric)
+    write_atomically(Path(str(config.output)), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def run_evaluation(config: EvaluateConfig, group: str | None = None) -> Evaluation:
+    """Prepare an evaluation, say what it will do, and do it unless it is finished already."""
+    from paft.training import quieten
+
+    quieten()
+    keep_freed_memory()
+    evaluation = prepare(config)
+    inputs = evaluation.inputs
+    n_prompts, n_examples = len(inputs.pool.templates), len(inputs.examples)
+    print(f"Evaluation {evaluation.folder.path}")
+    print(
+        f"  test      {n_examples:,} examples under each of {n_prompts} prompts, {n_examples * n_prompts:,} renderings",
+        flush=True,
+    )
+    for split, pool in inputs.pools.items():
+        for note in pool.notes:
+            print(f"  {split} prompts: {note}", flush=True)
+    if evaluation.folder.results.is_file():
+        if config.output is not None:
+            _predict(evaluation, evaluation.folder.path / "matrix.parquet")
+        print(f"Finished already: {evaluation.folder.results}", flush=True)
+    else:
+        evaluate(evaluation, group)
+    return evaluation

@@ -1,0 +1,53 @@
+"""Predictions for rows without labels: what most prompts answer."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from paft.data.task import Task
+from paft.evaluation.answers import Metric, last_number
+from paft.evaluation.store import read_cells
+
+
+def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
+    """Return each row with its prediction and the share of the prompts that agree on it.
+
+    For choices, `prediction` is the name of the choice's field and `prediction_text` its text; of equals the first. A
+    free-form prediction is the text that most prompts give (of texts that count as equal, the first); null: no prompt answers.
+
+    Args:
+        matrix: the finished matrix, whose examples are the rows in their order.
+    """
+    cells = read_cells(matrix, ["example", "predicted", "output"])
+    votes: list[Counter[Any]] = [Counter() for _ in rows]
+    texts: list[dict[Any, str]] = [{} for _ in rows]
+    n_prompts = len(cells) // len(rows)
+    for example, predicted, output in zip(*(cells[name].to_pylist() for name in cells.column_names), strict=True):
+        answer = predicted if task.choice_fields else _key(output, metric)
+        if answer not in (-1, None, ""):
+            votes[example][answer] += 1
+            texts[example].setdefault(answer, output)
+    return [row | _prediction(vote, given, task, row, n_prompts) for row, vote, given in zip(rows, votes, texts, strict=True)]
+
+
+def _key(output: str, metric: Metric) -> Any:
+    """Return what makes two free-form answers one."""
+    return last_number(output) if metric == "last_number" else " ".join(output.split()).casefold()
+
+
+def _prediction(votes: Counter[Any], texts: dict[Any, str], task: Task, row: dict[str, Any], n_prompts: int) -> dict[str, Any]:
+    if not votes:
+        return {"prediction": None, "prediction_agreement": 0.0}
+    most = max(votes.values())
+    if task.choice_fields:
+        winner = min(choice for choice, count in votes.items() if count == most)
+        found = {"prediction": task.choice_fields[winner], "prediction_text": _text(task, row, winner)}
+    else:
+        winner = next(answer for answer, count in votes.items() if count == most)
+        found = {"prediction": texts[winner]}
+    return found | {"prediction_agreement": round(most / n_prompts, 4)}
+
+
+def _text(task: Task, row: dict[str, Any], choice: int) -> str:
+    return task.example("", row, "", "", labelled=False).choices[choice]

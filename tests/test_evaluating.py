@@ -1,0 +1,253 @@
+"""evaluate.py from config to files, on a tiny model with a tiny adapter."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+import evaluate as entry
+from paft.cli import CONFIG_PATH, run_plain
+from paft.data.story_facts import generate_rows
+from paft.evaluating import run_evaluation
+from paft.evaluation.matrix import read_matrix
+from paft.evaluation.store import read_cells
+from paft.training import run_training
+from tests.conftest import compose_config, compose_evaluation
+from tests.test_bad_input import assert_one_sentence, files_below, lines, question
+
+OWN_PROMPTS = [{"text": "{question} A: {A} B: {B}\nAnswer:"}, {"text": "Choose A ({A}) or B ({B}). {question}"}]
+SMALL = [
+    "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false", "train_examples=16", "T=1", "eval_examples=12",
+    "eval_prompts=4", "validation.prompts=2", "validation.examples=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_llama, tmp_path_factory) -> Path:
+    """The folder of a finished run on story_facts."""
+    root = tmp_path_factory.mktemp("runs")
+    return run_training(compose_config(*SMALL, f"model.path={tiny_llama}", f"output_root={root}")).folder.path
+
+
+@pytest.fixture(scope="module")
+def own(tiny_llama, tmp_path_factory) -> Path:
+    """The folder of a finished run on somebody's own rows, with letters."""
+    root = tmp_path_factory.mktemp("own")
+    for name, first in (("train", 0), ("test", 100)):
+        (root / f"{name}.jsonl").write_text(lines(*map(question, range(first, first + 30))))
+    (root / "prompts.jsonl").write_text(lines(*OWN_PROMPTS))
+    files = [f"dataset.path={root}", f"prompts.train={root}/prompts.jsonl", f"prompts.test={root}/prompts.jsonl"]
+    own = ["dataset=jsonl", "dataset.gold=answer", "dataset.choices=[A,B]", *files]
+    return run_training(compose_config(*SMALL, *own, f"model.path={tiny_llama}", f"output_root={root / 'runs'}")).folder.path
+
+
+@pytest.fixture
+def common(tmp_path) -> list[str]:
+    return ["accelerator=cpu", "progress=false", f"output_root={tmp_path / 'runs'}"]
+
+
+def evaluated(*overrides: str) -> tuple[Path, dict]:
+    folder = run_evaluation(compose_evaluation(*overrides)).folder
+    return folder.path, json.loads(folder.results.read_text())
+
+
+def test_an_adapter_scores_as_at_the_end_of_its_training(trained, common):
+    same = ["batch_tokens=2048", "eval_examples=12", "eval_prompts=4"]
+    folder, results = evaluated(f"adapter={trained / 'adapter'}", *same, *common)
+    before = json.loads((trained / "results.json").read_text())
+    assert results["robustness"] == before["robustness"] and results["how"] == before["how"]
+    assert read_cells(folder / "matrix.parquet").equals(read_cells(trained / "matrix.parquet"))
+    assert results["how"]["merged"]
+    assert results["trained"] == before["run"] and folder.name.startswith("eval-story_facts-tiny_llama0-paft-likelihood-")
+    assert results["fingerprints"]["base_model"] == before["fingerprints"]["base_model"]
+    assert {"per_prompt.csv", "distribution.png", "report.html", "prompts", "run.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_a_finished_evaluation_is_not_repeated(trained, common, monkeypatch, capsys):
+    overrides = [f"adapter={trained / 'adapter'}", "eval_examples=6", "eval_prompts=2", *common]
+    evaluated(*overrides)
+    monkeypatch.setattr("paft.evaluating.load_base", lambda *_: pytest.fail("the model was loaded"))
+    evaluated(*overrides)
+    assert "Finished already" in capsys.readouterr().out
+
+
+def test_the_base_model(tiny_llama, common):
+    shape = ["model=smollm2_135m", f"model.path={tiny_llama}", "model.dtype=fp32", "eval_examples=6", "eval_prompts=2"]
+    folder, results = evaluated("dataset=story_facts", *shape, *common)
+    assert results["fingerprints"]["adapter"] is None and "-base-" in folder.name
+    assert read_matrix(folder / "matrix.parquet").correct.shape == (2, 6)
+
+
+def test_generation_records_texts_tokens_and_times(trained, common):
+    short = ["scoring=generate", "max_new_tokens=6", "eval_examples=6", "eval_prompts=2"]
+    folder, results = evaluated(f"adapter={trained / 'adapter'}", *short, *common)
+    cells = read_cells(folder / "matrix.parquet").to_pylist()
+    assert all(1 <= cell["output_tokens"] <= 6 and isinstance(cell["output"], str) for cell in cells)
+    assert results["how"]["scoring"] == "generate" and results["how"]["stop_at_line_break"]
+    assert results["unanswered"] == sum(cell["predicted"] == -1 for cell in cells)
+    header, first = (folder / "per_prompt.csv").read_text().splitlines()[:2]
+    assert "seconds" in header and "output_tokens" in header and float(first.split(",")[-1]) > 0
+
+
+def test_predictions_for_unlabelled_rows(own, common, tmp_path):
+    rows = [{key: value for key, value in question(n).items() if key != "answer"} | {"mine": n} for n in range(5)]
+    (tmp_path / "rows.jsonl").write_text(lines(*rows))
+    output = tmp_path / "predictions.jsonl"
+    overrides = [f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", f"output={output}", *common]
+    folder, results = evaluated(*overrides)
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    predicted = read_matrix(folder / "matrix.parquet").predicted
+    assert [{**row, **extra} for row, extra in zip(rows, found, strict=True)] == found
+    for i, row in enumerate(found):
+        votes = [int((predicted[:, i] == choice).sum()) for choice in range(2)]
+        assert row["prediction"] == "AB"[votes.index(max(votes))] and row["prediction_text"] == rows[i][row["prediction"]]
+        assert row["prediction_agreement"] == max(votes) / 2
+    assert results["robustness"] is None and results["consensus"]["majority"] is None
+    output.unlink()
+    evaluated(*overrides)  # finished already: written again
+    assert len(output.read_text().splitlines()) == 5
+
+
+def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from paft.data.task import Task
+    from paft.evaluation.predictions import predictions
+    from paft.evaluation.store import SCHEMA, VERSION
+
+    outputs = [["so 4", "is 4.", "5"], ["none", "", "no"], ["7", "8", "8"]]
+    cells = [{"prompt": p, "example": e, "output": outputs[e][p], "predicted": -1} for p in range(3) for e in range(3)]
+    pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), tmp_path / "m.parquet")
+    task = Task("jsonl", (), optional_fields=("q",), gold="a")
+    found = predictions(tmp_path / "m.parquet", task, [{"q": "x"}] * 3, "last_number")
+    assert [(row["prediction"], row["prediction_agreement"]) for row in found] == [("so 4", 0.6667), (None, 0.0), ("8", 0.6667)]
+
+
+def test_labelled_rows_of_a_file_are_a_test_set(own, common, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(7))))
+    _, results = evaluated(f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", *common)
+    assert results["robustness"]["n_examples"] == 7 and results["robustness"]["n_prompts"] == 2
+
+
+def test_adversarial_prompts_give_con(own, common, tmp_path):
+    (tmp_path / "adversarial.jsonl").write_text(lines({"text": "{question} {A} {B} anser:"}, {"text": "{A}{B}{question}"}))
+    folder, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.adversarial={tmp_path / 'adversarial.jsonl'}", *common)
+    accuracy = read_matrix(folder / "adversarial.parquet").correct.mean(axis=1)
+    assert results["con"] == {"mean": pytest.approx(accuracy.mean()), "worst": pytest.approx(accuracy.min())}
+
+
+def test_wandb_gets_the_evaluation(trained, common, tmp_path):
+    overrides = [f"adapter={trained / 'adapter'}", "logger=wandb", "eval_examples=6", "eval_prompts=2", *common]
+    folder, _ = evaluated(*overrides)
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    media = {path.suffix for path in offline.rglob("media/**/*") if path.is_file()}
+    assert {".html", ".png", ".json"} <= media
+
+
+def test_another_adapter_or_setting_is_another_evaluation(trained, own, common):
+    names = set()
+    for change in ([], ["normalise=token"], ["cutoff=500"], ["eval_prompts=2"], ["eval_examples=5"], ["model.dtype=bf16"]):
+        usual = ["eval_examples=6", "eval_prompts=3"]
+        from paft.evaluating import prepare
+
+        names.add(prepare(compose_evaluation(f"adapter={trained / 'adapter'}", *usual, *change, *common)).name)
+    assert len(names) == 6
+
+
+def test_a_moved_base_model_is_found_by_its_weights(trained, tiny_llama, common, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_llama, tmp_path / "moved")
+    few = ["eval_examples=3", "eval_prompts=1"]
+    evaluated(f"adapter={trained / 'adapter'}", f"model.path={tmp_path / 'moved'}", *few, *common)
+
+
+BAD = [
+    ("nothing to evaluate", "", "dataset has no value; choose one with dataset="),
+    ("no model", "dataset=piqa", "model has no value; choose one with model="),
+    ("no adapter", "adapter=@", "@: this is no adapter of a PAFT run; give the folder RUN/adapter"),
+    ("a run instead of its adapter", "adapter=$RUN", "$RUN: this is no adapter of a PAFT run"),
+    ("another base model", "adapter=$RUN/adapter ; model=llama3_8b", "it was trained on $TINY, not on meta-llama/Meta-Llama-3-8B"),
+    ("another base in the same place", "adapter=$RUN/adapter ; model.path=@/other", "it was trained on another base model than"),
+    ("no such way", "adapter=$RUN/adapter ; scoring=guess", "scoring=guess: input should be 'likelihood' or 'generate'"),
+    ("no such unit", "adapter=$RUN/adapter ; normalise=word", "normalise=word: input should be 'sum', 'token' or 'byte'"),
+    ("no prompts", "adapter=$RUN/adapter ; eval_prompts=0", "eval_prompts=0: input should be greater than 0"),
+    ("an empty pool", "adapter=$RUN/adapter ; prompts.test=@/empty.jsonl", "@/empty.jsonl: the pool is empty"),
+    ("the other kind", "adapter=$RUN/adapter ; prompts.test=@/letter.yaml", "@/letter.yaml: this pool says answer: letter"),
+    ("generating the unseen", "dataset=piqa ; model=smollm2_135m ; dataset.answer=text ; ++dataset.options=hidden ; scoring=generate",
+     "scoring=generate: a model cannot write an option that it was not shown"),
+    ("likelihood of free text", "dataset=gsm8k ; model=smollm2_135m ; scoring=likelihood", "scoring=likelihood needs choices"),
+    ("output without rows", "adapter=$RUN/adapter ; output=@/p.jsonl", "output=@/p.jsonl: predictions are for a file of rows"),
+    ("output over its rows", "adapter=$OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/rows.jsonl", "this is the file of the rows"),
+    ("output into nowhere", "adapter=$OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/no/p.jsonl", "there is no folder @/no"),
+    ("rows that lack a field", "adapter=$OWN/adapter ; dataset.path=@/short.jsonl ; output=@/p.jsonl", "@/short.jsonl, line 1"),
+    ("no such rows", "adapter=$OWN/adapter ; dataset.path=@/none.jsonl ; output=@/p.jsonl", "output=@/p.jsonl: predictions are for"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "overrides", "sentence"), BAD, ids=[row[0] for row in BAD])
+def test_bad_input(name, overrides, sentence, trained, own, tiny_llama, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = {"@": str(tmp_path), "$RUN": str(trained), "$OWN": str(own), "$TINY": str(tiny_llama)}
+    (tmp_path / "empty.jsonl").write_text("\n")
+    (tmp_path / "letter.yaml").write_text("answer: letter\nprompts:\n  - text: '{story} {question} {A} {B} {C} {D}'\n")
+    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(3))))
+    (tmp_path / "short.jsonl").write_text(lines({"question": "?", "A": "1"}))
+    if "other" in overrides:
+        from transformers import AutoModelForCausalLM
+
+        other = AutoModelForCausalLM.from_pretrained(tiny_llama)
+        other.get_input_embeddings().weight.data[:] += 1
+        other.save_pretrained(tmp_path / "other")
+        for file in tiny_llama.glob("tokenizer*"):
+            (tmp_path / "other" / file.name).write_bytes(file.read_bytes())
+    else:
+        monkeypatch.setattr("paft.evaluating.load_base", lambda *_: pytest.fail("the model was loaded"))
+    for short, long in here.items():
+        overrides, sentence = overrides.replace(short, long), sentence.replace(short, long)
+    typed = [override for override in overrides.split(" ; ") if override]
+    typed += ["accelerator=cpu", "progress=false", f"output_root={tmp_path / 'runs'}"]
+    before = files_below(tmp_path)
+    capsys.readouterr()
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        composed = compose("evaluate", typed)
+    with pytest.raises(SystemExit) as left:
+        run_plain(lambda: entry.job(composed, typed))
+    message = capsys.readouterr().err
+    assert left.value.code == 2 and sentence in message
+    assert_one_sentence(message)
+    assert files_below(tmp_path) == before
+
+
+def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
+    """The second job's mistake does not keep the third from running."""
+    adapters = f"adapter={trained / 'adapter'},{tmp_path},null"
+    few = ["eval_examples=3", "eval_prompts=2", "accelerator=cpu", "progress=false", f"output_root={tmp_path / 'runs'}"]
+    command = [sys.executable, "evaluate.py", "-m", adapters, *few]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=Path(CONFIG_PATH).parent, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "this is no adapter of a PAFT run" in done.stderr and "Traceback" not in done.stderr
+    assert "dataset has no value" in done.stderr
+    assert len(list((tmp_path / "runs").glob("eval-*/results.json"))) == 1
+
+
+def test_a_single_prompt_has_no_spread_and_no_interval(trained, common):
+    _, results = evaluated(f"adapter={trained / 'adapter'}", "eval_prompts=1", "eval_examples=12", *common)
+    assert results["robustness"]["std"] == 0 and results["uncertainty"] is None and results["consensus"] is None
+
+
+def test_a_template_longer_than_the_window_loses_its_beginning_and_is_counted(trained, common):
+    _, results = evaluated(f"adapter={trained / 'adapter'}", "cutoff=24", "eval_prompts=2", "eval_examples=4", *common)
+    assert results["test_prompts_truncated"] == 8
+
+
+def test_the_stories_are_those_of_the_test_split(trained, common):
+    folder, _ = evaluated(f"adapter={trained / 'adapter'}", "eval_examples=null", "eval_prompts=1", *common)
+    assert len(read_matrix(folder / "matrix.parquet").example_ids) == len(generate_rows("test", 1000))
+    assert torch.is_grad_enabled()
