@@ -43,7 +43,7 @@ def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = Non
 
     evaluation = run_evaluation(config, group)
     results = json.loads(evaluation.folder.results.read_text())
-    print_run(evaluation.trained.get("method", "base"), results, evaluation.folder.results)
+    print_run(evaluation.method, results, evaluation.folder.results)
     if config.output is not None:
         print(f"Predictions: {config.output}")
 

@@ -42,15 +42,12 @@ def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None
         original = read_results(Path(config.rerun))
         config = repeated(config, original["config"], typed)
     # Heavy imports wait until the config is known to be right.
-    from paft.reporting.table import certainty, coverage, print_robustness
+    from paft.reporting.table import print_run
     from paft.training import run_training
 
     run = run_training(config, group, original)
     results = json.loads(run.folder.results.read_text())
-    rows = {config.method.name: results["robustness"]} | results["parts"]
-    over = coverage(results["robustness"], results["chance"], results["threshold"])
-    sure = [certainty(results["uncertainty"])] if "uncertainty" in results else []  # runs of earlier versions lack it
-    print_robustness(rows, results["run"], [over, *sure, f"Results: {run.folder.results}"])
+    print_run(config.method.name, results, run.folder.results)
     if original is not None:
         same = original["robustness"] == results["robustness"]
         print(f"Repeats {config.rerun}: {'equal' if same else 'DIFFERENT'} robustness.")

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ def report(
 
     folder.mkdir(parents=True, exist_ok=True)
     page = [f"# {title}", ""]
+    every_run = [run for runs in groups.values() for same in runs.values() for run in same]
     for group, runs in groups.items():
         first = next(iter(runs.values()))[0]
         rows = {f"{label}, seed {run['config']['seed']}": run["robustness"] for label, same in runs.items() for run in same}
@@ -66,7 +67,8 @@ def report(
     page += [f"* {note}" for note in notes]
     page += [
         "",
-        f"Made by `{command}` at {_commits(groups)}. Configs, versions, device, fingerprints of data and pools: results.json.",
+        f"Made by `{command}` at {commits(every_run)}. "
+        "Configs, versions, device, fingerprints of data and pools: results.json.",
         "",
     ]
     kept = {g: {label: [_without_places(run) for run in same] for label, same in runs.items()} for g, runs in groups.items()}
@@ -75,9 +77,9 @@ def report(
     print(f"Written: {folder}")
 
 
-def _commits(groups: Mapping[str, Mapping[str, Sequence[Results]]]) -> str:
+def commits(runs: Iterable[Results]) -> str:
     """Name the commits that the runs were made at; a sweep that goes on another day may have several."""
-    states = [run["git"] for runs in groups.values() for same in runs.values() for run in same]
+    states = [run["git"] for run in runs]
     counts = Counter(f"{(s['commit'] or 'no commit')[:7]}{' with changes' if s['dirty'] else ''}" for s in states)
     return ", ".join(f"{name} ({n} runs)" if len(counts) > 1 else name for name, n in counts.items())
 

@@ -31,6 +31,7 @@ class Evaluation:
 
     config: EvaluateConfig
     name: str
+    method: str  # base: nothing was trained
     folder: RunFolder
     inputs: TestInputs
     encoder: Encoder
@@ -61,8 +62,9 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     way = config.scoring or ("likelihood" if config.dataset.metric == "choice" else "generate")
-    name = "-".join(["eval", config.dataset.name, config.model.label, trained.get("method", "base"), way, digest])
-    return Evaluation(config, name, claim(config.output_root, name, identity), inputs, encoder, trained)
+    method = "base" if config.adapter is None else str(trained.get("method", "adapter"))  # earlier versions do not say
+    name = "-".join(["eval", config.dataset.name, config.model.label, method, way, digest])
+    return Evaluation(config, name, method, claim(config.output_root, name, identity), inputs, encoder, trained)
 
 
 def _check_output(output: Path, rows: Path) -> None:
@@ -159,7 +161,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float, logger
         results["consensus"] = None if results["consensus"] is None else results["consensus"] | {"majority": None}
         write_atomically(evaluation.folder.results, json.dumps(results, indent=2) + "\n")
         return
-    write_results(folder, measured, results, inputs.pool, inputs.examples, evaluation.trained.get("method", "base"))
+    write_results(folder, measured, results, inputs.pool, inputs.examples, evaluation.method)
     if logger is not None:
         log_results(logger, measured.matrix, results, folder)
 

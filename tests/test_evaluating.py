@@ -172,29 +172,56 @@ BAD = [
     ("nothing to evaluate", "", "dataset has no value; choose one with dataset="),
     ("no model", "dataset=piqa", "model has no value; choose one with model="),
     ("no adapter", "adapter=@", "@: this is no adapter of a PAFT run; give the folder RUN/adapter"),
-    ("a run instead of its adapter", "adapter=$RUN", "$RUN: this is no adapter of a PAFT run"),
-    ("another base model", "adapter=$RUN/adapter ; model=llama3_8b", "it was trained on $TINY, not on meta-llama/Meta-Llama-3-8B"),
-    ("another base in the same place", "adapter=$RUN/adapter ; model.path=@/other", "it was trained on another base model than"),
-    ("no such way", "adapter=$RUN/adapter ; scoring=guess", "scoring=guess: input should be 'likelihood' or 'generate'"),
-    ("no such unit", "adapter=$RUN/adapter ; normalise=word", "normalise=word: input should be 'sum', 'token' or 'byte'"),
-    ("no prompts", "adapter=$RUN/adapter ; eval_prompts=0", "eval_prompts=0: input should be greater than 0"),
-    ("an empty pool", "adapter=$RUN/adapter ; prompts.test=@/empty.jsonl", "@/empty.jsonl: the pool is empty"),
-    ("the other kind", "adapter=$RUN/adapter ; prompts.test=@/letter.yaml", "@/letter.yaml: this pool says answer: letter"),
-    ("generating the unseen", "dataset=piqa ; model=smollm2_135m ; dataset.answer=text ; ++dataset.options=hidden ; scoring=generate",
-     "scoring=generate: a model cannot write an option that it was not shown"),
+    ("a run instead of its adapter", "adapter=%RUN", "%RUN: this is no adapter of a PAFT run"),
+    (
+        "another base model",
+        "adapter=%RUN/adapter ; model=llama3_8b",
+        "it was trained on %TINY, not on meta-llama/Meta-Llama-3-8B",
+    ),
+    (
+        "another base in the same place",
+        "adapter=%RUN/adapter ; model.path=@/other",
+        "it was trained on another base model than",
+    ),
+    ("no such way", "adapter=%RUN/adapter ; scoring=guess", "scoring=guess: input should be 'likelihood' or 'generate'"),
+    ("no such unit", "adapter=%RUN/adapter ; normalise=word", "normalise=word: input should be 'sum', 'token' or 'byte'"),
+    ("no prompts", "adapter=%RUN/adapter ; eval_prompts=0", "eval_prompts=0: input should be greater than 0"),
+    ("an empty pool", "adapter=%RUN/adapter ; prompts.test=@/empty.jsonl", "@/empty.jsonl: the pool is empty"),
+    ("the other kind", "adapter=%RUN/adapter ; prompts.test=@/letter.yaml", "@/letter.yaml: this pool says answer: letter"),
+    (
+        "generating the unseen",
+        "dataset=piqa ; model=smollm2_135m ; dataset.answer=text ; ++dataset.options=hidden ; scoring=generate",
+        "scoring=generate: a model cannot write an option that it was not shown",
+    ),
     ("likelihood of free text", "dataset=gsm8k ; model=smollm2_135m ; scoring=likelihood", "scoring=likelihood needs choices"),
-    ("output without rows", "adapter=$RUN/adapter ; output=@/p.jsonl", "output=@/p.jsonl: predictions are for a file of rows"),
-    ("output over its rows", "adapter=$OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/rows.jsonl", "this is the file of the rows"),
-    ("output into nowhere", "adapter=$OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/no/p.jsonl", "there is no folder @/no"),
-    ("rows that lack a field", "adapter=$OWN/adapter ; dataset.path=@/short.jsonl ; output=@/p.jsonl", "@/short.jsonl, line 1"),
-    ("no such rows", "adapter=$OWN/adapter ; dataset.path=@/none.jsonl ; output=@/p.jsonl", "output=@/p.jsonl: predictions are for"),
-]  # fmt: skip
+    ("output without rows", "adapter=%RUN/adapter ; output=@/p.jsonl", "output=@/p.jsonl: predictions are for a file of rows"),
+    (
+        "output over its rows",
+        "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/rows.jsonl",
+        "this is the file of the rows",
+    ),
+    (
+        "output into nowhere",
+        "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/no/p.jsonl",
+        "there is no folder @/no",
+    ),
+    (
+        "rows that lack a field",
+        "adapter=%OWN/adapter ; dataset.path=@/short.jsonl ; output=@/p.jsonl",
+        "@/short.jsonl, line 1",
+    ),
+    (
+        "no such rows",
+        "adapter=%OWN/adapter ; dataset.path=@/none.jsonl ; output=@/p.jsonl",
+        "output=@/p.jsonl: predictions are for",
+    ),
+]
 
 
 @pytest.mark.parametrize(("name", "overrides", "sentence"), BAD, ids=[row[0] for row in BAD])
 def test_bad_input(name, overrides, sentence, trained, own, tiny_llama, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    here = {"@": str(tmp_path), "$RUN": str(trained), "$OWN": str(own), "$TINY": str(tiny_llama)}
+    here = {"@": str(tmp_path), "%RUN": str(trained), "%OWN": str(own), "%TINY": str(tiny_llama)}
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "letter.yaml").write_text("answer: letter\nprompts:\n  - text: '{story} {question} {A} {B} {C} {D}'\n")
     (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(3))))

@@ -2,61 +2,124 @@
 
     python experiments/benchmarks/coverage.py [--report experiments/results/coverage]
 
-An answer is right where 0.5 + prompt effect + example effect + noise > 0, all normal; example effects and noise have
-std 1, prompt effects a std that is varied. The truth is that of all prompts and examples of this kind. For the paired
-difference a second matrix has the same examples and other prompt effects, and a mean that is 0.1 higher.
+An answer is right where prompt effect + example effect + noise > 0; example effects and noise are normal with std 1 (of
+examples in articles, half of the variance is the article's). Prompt effects are normal around 0.5 with a std that is varied,
+or prompts fail: most are normal around 1.8 (nine answers of ten are right), the others at 0 (half are right, as by chance
+between two choices). The truth is that of all prompts and examples of the kind. For the paired comparison a second matrix
+has the same examples and other prompts' effects of the same distribution, 0.1 higher;
+for the swap test a third, of the same distribution as the first.
 """
 
 import argparse
 import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import metadata
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from scipy.stats import norm
 
+import paft
 from paft.cli import run_plain
-from paft.evaluation.statistics import Array, mean_interval, std_interval
+from paft.evaluation.statistics import Array, Estimate, difference_interval, mean_interval, std_interval, swap_test
 from paft.runs import write_atomically
 
 _EXAMPLES = 200
-_BASE, _BETTER = 0.5, 0.6
+_BETTER = 0.1
+
+Mixture: TypeAlias = tuple[tuple[float, float, float], ...]  # of prompt effects: weight, mean, std of each normal part
+
+PROMPTS: dict[str, Mixture] = {
+    "normal, small": ((1.0, 0.5, 0.03),),
+    "normal, middle": ((1.0, 0.5, 0.3),),
+    "normal, large": ((1.0, 0.5, 0.8),),
+    "one in ten fails": ((0.9, 1.8, 0.1), (0.1, 0.0, 0.0)),
+    "half fail": ((0.5, 1.8, 0.1), (0.5, 0.0, 0.0)),
+}
 
 
-def simulate(prompts: Array, difficulty: Array, base: float, generator: np.random.Generator) -> Array:
-    """Return a matrix (P, E) of right and wrong answers from effects (P,) and (E,)."""
-    noise = generator.normal(size=(len(prompts), len(difficulty)))
-    return (base + prompts[:, None] + difficulty + noise > 0).astype(float)
+@dataclass(frozen=True)
+class Case:
+    """How many prompts, of which kind, and how many examples share an article (1: none do)."""
+
+    kind: str
+    prompts: int
+    per_article: int
 
 
-def true_mean(base: float, spread: float) -> float:
-    """Return the accuracy over all prompts and examples."""
-    return float(norm.cdf(base / np.sqrt(2 + spread**2)))
+@dataclass(frozen=True)
+class Found:
+    """What one simulation found; std is None where no interval was given."""
+
+    mean: bool
+    difference: bool
+    std: bool | None
+    alike_rejected: bool  # at 5%, though both matrices vary alike over prompts
 
 
-def true_std(base: float, spread: float) -> float:
-    """Return the std over all prompts of the accuracy over all examples, by quadrature over 20,001 quantiles."""
-    effects = spread * norm.ppf((np.arange(20_001) + 0.5) / 20_001)
-    return float(norm.cdf((base + effects) / np.sqrt(2)).std())
+@cache
+def truth(mixture: Mixture, better: float = 0.0) -> tuple[float, float]:
+    """Return mean and std over all prompts of the accuracy over all examples, by quadrature over 20,001 quantiles."""
+    quantiles = norm.ppf((np.arange(20_001) + 0.5) / 20_001)
+    weights, means, spreads = (np.array(values)[:, None] for values in zip(*mixture, strict=True))
+    accuracy = norm.cdf((means + better + spreads * quantiles) / np.sqrt(2))
+    mean = (weights * accuracy).sum() / 20_001
+    return float(mean), float(np.sqrt((weights * (accuracy - mean) ** 2).sum() / 20_001))
 
 
-def coverage(prompts: int, spread: float, simulations: int, draws: int) -> dict[str, float]:
-    """Return the share of simulations in which each interval holds the truth."""
-    generator = np.random.default_rng(prompts)
-    mean, std = true_mean(_BASE, spread), true_std(_BASE, spread)
-    difference = true_mean(_BETTER, spread) - mean
-    groups = np.arange(_EXAMPLES)
-    held = {"mean": 0, "paired difference": 0, "std": 0}
-    for seed in range(simulations):
-        difficulty = generator.normal(size=_EXAMPLES)
-        one, other = (simulate(generator.normal(0, spread, prompts), difficulty, b, generator) for b in (_BASE, _BETTER))
-        found = {
-            "mean": (mean, mean_interval(one, groups, draws, seed)),
-            "paired difference": (difference, mean_interval(other - one, groups, draws, seed)),
-            "std": (std, std_interval(one, groups, draws, seed)),
-        }
-        for name, (truth, interval) in found.items():
-            held[name] += interval.low <= truth <= interval.high
-    return {"true std": std} | {name: count / simulations for name, count in held.items()}
+def simulate(case: Case, seed: int) -> tuple[Array, Array, Array]:
+    """Return matrices (P, E) of right and wrong answers to the same examples: one, a better one, one of the first kind."""
+    generator = np.random.default_rng([seed, case.prompts, case.per_article])
+    own = generator.normal(size=_EXAMPLES)
+    articles = generator.normal(size=_EXAMPLES // case.per_article).repeat(case.per_article)
+    difficulty = own if case.per_article == 1 else (own + articles) / np.sqrt(2)
+    weights, means, spreads = (np.array(values) for values in zip(*PROMPTS[case.kind], strict=True))
+
+    def answers(better: float) -> Array:
+        part = generator.choice(len(weights), case.prompts, p=weights)
+        prompts = generator.normal(means[part] + better, spreads[part])
+        return (prompts[:, None] + difficulty + generator.normal(size=(case.prompts, _EXAMPLES)) > 0).astype(float)
+
+    return answers(0.0), answers(_BETTER), answers(0.0)
+
+
+def measure(case: Case, draws: int, seed: int) -> Found:
+    """Simulate once and see which intervals hold the truth."""
+    one, other, alike = simulate(case, seed)
+    groups = np.arange(_EXAMPLES) // case.per_article
+    (mean, std), (better, _) = truth(PROMPTS[case.kind]), truth(PROMPTS[case.kind], _BETTER)
+    return Found(
+        bool(holds(mean_interval(one, groups, draws, seed), mean)),
+        bool(holds(difference_interval(other, one, groups, draws, seed), better - mean)),
+        holds(std_interval(one, groups, draws, seed), std),
+        swap_test(alike[None], one[None], groups, draws, seed) < 0.05,
+    )
+
+
+def holds(estimate: Estimate, true: float) -> bool | None:
+    """Say whether an interval holds the truth; None if there is no interval."""
+    if estimate.low is None or estimate.high is None:
+        return None
+    return estimate.low <= true <= estimate.high
+
+
+def row(case: Case, found: list[Found]) -> dict[str, str | int | float | None]:
+    """Return a row of the table: shares of the simulations."""
+    shown = [f.std for f in found if f.std is not None]
+    return {
+        "prompt effects": case.kind,
+        "prompts": case.prompts,
+        "per article": case.per_article,
+        "true std": truth(PROMPTS[case.kind])[1],
+        "mean": float(np.mean([f.mean for f in found])),
+        "paired difference": float(np.mean([f.difference for f in found])),
+        "std": float(np.mean(shown)) if shown else None,
+        "std shown": len(shown) / len(found),
+        "swap test": float(np.mean([f.alike_rejected for f in found])),
+    }
 
 
 def main() -> None:
@@ -66,28 +129,52 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--report", type=Path, default=Path("outputs/coverage"))
     arguments = parser.parse_args()
-    rows = [
-        {"prompts": prompts, "spread": spread, **coverage(prompts, spread, arguments.simulations, arguments.draws)}
-        for prompts in (20, 50)
-        for spread in (0.03, 0.3, 0.8)
-    ]
+    cases = [Case(kind, prompts, per) for kind in PROMPTS for prompts in (20, 50) for per in (1, 4)]
+    rows = []
+    with ProcessPoolExecutor() as pool:  # a simulation is its seed's, whichever process it runs in
+        for case in cases:
+            found = pool.map(partial(measure, case, arguments.draws), range(arguments.simulations), chunksize=25)
+            rows.append(row(case, list(found)))
+            print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
+    page = render(rows, arguments.simulations, arguments.draws)
+    print(page)
+    arguments.report.mkdir(parents=True, exist_ok=True)
+    write_atomically(arguments.report / "README.md", page)
+    results = {
+        "simulations": arguments.simulations,
+        "draws": arguments.draws,
+        "examples": _EXAMPLES,
+        "versions": {"paft": paft.__version__} | {name: metadata.version(name) for name in ("numpy", "scipy")},
+        "rows": rows,
+    }
+    write_atomically(arguments.report / "results.json", json.dumps(results, indent=2) + "\n")
+
+
+def render(rows: list[dict[str, str | int | float | None]], simulations: int, draws: int) -> str:
+    """Return the page: a table and what its columns say."""
     page = ["# Coverage of the 95% intervals", ""]
-    page += ["| prompts | true std, points | mean | paired difference | std |", "|---:|---:|---:|---:|---:|"]
-    page += [
-        f"| {row['prompts']} | {100 * row['true std']:.1f} | "
-        + " | ".join(f"{100 * row[name]:.1f}" for name in ("mean", "paired difference", "std"))
-        + " |"
-        for row in rows
-    ]
+    page += ["| prompt effects | prompts | examples an article | true std | mean | paired difference | std | swap test |"]
+    page += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+    for r in rows:
+        std, shown = ("-" if r[key] is None else f"{100 * float(r[key] or 0):.1f}" for key in ("std", "std shown"))
+        values = [f"{100 * float(r[key] or 0):.1f}" for key in ("true std", "mean", "paired difference", "swap test")]
+        cells = [r["prompt effects"], r["prompts"], r["per article"], *values[:3], f"{std} of the {shown} shown", values[3]]
+        page.append("| " + " | ".join(map(str, cells)) + " |")
     page += [
         "",
-        f"Percent of {arguments.simulations:,} simulated matrices of {_EXAMPLES} examples whose interval holds the truth; ",
+        f"Percent of {simulations:,} simulated matrices of {_EXAMPLES} examples whose interval holds the truth; "
+        f"{draws:,} bootstrap draws; the true std in points. "
+        "The std has an interval where the accuracies look normal: of how many of those shown it holds the truth, and how "
+        "many are shown. Swap test: how often it finds, at 5%, that two matrices of one kind vary differently.",
+        "",
+        "* Where a few prompts fail, the only samples that look normal are those that happen to have no failing prompt: "
+        "their interval of the std is wrong, and nothing in such a sample shows it. The mean of such a sample is too high for "
+        "the same reason. More prompts help, other formulas do not.",
+        "",
+        "Made by `python experiments/benchmarks/coverage.py`.",
+        "",
     ]
-    page[-1] += f"{arguments.draws:,} bootstrap draws. Made by `python experiments/benchmarks/coverage.py`."
-    print("\n".join(page))
-    arguments.report.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.report / "README.md", "\n".join(page) + "\n")
-    write_atomically(arguments.report / "results.json", json.dumps(rows, indent=2) + "\n")
+    return "\n".join(page)
 
 
 if __name__ == "__main__":

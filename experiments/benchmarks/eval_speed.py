@@ -12,8 +12,8 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -183,16 +183,15 @@ def probe(work: Workload, dtype: str, adapter: bool) -> tuple[int, str]:
 
 def floor_tokens(work: Workload) -> int:
     """Count the distinct prefixes of the stream: the tokens that any engine must compute."""
-    rows: list[Sequence[int]] = []
+    rows: list[list[int]] = []
     for window in windows(work.pool, work.examples):
         for cell in encode(work.encoder, work.pool, work.examples, window):
             rows += [[*cell.encoded.context, *continuation[:-1]] for continuation in cell.encoded.continuations]
     rows.sort()
     total = len(rows[0])
-    for before, row in zip(rows, rows[1:], strict=False):
-        total += len(row) - next(
-            (i for i, (a, b) in enumerate(zip(before, row, strict=False)) if a != b), min(len(before), len(row))
-        )
+    for before, row in pairwise(rows):
+        shared = next((i for i, (a, b) in enumerate(zip(before, row, strict=False)) if a != b), min(len(before), len(row)))
+        total += len(row) - shared
     return total
 
 
@@ -217,8 +216,8 @@ def measure(work: Workload, dtype: str, adapter: bool, rounds: int) -> dict[str,
     merging = None
     if adapter:
         started = time.perf_counter()
-        merging = {"merged": merge_within_tolerance(ours, work.encoder, work.pool, work.examples)}
-        merging["seconds"] = round(time.perf_counter() - started, 2)
+        merged = merge_within_tolerance(ours, work.encoder, work.pool, work.examples)
+        merging = {"merged": merged, "seconds": round(time.perf_counter() - started, 2)}
     part = work.some(4, 20)
     run_ours(ours, part)
     alike = run_theirs(theirs, part, batch_size)[1] == run_theirs(theirs, part, 1)[1]
@@ -306,39 +305,46 @@ def page_of(rows: list[dict[str, Any]], exact: list[dict[str, Any]], dtype: str)
         f"SmolLM2-135M, {dtype}, {torch.get_num_threads()} CPU threads; seconds are medians over the rounds, the ratio is the",
         "median of the rounds' ratios.",
         "",
-        "| workload | adapter | cells | ours, s | harness, s | ratio | same predictions | computed / floor | filler | multiply rate |",
+        "| workload | adapter | cells | ours, s | harness, s | ratio | same predictions | computed / floor | filler | rate |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *map(_table_row, rows),
+        "",
+        *map(_note, rows),
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['workload']} | {'yes' if row['adapter'] else 'no'} | {row['cells']:,} | {median(row['our seconds']):.1f} | "
-            f"{median(row['their seconds']):.1f} | **{row['ratio']:.2f}** | {100 * row['same predictions']:.2f}% | "
-            f"{row['computed over floor']:.3f} | {100 * row['filler']:.1f}% | {100 * row['share of multiply rate']:.0f}% |"
-        )
-    lines.append("")
-    for row in rows:
-        merging = row["merging"]
-        merged = ""
-        if merging is not None:
-            merged = (
-                f"; adapter {'merged' if merging['merged'] else 'not merged'} in {merging['seconds']} s, which is not counted"
-            )
-        lines.append(
-            f"* {row['workload']}, {'with' if row['adapter'] else 'without'} adapter: harness at batch size "
-            f"{row['harness batch size']}, {row['harness attention']}; {row['our tokens/s']:,.0f} tokens/s as if nothing were "
-            f"shared; the harness with itself at batch size 1: {100 * row['harness with itself at batch size 1']:.1f}% of {PART} "
-            f"cells alike{merged}."
-        )
     lines += [
-        f"* {e['workload']}: log-probabilities differ by at most {max(e.values(), key=lambda v: isinstance(v, float)):.1e} in fp32."
+        f"* {e['workload']} in fp32, {e['cells']} cells: log-probabilities differ by at most {e['largest difference']:.1e}, "
+        f"{100 * e['same predictions']:.1f}% of the predictions are the same."
         for e in exact
     ]
     lines += [
+        "",
+        "*rate* is the share of the machine's measured matrix-multiply rate that the model's layers reach; *floor* counts the",
+        "distinct prefixes of the stream, the tokens that any engine must compute.",
         "",
         "Made by `python experiments/benchmarks/eval_speed.py --data DIR`. Versions, device, rounds: results.json.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _table_row(row: dict[str, Any]) -> str:
+    ours, theirs = median(row["our seconds"]), median(row["their seconds"])
+    figures = [row["workload"], "yes" if row["adapter"] else "no", f"{row['cells']:,}", f"{ours:.1f}", f"{theirs:.1f}"]
+    figures += [f"**{row['ratio']:.2f}**", f"{100 * row['same predictions']:.2f}%", f"{row['computed over floor']:.3f}"]
+    figures += [f"{100 * row['filler']:.1f}%", f"{100 * row['share of multiply rate']:.0f}%"]
+    return f"| {' | '.join(figures)} |"
+
+
+def _note(row: dict[str, Any]) -> str:
+    note = (
+        f"* {row['workload']}, {'with' if row['adapter'] else 'without'} adapter: the harness at batch size "
+        f"{row['harness batch size']}, {row['harness attention']}; at batch size 1 it agrees with itself on "
+        f"{100 * row['harness with itself at batch size 1']:.1f}% of {PART} cells. "
+        f"Ours: {row['our tokens/s']:,.0f} tokens/s as if nothing were shared"
+    )
+    if (merging := row["merging"]) is not None:
+        note += f"; adapter {'merged' if merging['merged'] else 'not merged'} in {merging['seconds']} s, which is not counted"
+    return f"{note}."
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=Path("outputs/kill"))
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_intermixed_args()
-    moments = random.Random(arguments.seed)
+    generator = random.Random(arguments.seed)
     kills: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
@@ -55,7 +55,7 @@ def main() -> None:
         undisturbed = time.perf_counter() - started
         print(f"undisturbed: {undisturbed:.1f} s", flush=True)
         while len(kills) < arguments.kills:
-            before, after = parts(killed), moments.uniform(0, undisturbed)
+            before, after = parts(killed), generator.uniform(0, undisturbed)
             process = subprocess.Popen(
                 command(killed, arguments.overrides), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
@@ -73,11 +73,12 @@ def main() -> None:
                     path.rename(killed.with_name(f"finished-{len(kills)}"))
         subprocess.run(command(killed, arguments.overrides), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rows = _compare(whole, killed)
+    moments = [kill["after s"] for kill in kills]
     lines = [
         "# kill -9 at random moments of an evaluation",
         "",
-        f"{len(kills)} times, between {min(k['after s'] for k in kills)} and {max(k['after s'] for k in kills)} s after the start of "
-        f"the process; undisturbed it takes {undisturbed:.0f} s.",
+        f"{len(kills)} times, {min(moments)} to {max(moments)} s after the start of the process; undisturbed it takes "
+        f"{undisturbed:.0f} s.",
         f"The {rows} cells are those of the undisturbed run, byte for byte.",
         "",
         "Made by `python experiments/benchmarks/kill.py`. Each kill: results.json.",

@@ -75,7 +75,7 @@ def _new_tokens(before: Cell, cell: Cell) -> int:
     return cell.n_tokens - shared
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix(sequences: Sequence[list[int]]) -> int:
     """Return how many tokens all sequences begin with; the last token of each is its own."""
     first, last = min(sequences), max(sequences)  # in lexicographic order: all others share what these two do
     most = min(map(len, sequences)) - 1

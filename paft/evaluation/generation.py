@@ -106,7 +106,8 @@ def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, sto
         return True
     if not stop.at_line_break or "\n" not in tokenizer.decode(written[-1:]):
         return False
-    return "\n" in tokenizer.decode(written, skip_special_tokens=True).lstrip()
+    (text,) = tokenizer.batch_decode([written], skip_special_tokens=True)
+    return "\n" in text.lstrip()
 
 
 def _cut(text: str, stop: Stop) -> str:

@@ -9,13 +9,12 @@ from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import (
     Estimate,
     agreement,
-    corrected_std,
+    can_promise,
     majority_accuracy,
     mean_interval,
+    std_interval,
     worst_without_selection,
 )
-
-_FEWEST = 10  # prompts, and examples: with fewer no interval can be promised
 
 
 @dataclass(frozen=True)
@@ -40,13 +39,21 @@ class Robustness:
 class Uncertainty:
     """What robustness would be over all prompts and examples of the kind, as far as this sample tells.
 
-    mean with its 95% interval; std, less the noise of finitely many examples, without one: where only a few prompts
-    fail, none can be promised. worst is the worst
-    prompt's accuracy without the bias of having been chosen on the examples that measure it.
+    mean has a 95% interval. std is that over prompts less the noise of finitely many examples; it has an interval where
+    the accuracies look normal, and none (low and high None) otherwise: see `std_interval`. worst is the worst prompt's
+    accuracy without the bias of having been chosen on the examples that measure it; no interval can be promised for it.
     """
 
     mean: Estimate
-    std: float
+    std: Estimate
+    worst: float
+
+
+@dataclass(frozen=True)
+class Con:
+    """Accuracy on adversarial prompts (paper, section 4.4): the paper does not say whether it takes the mean or the worst."""
+
+    mean: float
     worst: float
 
 
@@ -81,12 +88,18 @@ def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
 def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
     """Say how sure the summary is; None for fewer than ten prompts or independent examples, or where all answers are alike."""
     groups = np.unique(matrix.groups, return_inverse=True)[1]
-    if len(matrix.prompt_ids) < _FEWEST or len(set(matrix.groups)) < _FEWEST or matrix.correct.min() == matrix.correct.max():
-        return None
     correct = matrix.correct.astype(float)
-    return Uncertainty(mean_interval(correct, groups), corrected_std(correct, groups), worst_without_selection(correct, groups))
+    if not can_promise(correct, groups):
+        return None
+    return Uncertainty(mean_interval(correct, groups), std_interval(correct, groups), worst_without_selection(correct, groups))
 
 
 def consensus(matrix: ScoreMatrix) -> Consensus:
-    """Compare the choices of the prompts; needs two prompts and choices to compare."""
+    """Compare the choices of the prompts; needs two prompts and examples with choices, scored or generated."""
     return Consensus(agreement(matrix.predicted), majority_accuracy(matrix.predicted, matrix.gold))
+
+
+def con(matrix: ScoreMatrix) -> Con:
+    """Return Con, both readings, from the matrix of the adversarial prompts."""
+    accuracy = accuracy_per_prompt(matrix)
+    return Con(float(accuracy.mean()), float(accuracy.min()))

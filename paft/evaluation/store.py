@@ -113,12 +113,18 @@ class MatrixStore:
         return self.parts / f"{batch:06}.parquet"
 
 
-def read_cells(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read the cells of a finished matrix; raises InputError if the file is none, or one of another version."""
+def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
+    """Read cells of a finished matrix.
+
+    Args:
+        where: pyarrow's filters, e.g. [("prompt", "=", 3)]; None for all.
+
+    Raises InputError if the file is no matrix, or one of another version.
+    """
     try:
         version = (pq.read_schema(path).metadata or {}).get(b"version", b"1").decode()
         if version == str(VERSION):
-            return pq.read_table(path, columns=None if columns is None else list(columns))
+            return pq.read_table(path, columns=None if columns is None else list(columns), filters=where)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such score matrix; give the folder of a finished run.") from None
     except (pa.ArrowException, OSError) as error:

@@ -14,6 +14,7 @@ from paft.errors import InputError
 from paft.model.base import load_base, load_tokenizer, weights_fingerprint
 from paft.runs import disk_full_is_an_input_error
 
+
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig, pools: dict[str, Any]
 ) -> None:

@@ -125,8 +125,9 @@ def _attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, Tensor | 
         window = kwargs.get("sliding_window")
         sizes = [len(rectangle.place) for rectangle in packing.rectangles]
         rows = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
+        _, row_k, row_v = rows
         split = zip(*(row.split(sizes) for row in rows), packing.rectangles, strict=True)
-        parts = [_attention(kernel, q, k, v, *rows[1:], rectangle, scaling, dropout, window) for q, k, v, rectangle in split]
+        parts = [_attention(kernel, q, k, v, row_k, row_v, rectangle, scaling, dropout, window) for q, k, v, rectangle in split]
         return torch.cat(parts)[None], None
 
     return attention

@@ -9,9 +9,11 @@ matplotlib.use("Agg")  # no display is needed, and none is asked for
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe-Ito: safe for the colour-blind
+_GREY = "0.4"
 
 
 def save_distribution(
@@ -21,6 +23,7 @@ def save_distribution(
 
     Args:
         accuracies: label -> accuracy (P,) per prompt, as fractions.
+        threshold: of Top (paper, section 4.1), a fraction.
     """
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.75 * len(accuracies)), layout="constrained")
     jitter = np.random.default_rng(0)
@@ -33,27 +36,83 @@ def save_distribution(
             percent, y + jitter.uniform(-0.16, 0.16, len(percent)), color=colour, s=22, alpha=0.65, linewidths=0, zorder=2
         )
         axes.scatter([percent.mean()], [y], marker="|", s=420, color="black", linewidths=2, zorder=3)
-    axes.axvline(100 * chance, color="0.5", linestyle=":", linewidth=1)
-    axes.text(
-        100 * chance, len(labels) - 0.45, "chance", ha="center", va="bottom", fontsize=8, color="0.4", backgroundcolor="white"
-    )
-    if threshold is not None:
-        axes.axvline(100 * threshold, color="0.5", linestyle="--", linewidth=1)
-        axes.text(
-            100 * threshold,
-            len(labels) - 0.45,
-            "Top",
-            ha="center",
-            va="bottom",
-            fontsize=8,
-            color="0.4",
-            backgroundcolor="white",
-        )
     axes.set_yticks(range(len(labels)), labels[::-1])
-    axes.set_ylim(-0.5, len(labels) - 0.3)
+    axes.set_ylim(-0.5, len(labels) - 0.5)
     axes.set_xlim(0, 102)
+    _draw_references(axes, chance, threshold)
     axes.set_xlabel("accuracy on an unseen prompt (%): a dot per prompt, the bar is their mean")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def save_overlay(
+    path: Path, accuracies: Mapping[str, NDArray[np.float64]], chance: float, threshold: float | None = None
+) -> None:
+    """Lay several runs over each other (paper, Figure 3): a smoothed density of the accuracy over prompts for each.
+
+    Every density is scaled to its own peak, so that a run whose prompts are alike does not flatten the others; its
+    prompts are the ticks below it. A run whose prompts are all equally good has no density: it is a line.
+
+    Args:
+        accuracies: label -> accuracy (P,) per prompt, as fractions.
+        threshold: of Top (paper, section 4.1), a fraction.
+    """
+    percents = {label: 100 * np.asarray(values) for label, values in accuracies.items()}
+    low, high = _view(np.concatenate(list(percents.values())))
+    grid = np.linspace(max(low, 0), min(high, 100), 2000)
+    figure, axes = plt.subplots(figsize=(7, 3.4 + 0.3 * len(percents)), layout="constrained")
+    for row, (label, percent) in enumerate(percents.items()):
+        colour = _COLOURS[row % len(_COLOURS)]
+        name = f"{label}: {percent.mean():.1f} ± {percent.std():.1f}"
+        if np.ptp(percent) == 0:
+            axes.vlines(percent[0], 0, 1, color=colour, linewidth=2.5, label=name)
+        else:
+            density = _density(percent, grid, least_bandwidth=(high - low) / 200)
+            axes.fill_between(grid, density, color=colour, alpha=0.25, linewidth=0)
+            axes.plot(grid, density, color=colour, linewidth=1.8, label=name)
+        rug = -0.055 - 0.07 * row
+        axes.vlines(percent, rug - 0.025, rug + 0.025, color=colour, alpha=0.6, linewidth=1.2)
+    axes.set_xlim(low, high)
+    axes.set_ylim(-0.04 - 0.07 * len(percents), 1.08)
+    axes.axhline(0, color="0.75", linewidth=0.8, zorder=0)
+    _draw_references(axes, chance, threshold)
+    axes.set_yticks([])
+    axes.set_ylabel("density over prompts,\neach scaled to its peak")
+    axes.set_xlabel("accuracy on an unseen prompt (%): a tick per prompt; mean ± std over prompts")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=min(len(percents), 3), frameon=False, fontsize=9)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _draw_references(axes: Axes, chance: float, threshold: float | None) -> None:
+    """Mark chance and the Top threshold where they are in view; their names stand away from each other."""
+    low, high = axes.get_xlim()
+    places = [("chance", chance, ":", "right"), *([("Top", threshold, "--", "left")] if threshold is not None else [])]
+    for name, place, style, align in places:
+        if low <= 100 * place <= high:
+            axes.axvline(100 * place, color="0.5", linestyle=style, linewidth=1, zorder=0)
+            # A name that would leave the picture stands over its line.
+            inside = align if 0.1 < (100 * place - low) / (high - low) < 0.92 else "center"
+            axes.text(
+                100 * place, 1.01, name, transform=axes.get_xaxis_transform(), ha=inside, va="bottom", fontsize=8, color=_GREY
+            )
+
+
+def _view(percent: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the range of percents to show: that of the data and some room, at least ten points."""
+    centre, half = (percent.min() + percent.max()) / 2, max(5.0, 0.6 * np.ptp(percent))
+    return max(-1.0, float(centre - half)), min(101.0, float(centre + half))
+
+
+def _density(percent: NDArray[np.float64], grid: NDArray[np.float64], least_bandwidth: float) -> NDArray[np.float64]:
+    """Return a Gaussian kernel density, its peak at 1, with nothing below 0 or above 100.
+
+    The bandwidth is Scott's (Multivariate Density Estimation, 1992); what falls out at either end is reflected.
+    """
+    bandwidth = max(1.06 * float(percent.std()) * len(percent) ** -0.2, least_bandwidth)
+    reflected = np.concatenate([percent, -percent, 200 - percent])
+    density = np.exp(-0.5 * ((grid[:, None] - reflected) / bandwidth) ** 2).sum(axis=1)
+    return np.asarray(density / density.max())

@@ -1,6 +1,8 @@
 """Tables on the terminal."""
 
+import csv
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -37,8 +39,66 @@ def certainty(uncertainty: Mapping[str, Any] | None) -> str:
     """Say how sure the numbers are (the dict of results.json)."""
     if uncertainty is None:
         return "Fewer than ten prompts or independent examples, or all answers alike: no interval."
-    mean, low, high = (100 * uncertainty["mean"][key] for key in ("value", "low", "high"))
     return (
-        f"For other prompts and examples of the kind: mean {mean:.1f}, 95% interval [{low:.1f}, {high:.1f}]; std less the "
-        f"examples' noise {100 * uncertainty['std']:.1f}; worst prompt, chosen on others, {100 * uncertainty['worst']:.1f}."
+        f"For other prompts and examples of the kind: mean {_interval(uncertainty['mean'])}; std less the examples' noise "
+        f"{_interval(uncertainty['std'])}; worst prompt, chosen on others, {100 * uncertainty['worst']:.1f}."
     )
+
+
+def remarks(results: Mapping[str, Any]) -> list[str]:
+    """Say what else a reader of results.json should know."""
+    said = []
+    if (agree := results.get("consensus")) is not None:
+        share = f"Two prompts answer alike {100 * agree['agreement']:.1f} times in 100"
+        vote = "" if agree["majority"] is None else f"; their majority is right {100 * agree['majority']:.1f} times"
+        said.append(f"{share}{vote}.")
+    if (con := results.get("con")) is not None:
+        said.append(f"On adversarial prompts (Con): mean {100 * con['mean']:.1f}, worst {100 * con['worst']:.1f}.")
+    counted = {
+        "ties": "renderings had equally likely choices, of which the first was taken",
+        "unanswered": "generated texts hold no option and count as wrong",
+        "test_prompts_truncated": "renderings lost their beginning to the cut-off",
+    }
+    said += [f"{results[key]:,} {what}." for key, what in counted.items() if results.get(key)]
+    if results.get("how", {}).get("prompts_with_split_letters"):
+        said.append(f"After {results['how']['prompts_with_split_letters']} prompts an option's letter is more than one token.")
+    return said
+
+
+def print_run(label: str, results: Mapping[str, Any], path: Path) -> None:
+    """Print what a finished run found.
+
+    Args:
+        path: its results.json, beside which its matrix lies.
+    """
+    notes = remarks(results)
+    if results["robustness"] is None:  # rows without labels
+        print("\n".join(notes))
+        return
+    over = coverage(results["robustness"], results["chance"], results["threshold"])
+    sure = [certainty(results["uncertainty"])] if "how" in results else []  # runs of earlier versions lack it
+    rows = {label: results["robustness"]} | results["parts"]
+    print_robustness(rows, results["run"], [over, *sure, *notes])
+    print_extremes(path.with_name("per_prompt.csv"))
+    print(f"Results: {path}")
+
+
+def print_extremes(per_prompt: Path, n: int = 3) -> None:
+    """Print the worst and the best prompts by name, at most n of each and none twice."""
+    with per_prompt.open(encoding="utf-8") as file:
+        found = sorted(((float(row["accuracy"]), row["prompt_id"]) for row in csv.DictReader(file)), key=lambda row: row[0])
+    n = min(n, len(found) // 2)
+    if n == 0:
+        return
+    table = Table("worst prompts", "", "best prompts", "", show_edge=False)
+    for (low, worst), (high, best) in zip(found[:n], found[: -n - 1 : -1], strict=True):
+        table.add_row(worst, f"{100 * low:.1f}", best, f"{100 * high:.1f}")
+    Console().print(table)
+
+
+def _interval(estimate: Mapping[str, float | None]) -> str:
+    value, low, high = estimate["value"], estimate["low"], estimate["high"]
+    assert value is not None
+    if low is None or high is None:
+        return f"{100 * value:.1f} (no interval can be promised)"
+    return f"{100 * value:.1f}, 95% interval [{100 * low:.1f}, {100 * high:.1f}]"

@@ -6,7 +6,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
-from paft.config import TrainConfig
+from paft.config import EvaluateConfig, TrainConfig
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import accuracy_per_prompt
 from paft.runs import write_atomically
@@ -14,8 +14,8 @@ from paft.runs import write_atomically
 _INIT_TIMEOUT_S = 30
 
 
-def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLogger:
-    """Start a W&B run of its own for this training run, or online go on with it, and return its Lightning logger.
+def start_wandb(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None) -> WandbLogger:
+    """Start a W&B run of its own for this run, or online go on with it, and return its Lightning logger.
 
     WANDB_MODE is respected; without it the run is online if this machine has a key, else offline.
     """
@@ -26,9 +26,9 @@ def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLo
         "dir": str(folder),
         "project": config.logger.project,
         "entity": config.logger.entity,
-        "name": config.run_name,
+        "name": name,
         "group": group,
-        "job_type": config.method.name,
+        "job_type": job_type,
         "tags": list(config.logger.tags),
         "config": config.model_dump(),
         "settings": settings,
@@ -45,16 +45,28 @@ def start_wandb(config: TrainConfig, folder: Path, group: str | None) -> WandbLo
 
 
 def log_results(logger: WandbLogger, matrix: ScoreMatrix, results: dict[str, Any], folder: Path) -> None:
-    """Add the robustness summary, the per-prompt table and the figure to the run."""
+    """Add the robustness summary, the per-prompt table, the figure and the report to the run."""
     import wandb
 
     run = logger.experiment
-    run.summary.update({f"robustness/{key}": value for key, value in results["robustness"].items()})
-    rows = [[id_, float(a)] for id_, a in zip(matrix.prompt_ids, accuracy_per_prompt(matrix), strict=True)]
+    for group in ("robustness", "uncertainty", "consensus", "con"):
+        run.summary.update(_flat(group, results.get(group) or {}))
+    columns = zip(matrix.prompt_ids, accuracy_per_prompt(matrix), matrix.output_tokens.mean(axis=1), strict=True)
+    rows = [[id_, float(accuracy), float(tokens)] for id_, accuracy, tokens in columns]
     run.log({
-        "per_prompt": wandb.Table(columns=["prompt_id", "accuracy"], data=rows),
+        "per_prompt": wandb.Table(columns=["prompt_id", "accuracy", "output_tokens"], data=rows),
         "distribution": wandb.Image(str(folder / "distribution.png")),
+        "report": wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False),
     })  # fmt: skip
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
+    """Return nested numbers under names with slashes, those that there are."""
+    flat: dict[str, float] = {}
+    for key, value in values.items():
+        name = f"{prefix}/{key}"
+        flat |= _flat(name, value) if isinstance(value, dict) else {} if value is None else {name: value}
+    return flat
 
 
 def finish_wandb(logger: WandbLogger | None, exit_code: int) -> None:

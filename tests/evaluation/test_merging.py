@@ -1,0 +1,45 @@
+"""An adapter is merged where that changes no more than batching does; otherwise nothing is left of the attempt."""
+
+import pytest
+import torch
+
+from paft.data.encode import Encoder
+from paft.evaluation.likelihood import choice_log_probs
+from paft.evaluation.merging import merge_within_tolerance
+from paft.model.base import add_lora, load_base, load_tokenizer
+from tests.evaluation.test_scoring import cells_of, config_of, setting_of
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def adapted(request, tiny_llama):
+    config = config_of(tiny_llama).model_copy(update={"dtype": request.param})
+    model = add_lora(load_base(config, torch.device("cpu")), config, seed=0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=3.0)
+    _, _, pool, examples = setting_of(tiny_llama, "letter")
+    return model.eval(), Encoder(load_tokenizer(config), "letter", 512), pool, examples
+
+
+def scores(adapted):
+    with torch.no_grad():
+        return torch.stack(choice_log_probs(adapted[0], cells_of(adapted)))
+
+
+@pytest.mark.parametrize("adapted", ["fp32"], indirect=True)
+def test_a_merged_adapter_scores_as_before(adapted):
+    before = scores(adapted)
+    assert merge_within_tolerance(*adapted)
+    assert (scores(adapted) - before).abs().max() < 1e-4
+    with adapted[0].disable_adapter():  # which takes the merged weights out again
+        assert (scores(adapted) - before).abs().max() > 0.01
+
+
+def test_what_costs_precision_is_undone(adapted, monkeypatch):
+    model = adapted[0]
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    monkeypatch.setattr("paft.evaluation.merging._distance", lambda a, b: float((a - b).abs().sum() > 0) + 1)
+    monkeypatch.setattr("paft.evaluation.merging._TIMES_THE_NOISE", 0.5)
+    assert not merge_within_tolerance(*adapted)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert not any(getattr(module, "merged", False) for module in model.modules())

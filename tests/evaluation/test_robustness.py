@@ -1,0 +1,69 @@
+"""Summaries of a score matrix: what is reported, and when nothing is promised."""
+
+import numpy as np
+import pytest
+
+from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.robustness import con, consensus, robustness, uncertainty
+
+
+def matrix(correct: np.ndarray, predicted: np.ndarray | None = None, groups: int | None = None) -> ScoreMatrix:
+    """Return a matrix of two-choice questions whose right answer is choice 0."""
+    prompts, examples = correct.shape
+    names = tuple(f"example {i}" for i in range(examples))
+    return ScoreMatrix(
+        prompt_ids=tuple(f"prompt {i}" for i in range(prompts)),
+        prompt_digests=tuple(f"{i:016x}" for i in range(prompts)),
+        example_ids=names,
+        example_digests=names,
+        parts=("all",) * examples,
+        groups=names if groups is None else tuple(f"article {i % groups}" for i in range(examples)),
+        n_choices=(2,) * examples,
+        gold=np.zeros(examples, dtype=np.int32),
+        predicted=np.where(correct, 0, 1).astype(np.int32) if predicted is None else predicted.astype(np.int32),
+        correct=correct.astype(bool),
+        tied=np.zeros(correct.shape, dtype=bool),
+        truncated=np.zeros(correct.shape, dtype=bool),
+        output_tokens=np.zeros(correct.shape, dtype=np.int32),
+    )
+
+
+def draws(rates: np.ndarray, examples: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((len(rates), examples)) < rates[:, None]
+
+
+def test_the_summary_is_over_prompts():
+    found = robustness(matrix(np.array([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])), threshold=0.5)
+    assert (found.min, found.max, found.spread, found.n_prompts, found.n_examples) == (0.25, 1.0, 0.75, 3, 4)
+    assert found.mean == pytest.approx(7 / 12) and found.std == pytest.approx(np.std([1, 0.5, 0.25]))
+    assert found.top == pytest.approx(2 / 3)
+
+
+def test_con_is_mean_and_worst():
+    found = con(matrix(np.array([[1, 1, 1, 1], [1, 0, 0, 0]])))
+    assert (found.mean, found.worst) == (0.625, 0.25)
+
+
+def test_prompts_alike_get_an_interval_of_the_std():
+    found = uncertainty(matrix(draws(np.random.default_rng(1).normal(0.7, 0.08, 20), 200)))
+    assert found.mean.low < found.mean.value < found.mean.high
+    assert found.std.low < found.std.value < found.std.high
+
+
+def test_failing_prompts_get_a_std_without_interval():
+    found = uncertainty(matrix(draws(np.where(np.arange(20) < 3, 0.5, 0.9), 200)))
+    assert found.mean.low is not None and found.std.value > 0.1 and found.std.low is None and found.std.high is None
+
+
+def test_too_few_prompts_or_articles_promise_nothing():
+    correct = draws(np.full(20, 0.7), 40)
+    assert uncertainty(matrix(correct)) is not None
+    assert uncertainty(matrix(correct[:9])) is None
+    assert uncertainty(matrix(correct, groups=9)) is None
+    assert uncertainty(matrix(np.ones((20, 40)))) is None
+
+
+def test_consensus_of_generated_answers_leaves_out_what_was_not_found():
+    predicted = np.array([[0, -1, 1], [0, -1, 1], [-1, -1, 0]])
+    found = consensus(matrix(predicted == 0, predicted))
+    assert found.agreement == pytest.approx(2 / 9) and found.majority == pytest.approx(1 / 3)
