@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
-
 from paft.config import EvaluateConfig, read_metadata
 from paft.data.encode import Encoder
 from paft.data.load import TestInputs, answer_kind, load_test_inputs
@@ -17,8 +15,10 @@ from paft.errors import InputError
 from paft.evaluation.predictions import predictions
 from paft.evaluation.robustness import con
 from paft.measuring import Measuring, adapter_digest
-from paft.model.base import device_of, load_base, load_config, load_tokenizer, weights_fingerprint
+from paft.model.adapter import with_adapter
+from paft.model.base import device_of, load_base, load_config, load_tokenizer
 from paft.model.cpu import keep_freed_memory
+from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
 from paft.reporting.wandb import finish_wandb, log_results, start_wandb
@@ -105,17 +105,7 @@ def _load(evaluation: Evaluation) -> Any:
     base = load_base(config.model, device_of(config.accelerator))
     if adapter is None:
         return base
-    wanted = evaluation.trained.get("base")
-    fits = wanted is None or wanted == weights_fingerprint(base)["sample"]  # None: saved by an earlier version
-    try:
-        model = PeftModel.from_pretrained(base, adapter)
-    except (RuntimeError, ValueError):  # other shapes, other modules
-        fits = False
-    if not fits:
-        raise InputError(
-            f"adapter={adapter}: it was trained on another base model than {config.model.path or 'the embedded one'}."
-        )
-    return model
+    return with_adapter(base, Path(adapter), evaluation.trained.get("base"), config.model.path or "the embedded one")
 
 
 def _score_and_report(evaluation: Evaluation, model: Any, started: float, logger: Any) -> None:
@@ -175,8 +165,6 @@ def _predict(evaluation: Evaluation, matrix: Path) -> None:
 
 def run_evaluation(config: EvaluateConfig, group: str | None = None) -> Evaluation:
     """Prepare an evaluation, say what it will do, and do it unless it is finished already."""
-    from paft.training import quieten
-
     quieten()
     keep_freed_memory()
     evaluation = prepare(config)

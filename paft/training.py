@@ -1,14 +1,11 @@
 """A training run from config to results: check, plan, load, create the folder, train, save, score, report."""
 
-import logging
 import time
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-import transformers
 from lightning.pytorch.loggers import CSVLogger, Logger
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -29,6 +26,7 @@ from paft.model.cpu import keep_freed_memory
 from paft.model.module import PaftModule
 from paft.plan import Plan, make_plan
 from paft.prompts import Schedule
+from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
 from paft.reporting.wandb import finish_wandb, log_results, start_wandb
@@ -209,20 +207,6 @@ def precision_of(dtype: torch.dtype) -> Literal["bf16-mixed", "32-true"]:
     would round those too.
     """
     return "bf16-mixed" if dtype == torch.bfloat16 else "32-true"
-
-
-def quieten() -> None:
-    """Silence what upstream libraries say about themselves at every start; anything unexpected still shows."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips, `max_epochs` reached
-    transformers.utils.logging.disable_progress_bar()
-    for message in (
-        ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.13
-        ".*is_gradient_checkpointing. is deprecated.*",  # PEFT 0.21 with transformers 5.23
-        ".*your dataloader is not resumable.*",  # it is: its sampler starts where the trainer stands
-        ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run goes on
-        ".*does not have many workers.*",  # rendering costs under 1% of a step
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 def run_training(config: TrainConfig, group: str | None = None, original: dict[str, Any] | None = None) -> Run:

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 import evaluate as entry
 from paft.cli import CONFIG_PATH, run_plain
 from paft.data.story_facts import generate_rows
+from paft.errors import InputError
 from paft.evaluating import run_evaluation
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import read_cells
@@ -166,6 +167,24 @@ def test_a_moved_base_model_is_found_by_its_weights(trained, tiny_llama, common,
     shutil.copytree(tiny_llama, tmp_path / "moved")
     few = ["eval_examples=3", "eval_prompts=1"]
     evaluated(f"adapter={trained / 'adapter'}", f"model.path={tmp_path / 'moved'}", *few, *common)
+
+
+def test_a_torn_or_incomplete_adapter_is_refused(trained, tmp_path, common, capsys):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    for name, sentence in (("torn", "it is damaged, or not one of"), ("half", "its weights are not those of an adapter")):
+        shutil.copytree(trained / "adapter", tmp_path / name)
+        weights = tmp_path / name / "adapter_model.safetensors"
+        if name == "torn":
+            weights.write_bytes(weights.read_bytes()[:100])
+        else:
+            tensors = load_file(weights)
+            save_file(dict(list(tensors.items())[1:]), weights)
+        with pytest.raises(InputError, match=sentence):
+            evaluated(f"adapter={tmp_path / name}", *common)
+        assert not (tmp_path / "runs").exists()
 
 
 BAD = [

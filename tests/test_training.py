@@ -215,7 +215,7 @@ def test_a_continued_run_is_the_same_wandb_run(tmp_path):
     assert _id(tmp_path) == _id(tmp_path)
     ids = set()
     for _ in range(2):
-        logger = start_wandb(compose_config("logger=wandb"), tmp_path, group=None)
+        logger = start_wandb(compose_config("logger=wandb"), "a run", "paft", tmp_path, group=None)
         ids.add(logger.experiment.id)
         finish_wandb(logger, exit_code=0)
     assert len(ids | {_id(tmp_path)}) == 3

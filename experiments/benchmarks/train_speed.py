@@ -39,9 +39,10 @@ from paft.model.cpu import keep_freed_memory
 from paft.model.embedded import smollm2_folder
 from paft.model.module import PaftModule
 from paft.prompts import PromptPool, PromptTemplate, Schedule, load_pool, shipped_pool_path
+from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance
 from paft.runs import write_atomically
-from paft.training import precision_of, quieten
+from paft.training import precision_of
 
 EXAMPLES_PER_UPDATE = 8
 MICRO_BATCH_TOKENS = 2048

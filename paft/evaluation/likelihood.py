@@ -80,31 +80,26 @@ def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = No
     for sequence in sequences:
         starts.append(starts[-1] + sequence.n_tokens)
     positions: list[int] = []  # tokens of the packed row whose logits are needed
-    reads: list[list[list[int]]] = []  # per cell and choice: which of those predict its tokens
+    rows: list[int] = []  # which of those predict the choices' tokens, one choice after the other
     for cell, index in zip(cells, own, strict=True):
         shared = len(positions)
         start = starts[index] + len(sequences[index].context)
         positions.append(start - 1)
-        choices = []
         for continuation in cell.encoded.continuations:
-            mine = range(len(positions), len(positions) + len(continuation) - 1)
+            rows += [shared, *range(len(positions), len(positions) + len(continuation) - 1)]
             positions += range(start, start + len(continuation) - 1)
             start += len(continuation) - 1
-            choices.append([shared, *mine])
-        reads.append(choices)
     packing = pack(sequences)
     if work is not None:
         work.tokens += packing.input_ids.shape[1]
         work.filler += packing.input_ids.shape[1] - starts[-1]
         work.unshared += sum(cell.n_tokens - len(cell.encoded.continuations) for cell in cells)
     logits = packed_logits(model, packing.to(model.device), torch.tensor(positions, device=model.device)).float()
-    normaliser = logits.logsumexp(-1)
-    result = []
-    for cell, choices in zip(cells, reads, strict=True):
-        pairs = zip(choices, cell.encoded.continuations, strict=True)
-        values = [(logits[rows, tokens] - normaliser[rows]).sum() for rows, tokens in pairs]
-        result.append(torch.stack(values).cpu())
-    return result
+    choices = [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells]
+    tokens = [token for cell in cells for continuation in cell.encoded.continuations for token in continuation]
+    log_probs = (logits[rows, tokens] - logits.logsumexp(-1)[rows]).cpu()
+    each = iter(log_probs.split([length for lengths in choices for length in lengths]))
+    return [torch.stack([next(each).sum() for _ in lengths]) for lengths in choices]
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,8 @@ def swap_test(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int
     Exact where a and b are exchangeable on each prompt once centred, but for the centres' being estimated; for two modes of
     like weight, between which the median jumps, it is not (see coverage.py). If only k prompts fail, p cannot fall far
     below 2 ** (1 - k). The classical test for pairs (Pitman, Morgan: Biometrika 1939) correlates a + b with a - b; it needs
-    normal accuracies (where a few prompts fail it tells equals apart far too often), and it takes the examples' noise, larger in the less accurate run, for variation over prompts.
+    normal accuracies (where a few prompts fail it tells equals apart far too often), and it takes the
+    examples' noise, larger in the less accurate run, for variation over prompts.
     """
     of_a, of_b = (np.mean([_squares(one, groups) for one in runs], axis=0) for runs in (a, b))
     terms = of_a - of_b

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paft.config import METADATA, ModelConfig, TrainConfig, read_metadata
@@ -34,6 +35,30 @@ def save_adapter(
     (folder / "README.md").write_text(_model_card(config, pools), encoding="utf-8")
 
 
+def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, name: str) -> PeftModel:
+    """Put a saved adapter on its base model.
+
+    Args:
+        trained_on: the fingerprint of the weights it belongs to; None: adapters of earlier versions do not say.
+        name: the base model's, for people.
+
+    Raises InputError if they do not belong together or the adapter is damaged.
+    """
+    if trained_on not in (None, weights_fingerprint(base)["sample"]):
+        raise InputError(f"adapter={folder}: it was trained on another base model than {name}.")
+    try:
+        model = PeftModel.from_pretrained(base, folder)
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+            complete = set(file.keys()) == set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    except Exception as error:  # peft, safetensors and torch have errors of their own
+        raise InputError(
+            f"adapter={folder}: it is damaged, or of another model than {name} ({type(error).__name__})."
+        ) from None
+    if not complete:  # PEFT would leave the missing weights at random
+        raise InputError(f"adapter={folder}: its weights are not those of an adapter of {name}.")
+    return model
+
+
 def merge(run: Path, out: Path) -> None:
     """Write the base model with the adapter's weights added in, in fp32, and its tokenizer.
 
@@ -45,9 +70,11 @@ def merge(run: Path, out: Path) -> None:
     folder = run / "adapter" if (run / "adapter").is_dir() else run
     if out.exists():
         raise InputError(f"--out {out}: this exists already; name a new folder.")
-    config = ModelConfig.model_validate(read_metadata(folder)["model"] | {"dtype": "fp32"})
+    about = read_metadata(folder)
+    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32"})
     base = load_base(config, torch.device("cpu"))
-    merged: PreTrainedModel = PeftModel.from_pretrained(base, folder).merge_and_unload()  # type: ignore[assignment]
+    adapted = with_adapter(base, folder, about.get("base"), config.path or "the embedded one")
+    merged: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]
     merged.set_attn_implementation("sdpa")  # ours is not for other people's config.json
     scratch = out.with_name(f".{out.name}.tmp")
     try:
@@ -74,7 +101,8 @@ A LoRA adapter for `{base}`, fine-tuned on {config.dataset.name} under {trained}
 (Prompt-Agnostic Fine-Tuning, arXiv 2502.12859; K={config.K}, T={config.T}, seed {config.seed}).
 {embedded}
 ```python
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 base = AutoModelForCausalLM.from_pretrained("{base}")
