@@ -21,6 +21,7 @@ Model: TypeAlias = PeftModel | PreTrainedModel
 Normalise = Literal["sum", "token", "byte"]
 
 _LEAST_SHARED = 4  # tokens that are worth a sequence of their own
+_ROWS = 16  # of logits that are normalised at a time
 
 
 @dataclass
@@ -94,10 +95,12 @@ def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = No
         work.tokens += packing.input_ids.shape[1]
         work.filler += packing.input_ids.shape[1] - starts[-1]
         work.unshared += sum(cell.n_tokens - len(cell.encoded.continuations) for cell in cells)
-    logits = packed_logits(model, packing.to(model.device), torch.tensor(positions, device=model.device)).float()
+    logits = packed_logits(model, packing.to(model.device), torch.tensor(positions, device=model.device))
     choices = [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells]
     tokens = [token for cell in cells for continuation in cell.encoded.continuations for token in continuation]
-    log_probs = (logits[rows, tokens] - logits.logsumexp(-1)[rows]).cpu()
+    # A few rows at a time: their fp32 copies stay in the cache and in memory that is there already.
+    normaliser = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS)])
+    log_probs = (logits[rows, tokens].float() - normaliser[rows]).cpu()
     each = iter(log_probs.split([length for lengths in choices for length in lengths]))
     return [torch.stack([next(each).sum() for _ in lengths]) for lengths in choices]
 
