@@ -81,7 +81,7 @@ def score(
             first = number
             for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
                 found = None if store is None else store.load_part(number)
-                if found is not None:
+                if found is not None and _are(found, batch):
                     resumed += len(batch)
                     bar.initial = resumed  # not of this process's speed
                 else:
@@ -102,6 +102,11 @@ def score(
         return matrix_of(table)
     store.finish(parts)
     return read_matrix(store.path)
+
+
+def _are(rows: Sequence[Row], cells: Sequence[Cell]) -> bool:
+    """Say whether a part file holds these cells: code that plans its batches differently may have written it."""
+    return [(row["prompt"], row["example"]) for row in rows] == [(cell.prompt, cell.example) for cell in cells]
 
 
 class _WithinMemory:

@@ -271,12 +271,13 @@ def test_a_killed_evaluation_goes_on_where_it_was(setting, tmp_path, monkeypatch
     monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", counted)
     whole, plan = run(tmp_path / "whole"), list(sizes)
     assert len(plan) > 3
-    kill_at, killed = 3, tmp_path / "killed"
+    kill_at, killed = 4, tmp_path / "killed"
     with pytest.raises(Killed):
         run(killed)
     (parts,) = killed.glob(".matrix-*")
-    assert sorted(path.name for path in parts.iterdir()) == ["000000.parquet", "000001.parquet"]
+    assert sorted(path.name for path in parts.iterdir()) == [f"{batch:06}.parquet" for batch in range(3)]
     (parts / "000001.parquet").write_bytes(b"torn")
+    (parts / "000002.parquet").write_bytes((parts / "000000.parquet").read_bytes())  # of a plan with other batches
     kill_at = 0
     again = run(killed)
     assert sizes == plan[1:] and not parts.exists()
