@@ -136,6 +136,14 @@ def test_labelled_rows_of_a_file_are_a_test_set(own, common, tmp_path):
     assert results["robustness"]["n_examples"] == 7 and results["robustness"]["n_prompts"] == 2
 
 
+def test_letters_that_the_tokenizer_splits_are_scored_whole_and_counted(own, common, tmp_path):
+    """The tiny tokenizer makes two tokens of a letter, its white space being one."""
+    (tmp_path / "test.jsonl").write_text(lines({"text": "{question} {A} {B}:\n"}, {"text": "{A} {B} {question}"}))
+    _, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.test={tmp_path / 'test.jsonl'}", *common)
+    assert results["how"]["prompts_with_split_letters"] == 2
+    assert results["robustness"]["n_prompts"] == 2
+
+
 def test_adversarial_prompts_give_con(own, common, tmp_path):
     (tmp_path / "adversarial.jsonl").write_text(lines({"text": "{question} {A} {B} anser:"}, {"text": "{A}{B}{question}"}))
     folder, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.adversarial={tmp_path / 'adversarial.jsonl'}", *common)

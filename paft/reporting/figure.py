@@ -71,7 +71,7 @@ def save_overlay(
         else:
             density = _density(percent, grid, least_bandwidth=(high - low) / 200)
             axes.fill_between(grid, density, color=colour, alpha=0.25, linewidth=0)
-            axes.plot(grid, density, color=colour, linewidth=1.8, label=name)
+            axes.plot(grid, np.where(density > 0.002, density, np.nan), color=colour, linewidth=1.8, label=name)
         rug = -0.055 - 0.07 * row
         axes.vlines(percent, rug - 0.025, rug + 0.025, color=colour, alpha=0.6, linewidth=1.2)
     axes.set_xlim(low, high)
@@ -82,7 +82,8 @@ def save_overlay(
     axes.set_ylabel("density over prompts,\neach scaled to its peak")
     axes.set_xlabel("accuracy on an unseen prompt (%): a tick per prompt; mean ± std over prompts")
     axes.spines[["top", "right", "left"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=min(len(percents), 3), frameon=False, fontsize=9)
+    columns = max(1, min(len(percents), 80 // max(len(label) + 14 for label in percents)))  # about 80 letters are a line
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
@@ -103,16 +104,19 @@ def _draw_references(axes: Axes, chance: float, threshold: float | None) -> None
 
 def _view(percent: NDArray[np.float64]) -> tuple[float, float]:
     """Return the range of percents to show: that of the data and some room, at least ten points."""
-    centre, half = (percent.min() + percent.max()) / 2, max(5.0, 0.6 * np.ptp(percent))
+    centre, half = (percent.min() + percent.max()) / 2, max(5.0, 0.65 * np.ptp(percent))
     return max(-1.0, float(centre - half)), min(101.0, float(centre + half))
 
 
 def _density(percent: NDArray[np.float64], grid: NDArray[np.float64], least_bandwidth: float) -> NDArray[np.float64]:
     """Return a Gaussian kernel density, its peak at 1, with nothing below 0 or above 100.
 
-    The bandwidth is Scott's (Multivariate Density Estimation, 1992); what falls out at either end is reflected.
+    The bandwidth is Silverman's (Density Estimation for Statistics and Data Analysis, 1986, equation 3.31); what falls out
+    at either end is reflected.
     """
-    bandwidth = max(1.06 * float(percent.std()) * len(percent) ** -0.2, least_bandwidth)
+    quartiles = np.quantile(percent, [0.25, 0.75])
+    width = min(float(percent.std()), float(np.ptp(quartiles)) / 1.34)
+    bandwidth = max(0.9 * width * len(percent) ** -0.2, least_bandwidth)
     reflected = np.concatenate([percent, -percent, 200 - percent])
     density = np.exp(-0.5 * ((grid[:, None] - reflected) / bandwidth) ** 2).sum(axis=1)
     return np.asarray(density / density.max())
