@@ -153,7 +153,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float, logger
         return
     write_results(folder, measured, results, inputs.pool, inputs.examples, evaluation.method)
     if logger is not None:
-        log_results(logger, measured.matrix, results, folder)
+        log_results(logger, results, folder)
 
 
 def _predict(evaluation: Evaluation, matrix: Path) -> None:

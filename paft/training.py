@@ -96,7 +96,7 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
             results, measured = _train_and_score(run, base, model, logger, started)
             write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:
-            log_results(logger, measured.matrix, results, folder)
+            log_results(logger, results, folder)
     except BaseException:
         finish_wandb(logger, exit_code=1)
         raise

@@ -33,7 +33,14 @@ def save_distribution(
         colour = _COLOURS[row % len(_COLOURS)]
         axes.plot([percent.min(), percent.max()], [y, y], color=colour, linewidth=1.5, alpha=0.5, zorder=1)
         axes.scatter(
-            percent, y + jitter.uniform(-0.16, 0.16, len(percent)), color=colour, s=22, alpha=0.65, linewidths=0, zorder=2
+            percent,
+            y + jitter.uniform(-0.16, 0.16, len(percent)),
+            color=colour,
+            s=22,
+            alpha=0.65,
+            linewidths=0,
+            zorder=2,
+            clip_on=False,  # a dot at 0 is whole
         )
         axes.scatter([percent.mean()], [y], marker="|", s=420, color="black", linewidths=2, zorder=3)
     axes.set_yticks(range(len(labels)), labels[::-1])

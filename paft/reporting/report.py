@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
+from scipy.special import softmax
 
 from paft.data.task import LETTERS, Example
 from paft.evaluation.matrix import ScoreMatrix
@@ -24,7 +25,11 @@ _WORST_PROMPTS, _MISTAKES = 3, 3  # of each that many are shown
 
 @dataclass(frozen=True)
 class Mistake:
-    """A rendering that was answered wrongly. choices are (name, text, log-probability or None)."""
+    """A rendering that was answered wrongly.
+
+    choices are (name, text, score): the score of a letter is its share of the letters' probability, that of an option's text
+    its log-probability, summed over its tokens; None where text was generated.
+    """
 
     text: str
     right: str
@@ -57,6 +62,7 @@ def write_report(
     page = environment.get_template("report.html.jinja").render(
         results=results,
         generated=generated,
+        letters=pool.answer == "letter",
         prompts=prompts,
         worst=[(pool.templates[i], 100 * accuracy[i], found) for i, found in mistakes(measured.path, matrix, pool, examples)],
         figure=base64.b64encode(figure.read_bytes()).decode(),
@@ -88,8 +94,10 @@ def mistakes(path: Path, matrix: ScoreMatrix, pool: PromptPool, examples: Sequen
 
 def _mistake(cell: Row, pool: PromptPool, example: Example) -> Mistake:
     names = LETTERS if pool.answer == "letter" else "•" * len(example.choices)
-    log_probs: list[float | None] = cell["log_probs"] or [None] * len(example.choices)
-    choices = list(zip(names, example.choices, log_probs, strict=False))
+    scores: list[float | None] = cell["log_probs"] or [None] * len(example.choices)
+    if pool.answer == "letter" and cell["log_probs"]:
+        scores = softmax(cell["log_probs"]).tolist()
+    choices = list(zip(names, example.choices, scores, strict=False))
 
     def said(index: int) -> str:
         if index < 0:
@@ -99,5 +107,5 @@ def _mistake(cell: Row, pool: PromptPool, example: Example) -> Mistake:
     right = said(cell["gold"]) if example.choices else example.answer
     answered = said(cell["predicted"]) if example.choices else ""
     if cell["output"] is not None:
-        answered = f"{answered}, in “{cell['output']}”" if example.choices else cell["output"]
+        answered = f"{answered}, in “{cell['output']}”" if example.choices else cell["output"] or "nothing"
     return Mistake(pool.templates[cell["prompt"]].render(example.fields), right, answered, choices)

@@ -55,11 +55,11 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     if (con := results.get("con")) is not None:
         said.append(f"On adversarial prompts (Con): mean {100 * con['mean']:.1f}, worst {100 * con['worst']:.1f}.")
     counted = {
-        "ties": "renderings had equally likely choices, of which the first was taken",
-        "unanswered": "generated texts hold no option and count as wrong",
-        "test_prompts_truncated": "renderings lost their beginning to the cut-off",
+        "ties": "Renderings with equally likely choices, of which the first was taken",
+        "unanswered": "Generated texts that hold no option and count as wrong",
+        "test_prompts_truncated": "Renderings that lost their beginning to the cut-off",
     }
-    said += [f"{results[key]:,} {what}." for key, what in counted.items() if results.get(key)]
+    said += [f"{what}: {results[key]:,}." for key, what in counted.items() if results.get(key)]
     if results.get("how", {}).get("prompts_with_split_letters"):
         said.append(f"After {results['how']['prompts_with_split_letters']} prompts an option's letter is more than one token.")
     return said

@@ -1,5 +1,6 @@
 """Weights & Biases: online where the machine is logged in, otherwise offline; never a question, never a hang."""
 
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,6 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 
 from paft.config import EvaluateConfig, TrainConfig
-from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.robustness import accuracy_per_prompt
 from paft.runs import write_atomically
 
 _INIT_TIMEOUT_S = 30
@@ -44,17 +43,17 @@ def start_wandb(config: TrainConfig | EvaluateConfig, name: str, job_type: str, 
     return WandbLogger(experiment=experiment)
 
 
-def log_results(logger: WandbLogger, matrix: ScoreMatrix, results: dict[str, Any], folder: Path) -> None:
+def log_results(logger: WandbLogger, results: dict[str, Any], folder: Path) -> None:
     """Add the robustness summary, the per-prompt table, the figure and the report to the run."""
     import wandb
 
     run = logger.experiment
     for group in ("robustness", "uncertainty", "consensus", "con"):
         run.summary.update(_flat(group, results.get(group) or {}))
-    columns = zip(matrix.prompt_ids, accuracy_per_prompt(matrix), matrix.output_tokens.mean(axis=1), strict=True)
-    rows = [[id_, float(accuracy), float(tokens)] for id_, accuracy, tokens in columns]
+    with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
+        (names, *rows) = csv.reader(file)
     run.log({
-        "per_prompt": wandb.Table(columns=["prompt_id", "accuracy", "output_tokens"], data=rows),
+        "per_prompt": wandb.Table(columns=names, data=[[id_, *map(float, numbers)] for id_, *numbers in rows]),
         "distribution": wandb.Image(str(folder / "distribution.png")),
         "report": wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False),
     })  # fmt: skip

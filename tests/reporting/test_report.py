@@ -1,6 +1,7 @@
 """What people look at: the report, the tables, the CSV, the figures."""
 
 import csv
+import dataclasses
 import io
 import re
 from html.parser import HTMLParser
@@ -97,6 +98,12 @@ def test_prompts_and_rows_are_text_not_markup(tmp_path):
     assert "a &lt;run&gt;" in page
 
 
+def test_a_template_that_begins_with_a_line_break_is_shown_whole(tmp_path):
+    """A browser drops the first line break after <pre>."""
+    _, page, _ = written(tmp_path)
+    assert len(re.findall(r"<pre[^>]*>\n", page)) == 12 + 9
+
+
 def test_the_table_can_be_sorted_by_numbers(tmp_path):
     for generated, columns in ((False, 1), (True, 3)):
         _, page, _ = written(tmp_path, generated)
@@ -110,7 +117,14 @@ def test_the_worst_renderings_are_shown_with_the_answers(tmp_path):
     assert [prompt for prompt, _ in worst] == [0, 1, 2] and all(len(shown) == 3 for _, shown in worst)
     first = worst[0][1][0]
     assert first.text == pool.templates[0].render(examples[0].fields)
-    assert (first.right, first.answered) == ("A: yes", "B: no") and first.choices[1] == ("B", "no", -0.5)
+    assert (first.right, first.answered) == ("A: yes", "B: no") and [choice[:2] for choice in first.choices] == [
+        ("A", "yes"),
+        ("B", "no"),
+    ]
+    shares = [score for _, _, score in first.choices]
+    assert shares == pytest.approx([1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(-0.5))])
+    as_text = mistakes(found.path, found.matrix, dataclasses.replace(pool, answer="text"), examples)[0][1][0]
+    assert (as_text.answered, [score for _, _, score in as_text.choices]) == ("no", [-1.0, -0.5])
     found, pool, examples = measured(tmp_path, generated=True)
     assert mistakes(found.path, found.matrix, pool, examples)[0][1][0].answered == "no option, in “B, no”"
 
@@ -125,7 +139,7 @@ def test_what_is_counted_is_said(tmp_path, capsys):
     results, _, _ = written(tmp_path, generated=True)
     assert (results["ties"], results["unanswered"], results["test_prompts_truncated"]) == (2, 1, 12)
     said = " ".join(remarks(results))
-    for words in ("On adversarial prompts (Con): mean 50.0, worst 25.0.", "2 renderings had equally", "1 generated texts hold"):
+    for words in ("On adversarial prompts (Con): mean 50.0, worst 25.0.", "first was taken: 2.", "wrong: 1.", "cut-off: 12."):
         assert words in said
     print_run("paft", results, tmp_path / "results.json")
     shown = capsys.readouterr().out
