@@ -51,9 +51,10 @@ def log_results(logger: WandbLogger, results: dict[str, Any], folder: Path) -> N
     for group in ("robustness", "uncertainty", "consensus", "con"):
         run.summary.update(_flat(group, results.get(group) or {}))
     with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
-        (names, *rows) = csv.reader(file)
+        names, *rows = csv.reader(file)
+    table = wandb.Table(columns=[*names], data=[[id_, *map(float, numbers)] for id_, *numbers in rows])
     run.log({
-        "per_prompt": wandb.Table(columns=names, data=[[id_, *map(float, numbers)] for id_, *numbers in rows]),
+        "per_prompt": table,
         "distribution": wandb.Image(str(folder / "distribution.png")),
         "report": wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False),
     })  # fmt: skip
