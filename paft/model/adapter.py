@@ -51,9 +51,7 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
             complete = set(file.keys()) == set(get_peft_model_state_dict(model, save_embedding_layers=False))
     except Exception as error:  # peft, safetensors and torch have errors of their own
-        raise InputError(
-            f"adapter={folder}: it is damaged, or of another model than {name} ({type(error).__name__})."
-        ) from None
+        raise InputError(f"adapter={folder}: it is damaged, or not one of {name} ({type(error).__name__}).") from None
     if not complete:  # PEFT would leave the missing weights at random
         raise InputError(f"adapter={folder}: its weights are not those of an adapter of {name}.")
     return model
