@@ -54,7 +54,7 @@ def main() -> None:
         subprocess.run(command(whole, arguments.overrides), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         undisturbed = time.perf_counter() - started
         print(f"undisturbed: {undisturbed:.1f} s", flush=True)
-        while len(kills) < arguments.kills:
+        while sum(not kill["finished"] for kill in kills) < arguments.kills:  # one that came too late is none
             before, after = parts(killed), generator.uniform(0, undisturbed)
             process = subprocess.Popen(
                 command(killed, arguments.overrides), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -67,17 +67,17 @@ def main() -> None:
                 finished = False
             kills.append({"after s": round(after, 1), "batches before": before, "batches": parts(killed), "finished": finished})
             print(kills[-1], flush=True)
-            if finished and len(kills) < arguments.kills:  # the other kills come down on a fresh evaluation
+            if finished:  # the other kills come down on a fresh evaluation
                 _compare(whole, killed)
                 for path in killed.glob("eval-*"):
                     path.rename(killed.with_name(f"finished-{len(kills)}"))
         subprocess.run(command(killed, arguments.overrides), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rows = _compare(whole, killed)
-    moments = [kill["after s"] for kill in kills]
+    moments = [kill["after s"] for kill in kills if not kill["finished"]]
     lines = [
         "# kill -9 at random moments of an evaluation",
         "",
-        f"{len(kills)} times, {min(moments)} to {max(moments)} s after the start of the process; undisturbed it takes "
+        f"{arguments.kills} times, {min(moments)} to {max(moments)} s after the start of the process; undisturbed it takes "
         f"{undisturbed:.0f} s.",
         f"The {rows} cells are those of the undisturbed run, byte for byte.",
         "",
