@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from paft.cli import CONFIG_PATH, run_hydra, run_plain
+from paft.cli import CONFIG_PATH, run_hydra, run_job
 from paft.config import TrainConfig, from_dict, parse
 from paft.errors import InputError
 
@@ -19,16 +17,7 @@ from paft.errors import InputError
 @hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="train")
 def main(composed: DictConfig) -> None:
     """Run one training job; in a sweep, one of its jobs."""
-    typed = list(HydraConfig.get().overrides.task)
-    sweep = HydraConfig.get().sweep.dir if HydraConfig.get().mode == RunMode.MULTIRUN else None
-    if sweep is None:
-        run_plain(lambda: job(parse(composed), typed))  # here, since Hydra would add a line of its own
-        return
-    try:
-        job(parse(composed), typed, group=Path(sweep).name)
-    except InputError as error:  # the sweep goes on; Hydra raises this again at its end
-        print(f"error: {error}", file=sys.stderr)
-        raise
+    run_job(lambda typed, group: job(parse(composed), typed, group))
 
 
 def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None) -> None:

@@ -5,7 +5,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.errors import InputError
@@ -17,6 +19,24 @@ def run_hydra(main: Callable[[], None]) -> None:
     """Call a Hydra main function; what the user got wrong is one message and exit code 2, without a traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
     run_plain(main)
+
+
+def run_job(job: Callable[[list[str], str | None], None]) -> None:
+    """Run what a Hydra main function is for: one job; of a sweep, one that does not keep the others from running.
+
+    Args:
+        job: takes the overrides on the command line and the name of the sweep, if it belongs to one.
+    """
+    hydra = HydraConfig.get()
+    typed = list(hydra.overrides.task)
+    if hydra.mode != RunMode.MULTIRUN:
+        run_plain(lambda: job(typed, None))  # here, since Hydra would add a line of its own
+        return
+    try:
+        job(typed, Path(hydra.sweep.dir).name)
+    except InputError as error:  # the sweep goes on; Hydra raises this again at its end
+        print(f"error: {error}", file=sys.stderr)
+        raise
 
 
 def run_plain(main: Callable[[], None]) -> None:

@@ -74,8 +74,8 @@ def _check_output(output: Path, rows: Path) -> None:
         raise InputError(f"output={output}: there is no folder {output.parent}; make it first.")
 
 
-def evaluate(evaluation: Evaluation, group: str | None = None) -> dict[str, Any]:
-    """Score, report and predict; returns what results.json holds.
+def evaluate(evaluation: Evaluation, group: str | None = None) -> None:
+    """Score, report and predict.
 
     Args:
         group: the sweep that the evaluation belongs to, for W&B.
@@ -95,8 +95,6 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> dict[str, Any]
         finish_wandb(logger, exit_code=1)
         raise
     finish_wandb(logger, exit_code=0)
-    results: dict[str, Any] = json.loads(evaluation.folder.results.read_text())
-    return results
 
 
 def _load(evaluation: Evaluation) -> Any:
