@@ -35,7 +35,7 @@ from paft.evaluation.likelihood import Likelihood, Work
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import answering_by, score
 from paft.model.base import add_lora, load_base, load_tokenizer
-from paft.model.cpu import keep_freed_memory
+from paft.model.cpu import avoid_page_faults
 from paft.model.embedded import smollm2_folder
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.reporting.provenance import provenance
@@ -283,7 +283,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=Path("outputs/eval_speed"))
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
-    keep_freed_memory()
+    avoid_page_faults()
     kinds = {"both": (False, True), "with": (True,), "without": (False,)}[arguments.adapter]
     works = [load(name, arguments.data) for name in arguments.only]
     exact = [exactness(work) for work in works]

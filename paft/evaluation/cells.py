@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from paft.data.encode import Encoded, Encoder
 from paft.data.task import Example
@@ -19,10 +20,17 @@ class Cell:
     group: str
     encoded: Encoded
 
-    @property
+    @cached_property
+    def common(self) -> list[int]:
+        """Tokens that all choices begin with; the last of each is its own."""
+        choices = self.encoded.continuations
+        return choices[0][: common_prefix(choices)] if choices else []
+
+    @cached_property
     def n_tokens(self) -> int:
-        """Tokens of the context and of all continuations."""
-        return len(self.encoded.context) + sum(map(len, self.encoded.continuations))
+        """Tokens of the context and of all choices, those that the choices have in common counted once."""
+        each = sum(len(choice) - len(self.common) for choice in self.encoded.continuations)
+        return len(self.encoded.context) + len(self.common) + each
 
 
 def windows(pool: PromptPool, examples: Sequence[Example]) -> list[tuple[range, range]]:

@@ -72,9 +72,9 @@ class Likelihood:
 def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = None) -> list[Tensor]:
     """Return, per cell, the summed log-probability (C,) fp32 of each of its choices.
 
-    What the contexts of a prompt, or of a group under a prompt, begin with is computed once; so is the context of
-    all choices: they branch off it in one packed row, and where every choice is one token (letters) all are read from
-    the context's last position.
+    What the contexts of a prompt, or of a group under a prompt, begin with is computed once; so are the context of all
+    choices and what these begin with: they branch off behind it in one packed row, and where every choice is one token
+    (letters) all are read from the context's last position.
     """
     sequences, own = share(cells)
     starts = [0]
@@ -83,18 +83,21 @@ def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = No
     positions: list[int] = []  # tokens of the packed row whose logits are needed
     rows: list[int] = []  # which of those predict the choices' tokens, one choice after the other
     for cell, index in zip(cells, own, strict=True):
-        shared = len(positions)
         start = starts[index] + len(sequences[index].context)
-        positions.append(start - 1)
+        shared = range(len(positions), len(positions) + len(cell.common) + 1)
+        positions += range(start - len(shared), start)
         for continuation in cell.encoded.continuations:
-            rows += [shared, *range(len(positions), len(positions) + len(continuation) - 1)]
-            positions += range(start, start + len(continuation) - 1)
-            start += len(continuation) - 1
+            n_own = len(continuation) - len(shared)
+            rows += [*shared, *range(len(positions), len(positions) + n_own)]
+            positions += range(start, start + n_own)
+            start += n_own
     packing = pack(sequences)
     if work is not None:
         work.tokens += packing.input_ids.shape[1]
         work.filler += packing.input_ids.shape[1] - starts[-1]
-        work.unshared += sum(cell.n_tokens - len(cell.encoded.continuations) for cell in cells)
+        work.unshared += sum(
+            len(cell.encoded.context) + sum(len(choice) - 1 for choice in cell.encoded.continuations) for cell in cells
+        )
     logits = packed_logits(model, packing.to(model.device), torch.tensor(positions, device=model.device))
     choices = [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells]
     tokens = [token for cell in cells for continuation in cell.encoded.continuations for token in continuation]
@@ -115,11 +118,20 @@ class _Node:
     depth: int
     n_before: int  # tokens that it continues
 
-    def child(self, context: Sequence[int], end: int | None, continuations: Sequence[Sequence[int]] = ()) -> "_Node":
-        """Return the node of a context's tokens up to `end` that goes on where this one ends."""
-        start = self.n_before + len(self.tokens)
-        parent = self if start else None  # the root has no tokens
-        return _Node(context[start:end], continuations, parent, self.depth + 1, start)
+    @property
+    def end(self) -> int:
+        """Tokens up to where the node ends, what it continues included."""
+        return self.n_before + len(self.tokens)
+
+    @property
+    def length(self) -> int:
+        """Tokens of its own."""
+        return len(self.tokens) + sum(map(len, self.continuations))
+
+    def child(self, context: Sequence[int], continuations: Sequence[Sequence[int]] = ()) -> "_Node":
+        """Return the node of a context that begins with this one's."""
+        parent = self if self.end else None  # the root has no tokens
+        return _Node(context[self.end :], continuations, parent, self.depth + 1, self.end)
 
 
 def share(cells: Sequence[Cell]) -> tuple[list[Branches], list[int]]:
@@ -136,19 +148,24 @@ def share(cells: Sequence[Cell]) -> tuple[list[Branches], list[int]]:
     def begin(node: _Node, together: Sequence[Cell]) -> _Node:
         """Return what these cells all begin with beyond the node, if it is worth a node of its own."""
         end = common_prefix([cell.encoded.context for cell in together])
-        if len(together) < 2 or end - node.n_before - len(node.tokens) < _LEAST_SHARED:
+        if len(together) < 2 or end - node.end < _LEAST_SHARED:
             return node
-        shared.append(node.child(together[0].encoded.context, end))
+        shared.append(node.child(together[0].encoded.context[:end]))
         return shared[-1]
+
+    def asking(node: _Node, cell: Cell) -> _Node:
+        """Return the node of a cell: its context, what its choices begin with, the rest of each but its last token."""
+        rest = [choice[len(cell.common) : -1] for choice in cell.encoded.continuations]
+        return node.child([*cell.encoded.context, *cell.common], rest)
 
     for _, of_prompt in groupby(cells, key=lambda cell: cell.prompt):
         opening = begin(root, together := list(of_prompt))
         for _, of_group in groupby(together, key=lambda cell: cell.group):
             article = begin(opening, members := list(of_group))
-            own += [article.child(c.encoded.context, None, [x[:-1] for x in c.encoded.continuations]) for c in members]
+            own += [asking(article, cell) for cell in members]
 
     # Parents first; then by length, so that neighbours make good rectangles.
-    ordered = sorted([*shared, *own], key=lambda n: (bool(n.continuations), n.depth, len(n.tokens), n.n_before))
+    ordered = sorted([*shared, *own], key=lambda n: (bool(n.continuations), n.depth, n.length, n.n_before))
     places = {id(node): place for place, node in enumerate(ordered)}
     sequences = [Branches(n.tokens, n.continuations, None if n.parent is None else places[id(n.parent)]) for n in ordered]
     return sequences, [places[id(node)] for node in own]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen3Config
 
-from paft.data.encode import Encoder
+from paft.batch import Branches
+from paft.data.encode import Encoded, Encoder
 from paft.data.story_facts import generate_rows
 from paft.data.task import Example
 from paft.errors import InputError
@@ -110,7 +111,7 @@ def cells_of(setting):
 
 
 def test_what_repeats_is_computed_once(setting):
-    """The openings and, where the story comes before the question, the stories of a group."""
+    """The openings and, where the story comes before the question, the stories of a group; what choices begin with."""
     cells = sorted(cells_of(setting), key=lambda cell: (cell.prompt, cell.group))
     sequences, own = share(cells)
     assert sum(s.n_tokens for s in sequences) < 0.8 * sum(cell.n_tokens for cell in cells)
@@ -118,7 +119,18 @@ def test_what_repeats_is_computed_once(setting):
         context, at = list(sequences[place].context), sequences[place].parent
         while at is not None:
             context, at = [*sequences[at].context, *context], sequences[at].parent
-        assert context == cell.encoded.context
+        assert context == [*cell.encoded.context, *cell.common]
+        assert [[*cell.common, *rest] for rest in sequences[place].continuations] == [
+            choice[:-1] for choice in cell.encoded.continuations
+        ]
+
+
+def test_what_choices_begin_with_is_computed_once_and_the_last_token_of_each_never():
+    cell = Cell(0, 0, "g", Encoded([7, 8], [[1, 2, 3], [1, 2, 4, 5], [1, 2]], truncated=False))
+    assert cell.common == [1] and cell.n_tokens == 2 + 1 + 2 + 3 + 1
+    assert share([cell])[0] == [Branches([7, 8, 1], [[2], [2, 4], []])]
+    assert Cell(0, 0, "g", Encoded([7, 8], [[3], [3]], truncated=False)).common == []
+    assert Cell(0, 0, "g", Encoded([7, 8], [], truncated=False)).n_tokens == 2  # generation
 
 
 def test_a_single_cell_and_unlike_cells_share_nothing(setting):
