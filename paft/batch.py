@@ -20,16 +20,16 @@ class Rectangle:
     """B neighbouring sequences of a packed row, padded for attention to L tokens each.
 
     token (B * L,) int64 says which of the sequences' tokens stands at each place (the first one at
-    padding); place (n,) int64 is the way back. shared (B * S,) int64 names the tokens, anywhere in the
-    packed row, that each sequence continues, padded to S each; S may be 0. position (B, L) and
-    key_position (B, S + L) int64 are the positions of the queries and of the keys, the shared ones first.
-    allowed (1 or B, L, S + L) bool says which query (second to last axis) sees which key; causal says
+    padding); place (n,) int64 is the way back. Keys are the sequences' own tokens, or, where sequences
+    continue others, keys (B * (S + L),) int64 names them in the packed row: what a sequence continues,
+    padded to S, then its own. position (B, L) and key_position (B, S + L) int64 are the positions of the
+    queries and of the keys. allowed (1 or B, L, S + L) bool says which query (second to last axis) sees which key; causal says
     that this is every key up to its own place, last is the highest position.
     """
 
     token: Tensor
     place: Tensor
-    shared: Tensor
+    keys: Tensor | None
     position: Tensor
     key_position: Tensor
     allowed: Tensor
@@ -97,6 +97,7 @@ _ROW_MULTIPLE, _SIDE_MULTIPLE = 64, 32
 class _Segment:
     """Where the tokens of a sequence stand in the packed row, and those that it continues."""
 
+    first: int  # place in the packed row
     positions: list[int]
     branches: list[int]  # 0: the context, n: its n-th continuation
     shared: list[int]  # places in the packed row
@@ -117,10 +118,10 @@ def pack(sequences: Sequence[Branches]) -> Packing:
             ids += continuation
             positions += range(start + n, start + n + len(continuation))
             branches += [number] * len(continuation)
-        segments.append(_Segment(positions, branches, shared, [*shared, *range(first, first + n)]))
+        segments.append(_Segment(first, positions, branches, shared, [*shared, *range(first, first + n)]))
     if filler := _up(len(ids), _ROW_MULTIPLE) - len(ids):
+        segments.append(_Segment(len(ids), list(range(filler)), [0] * filler, [], []))
         ids += [0] * filler
-        segments.append(_Segment(list(range(filler)), [0] * filler, [], []))
     rectangles = [_rectangle(group) for group in _groups(segments)]
     positions = [position for segment in segments for position in segment.positions]
     return Packing(torch.tensor([ids]), torch.tensor([positions]), rectangles)
@@ -163,16 +164,19 @@ def _rectangle(segments: list[_Segment]) -> Rectangle:
     position = torch.tensor([p for s in segments for p in s.positions])[token]
     branch = torch.tensor([b for s in segments for b in s.branches])[token]
     allowed = (offset[:, None] >= offset)[None]
+    keys = None
     if forks := bool(branch.any()):
         allowed = allowed & ((branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None]))
     if before:  # every token sees all that its sequence continues
         n_shared = torch.tensor([len(s.shared) for s in segments])
         visible = (torch.arange(before) < n_shared[:, None])[:, None, :].expand(rows, longest, before)
         allowed = torch.cat([visible, allowed.expand(rows, longest, longest)], dim=2)
+        continued = torch.tensor([s.shared + [0] * (before - len(s.shared)) for s in segments])
+        keys = torch.cat([continued, segments[0].first + token], dim=1).reshape(-1)
     return Rectangle(
         token=token.reshape(-1),
         place=torch.arange(rows * longest).view(rows, longest)[real],
-        shared=torch.tensor([s.shared + [0] * (before - len(s.shared)) for s in segments], dtype=torch.long).reshape(-1),
+        keys=keys,
         position=position,
         key_position=torch.cat([torch.arange(before).expand(rows, before), position], dim=1),
         allowed=allowed,

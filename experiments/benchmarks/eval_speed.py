@@ -3,8 +3,9 @@
     python experiments/benchmarks/eval_speed.py --data DIR [--report experiments/results/eval_speed]
 
 The same model, precision, templates and examples; the harness gets all templates in one `simple_evaluate`, at the
-fastest of its settings that a probe finds (batch size, attention). Both take turns, round by round; the ratio is the median
-over rounds. Without an adapter and with one (unmerged in the harness, whose own way that is; merged here, its time apart).
+fastest of its settings that a probe finds (batch size, attention). Each side has a process of its own, set up as it sets
+itself up; they take turns, round by round, and the ratio is the median over rounds. Without an adapter and with one
+(unmerged in the harness, whose own way that is; merged here, its time apart).
 Predictions are compared in the benchmark's precision, log-probabilities in fp32. Needs `pip install lm-eval==0.4.13`.
 """
 
@@ -12,8 +13,11 @@ import argparse
 import json
 import logging
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -109,6 +113,7 @@ def with_adapter(base: Any) -> Any:
     return model
 
 
+@lru_cache(maxsize=1)
 def their_model(dtype: str, adapter: bool, attention: str) -> Any:
     """Load the harness's model as the harness would."""
     kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
@@ -125,21 +130,38 @@ def run_ours(model: Any, work: Workload) -> tuple[float, np.ndarray, Work]:
     return time.perf_counter() - started, matrix.predicted, answering.work
 
 
-def run_theirs(model: Any, work: Workload, batch_size: int) -> tuple[float, np.ndarray, list[list[list[float]]]]:
-    """Score with the harness; returns seconds, predictions (P, E) and the log-probability of each choice."""
+@dataclass(frozen=True)
+class Harness:
+    """The harness with its model, in a process of its own."""
+
+    process: ProcessPoolExecutor
+    dtype: str
+    adapter: bool
+    attention: str
+
+    def __call__(self, work: Workload, batch_size: int) -> tuple[float, np.ndarray, np.ndarray]:
+        """Score; returns seconds, predictions (P, E) and the log-probability of each choice (P, E, C)."""
+        return self.process.submit(_run_theirs, self.dtype, self.adapter, self.attention, work, batch_size).result()
+
+
+def _run_theirs(
+    dtype: str, adapter: bool, attention: str, work: Workload, batch_size: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    logging.disable(logging.WARNING)
+    model = their_model(dtype, adapter, attention)
     tasks = [_task(template, work) for template in range(len(work.pool.templates))]
     lm = HFLM(pretrained=model, tokenizer=work.encoder.tokenizer, batch_size=batch_size, max_length=1024, device="cpu")
     started = time.perf_counter()
-    found = simple_evaluate(lm, tasks=tasks, bootstrap_iters=0, log_samples=True, verbosity="ERROR")
+    results = simple_evaluate(lm, tasks=tasks, bootstrap_iters=0, log_samples=True, verbosity="ERROR")
     seconds = time.perf_counter() - started
     log_probs = []
     for task in tasks:
-        samples = sorted(found["samples"][task["task"]], key=lambda sample: sample["doc_id"])
+        samples = sorted(results["samples"][task["task"]], key=lambda sample: sample["doc_id"])
         log_probs.append([[float(response[0][0]) for response in sample["resps"]] for sample in samples])
-    scores = np.array(log_probs)
+    found = scores = np.array(log_probs)
     if work.pool.options == "hidden":
-        scores = scores / np.array([[len(answer.encode()) for answer in e.choices] for e in work.examples])
-    return seconds, scores.argmax(-1), log_probs
+        scores = found / np.array([[len(answer.encode()) for answer in e.choices] for e in work.examples])
+    return seconds, scores.argmax(-1), found
 
 
 def _task(template: int, work: Workload) -> dict[str, Any]:
@@ -167,18 +189,19 @@ def _task(template: int, work: Workload) -> dict[str, Any]:
     }
 
 
-def probe(work: Workload, dtype: str, adapter: bool) -> tuple[int, str]:
-    """Return the batch size and attention with which the harness is fastest on a part of the workload."""
+def probe(process: ProcessPoolExecutor, work: Workload, dtype: str, adapter: bool) -> tuple[Harness, int]:
+    """Return the attention and the batch size with which the harness is fastest on a part of the workload."""
     part = work.some(4, 20)
     speeds = {}
     for attention in ("sdpa", "eager"):
-        model = their_model(dtype, adapter, attention)
-        run_theirs(model, part.some(1, 8), 8)
+        harness = Harness(process, dtype, adapter, attention)
+        harness(part.some(1, 8), 8)
         for batch_size in (8, 16):
-            speeds[batch_size, attention] = part.n_cells / run_theirs(model, part, batch_size)[0]
-    for (batch_size, attention), speed in speeds.items():
+            speeds[attention, batch_size] = part.n_cells / harness(part, batch_size)[0]
+    for (attention, batch_size), speed in speeds.items():
         print(f"  probe: batch size {batch_size}, {attention}: {speed:.1f} cells/s", flush=True)
-    return max(speeds, key=lambda key: speeds[key])
+    attention, batch_size = max(speeds, key=lambda key: speeds[key])
+    return Harness(process, dtype, adapter, attention), batch_size
 
 
 def floor_tokens(work: Workload) -> int:
@@ -208,12 +231,12 @@ def multiply_rate(dtype: torch.dtype) -> float:
     return best
 
 
-def measure(work: Workload, dtype: str, adapter: bool, rounds: int) -> dict[str, Any]:
+def measure(process: ProcessPoolExecutor, work: Workload, dtype: str, adapter: bool, rounds: int) -> dict[str, Any]:
     """Run both sides in turn."""
     print(f"{work.name}, {'with' if adapter else 'without'} adapter", flush=True)
     work = work.some(len(work.pool.templates) // 2, len(work.examples)) if adapter else work  # half says as much
-    batch_size, attention = probe(work, dtype, adapter)
-    ours, theirs = our_model(dtype, adapter), their_model(dtype, adapter, attention)
+    harness, batch_size = probe(process, work, dtype, adapter)
+    ours = our_model(dtype, adapter)
     merging = None
     if adapter:
         started = time.perf_counter()
@@ -221,12 +244,12 @@ def measure(work: Workload, dtype: str, adapter: bool, rounds: int) -> dict[str,
         merging = {"merged": merged, "seconds": round(time.perf_counter() - started, 2)}
     part = work.some(4, 20)
     run_ours(ours, part)
-    alike = run_theirs(theirs, part, batch_size)[1] == run_theirs(theirs, part, 1)[1]
+    alike = harness(part, batch_size)[1] == harness(part, 1)[1]
     our_s, their_s, agree = [], [], []
     for _ in range(rounds):
         seconds, our_predictions, done = run_ours(ours, work)
         our_s.append(seconds)
-        seconds, their_predictions, _ = run_theirs(theirs, work, batch_size)
+        seconds, their_predictions, _ = harness(work, batch_size)
         their_s.append(seconds)
         agree.append(float((our_predictions == their_predictions).mean()))
         print(f"  ours {our_s[-1]:.1f} s, theirs {their_s[-1]:.1f} s, same predictions {100 * agree[-1]:.2f}%", flush=True)
@@ -237,7 +260,7 @@ def measure(work: Workload, dtype: str, adapter: bool, rounds: int) -> dict[str,
         "adapter": adapter,
         "cells": work.n_cells,
         "harness batch size": batch_size,
-        "harness attention": attention,
+        "harness attention": harness.attention,
         "our seconds": our_s,
         "their seconds": their_s,
         "ratio": median(t / o for o, t in zip(our_s, their_s, strict=True)),
@@ -252,7 +275,7 @@ def measure(work: Workload, dtype: str, adapter: bool, rounds: int) -> dict[str,
     }
 
 
-def exactness(work: Workload) -> dict[str, Any]:
+def exactness(process: ProcessPoolExecutor, work: Workload) -> dict[str, Any]:
     """Compare log-probabilities in fp32 on a part of the workload."""
     from paft.evaluation.likelihood import choice_log_probs
 
@@ -261,9 +284,9 @@ def exactness(work: Workload) -> dict[str, Any]:
     cells = [c for window in windows(part.pool, part.examples) for c in encode(part.encoder, part.pool, part.examples, window)]
     with torch.no_grad():
         ours = torch.stack(choice_log_probs(model, cells)).double().numpy()
-    _, _, theirs = run_theirs(their_model("fp32", False, "eager"), part, 8)
-    difference = np.abs(ours - np.array(theirs).reshape(ours.shape))
-    same = (ours.argmax(-1).reshape(-1) == np.array(theirs).reshape(ours.shape).argmax(-1).reshape(-1)).mean()
+    theirs = Harness(process, "fp32", False, "eager")(part, 8)[2].reshape(ours.shape)
+    difference = np.abs(ours - theirs)
+    same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
     return {
         "workload": work.name,
         "largest difference": float(difference.max()),
@@ -286,10 +309,11 @@ def main() -> None:
     avoid_page_faults()
     kinds = {"both": (False, True), "with": (True,), "without": (False,)}[arguments.adapter]
     works = [load(name, arguments.data) for name in arguments.only]
-    exact = [exactness(work) for work in works]
-    for found in exact:
-        print(found, flush=True)
-    rows = [measure(work, arguments.dtype, adapter, arguments.rounds) for work in works for adapter in kinds]
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
+        exact = [exactness(process, work) for work in works]
+        for found in exact:
+            print(found, flush=True)
+        rows = [measure(process, work, arguments.dtype, adapter, arguments.rounds) for work in works for adapter in kinds]
     page = page_of(rows, exact, arguments.dtype)
     print(page)
     arguments.report.mkdir(parents=True, exist_ok=True)

@@ -72,12 +72,11 @@ def _attention(
         x = _Pad.apply(x, rectangle.token, rectangle.place)
         return x.view(rows, longest, -1, width).transpose(1, 2)
 
-    q, k, v = padded(q), padded(k), padded(v)
-    if len(rectangle.shared):
-        k, v = (
-            torch.cat([row.index_select(0, rectangle.shared).view(rows, -1, kv_heads, width).transpose(1, 2), own], dim=2)
-            for row, own in ((row_k, k), (row_v, v))
-        )
+    q = padded(q)
+    if rectangle.keys is None:
+        k, v = padded(k), padded(v)
+    else:
+        k, v = (x.index_select(0, rectangle.keys).view(rows, -1, kv_heads, width).transpose(1, 2) for x in (row_k, row_v))
     n_keys = k.shape[2]
     rectangle = rectangle.within(window)
     allowed = rectangle.allowed[:, None]  # (1 or B, 1, L, S + L)
