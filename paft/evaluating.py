@@ -17,7 +17,7 @@ from paft.evaluation.robustness import con
 from paft.measuring import Measuring, adapter_digest
 from paft.model.adapter import with_adapter
 from paft.model.base import device_of, load_base, load_config, load_tokenizer
-from paft.model.cpu import avoid_page_faults
+from paft.model.cpu import keep_freed_memory
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
@@ -164,7 +164,7 @@ def _predict(evaluation: Evaluation, matrix: Path) -> None:
 def run_evaluation(config: EvaluateConfig, group: str | None = None) -> Evaluation:
     """Prepare an evaluation, say what it will do, and do it unless it is finished already."""
     quieten()
-    avoid_page_faults()
+    keep_freed_memory()
     evaluation = prepare(config)
     inputs = evaluation.inputs
     n_prompts, n_examples = len(inputs.pool.templates), len(inputs.examples)

@@ -22,7 +22,7 @@ from paft.evaluation.scoring import answering_by, score
 from paft.measuring import Measured, Measuring
 from paft.model.adapter import save_adapter
 from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton
-from paft.model.cpu import avoid_page_faults
+from paft.model.cpu import keep_freed_memory
 from paft.model.module import PaftModule
 from paft.plan import Plan, make_plan
 from paft.prompts import Schedule
@@ -216,7 +216,7 @@ def run_training(config: TrainConfig, group: str | None = None, original: dict[s
         original: the results of the run that is to be repeated; raises InputError if its data or prompts were others.
     """
     quieten()
-    avoid_page_faults()
+    keep_freed_memory()
     run = prepare(config)
     if original is not None:
         _check_same_inputs(run, original)

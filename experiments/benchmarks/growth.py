@@ -30,7 +30,7 @@ from paft.evaluation.likelihood import Likelihood
 from paft.evaluation.scoring import answering_by, score
 from paft.evaluation.store import MatrixStore, Row
 from paft.model.base import load_base, load_tokenizer
-from paft.model.cpu import avoid_page_faults
+from paft.model.cpu import keep_freed_memory
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.runs import write_atomically
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with piqa/validation.jsonl")
     parser.add_argument("--report", type=Path, default=Path("outputs/growth"))
     arguments = parser.parse_args()
-    avoid_page_faults()
+    keep_freed_memory()
     config = dataset()
     task, examples = load_test(config, arguments.data, 1000)
     model = ModelConfig(path=None, lora=LoraConfig(r=8, alpha=16, dropout=0.0, target_modules=["q_proj"]))

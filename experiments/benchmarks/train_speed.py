@@ -35,7 +35,7 @@ from paft.data.encode import Encoder
 from paft.data.rows import load_examples
 from paft.data.updates import UpdatePlan
 from paft.model.base import add_lora, device_of, load_base, load_tokenizer
-from paft.model.cpu import avoid_page_faults
+from paft.model.cpu import keep_freed_memory
 from paft.model.embedded import smollm2_folder
 from paft.model.module import PaftModule
 from paft.prompts import PromptPool, PromptTemplate, Schedule, load_pool, shipped_pool_path
@@ -201,7 +201,7 @@ def measure_here(side: str, arguments: argparse.Namespace) -> None:
     """Be the fresh process."""
     work = Workload(arguments.data, arguments.updates)
     if side != "trl":
-        avoid_page_faults()  # as train.py does
+        keep_freed_memory()  # as train.py does
     clock = run_ours(work, "bf16") if side == "ours" else run_trl(work, "bf16", *json.loads(arguments.settings))
     peak = peak_memory_bytes(torch.device("cpu")) / 2**30
     print(json.dumps({"tokens_per_s": tokens_per_s(work, clock.ends), "peak_memory_gib": peak}))
@@ -316,7 +316,7 @@ def main() -> None:
         rounds.append({side: measure(side, arguments, settings) for side in SIDES})
         line = ", ".join(f"{side} {measured['tokens_per_s']:.0f}" for side, measured in rounds[-1].items())
         print(f"Round {number}: {line} non-padding tokens/s", flush=True)
-    avoid_page_faults()
+    keep_freed_memory()
     median_of = {
         figure: {side: median(measured[side][figure] for measured in rounds) for side in SIDES}
         for figure in ("tokens_per_s", "peak_memory_gib")
