@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from paft.cli import CONFIG_PATH, run_hydra, run_job
 from paft.config import TrainConfig, from_dict, parse
@@ -44,7 +44,10 @@ def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None
             sys.exit(1)
 
 
-_MOVED = ("dataset.path", "prompts.train", "prompts.validation", "prompts.test")
+# What a repeated run may take from the command: nothing that changes a number, or what its fingerprints will be checked for.
+_MAY_DIFFER = (
+    "trainer.progress", "trainer.workers", "data_root", "dataset.path", "prompts.train", "prompts.validation", "prompts.test",
+)  # fmt: skip
 
 
 def repeated(config: TrainConfig, original: dict[str, Any], typed: Sequence[str]) -> TrainConfig:
@@ -52,22 +55,17 @@ def repeated(config: TrainConfig, original: dict[str, Any], typed: Sequence[str]
 
     Raises InputError for an override of anything else, and if the original's config does not fit this code.
     """
-    places = config.model_dump(include={"output_root", "rerun", "logger"})
-    places["trainer"] = dict(original["trainer"])
-    places |= {name: dict(original[name]) for name in ("dataset", "prompts")}
+    own, merged = OmegaConf.create(config.model_dump()), OmegaConf.create(original)
+    for key in ("output_root", "rerun", "logger"):
+        OmegaConf.update(merged, key, own[key])
     for override in typed:
         key = override.lstrip("+~").split("=")[0]
-        if key in ("trainer.progress", "trainer.workers"):
-            places["trainer"][key.split(".")[1]] = config.model_dump()["trainer"][key.split(".")[1]]
-        elif key == "data_root":
-            places["data_root"] = config.data_root
-        elif key in _MOVED:  # the fingerprints say whether these are the same files
-            section, name = key.split(".")
-            places[section][name] = config.model_dump()[section][name]
+        if key in _MAY_DIFFER:
+            OmegaConf.update(merged, key, OmegaConf.select(own, key))
         elif key not in ("rerun", "output_root") and key.split(".")[0] != "logger":
             raise InputError(f"{override}: rerun= repeats a run as it was; leave this out, or start a new run without rerun=.")
     try:
-        return from_dict({**original, **places})
+        return from_dict(OmegaConf.to_container(merged))
     except InputError as error:
         raise InputError(f"rerun={config.rerun}: its config does not fit: {error}") from None
 

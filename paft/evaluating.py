@@ -21,7 +21,7 @@ from paft.model.cpu import keep_freed_memory
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
-from paft.reporting.wandb import finish_wandb, log_results, start_wandb
+from paft.reporting.wandb import log_results, wandb_run
 from paft.runs import RunFolder, claim, disk_full_is_an_input_error, write_atomically
 
 
@@ -85,16 +85,10 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> None:
     reset_peak_memory()
     model = _load(evaluation)
     evaluation.folder.create()  # now that the model has shown that it can be used
-    logger = None
-    if config.logger.name == "wandb":
-        logger = start_wandb(config, evaluation.name, "evaluation", folder, group)
-    try:
-        with disk_full_is_an_input_error(folder):
-            _score_and_report(evaluation, model, started, logger)
-    except BaseException:
-        finish_wandb(logger, exit_code=1)
-        raise
-    finish_wandb(logger, exit_code=0)
+    with wandb_run(config, evaluation.name, "evaluation", folder, group) as logger, disk_full_is_an_input_error(folder):
+        results = _score_and_report(evaluation, model, started)
+        if logger is not None:
+            log_results(logger, results, folder)
 
 
 def _load(evaluation: Evaluation) -> Any:
@@ -106,7 +100,7 @@ def _load(evaluation: Evaluation) -> Any:
     return with_adapter(base, Path(adapter), evaluation.trained.get("base"), config.model.path or "the embedded one")
 
 
-def _score_and_report(evaluation: Evaluation, model: Any, started: float, logger: Any) -> None:
+def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> dict[str, Any]:
     config, folder, inputs = evaluation.config, evaluation.folder.path, evaluation.inputs
     dataset = config.dataset
     save_pools(folder / "prompts", inputs.pools)
@@ -148,10 +142,9 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float, logger
         results |= {"robustness": None, "uncertainty": None, "parts": {}, "con": None, "chance": None}
         results["consensus"] = None if results["consensus"] is None else results["consensus"] | {"majority": None}
         write_atomically(evaluation.folder.results, json.dumps(results, indent=2) + "\n")
-        return
-    write_results(folder, measured, results, inputs.pool, inputs.examples, evaluation.method)
-    if logger is not None:
-        log_results(logger, results, folder)
+    else:
+        write_results(folder, measured, results, inputs.pool, inputs.examples, evaluation.method)
+    return results
 
 
 def _predict(evaluation: Evaluation, matrix: Path) -> None:

@@ -79,7 +79,7 @@ class Measuring:
     ) -> Measured:
         """Score a pool on examples into `folder`/NAME.parquet, or go on with it, or read it."""
         if isinstance(self.model, PeftModel) and self.merged is None:
-            self.merged = merge_within_tolerance(self.model, self.encoder, pool, examples)
+            self.merged = merge_within_tolerance(self.model, self.encoder, pool, examples, self.batch_tokens)
         answering = answering_by(self.model, self.encoder, pool, examples, metric, scoring, normalise, max_new_tokens)
         if isinstance(answering, Generation):
             how: dict[str, Any] = {

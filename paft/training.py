@@ -29,7 +29,7 @@ from paft.prompts import Schedule
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
-from paft.reporting.wandb import finish_wandb, log_results, start_wandb
+from paft.reporting.wandb import log_results, wandb_run
 from paft.runs import RunFolder, claim, disk_full_is_an_input_error
 
 
@@ -90,17 +90,11 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
     base = load_base(config.model, device_of(config.trainer.accelerator), backward=run.updates is not None)
     model = base if run.updates is None else add_lora(base, config.model, config.seed)
     run.folder.create()  # now that the model has shown that it can be used
-    logger = start_wandb(config, config.run_name, config.method.name, folder, group) if config.logger.name == "wandb" else None
-    try:
-        with disk_full_is_an_input_error(folder):
-            results, measured = _train_and_score(run, base, model, logger, started)
-            write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
+    with wandb_run(config, config.run_name, config.method.name, folder, group) as logger, disk_full_is_an_input_error(folder):
+        results, measured = _train_and_score(run, base, model, logger, started)
+        write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:
             log_results(logger, results, folder)
-    except BaseException:
-        finish_wandb(logger, exit_code=1)
-        raise
-    finish_wandb(logger, exit_code=0)
     return results
 
 

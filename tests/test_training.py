@@ -210,14 +210,14 @@ def test_two_sweep_jobs_give_two_wandb_runs(tiny_overrides, tmp_path):
 
 def test_a_continued_run_is_the_same_wandb_run(tmp_path):
     """Online; two offline runs of one id would replace each other when they are synced."""
-    from paft.reporting.wandb import _id, finish_wandb, start_wandb
+    from paft.reporting.wandb import _id, wandb_run
 
     assert _id(tmp_path) == _id(tmp_path)
     ids = set()
     for _ in range(2):
-        logger = start_wandb(compose_config("logger=wandb"), "a run", "paft", tmp_path, group=None)
-        ids.add(logger.experiment.id)
-        finish_wandb(logger, exit_code=0)
+        with wandb_run(compose_config("logger=wandb"), "a run", "paft", tmp_path, group=None) as logger:
+            assert logger is not None
+            ids.add(logger.experiment.id)
     assert len(ids | {_id(tmp_path)}) == 3
 
 

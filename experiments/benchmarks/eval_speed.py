@@ -247,7 +247,7 @@ def measure(process: ProcessPoolExecutor, work: Workload, dtype: str, adapter: b
     merging = None
     if adapter:
         started = time.perf_counter()
-        merged = merge_within_tolerance(ours, work.encoder, work.pool, work.examples)
+        merged = merge_within_tolerance(ours, work.encoder, work.pool, work.examples, BATCH_TOKENS)
         merging = {"merged": merged, "seconds": round(time.perf_counter() - started, 2)}
     part = work.some(4, 20)
     run_ours(ours, part)

@@ -10,7 +10,8 @@ from torch import Tensor
 from paft.batch import Branches, pack
 from paft.data.encode import Encoder
 from paft.data.task import Example
-from paft.evaluation.cells import encode
+from paft.evaluation.cells import Cell, batches, encode
+from paft.evaluation.halving import WithinMemory
 from paft.model.attention import packed_logits
 from paft.prompts import PromptPool
 
@@ -20,30 +21,35 @@ _LEAST = 1e-5  # nats: fp32 scores that agree this well are equal
 
 
 @torch.no_grad()
-def merge_within_tolerance(model: PeftModel, encoder: Encoder, pool: PromptPool, examples: Sequence[Example]) -> bool:
+def merge_within_tolerance(
+    model: PeftModel, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], batch_tokens: int
+) -> bool:
     """Add the adapter's weights to the base model's, in place, unless that costs more precision than batching does.
 
     Rounding differs with the shape of a batch, so that a rendering's log-probabilities are not quite the same alone and
     among others. Merging may change those of the next token, averaged over the vocabulary and 16 renderings, by twice as much.
 
+    Args:
+        batch_tokens: of a batch, as in scoring.
+
     Returns whether it was done; if not, the model is as it was.
     """
-    cells = encode(
-        encoder,
-        pool.head(_PROMPTS),
-        examples,
-        (range(min(_PROMPTS, len(pool.templates))), range(min(_EXAMPLES, len(examples)))),
-    )
-    contexts = [cell.encoded.context for cell in cells]
+    window = range(min(_PROMPTS, len(pool.templates))), range(min(_EXAMPLES, len(examples)))
+    cells = list(encode(encoder, pool, examples, window))
+    together = batches(cells, batch_tokens)
+    alone = [[cell] for batch in together for cell in batch]
+    within = WithinMemory(lambda batch: _next_log_probs(model, batch))
+
+    def log_probs(plan: Sequence[Sequence[Cell]]) -> Tensor:
+        return torch.stack([found for batch in plan for found in within(batch)])
+
     was_training = model.training
     model.eval()
-    together = _next_log_probs(model, contexts)
-    alone = torch.cat([_next_log_probs(model, [context]) for context in contexts])
+    usual, noisy = log_probs(together), log_probs(alone)
     adapted = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, LoraLayer)]
     originals = [layer.weight.clone() for layer in adapted]
     model.merge_adapter()
-    merged = _next_log_probs(model, contexts)
-    tolerable = _distance(together, merged) <= max(_LEAST, _TIMES_THE_NOISE * _distance(together, alone))
+    tolerable = _distance(usual, log_probs(together)) <= max(_LEAST, _TIMES_THE_NOISE * _distance(usual, noisy))
     if not tolerable:
         model.unmerge_adapter()
         for layer, weight in zip(adapted, originals, strict=True):  # subtracting again would leave rounding behind
@@ -52,11 +58,12 @@ def merge_within_tolerance(model: PeftModel, encoder: Encoder, pool: PromptPool,
     return tolerable
 
 
-def _next_log_probs(model: PeftModel, contexts: Sequence[Sequence[int]]) -> Tensor:
-    """Return the log-probabilities (B, V) fp32 of what follows each context."""
+def _next_log_probs(model: PeftModel, cells: Sequence[Cell]) -> list[Tensor]:
+    """Return the log-probabilities (V,) fp32 of what follows each context."""
+    contexts = [cell.encoded.context for cell in cells]
     packing = pack([Branches(context) for context in contexts]).to(model.device)
     last = torch.tensor([len(context) for context in contexts], device=model.device).cumsum(0) - 1
-    return packed_logits(model, packing, last).float().log_softmax(-1)
+    return list(packed_logits(model, packing, last).float().log_softmax(-1))
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

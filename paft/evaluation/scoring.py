@@ -1,6 +1,5 @@
 """Scoring every test prompt on every test example: one stream of cells, batch by batch, into the score matrix."""
 
-import gc
 import hashlib
 import json
 import time
@@ -16,6 +15,7 @@ from paft.data.task import Example
 from paft.evaluation.answers import Metric
 from paft.evaluation.cells import Cell, batches, encode, windows
 from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, stop_rule
+from paft.evaluation.halving import WithinMemory
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
 from paft.evaluation.store import SCHEMA, MatrixStore, Row
@@ -69,7 +69,7 @@ def score(
     model = answering.model
     was_training = model.training
     model.eval()
-    within = _WithinMemory(answering, examples)
+    within = WithinMemory(lambda batch: answering(batch, [examples[cell.example] for cell in batch]))
     names = _Names(pool, examples)
     rows: list[Row] = []  # of the whole matrix, where nothing else keeps them
     parts: list[range] = []  # numbers of each window's batches
@@ -107,35 +107,6 @@ def score(
 def _are(rows: Sequence[Row], cells: Sequence[Cell]) -> bool:
     """Say whether a part file holds these cells: code that plans its batches differently may have written it."""
     return [(row["prompt"], row["example"]) for row in rows] == [(cell.prompt, cell.example) for cell in cells]
-
-
-class _WithinMemory:
-    """Answers a batch, in halves where it does not fit into memory, and remembers what did not."""
-
-    def __init__(self, answering: Answering, examples: Sequence[Example]) -> None:
-        self.answering, self.examples = answering, examples
-        self.too_many: float = float("inf")  # tokens
-
-    def __call__(self, cells: Sequence[Cell]) -> list[Row]:
-        tokens = sum(cell.n_tokens for cell in cells)
-        if tokens < self.too_many or len(cells) == 1:
-            try:
-                return self.answering(cells, [self.examples[cell.example] for cell in cells])
-            except (RuntimeError, MemoryError) as error:
-                if len(cells) == 1 or not _out_of_memory(error):
-                    raise
-            self.too_many = tokens
-            gc.collect()
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
-        half = len(cells) // 2
-        return self(cells[:half]) + self(cells[half:])
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """A CPU's allocator, and cuBLAS, have no exception of their own for it."""
-    words = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
 
 
 class _Names:

@@ -2,6 +2,8 @@
 
 import csv
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,28 @@ from paft.runs import write_atomically
 _INIT_TIMEOUT_S = 30
 
 
-def start_wandb(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None) -> WandbLogger:
-    """Start a W&B run of its own for this run, or online go on with it, and return its Lightning logger.
+@contextmanager
+def wandb_run(
+    config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None
+) -> Iterator[WandbLogger | None]:
+    """Yield the Lightning logger of a W&B run for this run, None if the config names another logger, and finish it after.
 
-    WANDB_MODE is respected; without it the run is online if this machine has a key, else offline.
+    Each run has a W&B run of its own, in a sweep too; one that goes on, goes on online. WANDB_MODE is respected; without
+    it the run is online if this machine has a key, else offline.
     """
+    if config.logger.name != "wandb":
+        yield None
+        return
+    logger = _start(config, name, job_type, folder, group)
+    try:
+        yield logger
+    except BaseException:
+        logger.experiment.finish(exit_code=1)
+        raise
+    logger.experiment.finish(exit_code=0)
+
+
+def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None) -> WandbLogger:
     import wandb
 
     settings = wandb.Settings(init_timeout=_INIT_TIMEOUT_S, silent=True, reinit="create_new")
@@ -44,12 +63,14 @@ def start_wandb(config: TrainConfig | EvaluateConfig, name: str, job_type: str, 
 
 
 def log_results(logger: WandbLogger, results: dict[str, Any], folder: Path) -> None:
-    """Add the robustness summary, the per-prompt table, the figure and the report to the run."""
+    """Add the summary to the run and, where rows have labels, the per-prompt table, the figure and the report."""
     import wandb
 
     run = logger.experiment
     for group in ("robustness", "uncertainty", "consensus", "con"):
         run.summary.update(_flat(group, results.get(group) or {}))
+    if results["robustness"] is None:
+        return
     with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
         names, *rows = csv.reader(file)
     table = wandb.Table(columns=[*names], data=[[id_, *map(float, numbers)] for id_, *numbers in rows])
@@ -67,12 +88,6 @@ def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
         name = f"{prefix}/{key}"
         flat |= _flat(name, value) if isinstance(value, dict) else {} if value is None else {name: value}
     return flat
-
-
-def finish_wandb(logger: WandbLogger | None, exit_code: int) -> None:
-    """Finish the run in whatever way this process leaves it; the next one of a sweep must be a run of its own."""
-    if logger is not None:
-        logger.experiment.finish(exit_code=exit_code)
 
 
 def _id(folder: Path) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from paft.data.encode import Encoder
+from paft.evaluation import merging
 from paft.evaluation.likelihood import choice_log_probs
 from paft.evaluation.merging import merge_within_tolerance
 from paft.model.base import add_lora, load_base, load_tokenizer
@@ -29,7 +30,7 @@ def scores(adapted):
 @pytest.mark.parametrize("adapted", ["fp32"], indirect=True)
 def test_a_merged_adapter_scores_as_before(adapted):
     before = scores(adapted)
-    assert merge_within_tolerance(*adapted)
+    assert merge_within_tolerance(*adapted, batch_tokens=4096)
     assert (scores(adapted) - before).abs().max() < 1e-4
     with adapted[0].disable_adapter():  # which takes the merged weights out again
         assert (scores(adapted) - before).abs().max() > 0.01
@@ -40,6 +41,22 @@ def test_what_costs_precision_is_undone(adapted, monkeypatch):
     before = {name: p.clone() for name, p in model.named_parameters()}
     monkeypatch.setattr("paft.evaluation.merging._distance", lambda a, b: float((a - b).abs().sum() > 0) + 1)
     monkeypatch.setattr("paft.evaluation.merging._TIMES_THE_NOISE", 0.5)
-    assert not merge_within_tolerance(*adapted)
+    assert not merge_within_tolerance(*adapted, batch_tokens=4096)
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert not any(getattr(module, "merged", False) for module in model.modules())
+
+
+@pytest.mark.parametrize("adapted", ["fp32"], indirect=True)
+def test_the_trial_keeps_to_the_memory_there_is(adapted, monkeypatch):
+    sizes = []
+
+    def small(model, cells):
+        sizes.append(len(cells))
+        if len(cells) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return usual(model, cells)
+
+    usual = merging._next_log_probs
+    monkeypatch.setattr(merging, "_next_log_probs", small)
+    assert merge_within_tolerance(*adapted, batch_tokens=4096)
+    assert max(sizes) > 2 and sizes.count(2) >= 16  # tried once, then in pairs: 16 cells unmerged and 16 merged

@@ -2,10 +2,12 @@
 
 import json
 
+import pytest
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from paft.reporting.wandb import log_results
+from paft.reporting.wandb import log_results, wandb_run
+from tests.conftest import compose_config
 from tests.reporting.test_report import written
 
 
@@ -24,3 +26,24 @@ def test_the_run_holds_summary_table_figure_and_report(tmp_path):
     table = json.loads(next(media.glob("table/per_prompt*.json")).read_text())
     assert table["columns"] == ["prompt_id", "accuracy", "n", "output_tokens", "seconds"]
     assert table["data"][0] == ["p00", 0.0, 12.0, 3.0, 1.5]
+
+
+def test_a_run_over_rows_without_labels_holds_what_there_is(tmp_path):
+    run = wandb.init(mode="offline", dir=tmp_path, project="paft", settings=wandb.Settings(silent=True))
+    results = {"robustness": None, "uncertainty": None, "con": None, "consensus": {"agreement": 0.75, "majority": None}}
+    log_results(WandbLogger(experiment=run), results, tmp_path)
+    assert dict(run.summary)["consensus/agreement"] == 0.75
+    run.finish()
+
+
+def test_a_run_that_dies_is_a_failed_run(tmp_path):
+    with (
+        pytest.raises(ValueError, match="died"),
+        wandb_run(compose_config("logger=wandb"), "n", "paft", tmp_path, None) as logger,
+    ):
+        assert logger is not None
+        finish = logger.experiment.finish
+        codes = []
+        logger.experiment.finish = lambda exit_code: codes.append(exit_code) or finish(exit_code=exit_code)
+        raise ValueError("died")
+    assert codes == [1]
