@@ -94,8 +94,10 @@ def generate(
 def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
     """Return the likeliest next token (B,) int64 of each row; ids (B, n) are those that the cache does not hold yet."""
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
+    # An index, not a number, which would slice: a CPU multiplies a strided view with a copy of the LM head for each row.
+    last = torch.tensor([ids.shape[1] - 1], device=ids.device)
     out = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1
+        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
     )
     best: Tensor = out.logits[:, -1].argmax(-1)
     return best
