@@ -51,7 +51,7 @@ def load_examples(config: DatasetConfig, data_root: str | None, train: int, test
         own = _jsonl_validation(config)
         examples = _shuffled(_load(config, task, data_root, part, "train"))
         cut, kept = ([], examples) if own else _cut(examples, config.name)
-        validation += _shuffled(list(_examples(task, _read_jsonl(own), "validation", part))) if own else cut
+        validation += _shuffled(list(_examples(task, read_jsonl(own), "validation", part))) if own else cut
         rest += kept
     if len(config.parts) > 1:
         rest, validation = _shuffled(rest), _shuffled(validation)
@@ -69,7 +69,7 @@ def load_test(config: DatasetConfig, data_root: str | None, most: int | None) ->
     """
     if config.path is not None and not Path(config.path).is_dir():
         task = _task(config, Path(config.path))
-        return task, tuple(_shuffled(list(_examples(task, _read_jsonl(Path(config.path)), "test", config.name)))[:most])
+        return task, tuple(_shuffled(list(_examples(task, read_jsonl(Path(config.path)), "test", config.name)))[:most])
     train = _jsonl_file(config, "train")  # says which fields rows have, and in which form their answers are
     task = _task(config, train if train.is_file() else _jsonl_file(config, "test"))
     return task, _test_examples(config, task, data_root, most)
@@ -82,7 +82,7 @@ def load_unlabelled(config: DatasetConfig) -> tuple[Task, tuple[Example, ...], l
     """
     path = Path(str(config.path))
     task = _task(config, path, labelled=False)
-    rows = list(_read_jsonl(path))
+    rows = list(read_jsonl(path))
     examples = [task.example(where, row, f"row-{i}", config.name, labelled=False) for i, (where, row) in enumerate(rows)]
     return task, tuple(examples), [row for _, row in rows]
 
@@ -109,7 +109,7 @@ def _task(config: DatasetConfig, sample: Path, labelled: bool = True) -> Task:
     if config.name in BUILT_IN:
         return BUILT_IN[config.name]
     assert config.path is not None and config.gold is not None
-    first = next(_read_jsonl(sample))[1]
+    first = next(read_jsonl(sample))[1]
     for name in (*config.choices, *([config.gold] if labelled else [])):
         if name not in first:
             raise InputError(f"{sample}, line 1: the row lacks the field {name!r}; it has {', '.join(first)}.")
@@ -129,7 +129,7 @@ def _gold_form(config: DatasetConfig, sample: Path) -> GoldForm | None:
     One form for all rows: numbers must not be read now as a text, now as an index. A row that does not fit it is refused.
     """
     gold = str(config.gold)
-    rows = [row for _, row in _read_jsonl(sample)]
+    rows = [row for _, row in read_jsonl(sample)]
     rows = [row for row in rows if all(row.get(name) is not None for name in (*config.choices, gold))]
 
     def fits(form: GoldForm) -> int:
@@ -147,9 +147,9 @@ def _load(config: DatasetConfig, task: Task, data_root: str | None, part: str, s
     if config.name == "story_facts":
         rows = _generated(split)
     elif config.name == "jsonl":
-        rows = _read_jsonl(_jsonl_file(config, split))
+        rows = read_jsonl(_jsonl_file(config, split))
     elif data_root is not None:
-        rows = _read_jsonl(Path(data_root) / part / f"{split}.jsonl")
+        rows = read_jsonl(Path(data_root) / part / f"{split}.jsonl")
     else:
         rows = _read_hub(config, part, split)
     return list(_examples(task, rows, split, part))
@@ -177,8 +177,8 @@ def _jsonl_validation(config: DatasetConfig) -> Path | None:
     return path if path.is_file() else None
 
 
-def _read_jsonl(path: Path) -> _Rows:
-    """Yield (place, row) of a JSONL file."""
+def read_jsonl(path: Path) -> _Rows:
+    """Yield (place, row) of a JSONL file; raises InputError that names the file and the line."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such data file; it should hold one JSON object a line.")
     empty = True

@@ -43,6 +43,7 @@ class Task:
     gold: str = "answer"  # where rows carry the answer
     gold_forms: tuple[GoldForm, ...] = ("name", "index", "text")  # tried in this order
     gold_words: str = "the letter, the index from 0 or the text"  # the same for people
+    about: str = ""  # what is asked, in a sentence for someone who writes prompts
 
     def example(self, where: str, row: Mapping[str, Any], id_: str, part: str, labelled: bool = True) -> Example:
         """Turn a row in the hub's field names into an Example.
@@ -129,22 +130,46 @@ def _clean_hellaswag(text: Any) -> str:
     return text.replace("  ", " ")
 
 
+_RACE = "an article is followed by a question about it, and one of four options answers it"
+
 BUILT_IN = {
     task.name: task
     for task in (
-        Task("story_facts", ("story", "question"), tuple("ABCD")),
-        Task("hellaswag", ("ctx",), tuple("ABCD"), gold="label"),
-        Task("piqa", ("goal",), ("sol1", "sol2"), gold="label"),
+        Task(
+            "story_facts",
+            ("story", "question"),
+            tuple("ABCD"),
+            about="a short story is followed by a question about it, and one of four options answers it",
+        ),
+        Task(
+            "hellaswag",
+            ("ctx",),
+            tuple("ABCD"),
+            gold="label",
+            about="the beginning of a text about an everyday scene (ctx) is to be continued with the best of four endings",
+        ),
+        Task(
+            "piqa",
+            ("goal",),
+            ("sol1", "sol2"),
+            gold="label",
+            about="a practical goal is given, and one of two solutions (sol1, sol2) really reaches it",
+        ),
         Task(
             "winogrande",
             ("sentence",),
             ("option1", "option2"),
             aliases={"prompt": "sentence", "only_option1": "option1", "only_option2": "option2"},
             gold_words="the letter, the number from 1 or the text",
+            about='one of two options (option1, option2) is what the blank, written "_", in a sentence stands for',
         ),
-        Task("race", ("article", "question"), tuple("ABCD")),
-        Task("race_middle", ("article", "question"), tuple("ABCD")),
-        Task("race_high", ("article", "question"), tuple("ABCD")),
-        Task("gsm8k", ("question",)),
+        Task("race", ("article", "question"), tuple("ABCD"), about=_RACE),
+        Task("race_middle", ("article", "question"), tuple("ABCD"), about=_RACE),
+        Task("race_high", ("article", "question"), tuple("ABCD"), about=_RACE),
+        Task(
+            "gsm8k",
+            ("question",),
+            about="a mathematical word problem of primary school is solved step by step, and the solution ends in a number",
+        ),
     )
 }

@@ -95,8 +95,6 @@ def load_pool(
 
     Raises InputError that names the file and the line.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such prompt file.")
     header, rows = read_prompts(path)
     for key, wanted in (("answer", answer), ("options", options)):
         if header.get(key, wanted) != wanted:
@@ -129,7 +127,7 @@ def _template(where: str, row: Mapping[str, Any], index: int, aliases: Mapping[s
     unknown = set(row) - KEYS
     if unknown:
         raise InputError(f"{where}: unknown key {min(map(str, unknown))!r}; a prompt has {', '.join(sorted(KEYS))}.")
-    values = {key: str(row[key]) for key in KEYS if row.get(key) is not None}
+    values = {key: str(row[key]).replace("\r\n", "\n").replace("\r", "\n") for key in KEYS if row.get(key) is not None}
     for theirs, ours in aliases.items():
         values["text"] = values.get("text", "").replace(f"{{{theirs}}}", f"{{{ours}}}")
     values.setdefault("id", f"prompt-{index + 1:03d}")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -11,6 +12,9 @@ from typing import Any, TypeAlias
 from paft.errors import InputError
 
 KEYS = {"text", "id", "source", "wording", "layout"}  # of a prompt; only text is required
+HEADER = {"answer": ("letter", "text"), "options": ("shown", "hidden")}  # of a pool; in tables, columns of one value
+
+_MOST_BYTES = 2**26  # of a file, or of what a sheet unpacks to; four million words are no prompt pool
 
 # What a file says of the whole pool, and its rows, each with the place it comes from.
 _Rows: TypeAlias = Iterator[tuple[str, Mapping[str, Any]]]
@@ -23,8 +27,12 @@ def read_prompts(path: Path) -> _Content:
     Raises InputError that names the file and the line.
     """
     readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".jsonl": _read_jsonl, ".csv": _read_csv, ".xlsx": _read_xlsx}
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such prompt file.")
     if path.suffix not in readers:
         raise InputError(f"{path}: a prompt pool is a .yaml, .jsonl, .csv or .xlsx file.")
+    if (size := path.stat().st_size) > _MOST_BYTES:
+        raise InputError(f"{path}: the file has {size / 2**20:.0f} MiB, at most {_MOST_BYTES // 2**20} are read; is it a pool?")
     return readers[path.suffix](path)
 
 
@@ -47,9 +55,9 @@ def _read_yaml(path: Path) -> _Content:
         raise InputError(f"{path}: a YAML pool has a key `prompts` with a list of prompts.")
     if unknown := set(content) - {"answer", "options", "prompts"}:
         raise InputError(f"{path}: unknown key {sorted(map(str, unknown))[0]!r}; a pool has answer, options and prompts.")
-    for key, allowed in (("answer", ("letter", "text")), ("options", ("shown", "hidden"))):
-        if key in content and content[key] not in allowed:
-            raise InputError(f"{path}: {key} is {content[key]!r}; it must be {' or '.join(allowed)}.")
+    for key in HEADER:
+        if key in content:
+            _check_header(path, key, content[key])
     assert isinstance(root, yaml.MappingNode)
     if len(root.value) != len(content):
         raise InputError(f"{path}: a key occurs twice; answer, options and prompts are given once.")
@@ -59,6 +67,26 @@ def _read_yaml(path: Path) -> _Content:
         if not isinstance(row, dict):
             raise InputError(f"{path}, {place}: a prompt is a mapping with at least a `text`.")
     return content, iter(zip(places, content["prompts"], strict=True))
+
+
+def _check_header(path: Path, key: str, value: Any) -> None:
+    if value not in HEADER[key]:
+        raise InputError(f"{path}: {key} is {value!r}; it must be {' or '.join(HEADER[key])}.")
+
+
+def _without_header(path: Path, rows: _Rows) -> _Content:
+    """Take what a table says of the whole pool from its rows, which must agree."""
+    header: dict[str, Any] = {}
+    bare = []
+    for place, row in rows:
+        for key in HEADER:
+            if row.get(key) is None:
+                continue
+            _check_header(path, key, row[key])
+            if header.setdefault(key, row[key]) != row[key]:
+                raise InputError(f"{path}, {place}: {key} is {row[key]!r} here and {header[key]!r} before; a pool has one.")
+        bare.append((place, {key: value for key, value in row.items() if key not in HEADER}))
+    return header, iter(bare)
 
 
 def _read_jsonl(path: Path) -> _Content:
@@ -73,7 +101,7 @@ def _read_jsonl(path: Path) -> _Content:
                     raise InputError(f"{path}, line {number}: a prompt is a JSON object with at least a `text`.")
                 yield f"line {number}", row
 
-    return {}, rows()
+    return _without_header(path, rows())
 
 
 def _read_csv(path: Path) -> _Content:
@@ -87,7 +115,7 @@ def _read_csv(path: Path) -> _Content:
             yield f"line {first}", {key: value for key, value in row.items() if value}
             first = reader.line_num + 1
 
-    return {}, rows()
+    return _without_header(path, rows())
 
 
 def _read_xlsx(path: Path) -> _Content:
@@ -95,9 +123,15 @@ def _read_xlsx(path: Path) -> _Content:
     import openpyxl
 
     try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > 4 * _MOST_BYTES:
+            raise InputError(f"{path}: the sheet unpacks to {unpacked / 2**20:.0f} MiB; this is no prompt pool.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns about styles that we do not read
             sheet = openpyxl.load_workbook(path, read_only=True).active
+    except InputError:
+        raise
     except Exception:  # openpyxl lets zip, XML and key errors through
         raise InputError(f"{path}: this is not a readable xlsx file.") from None
     table = list(sheet.iter_rows(values_only=True)) if sheet is not None else []
@@ -108,7 +142,7 @@ def _read_xlsx(path: Path) -> _Content:
     notes: list[str] = []
     unescaped = 0
     for number, cells in enumerate(table[1:], 2):
-        row = {name: cell for name, cell in zip(names, cells, strict=False) if name in KEYS and cell is not None}
+        row = {name: cell for name, cell in zip(names, cells, strict=False) if name in {*KEYS, *HEADER} and cell is not None}
         text = str(row.get("text", ""))
         if not text.strip():
             notes.append(f"row {number} is blank: dropped")
@@ -117,4 +151,5 @@ def _read_xlsx(path: Path) -> _Content:
         rows.append((f"row {number}", {**row, "text": text.replace("\\n", "\n")}))
     if unescaped:
         notes.append(f"literal \\n turned into a line break in {unescaped} prompts")
-    return {"notes": notes}, iter(rows)
+    header, bare = _without_header(path, iter(rows))
+    return {**header, "notes": notes}, bare

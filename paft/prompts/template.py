@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # A doubled brace is a literal brace, as in str.format; everything else between braces must be a field name.
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _FIELD = re.compile(r"[^\W\d]\w*")
@@ -21,7 +22,7 @@ class PromptTemplate:
     test pool must not share if the test prompts are to be called unseen.
 
     Raises TemplateError for anything but `{field}` placeholders: attribute or index access,
-    conversions, format specs, lone braces and literal backslash-n.
+    conversions, format specs, lone braces, control characters and literal backslash-n.
     """
 
     text: str
@@ -39,6 +40,11 @@ class PromptTemplate:
         """The names of the placeholders."""
         return frozenset(name for _, name in self._parts if name is not None)
 
+    @property
+    def field_order(self) -> tuple[str, ...]:
+        """The placeholders in the order in which they stand; one may stand more than once."""
+        return tuple(name for _, name in self._parts if name is not None)
+
     def render(self, values: Mapping[str, str]) -> str:
         """Put the values into the template; braces and percent signs inside a value come through untouched."""
         return "".join(literal if name is None else literal + values[name] for literal, name in self._parts)
@@ -50,6 +56,8 @@ def _parse(text: str) -> tuple[tuple[str, str | None], ...]:
         raise TemplateError("the template is empty")
     if "\\n" in text:
         raise TemplateError(r"it holds a literal backslash-n; write a real line break")
+    if found := _CONTROL.search(text):
+        raise TemplateError(f"it holds the control character U+{ord(found[0]):04X}; remove it")
     parts: list[tuple[str, str | None]] = []
     literal, end = "", 0
     for token in _TOKEN.finditer(text):

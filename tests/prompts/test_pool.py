@@ -109,6 +109,12 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path):
         assert load(path).templates == tuple(PromptTemplate(**row) for row in ROWS)
 
 
+@pytest.mark.parametrize("suffix", [".yaml", ".jsonl", ".xlsx"])
+def test_windows_line_ends_inside_a_template_are_line_ends(tmp_path, suffix):
+    path = write(tmp_path / f"mine{suffix}", [{"text": "one\r\n{question}\r\n{A} {B}"}])
+    assert load(path).templates[0].text == "one\n{question}\n{A} {B}"
+
+
 def test_blank_lines_in_jsonl_are_skipped_and_counted(tmp_path):
     path = tmp_path / "mine.jsonl"
     path.write_text('\n{"text": "{question} {A} {B}"}\n\n{"text": "{question} {A}"}\n')
@@ -383,7 +389,6 @@ AWKWARD = [
     "a blank at a line's end \n{question} {A} {B}\n \n",
     "trailing line breaks {question} {A} {B}\n\n\n",
     "\ttab {question}\t{A}\n\t{B}",
-    "windows\r\n{question}\r\n{A} {B}",
     "- {question}: {A} # {B}",
     "'single' \"double\" {question} {A} {B}",
     "yes: {question}, no: {A}, ~: {B}",

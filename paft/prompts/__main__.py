@@ -1,0 +1,285 @@
+"""python -m paft.prompts construct | audit | perturb | import | show: prompt pools, from nothing to trusted."""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from paft.cli import run_plain
+from paft.errors import InputError
+from paft.prompts import PromptPool, load_pool, shipped_pool_path
+from paft.prompts.pool import Answer, Options
+from paft.prompts.screening import Form
+
+_DATASETS = ("story_facts", "hellaswag", "piqa", "winogrande", "race", "race_middle", "race_high", "gsm8k")
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a command is about: a task, how its prompts look, and example rows (fields, answer)."""
+
+    name: str
+    form: Form
+    about: str
+    aliases: Mapping[str, str]
+    rows: Sequence[tuple[Mapping[str, str], str]]
+
+
+def main() -> None:
+    """Read the command line and do what it says."""
+    arguments = _parser().parse_args()
+    arguments.command(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m paft.prompts", description="Construct, audit and perturb prompt pools.")
+    commands = parser.add_subparsers(required=True, metavar="construct | audit | perturb | import | show")
+
+    construct = commands.add_parser("construct", help="have generator models write prompts; screen and split them")
+    _add_task(construct)
+    construct.add_argument("--data", type=Path, help="instead of --dataset: a JSONL file of your rows")
+    construct.add_argument("--fields", type=_names, default=[], help="of your rows, to be shown by every prompt: premise,A,B")
+    construct.add_argument("--choices", type=_names, default=[], help="which of the fields are the options: A,B")
+    construct.add_argument("--gold", help="the field of your rows with the right answer, for the examples")
+    construct.add_argument("--about", default="", help="what is asked, in a sentence, for the generator models")
+    models = construct.add_mutually_exclusive_group(required=True)
+    models.add_argument("--generators", type=Path, help="YAML list of models: {model, base_url, key} or {path}")
+    models.add_argument("--local-model", help="one causal LM instead: a hub id, a folder or `embedded`")
+    construct.add_argument("--out", type=Path, required=True, help="folder for pools, record and raw replies")
+    construct.add_argument("--calls", type=_positive, default=1, help="for each generator and strategy (default 1)")
+    construct.add_argument("--per-call", type=_positive, default=20, help="prompts asked for in a call (default 20)")
+    construct.add_argument("--split", choices=("random", "generator", "family"), default="family")
+    construct.add_argument("--seed", type=int, default=0)
+    construct.add_argument("--max-words", type=_positive, default=200, help="of a prompt, its fields aside (default 200)")
+    construct.add_argument("--concurrency", type=_positive, default=8, help="calls at once (default 8)")
+    construct.set_defaults(command=_construct)
+
+    audit = commands.add_parser("audit", help="leaks, defects and diversity; exit code 1 on a leak")
+    for split in _SPLITS:
+        audit.add_argument(f"--{split}", type=Path)
+    _add_task(audit, "to know the fields; otherwise read off the prompts")
+    audit.add_argument("--model", help="embed prompts with this causal LM too: a hub id, a folder or `embedded`")
+    audit.add_argument("--report", type=Path, help="folder for audit.json, README.md and the figure")
+    audit.set_defaults(command=_audit)
+
+    perturb = commands.add_parser("perturb", help="misspelt, reordered ... prompts, to measure Con")
+    perturb.add_argument("pool", type=Path)
+    perturb.add_argument("--kinds", type=_names, default=[], help="typos,case,punctuation,whitespace,reorder,distractor")
+    perturb.add_argument("-n", type=_positive, default=10)
+    perturb.add_argument("--seed", type=int, default=0)
+    perturb.add_argument("--out", type=Path, help="default: POOL.perturbed.yaml beside the pool")
+    perturb.set_defaults(command=_perturb)
+
+    importing = commands.add_parser("import", help="check a sheet of prompts and write it as a pool")
+    importing.add_argument("sheet", type=Path)
+    _add_task(importing)
+    importing.add_argument("--out", type=Path, help="a .yaml, .jsonl, .csv or .xlsx file; default: the sheet's name, .yaml")
+    importing.set_defaults(command=_import)
+
+    show = commands.add_parser("show", help="how a few prompts look when an example is put into them")
+    _add_task(show)
+    show.add_argument("--pool", type=Path, help="instead of the shipped pool")
+    show.add_argument("--split", choices=_SPLITS, default="train")
+    show.add_argument("--example", type=int, default=0, help="which row of the test split")
+    show.add_argument("-n", type=_positive, default=3)
+    show.set_defaults(command=_show)
+    return parser
+
+
+def _add_task(parser: argparse.ArgumentParser, why: str = "the task") -> None:
+    parser.add_argument("--dataset", choices=_DATASETS, help=why)
+    parser.add_argument("--answer", choices=get_args(Answer), help="what prompts ask for; default: as the data set's runs")
+    parser.add_argument("--options", choices=get_args(Options), default="shown")
+    parser.add_argument("--data-root", type=Path, help="folder with <dataset>/<split>.jsonl, instead of the hub")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _asked(arguments: argparse.Namespace, n_rows: int) -> _Asked:
+    """Return the task of a built-in data set, with the first examples of a fair sample of its train split."""
+    from hydra import compose, initialize_config_dir
+
+    from paft.cli import CONFIG_PATH
+    from paft.config import parse
+    from paft.data.load import answer_kind
+    from paft.data.rows import load_examples
+    from paft.data.task import BUILT_IN, LETTERS
+
+    if arguments.dataset is None:
+        raise InputError(f"--dataset is missing; it is one of {', '.join(_DATASETS)}.")
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        dataset = parse(compose("train", [f"dataset={arguments.dataset}"])).dataset
+    task = BUILT_IN[arguments.dataset]
+    usual = answer_kind(dataset, task)
+    answer: Answer = "text" if arguments.options == "hidden" else arguments.answer or usual
+    form = Form(frozenset(task.fields), frozenset(task.choice_fields), answer, arguments.options)
+    rows: list[tuple[Mapping[str, str], str]] = []
+    if n_rows:
+        root = None if arguments.data_root is None else str(arguments.data_root)
+        examples = load_examples(dataset, root, n_rows, 1).train
+        letter = answer == "letter"
+        rows = [(e.fields, LETTERS[e.gold] if letter else e.answer) for e in examples]
+    return _Asked(arguments.dataset, form, task.about, task.aliases, rows)
+
+
+def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
+    """Return the task that one's own rows are."""
+    from paft.data.rows import read_jsonl
+
+    fields, choices = arguments.fields, arguments.choices
+    if not fields:
+        raise InputError("--fields is missing; name the fields that every prompt shows, e.g. --fields premise,A,B.")
+    if stray := [name for name in choices if name not in fields]:
+        raise InputError(f"--choices: {stray[0]!r} is none of --fields {','.join(fields)}.")
+    rows = []
+    for where, row in read_jsonl(arguments.data):
+        if missing := [name for name in (*fields, *([arguments.gold] if arguments.gold else ())) if row.get(name) is None]:
+            raise InputError(f"{where}: the row lacks the field {missing[0]!r}; it has {', '.join(row)}.")
+        rows.append(({name: str(row[name]) for name in fields}, str(row[arguments.gold]) if arguments.gold else "(not shown)"))
+    answer: Answer = "text" if arguments.options == "hidden" or not choices else arguments.answer or "letter"
+    form = Form(frozenset(fields) - frozenset(choices), frozenset(choices), answer, arguments.options)
+    return _Asked(arguments.data.stem, form, arguments.about, {}, rows)
+
+
+def _construct(arguments: argparse.Namespace) -> None:
+    from paft.prompts.construction.construct import Construction, construct
+    from paft.prompts.construction.generators import LocalGenerator, read_generators
+
+    if (arguments.dataset is None) == (arguments.data is None):
+        raise InputError("Give either --dataset (a built-in data set) or --data with --fields (your own rows).")
+    asked = _asked(arguments, 100) if arguments.data is None else _asked_of_own_rows(arguments)
+    local = arguments.local_model
+    generators = [LocalGenerator(local)] if local is not None else read_generators(arguments.generators)
+    report = construct(
+        Construction(
+            asked.name,
+            asked.form,
+            arguments.about or asked.about,
+            asked.rows,
+            generators,
+            arguments.out,
+            arguments.calls,
+            arguments.per_call,
+            arguments.split,
+            arguments.seed,
+            arguments.max_words,
+            arguments.concurrency,
+        )
+    )
+    _print_construction(report, arguments.out)
+
+
+def _print_construction(report: Mapping[str, object], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"{report['name']}: {report['kept']} of {report['candidates']} candidates kept", title_justify="left")
+    for column in ("generator", "candidates", "kept"):
+        table.add_column(column, justify="left" if column == "generator" else "right")
+    for name, row in dict(report["generators"]).items():  # type: ignore[call-overload]
+        table.add_row(name, str(row["candidates"]), str(row["kept"]))
+    console.print(table)
+    rejected = ", ".join(f"{reason} {n}" for reason, n in dict(report["rejected"]).items())  # type: ignore[call-overload]
+    tokens: Mapping[str, int] = report["tokens"]  # type: ignore[assignment]
+    splits = ", ".join(f"{name} {n}" for name, n in dict(report["splits"]).items())  # type: ignore[call-overload]
+    print(f"Rejected: {rejected or 'none'}.")
+    print(f"Tokens: {tokens['prompt']:,} read, {tokens['completion']:,} written.")
+    print(f"Split ({report['split']}): {splits}.")
+    print(f"Pools, every candidate with its verdict, raw replies: {out}")
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from paft.prompts.audit import audit, read_for_audit
+    from paft.reporting.audit import print_audit, save_audit
+
+    paths = {split: getattr(arguments, split) for split in _SPLITS if getattr(arguments, split) is not None}
+    if not paths:
+        raise InputError("Name the pools: --train FILE --test FILE, and --validation FILE if there is one.")
+    asked = None if arguments.dataset is None else _asked(arguments, 0)
+    form, aliases = (None, None) if asked is None else (asked.form, asked.aliases)
+    pools = {split: read_for_audit(path, form, aliases) for split, path in paths.items()}
+    found = audit(pools)
+    print_audit(found)
+    if arguments.report is not None:
+        save_audit(arguments.report, found, pools, arguments.model)
+    if found.leaks:
+        raise SystemExit(1)
+
+
+def _perturb(arguments: argparse.Namespace) -> None:
+    from paft.prompts.audit import read_for_audit
+    from paft.prompts.perturb import KINDS, perturb
+    from paft.prompts.writers import write_pool
+
+    kinds = arguments.kinds or list(KINDS)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise InputError(f"--kinds: {unknown[0]!r} is none of {','.join(KINDS)}.")
+    form = read_for_audit(arguments.pool).form
+    pool = load_pool(
+        arguments.pool, fields=form.fields, choice_fields=form.choice_fields, answer=form.answer, options=form.options
+    )
+    found = perturb(pool, kinds, arguments.n, arguments.seed)
+    out = arguments.out or arguments.pool.with_suffix(".perturbed.yaml")
+    write_pool(PromptPool(out.stem, tuple(p.template for p in found), pool.answer, pool.options), out)
+    for p in found:
+        print(f"{p.template.id}: strength {p.strength:.2f}")
+    print(f"{len(found)} perturbed prompts: {out}")
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from paft.prompts.writers import write_pool
+
+    asked = _asked(arguments, 0)
+    form = asked.form
+    pool = load_pool(
+        arguments.sheet,
+        fields=form.fields,
+        choice_fields=form.choice_fields,
+        answer=form.answer,
+        options=form.options,
+        aliases=asked.aliases,
+    )
+    out = arguments.out or arguments.sheet.with_suffix(".yaml")
+    if out.exists() and out.samefile(arguments.sheet):
+        raise InputError(f"{out}: this is the sheet itself; name another file with --out.")
+    write_pool(pool, out)
+    for note in pool.notes:
+        print(note)
+    print(f"{len(pool.templates)} prompts: {out}")
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    asked = _asked(arguments, arguments.example + 1)
+    if len(asked.rows) <= arguments.example:
+        raise InputError(f"--example {arguments.example}: there are only {len(asked.rows)} examples, counted from 0.")
+    form = asked.form
+    path = arguments.pool or shipped_pool_path(asked.name, form.answer, form.options, arguments.split)
+    pool = load_pool(
+        path,
+        fields=form.fields,
+        choice_fields=form.choice_fields,
+        answer=form.answer,
+        options=form.options,
+        aliases=asked.aliases,
+    )
+    fields, answer = asked.rows[arguments.example]
+    for template in pool.head(arguments.n).templates:
+        print(f"--- {template.id}")
+        print(template.render(fields))
+    print(f"--- right answer: {json.dumps(answer, ensure_ascii=False)}")
+
+
+if __name__ == "__main__":
+    run_plain(main)

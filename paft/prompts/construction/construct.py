@@ -1,0 +1,233 @@
+"""From a task and generator models to pools: ask, keep every reply, screen, split, write."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from paft.errors import InputError
+from paft.prompts.construction.generators import Generator, Message, Reply, UnavailableError
+from paft.prompts.construction.meta_prompts import STRATEGIES, Strategy, ask
+from paft.prompts.construction.replies import templates_in
+from paft.prompts.families import layout, wordings
+from paft.prompts.pool import PromptPool
+from paft.prompts.screening import Candidate, Form, Verdict, screen
+from paft.prompts.splitting import SplitWay, split
+from paft.prompts.template import PromptTemplate
+from paft.runs import write_atomically
+
+LEAST = 10  # "about ten good prompts" suffice in most cases (paper, section 5)
+
+
+@dataclass(frozen=True)
+class Construction:
+    """What is to be constructed.
+
+    rows are example rows (fields, answer); calls is how often each generator is asked with each strategy, per_call how many
+    templates it is asked for; max_words bounds a template's own words.
+    """
+
+    name: str
+    form: Form
+    about: str
+    rows: Sequence[tuple[Mapping[str, str], str]]
+    generators: Sequence[Generator]
+    out: Path
+    calls: int
+    per_call: int
+    way: SplitWay
+    seed: int
+    max_words: int
+    concurrency: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    generator: Generator
+    strategy: Strategy
+    number: int
+    messages: list[Message]
+
+    @property
+    def digest(self) -> str:
+        """Name the call by all that its reply depends on."""
+        content = [self.generator.identity, self.messages, self.number]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def construct(plan: Construction) -> dict[str, Any]:
+    """Construct the pools and return the report.
+
+    Writes replies/ (each reply as it comes), candidates.jsonl (every candidate with its verdict), construction.json and, if
+    enough candidates survive, train.yaml, validation.yaml and test.yaml. Replies that are there are not asked for again.
+
+    Raises InputError if a generator fails, if too few candidates survive, or if pools there were changed by hand.
+    """
+    _refuse_edited(plan.out)
+    calls = [
+        _Call(generator, strategy, number, ask(strategy, plan.form, plan.about, plan.per_call, plan.rows))
+        for generator in plan.generators
+        for strategy in STRATEGIES
+        for number in range(plan.calls)
+    ]
+    replies_folder = plan.out / "replies"
+    replies_folder.mkdir(parents=True, exist_ok=True)
+    failures = asyncio.run(_ask_all(calls, replies_folder, plan.concurrency))
+    if failures:
+        there = sum((replies_folder / f"{call.digest}.json").is_file() for call in calls)
+        raise InputError(
+            f"{'; '.join(f'generator {name}: {why}' for name, why in failures.items())}. {there} of {len(calls)} replies are "
+            f"kept in {replies_folder}: mend or remove the generator and give the same command again."
+        )
+    replies = [json.loads((replies_folder / f"{call.digest}.json").read_text(encoding="utf-8")) for call in calls]
+    judged = list(screen(_candidates(plan, calls, replies), plan.form, plan.max_words))
+    kept = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
+    report = _report(plan, calls, replies, judged)
+    _write_candidates(plan.out / "candidates.jsonl", judged)
+    if len(kept) < LEAST:
+        _write_report(plan.out, report)
+        why = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items()) or "no reply held any"
+        raise InputError(
+            f"Only {len(kept)} of {len(judged)} candidates survived, at least {LEAST} are needed ({why}); read "
+            f"{plan.out / 'candidates.jsonl'}, then ask more often (--calls {2 * plan.calls}) or add generators."
+        )
+    splits = split(kept, plan.way, plan.seed)
+    pools = {
+        name: PromptPool(name, tuple(found), plan.form.answer, plan.form.options)
+        for name, found in splits.items()
+        if name != "dropped"
+    }
+    report["splits"] = {name: len(found) for name, found in splits.items()}
+    report["fingerprints"] = {name: pool.fingerprint for name, pool in pools.items()}
+    for name, pool in pools.items():
+        write_atomically(plan.out / f"{name}.yaml", pool.to_yaml())
+    _write_report(plan.out, report)
+    return report
+
+
+async def _ask_all(calls: Sequence[_Call], folder: Path, concurrency: int) -> dict[str, str]:
+    """Ask for the replies that are not there yet; returns what failed, by generator. One failure stops that generator alone."""
+    failures: dict[str, str] = {}
+    at_once = asyncio.Semaphore(concurrency)
+    missing = [call for call in calls if not _is_there(folder / f"{call.digest}.json")]
+    with tqdm(total=len(calls), initial=len(calls) - len(missing), desc="replies", unit="call") as bar:
+
+        async def one(call: _Call) -> None:
+            async with at_once:
+                if call.generator.name in failures:
+                    return
+                try:
+                    reply = await call.generator.reply(call.messages, call.number)
+                except UnavailableError as error:
+                    failures.setdefault(call.generator.name, str(error))
+                    return
+            _keep(folder / f"{call.digest}.json", call, reply)
+            bar.update()
+
+        await asyncio.gather(*(one(call) for call in missing))
+    return failures
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether a reply was kept, whole."""
+    try:
+        return "reply" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _keep(path: Path, call: _Call, reply: Reply) -> None:
+    """Write a reply at once: it has been paid for."""
+    content = {
+        "generator": call.generator.name,
+        "strategy": call.strategy,
+        "number": call.number,
+        **call.generator.identity,
+        "messages": call.messages,
+        "reply": asdict(reply),
+    }
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _candidates(plan: Construction, calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[Candidate]:
+    """Yield the candidates of all replies; a reply without any is a candidate of its own, to be reported."""
+    for call, kept in zip(calls, replies, strict=True):
+        source = call.generator.name
+        prefix = f"{plan.name}-{source}-{call.strategy.removesuffix('-shot')}-{call.number + 1:02}"
+        for place, text in enumerate(templates_in(kept["reply"]["text"]), 1):
+            yield Candidate(text, f"{prefix}-{place:02}", source, call.strategy)
+
+
+def _templates(plan: Construction, kept: Sequence[Candidate]) -> list[PromptTemplate]:
+    """Turn survivors into templates, with the families that are read off them."""
+    bare = [PromptTemplate(c.text, c.id, c.source) for c in kept]
+    choices = plan.form.choice_fields
+    named = zip(bare, wordings(bare), strict=True)
+    return [PromptTemplate(t.text, t.id, t.source, family, layout(t, choices)) for t, family in named]
+
+
+def _report(
+    plan: Construction,
+    calls: Sequence[_Call],
+    replies: Sequence[Mapping[str, Any]],
+    judged: Sequence[tuple[Candidate, Verdict]],
+) -> dict[str, Any]:
+    """Count what came of it; tokens are those of the paper's Table 11."""
+    usage = [kept["reply"] for kept in replies]
+    by_generator: dict[str, Any] = {}
+    for generator in plan.generators:
+        mine = [verdict for candidate, verdict in judged if candidate.source == generator.name]
+        by_generator[generator.name] = {"candidates": len(mine), "kept": sum(v.reason is None for v in mine)}
+    unread = [f"{c.digest}.json" for c, kept in zip(calls, replies, strict=True) if not templates_in(kept["reply"]["text"])]
+    return {
+        "name": plan.name,
+        "calls": len(calls),
+        "candidates": len(judged),
+        "kept": sum(verdict.reason is None for _, verdict in judged),
+        "rejected": dict(Counter(verdict.reason for _, verdict in judged if verdict.reason is not None).most_common()),
+        "replies_without_candidates": unread,
+        "generators": by_generator,
+        "tokens": {
+            "prompt": sum(reply["prompt_tokens"] or 0 for reply in usage),
+            "completion": sum(reply["completion_tokens"] or 0 for reply in usage),
+            "replies_that_do_not_say": sum(reply["prompt_tokens"] is None for reply in usage),
+        },
+        "split": plan.way,
+        "seed": plan.seed,
+        "max_words": plan.max_words,
+        "per_call": plan.per_call,
+    }
+
+
+def _write_candidates(path: Path, judged: Sequence[tuple[Candidate, Verdict]]) -> None:
+    rows = (
+        {**asdict(candidate), "kept": verdict.reason is None, "reason": verdict.reason, "detail": verdict.detail}
+        for candidate, verdict in judged
+    )
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _write_report(out: Path, report: Mapping[str, Any]) -> None:
+    write_atomically(out / "construction.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def _refuse_edited(out: Path) -> None:
+    """Refuse to write over pools that a person changed, or that something else wrote."""
+    from paft.prompts.readers import read_prompts
+
+    path = out / "construction.json"
+    fingerprints = json.loads(path.read_text(encoding="utf-8")).get("fingerprints", {}) if path.is_file() else {}
+    for name in ("train", "validation", "test"):
+        pool = out / f"{name}.yaml"
+        if not pool.is_file():
+            continue
+        header, rows = read_prompts(pool)
+        content = [header.get("answer"), header.get("options"), *(row.get("text") for _, row in rows)]
+        if hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16] != fingerprints.get(name):
+            raise InputError(f"{pool}: this pool was not written by `construct`, or was changed since; give another --out.")

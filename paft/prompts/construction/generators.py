@@ -1,0 +1,188 @@
+"""The models that write candidate prompts: OpenAI-compatible endpoints, or local causal LMs."""
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from paft.errors import InputError
+
+Message = Mapping[str, str]  # role, content
+
+_RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or as long as the server asks
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answered; token counts are None where the server does not tell them."""
+
+    text: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    finish_reason: str | None
+
+
+class UnavailableError(Exception):
+    """A generator that does not answer; the message says why, in one clause."""
+
+
+class Generator(Protocol):
+    """A model that writes candidate prompts."""
+
+    @property
+    def name(self) -> str:
+        """What the source of its prompts is called."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What its replies depend on; never a key."""
+
+    async def reply(self, messages: Sequence[Message], number: int) -> Reply:
+        """Answer; `number` tells calls with the same messages apart. Raises UnavailableError."""
+
+
+class _Endpoint(BaseModel):
+    """An entry of generators.yaml: a model behind an OpenAI-compatible endpoint."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    name: str | None = None
+    base_url: str = "https://api.openai.com/v1"
+    key: str | None = None  # name of the environment variable with the key; None: the server needs none
+    temperature: float = Field(1.0, ge=0)
+    max_tokens: int = Field(4096, gt=0)
+    timeout: float = Field(180.0, gt=0)  # seconds
+
+
+class _Local(BaseModel):
+    """An entry of generators.yaml: a causal LM on this machine."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: str
+    name: str | None = None
+    temperature: float = Field(1.0, ge=0)
+    max_tokens: int = Field(2048, gt=0)
+
+
+def read_generators(path: Path) -> list[Generator]:
+    """Read generators.yaml: a list of models; raises InputError that names the file and the entry."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; it should list the models that write prompts.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, list) or not content:
+        raise InputError(f"{path}: this should be a list of models, e.g. `- {{model: NAME, base_url: URL, key: VARIABLE}}`.")
+    generators: list[Generator] = []
+    for number, entry in enumerate(content, 1):
+        generators.append(_generator(f"{path}, entry {number}", entry))
+    names = [generator.name for generator in generators]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{path}: two generators are called {twice!r}; give one of them another `name`.")
+    return generators
+
+
+def _generator(where: str, entry: Any) -> Generator:
+    if not isinstance(entry, dict) or ("path" in entry) == ("model" in entry):
+        raise InputError(f"{where}: an entry has a `model` (behind an endpoint) or a `path` (a local model).")
+    try:
+        if "path" in entry:
+            local = _Local(**entry)
+            return LocalGenerator(local.path, local.name, local.temperature, local.max_tokens)
+        return HttpGenerator(where, _Endpoint(**entry))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InputError(f"{where}, {'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}.") from None
+
+
+class HttpGenerator:
+    """A model behind an OpenAI-compatible endpoint.
+
+    Raises InputError if its key is not in the environment.
+    """
+
+    def __init__(self, where: str, endpoint: _Endpoint) -> None:
+        self._endpoint = endpoint
+        self.name = endpoint.name or endpoint.model.rstrip("/").rsplit("/", 1)[-1]
+        self.identity = endpoint.model_dump(exclude={"key", "name", "timeout"})
+        self._key = _key(where, endpoint.key)
+        self._client: Any = None
+
+    async def reply(self, messages: Sequence[Message], number: int) -> Reply:
+        """Ask the endpoint; 429, 5xx and time-outs are tried again. Raises UnavailableError."""
+        import openai
+
+        if self._client is None:
+            end = self._endpoint
+            self._client = openai.AsyncOpenAI(
+                base_url=end.base_url, api_key=self._key, timeout=end.timeout, max_retries=_RETRIES
+            )
+        try:
+            answer = await self._client.chat.completions.create(
+                model=self._endpoint.model,
+                messages=list(messages),
+                temperature=self._endpoint.temperature,
+                max_tokens=self._endpoint.max_tokens,
+            )
+        except openai.APITimeoutError:
+            raise UnavailableError(f"{self._endpoint.base_url} did not answer within {self._endpoint.timeout:g} s") from None
+        except openai.APIConnectionError:
+            raise UnavailableError(f"{self._endpoint.base_url} cannot be reached") from None
+        except openai.APIStatusError as error:
+            raise UnavailableError(f"{self._endpoint.base_url} answers {error.status_code} ({_short(error.message)})") from None
+        except (openai.OpenAIError, ValueError) as error:
+            raise UnavailableError(f"{self._endpoint.base_url} answers nonsense ({type(error).__name__})") from None
+        if isinstance(answer, str) or not getattr(answer, "choices", None):
+            raise UnavailableError(
+                f"{self._endpoint.base_url} answers no chat completion ({_short(str(answer))}); check base_url"
+            )
+        usage, choice = answer.usage, answer.choices[0]
+        read, written = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
+        return Reply(choice.message.content or "", read, written, choice.finish_reason)
+
+
+def _key(where: str, variable: str | None) -> str:
+    if variable is None:
+        return "none"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise InputError(f"{where}, key: this names the environment variable that holds the key; never write the key itself.")
+    if not os.environ.get(variable):
+        raise InputError(f"{where}, key: the environment variable {variable} is not set; set it to the key of this endpoint.")
+    return os.environ[variable]
+
+
+def _short(message: str) -> str:
+    return " ".join(message.split())[:120]
+
+
+class LocalGenerator:
+    """A causal LM on this machine; it answers one call at a time."""
+
+    def __init__(self, path: str, name: str | None = None, temperature: float = 1.0, max_tokens: int = 2048) -> None:
+        self._path = path
+        self.name = name or Path(path).name
+        self.identity = {"path": path, "temperature": temperature, "max_tokens": max_tokens}
+        self._temperature, self._max_tokens = temperature, max_tokens
+        self._writer: Any = None
+        self._turn = asyncio.Lock()
+
+    async def reply(self, messages: Sequence[Message], number: int) -> Reply:
+        """Generate an answer; the number seeds the sampling. Raises InputError if the model cannot be loaded."""
+        async with self._turn:
+            return await asyncio.to_thread(self._write, messages, number)
+
+    def _write(self, messages: Sequence[Message], number: int) -> Reply:
+        from paft.model.writer import Writer  # torch only where it is needed
+
+        if self._writer is None:
+            self._writer = Writer(self._path)
+        text, prompt, completion = self._writer.write(messages, number, self._temperature, self._max_tokens)
+        return Reply(text, prompt, completion, "length" if completion >= self._max_tokens else "stop")

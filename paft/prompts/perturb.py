@@ -1,0 +1,180 @@
+"""Perturbing prompts, to measure Con (paper, section 4.1: "paraphrases, misspellings or other modifications").
+
+Fields, option letters and doubled braces are never touched; everything is a function of the seed.
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rapidfuzz import fuzz
+
+from paft.errors import InputError
+from paft.prompts.pool import PromptPool
+from paft.prompts.template import PromptTemplate
+
+Kind = Literal["typos", "case", "punctuation", "whitespace", "reorder", "distractor"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_TYPO_RATE = 0.15  # of the words of four letters and more
+_NEIGHBOURS = dict(  # on an English keyboard
+    pair.split(":")
+    for pair in (
+        "a:sq b:vn c:xv d:sf e:wr f:dg g:fh h:gj i:uo j:hk k:jl l:k m:n n:bm o:ip p:o q:wa r:et s:ad t:ry u:yi v:cb w:qe x:zc "
+        "y:tu z:x"
+    ).split()
+)
+_DISTRACTORS = (
+    "The office closes at half past five today.",
+    "My sister's cat has learnt to open the kitchen door.",
+    "By the way, it has been raining here since Tuesday.",
+    "Room 14 has been moved to the second floor.",
+    "I still owe you for the coffee, I have not forgotten.",
+    "The last train was seven minutes late again.",
+    "Somebody left a blue umbrella in the hall.",
+    "There are three bicycles in the cellar and none of them works.",
+    "Please water the plants on Friday.",
+    "This page was printed on recycled paper.",
+    "The neighbours are repainting their fence in green.",
+    "My old teacher used to hum while reading.",
+)
+_PIECE = re.compile(r"(\{\{|\}\}|\{\w+\})")  # what is never touched inside a line
+_OPTION = re.compile(r"^\s*(?:(?:option|choice|ending|answer)\s+)?\W*\w?\W*\{\w+\}\W*$", re.I)  # a label and a field
+_WORD = re.compile(r"[^\W\d_]{4,}")
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """A perturbed prompt: what was done to which prompt, and how far it moved (1 - similarity of the texts, 0 to 1)."""
+
+    template: PromptTemplate
+    kind: Kind
+    of: str
+    strength: float
+
+
+def perturb(pool: PromptPool, kinds: Sequence[Kind], n: int, seed: int) -> list[Perturbed]:
+    """Return n perturbed prompts of the pool: kinds in turn, prompts drawn without repeating until all were used.
+
+    Raises InputError if n different ones cannot be made.
+    """
+    rng = random.Random(f"perturb {seed}")
+    deck: list[PromptTemplate] = []
+    seen = {t.text for t in pool.templates}
+    found: list[Perturbed] = []
+    for attempt in range(20 * n):
+        if len(found) == n:
+            break
+        deck = deck or rng.sample(pool.templates, len(pool.templates))
+        template, kind = deck.pop(), kinds[(len(found) + attempt // (4 * n)) % len(kinds)]
+        text = _CHANGES[kind](template.text, rng)
+        if text in seen:
+            continue  # this prompt has nothing to change in this way
+        seen.add(text)
+        strength = round(1 - fuzz.ratio(template.text, text) / 100, 3)
+        name = PromptTemplate(text, f"{template.id}-{kind}-{seed}", f"{template.source} perturbed", kind, kind)
+        found.append(Perturbed(name, kind, template.id, strength))
+    if len(found) < n:
+        raise InputError(
+            f"Only {len(found)} of {n} different perturbed prompts could be made; give a larger pool or more kinds."
+        )
+    return found
+
+
+def _outside_fields(text: str, change: Callable[[str], str]) -> str:
+    """Change the text between the fields."""
+    return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(_PIECE.split(text)))
+
+
+def _typos(text: str, rng: random.Random) -> str:
+    """Misspell words: two letters swapped, one dropped, doubled, or hit beside the key."""
+
+    def misspell(found: re.Match[str]) -> str:
+        word = found[0]
+        if rng.random() >= _TYPO_RATE:
+            return word
+        i = rng.randrange(1, len(word) - 1)
+        near = rng.choice(_NEIGHBOURS.get(word[i].lower(), word[i]))
+        changed = (word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:])
+        return rng.choice((*changed, word[:i] + near + word[i + 1 :]))
+
+    return _outside_fields(text, lambda piece: _WORD.sub(misspell, piece))
+
+
+def _case(text: str, rng: random.Random) -> str:
+    """Write words, not letters that stand alone, in another case: all capitals, none, every first letter, or at random."""
+    style: Callable[[str], str] = rng.choice(
+        (str.upper, str.lower, str.title, lambda w: "".join(rng.choice((c.upper(), c.lower())) for c in w))
+    )
+    return _outside_fields(text, lambda piece: re.sub(r"[^\W\d_]{2,}", lambda m: style(m[0]), piece))
+
+
+def _punctuation(text: str, rng: random.Random) -> str:
+    """Drop, double or exchange marks."""
+
+    def other(found: re.Match[str]) -> str:
+        return rng.choice(("", found[0] * 2, rng.choice((";", ":", ",", "!", " -"))))
+
+    return _outside_fields(text, lambda piece: re.sub(r"[.,;:!?](?=\s|$)", other, piece))
+
+
+def _whitespace(text: str, rng: random.Random) -> str:
+    """Widen, break or indent: the white space between words and lines, not that before the answer."""
+
+    def other(found: re.Match[str]) -> str:
+        if "\n" in found[0]:
+            return rng.choice(("\n", "\n\n", "\n\n\n", "\n  ", "\n\t"))
+        return rng.choice((" ", " ", "  ", "   ", "\t"))
+
+    end = len(text.rstrip())
+    return _outside_fields(text[:end], lambda piece: re.sub(r"\s+", other, piece)) + text[end:]
+
+
+def _parts(text: str) -> tuple[list[str], str]:
+    """Cut a template into its movable parts and its cue, the last line: options stay together, in their order."""
+    lines = text.split("\n")
+    body, cue = lines[:-1], lines[-1]
+    if len(body) < 2:  # one paragraph: sentences are its parts
+        sentences = re.split(r"(?<=[.!?])[ ](?=[A-Z{\"'])", text)
+        return sentences[:-1], sentences[-1]
+    parts: list[list[str]] = []
+    for line in body:
+        if parts and (not line.strip() or (_OPTION.match(line) and _OPTION.match(parts[-1][-1]) and parts[-1][-1].strip())):
+            parts[-1].append(line)
+        else:
+            parts.append([line])
+    return ["\n".join(part) for part in parts], cue
+
+
+def _reorder(text: str, rng: random.Random) -> str:
+    """Put the parts before the cue into another order."""
+    parts, cue = _parts(text)
+    if len(parts) < 2:
+        return text
+    order = list(range(len(parts)))
+    while order == sorted(order):
+        rng.shuffle(order)
+    return _glue(text).join([*(parts[i].rstrip("\n") for i in order), cue])
+
+
+def _distractor(text: str, rng: random.Random) -> str:
+    """Put a sentence that has nothing to do with the task between two parts, or before the first."""
+    parts, cue = _parts(text)
+    parts.insert(rng.randint(0, len(parts)), rng.choice(_DISTRACTORS))
+    return _glue(text).join([*(part.rstrip("\n") for part in parts), cue])
+
+
+def _glue(text: str) -> str:
+    return "\n" if text.count("\n") > 1 else " "
+
+
+_CHANGES: dict[Kind, Callable[[str, random.Random], str]] = {
+    "typos": _typos,
+    "case": _case,
+    "punctuation": _punctuation,
+    "whitespace": _whitespace,
+    "reorder": _reorder,
+    "distractor": _distractor,
+}

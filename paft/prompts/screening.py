@@ -1,0 +1,162 @@
+"""Screening candidate templates: which are kept, which are rejected and why, which a person should look at."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from paft.prompts.pool import Answer, Options
+from paft.prompts.similarity import Wordings, wording
+from paft.prompts.template import PromptTemplate, TemplateError
+
+# Why a candidate is not kept. `review` is no verdict on its quality: it may ask for something else than the answer.
+Reason = Literal[
+    "malformed", "fields", "no cue", "too long", "brackets", "gives the answer away", "near-copy", "review"
+]  # fmt: skip
+
+_CUE_WORDS = 40  # what follows the last field may be a sentence to complete, no paragraph
+_SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # a row of dots is a blank to be filled: a cue
+_BRACKETS = re.compile(r"\[[^\]\n]*\w{2,}[^\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^>\n]*>|\b(?:TODO|XXX)\b", re.I)
+_LABEL = r"[(\[]?[A-Za-z0-9][)\].]?"
+_ANSWERED = re.compile(rf"(?:answer|choice|option|letter|solution|response)\s*(?:is|:|=|->|=>)\s*{_LABEL}$", re.I)
+_NAMED = re.compile(
+    r"\b(?:correct|right|best|true)\s+(?:answer|option|choice|solution|ending|one)\W{0,3}(?:is|:|=)\W{0,3}\{(\w+)\}", re.I
+)
+_TASKS = "summari[sz]\\w*|translate|paraphras\\w*|rewrit\\w*|tone|theme|genre|essay|rate|confiden\\w*|sentiment"
+_REASONS = (
+    "explain|explanation|justify|justification|elaborate|rationale|step[- ]by[- ]step|pros and cons|"
+    "(?:your|show|give|provide|include|with)\\s+(?:\\w+\\s+)?reasoning"
+)
+_NOT = r"(?:\b(?:no|not|without|never|avoid|skip)|n't)\W+(?:\w+\W+){0,3}"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What every template of a task has: its fields (each once), whether options are shown, what it is answered with."""
+
+    fields: frozenset[str]
+    choice_fields: frozenset[str]
+    answer: Answer
+    options: Options = "shown"
+
+    @property
+    def required(self) -> frozenset[str]:
+        """The fields a template holds."""
+        return self.fields | self.choice_fields if self.options == "shown" else self.fields
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a candidate: kept (no reason), or the reason it was not and what exactly was found."""
+
+    reason: Reason | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text that may become a template, and where it comes from."""
+
+    text: str
+    id: str
+    source: str
+    strategy: str = ""
+
+
+def screen(
+    candidates: Iterable[Candidate], form: Form, max_words: int, kept: Iterable[str] = ()
+) -> Iterator[tuple[Candidate, Verdict]]:
+    """Judge candidates one by one, each against those kept before it.
+
+    Args:
+        max_words: of the template itself, its fields aside.
+        kept: texts that are in the pool already.
+    """
+    ids: list[str] = []
+    wordings = Wordings()
+    for text in kept:
+        ids.append("a prompt of the pool")
+        wordings.add(wording(text))
+    for candidate in candidates:
+        verdict = judge(candidate.text, form, max_words)
+        if verdict.reason is None:
+            words = wording(candidate.text)
+            if (copy := wordings.nearest_copy(words)) is not None:
+                verdict = Verdict("near-copy", f"{100 * copy[1]:.0f}% like {ids[copy[0]]}")
+            else:
+                ids.append(candidate.id)
+                wordings.add(words)
+        yield candidate, verdict
+
+
+def judge(text: str, form: Form, max_words: int) -> Verdict:
+    """Judge a text by itself."""
+    try:
+        template = PromptTemplate(text, id="candidate")
+    except TemplateError as error:
+        return Verdict("malformed", str(error))
+    if problem := _fields(template, form):
+        return Verdict("fields", problem)
+    if found := _BRACKETS.search(text):
+        return Verdict("brackets", f"{found[0]!r} is left to be filled in")
+    if problem := _gives_away(text, form):
+        return Verdict("gives the answer away", problem)
+    if problem := _cue(text, form):
+        return Verdict("no cue", problem)
+    if (n := len(wording(text).split())) > max_words:
+        return Verdict("too long", f"{n} words, at most {max_words} are allowed")
+    if problem := _something_else(text, form):
+        return Verdict("review", problem)
+    return Verdict()
+
+
+def _fields(template: PromptTemplate, form: Form) -> str:
+    names = template.field_order
+    if missing := form.required - {*names}:
+        return f"lacks {_braced(missing)}"
+    if unknown := {*names} - form.required:
+        return f"{_braced(unknown)} is no field of the task"
+    if repeated := {name for name in names if names.count(name) > 1}:
+        return f"holds {_braced(repeated)} more than once"
+    return ""
+
+
+def _braced(names: Iterable[str]) -> str:
+    return " ".join(f"{{{name}}}" for name in sorted(names))
+
+
+def last_words(text: str) -> str:
+    """Return what follows the last field: the answer cue."""
+    return text[text.rfind("}") + 1 :] if not text.rstrip().endswith("}}") else text[text.rfind("{{") :]
+
+
+def _cue(text: str, form: Form) -> str:
+    """With the options shown, something short and unfinished stands between the last field and the answer."""
+    if form.options == "hidden" or not form.choice_fields:
+        return ""  # the answer may continue the text itself, or follow a whole sentence
+    cue = last_words(text)
+    if not cue.strip(" \t\r\n.)"):
+        return "it ends in a field"
+    last_line = cue.rstrip().rsplit("\n", 1)[-1].strip()
+    if _SENTENCE_END.search(last_line):
+        return f"it ends in {last_line[-40:]!r}, a finished sentence"
+    if len(re.split(r"(?<=[.!?:])\s", last_line)[-1].split()) > _CUE_WORDS:
+        return "its last sentence is too long for a cue"
+    return ""
+
+
+def _gives_away(text: str, form: Form) -> str:
+    """Say whether the template answers itself."""
+    if found := _NAMED.search(text):
+        return f"{found[0]!r} names one option as right" if found[1] in form.choice_fields else ""
+    if form.choice_fields and (found := _ANSWERED.search(text.rstrip())):
+        return f"it ends in {found[0]!r}"
+    return ""
+
+
+def _something_else(text: str, form: Form) -> str:
+    """Say whether the template seems to ask for something else than the answer."""
+    words = _TASKS if not form.choice_fields else f"{_TASKS}|{_REASONS}"  # free-form answers may come with reasons
+    without = re.sub(rf"{_NOT}\b(?:{words})\b", " ", text, flags=re.I)
+    found = re.search(rf"\b(?:{words})\b", without, re.I)
+    return f"it may ask for something else than the answer ({found[0]!r})" if found else ""

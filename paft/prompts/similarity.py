@@ -1,0 +1,42 @@
+"""How alike two templates are worded: near-copies and distances, by the letters alone."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
+
+NEAR_COPY = 0.9  # similarity from which two wordings count as copies of each other
+
+_FIELD = re.compile(r"\{\w+\}")
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def wording(text: str) -> str:
+    """Return the words of a template: without fields, digits and punctuation, in lower case, one space between."""
+    return " ".join(_WORD.findall(_FIELD.sub(" ", text).lower()))
+
+
+class Wordings:
+    """Wordings that a new one is compared with.
+
+    Similarity is rapidfuzz's `ratio`, from 0 to 1: 1 - (insertions + deletions) / (sum of both lengths).
+    """
+
+    def __init__(self, wordings: Sequence[str] = ()) -> None:
+        self._wordings = list(wordings)
+
+    def add(self, new: str) -> None:
+        """Remember a wording, under the next number."""
+        self._wordings.append(new)
+
+    def nearest_copy(self, new: str) -> tuple[int, float] | None:
+        """Return the number of the wording that is most like the new one and their similarity, if it is a near-copy."""
+        found = process.extractOne(new, self._wordings, scorer=fuzz.ratio, score_cutoff=100 * NEAR_COPY)
+        return None if found is None else (found[2], found[1] / 100)
+
+
+def similarities(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
+    """Return how alike each wording is to each other one: (len(some), len(others)) float32, from 0 to 1."""
+    return np.asarray(process.cdist(some, others, scorer=fuzz.ratio, dtype=np.float32, workers=-1) / 100, np.float32)

@@ -1,0 +1,57 @@
+"""Writing pools: YAML, JSONL, CSV and xlsx, each of which readers.py reads back without loss."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+from paft.errors import InputError
+from paft.prompts.pool import PromptPool
+from paft.runs import write_atomically
+
+_COLUMNS = ("id", "source", "wording", "layout", "answer", "options", "text")
+
+
+def write_pool(pool: PromptPool, path: Path) -> None:
+    """Write a pool in the form that the suffix names; raises InputError if there is no such form, or no such folder."""
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}; make it first.")
+    match path.suffix:
+        case ".yaml" | ".yml":
+            write_atomically(path, pool.to_yaml())
+        case ".jsonl":
+            write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(pool)))
+        case ".csv":
+            table = io.StringIO(newline="")
+            writer = csv.DictWriter(table, _COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(_rows(pool))
+            write_atomically(path, table.getvalue())
+        case ".xlsx":
+            _write_xlsx(pool, path)
+        case _:
+            raise InputError(f"{path}: a prompt pool is a .yaml, .jsonl, .csv or .xlsx file.")
+
+
+def _rows(pool: PromptPool) -> list[dict[str, str]]:
+    kind = {"answer": pool.answer, "options": pool.options}
+    return [
+        {"id": t.id, "source": t.source, "wording": t.wording, "layout": t.layout, **kind, "text": t.text}
+        for t in pool.templates
+    ]
+
+
+def _write_xlsx(pool: PromptPool, path: Path) -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    sheet.append(list(_COLUMNS))
+    for number, row in enumerate(_rows(pool), 2):
+        for place, column in enumerate(_COLUMNS, 1):
+            cell = sheet.cell(number, place, row[column])
+            cell.data_type = "s"  # what begins with = is text here, no formula
+    scratch = path.with_name(f".{path.name}.tmp")
+    book.save(scratch)
+    scratch.replace(path)

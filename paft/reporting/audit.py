@@ -1,0 +1,174 @@
+"""Showing what an audit of prompt pools found: on the terminal, as a page, as JSON and as a figure."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from paft.prompts.audit import Audit, Audited
+from paft.prompts.mmd import Mmd, Vectors, bandwidth, curve, mmd, ngram_embeddings
+from paft.runs import write_atomically
+
+_SHOWN = 12  # leaks and defects on the terminal
+_SIZES = (2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 400)
+_ROWS = {
+    "prompts": "prompts",
+    "wordings": "different wordings",
+    "blank_rows": "blank rows",
+    "repeated": "repeated",
+    "literal_newlines": "with literal \\n",
+    "near_copies_within": "near-copies within",
+    "defects": "defects",
+    "review": "to be looked at",
+    "mean_distance": "mean distance",
+    "field_order": "field orders",
+    "layouts": "layouts",
+    "cues": "answer cues",
+}
+_BETWEEN = {
+    "near_copies": "with a near-copy there",
+    "same_wording": "with the same wording there",
+    "arrangements_of_options_unseen": "with options set out as nowhere there",
+    "nearest": "distance to the nearest",
+    "mean_distance": "mean distance",
+}
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value if isinstance(value, int) else len(value):,}"
+
+
+def _tables(found: Audit) -> list[tuple[list[str], list[list[str]]]]:
+    """Return headings and rows of both tables."""
+    pools = (
+        ["", *found.files],
+        [[title, *(_figure(facts[key]) for facts in found.files.values())] for key, title in _ROWS.items()],
+    )
+    between = (
+        ["", *found.between],
+        [[title, *(_figure(facts[key]) for facts in found.between.values())] for key, title in _BETWEEN.items()],
+    )
+    return [pools, between] if found.between else [pools]
+
+
+def print_audit(found: Audit) -> None:
+    """Print tables, leaks and defects."""
+    console = Console()
+    for headings, rows in _tables(found):
+        table = Table()
+        for heading in headings:
+            table.add_column(heading, justify="left" if not heading else "right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    said = [*_leaks(found), *_defects(found)]
+    for line in said[:_SHOWN]:
+        console.print(line, markup=False, highlight=False)
+    if len(said) > _SHOWN:
+        console.print(f"... and {len(said) - _SHOWN} more; --report DIR writes them all.", highlight=False)
+    console.print(f"{len(found.leaks)} leaks." if found.leaks else "No leak.", highlight=False)
+
+
+def _leaks(found: Audit) -> list[str]:
+    return [
+        f"leak: {leak.kind}: {leak.first} / {leak.second}" + ("" if leak.similarity is None else f" ({leak.similarity:.2f})")
+        for leak in found.leaks
+    ]
+
+
+def _defects(found: Audit) -> list[str]:
+    return [
+        f"{kind}: {name}, {item['where']}: " + (f"{item['reason']}: {item['detail']}" if kind == "defect" else item["detail"])
+        for name, facts in found.files.items()
+        for kind, key in (("defect", "defects"), ("look at", "review"))
+        for item in facts[key]
+    ]
+
+
+def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], model: str | None) -> None:
+    """Write audit.json, README.md and, where train and test are given, the distance over pool size as a figure.
+
+    Args:
+        model: embeds prompts with its mean hidden state too; None: with character n-grams alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    content = found.as_json()
+    page = ["# Audit of prompt pools", "", *(f"* {name}: `{pool.path}`" for name, pool in pools.items()), ""]
+    for headings, rows in _tables(found):
+        page += [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
+        page += [f"| {' | '.join(row)} |" for row in rows] + [""]
+    if "train" in pools and "test" in pools and min(len(p.entries) for p in pools.values()) > 1:
+        distances = _distances(pools["train"], pools["test"], model)
+        content["mmd"] = {name: {**asdict(whole), "curve": along} for name, (whole, along) in distances.items()}
+        save_curve(folder / "mmd.png", distances)
+        page += _mmd_lines(distances)
+    page += [f"* {line}" for line in (*_leaks(found), *_defects(found))] or ["No leak, no defect."]
+    write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "README.md", "\n".join(page).rstrip("\n") + "\n")
+
+
+Distances = dict[str, tuple[Mmd, dict[int, tuple[float, float]]]]
+
+
+def _distances(train: Audited, test: Audited, model: str | None) -> Distances:
+    """Return, for each kind of embedding, the distance of the pools and that of ever larger parts of train to test."""
+    first, second = [e.text for e in train.entries], [e.text for e in test.entries]
+    both: dict[str, Vectors] = {"character n-grams": ngram_embeddings([*first, *second])}
+    if model is not None:
+        from paft.model.embeddings import mean_hidden_states
+
+        both[f"mean hidden state, {model}"] = mean_hidden_states([*first, *second], model)
+    found: Distances = {}
+    for name, vectors in both.items():
+        x, y, width = vectors[: len(first)], vectors[len(first) :], bandwidth(vectors)
+        sizes = sorted({size for size in _SIZES if size < len(first)} | {len(first)})
+        found[name] = mmd(x, y, width), curve(x, y, width, sizes)
+    return found
+
+
+def _mmd_lines(distances: Distances) -> list[str]:
+    lines = [
+        "Distance of train and test (MMD, Gaussian kernel; unbiased, squared; *null*: its 95% quantile when prompts are dealt",
+        "at random; *biased*: the root of the biased estimate, which falls with the pool's size even where nothing differs):",
+        "",
+        "| embedding | bandwidth | MMD² | null | p | biased MMD |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, (whole, _) in distances.items():
+        lines.append(
+            f"| {name} | {whole.bandwidth:.3f} | {whole.squared:.4f} | {whole.null:.4f} | {whole.p:.3f} | {whole.biased:.3f} |"
+        )
+    return [*lines, "", "![MMD over pool size](mmd.png)", ""]
+
+
+def save_curve(path: Path, distances: Distances) -> None:
+    """Draw the distance to the test prompts over the number of training prompts (paper, Figure 9)."""
+    figure, panels = plt.subplots(1, len(distances), figsize=(5 * len(distances), 3.4), layout="constrained", squeeze=False)
+    for axes, (name, (whole, along)) in zip(panels[0], distances.items(), strict=True):
+        sizes = list(along)
+        unbiased = [np.sign(squared) * abs(squared) ** 0.5 for squared, _ in along.values()]
+        axes.plot(sizes, unbiased, marker="o", markersize=4, color="#0072B2", label="unbiased")
+        axes.plot(sizes, [b for _, b in along.values()], color="0.6", linestyle="--", label="biased, as usually plotted")
+        axes.axhline(max(whole.null, 0.0) ** 0.5, color="#D55E00", linewidth=1, label="95% null, all prompts")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("training prompts")
+        axes.set_xscale("log")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("MMD to the test prompts (signed root)")
+    panels[0][0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

@@ -1,0 +1,330 @@
+"""Construction against a scripted server: good, malformed, empty, slow, 429 and 500 replies; kills; all that can be wrong."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from paft.prompts import load_pool
+from paft.prompts.__main__ import main
+
+# Forty different wordings: no two alike by the rule of near-copies.
+_PEOPLE = ["baker", "sailor", "judge", "nurse", "pilot", "farmer", "tailor", "miner", "clown", "poet"]
+_PLACES = ["harbour", "kitchen", "courtroom", "hospital"]
+_FORMS = (
+    "A {who} in the {where} once asked: {{premise}} Was it (A) {{A}}, or rather (B) {{B}}? Everyone there replied",
+    "{where} notes of the {who}, page one.\n{{premise}}\nA - {{A}}\nB - {{B}}\nUnderlined twice:",
+    "Dear {who}, should you ever come to the {where}, tell me about this. {{premise}}\nA. {{A}}\nB. {{B}}\nYours is",
+    "Quiz night at the {where}! The {who} reads out: {{premise}}\n[A] {{A}}\n[B] {{B}}\nCorrect letter:",
+)
+_FILLERS = (
+    "Nobody remembers why, though the walls still whisper about it on winter nights.",
+    "Rain drummed against seven copper buckets while an orchestra rehearsed upstairs.",
+    "Please keep quiet: twelve exhausted jugglers are asleep behind that curtain.",
+    "According to the almanac, comets prefer Thursdays and rarely apologise.",
+    "Breakfast consisted of marmalade, two stubborn figs and half a rumour.",
+    "Underneath lay maps of a country which cartographers had politely forgotten.",
+    "Grandmother's clock insisted on striking thirteen whenever visitors sneezed.",
+    "Velvet umbrellas bloomed along the avenue like obedient mushrooms.",
+    "Only the lighthouse keeper's parrot knew how to spell chrysanthemum.",
+    "Snow melted from the trumpets before anyone could learn the anthem.",
+)
+
+
+def wordings(start: int, n: int) -> list[str]:
+    made = []
+    for i in range(start, start + n):
+        form = _FORMS[i % 4].format(who=_PEOPLE[i % 10], where=_PLACES[(i // 4) % 4])
+        made.append(f"{_FILLERS[i % 10]} {_FILLERS[(3 * i + 1 + i // 10) % 10]} {form}")
+    return made
+
+
+class Server:
+    """An OpenAI-compatible endpoint that follows a script.
+
+    Args:
+        script: takes the number of the request; returns (status, body or None for no answer at all, headers, seconds to wait).
+    """
+
+    def __init__(self, script: Callable[[int], tuple]) -> None:
+        self.requests: list[dict] = []
+        lock = threading.Lock()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with lock:
+                    number = len(outer.requests)
+                    outer.requests.append(body | {"authorization": self.headers["authorization"]})
+                status, text, headers, wait = script(number)
+                time.sleep(wait)
+                data = text.encode()
+                try:
+                    self.send_response(status)
+                    for name, value in {"content-type": "application/json", **headers}.items():
+                        self.send_header(name, value)
+                    self.send_header("content-length", str(len(data)))
+                    self.end_headers()
+                    self.wfile.write(data)
+                except OSError:
+                    pass  # the client went away
+
+            def log_message(self, *_):
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[int], tuple]], Server]]:
+    servers: list[Server] = []
+
+    def start(script):
+        servers.append(Server(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+def completion(content: str | None, finish="stop") -> str:
+    message = {"role": "assistant", "content": content}
+    choices = [{"index": 0, "message": message, "finish_reason": finish}]
+    usage = {"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150}
+    return json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": choices, "usage": usage})
+
+
+def answers(texts: list[str]) -> tuple:
+    return 200, completion(json.dumps(texts)), {}, 0
+
+
+@pytest.fixture
+def task(tmp_path) -> Path:
+    rows = [{"premise": f"It rained {i} hours.", "A": "wet", "B": "dry", "answer": "A"} for i in range(5)]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def command(folder: Path, server: str | None, *more: str, entry: str = "key: PAFT_TEST_KEY") -> list[str]:
+    if server is not None:
+        (folder / "generators.yaml").write_text(f"- {{model: scripted, base_url: '{server}', timeout: 2, {entry}}}\n")
+    own = ["--data", f"{folder / 'my.jsonl'}", "--fields", "premise,A,B", "--choices", "A,B", "--gold", "answer"]
+    models = ["--generators", f"{folder / 'generators.yaml'}", "--out", f"{folder / 'out'}", "--split", "random"]
+    return ["construct", *own, *models, *more]
+
+
+def run(monkeypatch, arguments: list[str]) -> tuple[int, str]:
+    """Run the command in this process; returns the exit code and the sentence of an error."""
+    from paft.errors import InputError
+
+    monkeypatch.setenv("PAFT_TEST_KEY", "sk-very-secret")
+    monkeypatch.setattr("sys.argv", ["paft.prompts", *arguments])
+    try:
+        main()
+    except InputError as error:
+        assert "\n" not in str(error) and str(error).endswith(".")
+        return 2, str(error)
+    return 0, ""
+
+
+def record(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "out" / "candidates.jsonl").read_text().splitlines()]
+
+
+def pools(folder: Path) -> dict:
+    kind = {"fields": ("premise",), "choice_fields": ("A", "B"), "answer": "letter", "options": "shown"}
+    return {name: load_pool(folder / "out" / f"{name}.yaml", **kind) for name in ("train", "validation", "test")}
+
+
+def test_good_malformed_empty_slow_429_and_500_replies(task, serve, monkeypatch):
+    """Twelve calls; each disturbance is one request more, and none costs a candidate."""
+    good = iter(range(100))
+
+    def script(number: int) -> tuple:
+        match number:
+            case 0:
+                return 429, '{"error": {"message": "slow down"}}', {"retry-after": "0.05"}, 0
+            case 1:
+                return 500, "oops", {"content-type": "text/plain"}, 0
+            case 2:
+                return *answers([])[:3], 3.0  # beyond the time-out: asked again
+            case 5:
+                return 200, completion("I'm sorry, I cannot write prompts."), {}, 0
+            case 6:
+                return 200, completion(None, "content_filter"), {}, 0
+            case 7:
+                return 200, completion('```json\n["broken {premise", "{premise} {A} {B} {topic}:"'), {}, 0
+        return answers(wordings(3 * next(good), 3))
+
+    server = serve(script)
+    code, sentence = run(monkeypatch, command(task, server.url, "--calls", "6", "--per-call", "3", "--concurrency", "1"))
+    assert (code, sentence) == (0, "")
+    assert len(server.requests) == 12 + 3
+    kept = [row for row in record(task) if row["kept"]]
+    assert sorted(row["text"] for row in kept) == sorted(wordings(0, 27))
+    assert {row["reason"] for row in record(task) if not row["kept"]} <= {"malformed", "fields"}
+    report = json.loads((task / "out" / "construction.json").read_text())
+    assert len(report["replies_without_candidates"]) == 2 and report["calls"] == 12
+    assert report["tokens"] == {"prompt": 1200, "completion": 600, "replies_that_do_not_say": 0}
+    assert report["splits"] == {"train": 21, "validation": 3, "test": 3, "dropped": 0}
+    found = pools(task)
+    assert sorted(t.text for pool in found.values() for t in pool.templates) == sorted(wordings(0, 27))
+    assert all(t.source == "scripted" and t.wording and t.layout for pool in found.values() for t in pool.templates)
+
+
+def test_half_of_the_calls_show_rows_and_templates(task, serve, monkeypatch):
+    server = serve(lambda number: answers(wordings(10 * number, 10)))
+    assert run(monkeypatch, command(task, server.url, "--calls", "2"))[0] == 0
+    asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert sorted("It rained 0 hours." in text for text in asked) == [False, False, True, True]
+    assert all("{premise}" in text and "Write 20 prompt templates" in text for text in asked)
+    assert all("<template>" in text for text in asked if "It rained" in text)
+
+
+def test_the_key_is_sent_and_never_written(task, serve, monkeypatch):
+    server = serve(lambda number: answers(wordings(20 * number, 20)))
+    assert run(monkeypatch, command(task, server.url))[0] == 0
+    assert server.requests[0]["authorization"] == "Bearer sk-very-secret"
+    assert not [path for path in (task / "out").rglob("*") if path.is_file() and "very-secret" in path.read_text()]
+
+
+def test_a_repeated_construction_asks_nothing_and_gives_the_same(task, serve, monkeypatch):
+    server = serve(lambda number: answers(wordings(20 * number, 20)))
+    arguments = command(task, server.url)
+    assert run(monkeypatch, arguments)[0] == 0
+    before = {path.name: path.read_bytes() for path in (task / "out").iterdir() if path.is_file()}
+    assert run(monkeypatch, arguments)[0] == 0
+    assert len(server.requests) == 2
+    assert before == {path.name: path.read_bytes() for path in (task / "out").iterdir() if path.is_file()}
+    assert run(monkeypatch, [*arguments, "--calls", "2"])[0] == 0  # the first two calls are there already
+    assert len(server.requests) == 4
+
+
+def test_a_kill_in_the_middle_pays_for_no_reply_twice(task, serve):
+    server = serve(lambda number: (*answers(wordings(2 * number, 2))[:3], 0.3))
+    arguments = [sys.executable, "-m", "paft.prompts", *command(task, server.url, "--calls", "8", "--concurrency", "2")]
+    environment = {**os.environ, "PAFT_TEST_KEY": "k"}
+    replies = task / "out" / "replies"
+    process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while len(list(replies.glob("*.json"))) < 5:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.read_bytes() for path in replies.glob("*.json")}
+    asked = len(server.requests)
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(server.requests) - asked == 16 - len(kept)  # what is kept is not asked again
+    assert asked - len(kept) <= 2  # at most what was on its way is lost
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
+def test_one_failing_generator_loses_nothing_of_the_others(task, serve, monkeypatch):
+    good = serve(lambda number: answers(wordings(20 * number, 20)))
+    bad = serve(lambda number: (401, '{"error": {"message": "no such key"}}', {}, 0))
+    arguments = command(task, None)
+    (task / "generators.yaml").write_text(
+        f"- {{model: good, base_url: '{good.url}'}}\n- {{model: bad, base_url: '{bad.url}'}}\n"
+    )
+    code, sentence = run(monkeypatch, arguments)
+    assert code == 2 and sentence.startswith(f"generator bad: {bad.url} answers 401 (")
+    assert "2 of 4 replies are kept in " in sentence and len(bad.requests) <= 2
+    (task / "generators.yaml").write_text(f"- {{model: good, base_url: '{good.url}'}}\n")
+    assert run(monkeypatch, arguments)[0] == 0
+    assert len(good.requests) == 2
+
+
+def test_an_endpoint_that_is_not_there(task, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr("paft.prompts.construction.generators._RETRIES", 1)
+    code, sentence = run(monkeypatch, command(task, f"http://127.0.0.1:{port}/v1"))
+    assert code == 2 and f"http://127.0.0.1:{port}/v1 cannot be reached. 0 of 2 replies are kept" in sentence
+
+
+def test_an_endpoint_that_answers_with_a_web_page(task, serve, monkeypatch):
+    server = serve(lambda number: (200, "<html><body>Welcome</body></html>", {"content-type": "text/html"}, 0))
+    code, sentence = run(monkeypatch, command(task, server.url))
+    assert code == 2 and "answers no chat completion (<html><body>Welcome</body></html>); check base_url." in sentence
+
+
+def test_a_model_that_refuses_leaves_a_record_and_says_what_to_do(task, serve, monkeypatch):
+    server = serve(lambda number: (200, completion("I'm sorry, but I can't help with that."), {}, 0))
+    code, sentence = run(monkeypatch, command(task, server.url))
+    assert code == 2 and sentence.startswith("Only 0 of 0 candidates survived, at least 10 are needed (no reply held any); ")
+    assert len(list((task / "out" / "replies").glob("*.json"))) == 2
+    assert not (task / "out" / "train.yaml").exists()
+
+
+def test_too_few_survivors_are_counted_with_their_reasons(task, serve, monkeypatch):
+    texts = ["{premise} {A}\nAnswer:", "{premise} {A} {B}", *wordings(0, 3), wordings(0, 1)[0]]
+    server = serve(lambda number: answers(texts))
+    code, sentence = run(monkeypatch, command(task, server.url))
+    assert code == 2
+    assert "Only 3 of 12 candidates survived, at least 10 are needed (near-copy 5, fields 2, no cue 2); " in sentence
+    assert sentence.endswith("then ask more often (--calls 2) or add generators.")
+
+
+def test_pools_that_a_person_changed_are_not_written_over(task, serve, monkeypatch):
+    server = serve(lambda number: answers(wordings(20 * number, 20)))
+    arguments = command(task, server.url)
+    assert run(monkeypatch, arguments)[0] == 0
+    path = task / "out" / "train.yaml"
+    path.write_text(path.read_text().replace("sailor", "skipper"))
+    code, sentence = run(monkeypatch, arguments)
+    assert (
+        code == 2 and sentence == f"{path}: this pool was not written by `construct`, or was changed since; give another --out."
+    )
+
+
+BAD_GENERATORS = {
+    "": "this should be a list of models",
+    "model: x\n": "this should be a list of models",
+    "- x\n": "entry 1: an entry has a `model` (behind an endpoint) or a `path` (a local model).",
+    "- {model: a, path: b}\n": "entry 1: an entry has a `model` (behind an endpoint) or a `path` (a local model).",
+    "- {model: a, url: b}\n": "entry 1, url: extra inputs are not permitted.",
+    "- {model: a, temperature: hot}\n": "entry 1, temperature: input should be a valid number",
+    "- {model: a}\n- {model: x/a}\n": "two generators are called 'a'; give one of them another `name`.",
+    "- {model: a, key: PAFT_NO_SUCH_KEY}\n": "entry 1, key: the environment variable PAFT_NO_SUCH_KEY is not set;",
+    "- {model: a, key: sk-123-abc}\n": "entry 1, key: this names the environment variable that holds the key; never write",
+    "- {model: a\n": "this is not valid YAML: ",
+}
+
+
+@pytest.mark.parametrize("content", BAD_GENERATORS)
+def test_a_bad_list_of_generators_is_named(task, monkeypatch, content):
+    arguments = command(task, None)
+    (task / "generators.yaml").write_text(content)
+    code, sentence = run(monkeypatch, arguments)
+    assert code == 2 and sentence.startswith(f"{task / 'generators.yaml'}") and BAD_GENERATORS[content] in sentence
+    assert not (task / "out").exists()
+
+
+def test_what_is_wrong_with_the_task_is_said_first(task, monkeypatch):
+    own = command(task, None)
+    (task / "generators.yaml").write_text("- {model: a}\n")
+    assert "--fields is missing" in run(monkeypatch, [*own[:3], *own[5:]])[1]
+    assert "the row lacks the field 'hint'" in run(monkeypatch, [*own, "--fields", "premise,hint,A,B"])[1]
+    assert "--choices: 'C' is none of --fields" in run(monkeypatch, [*own, "--choices", "A,C"])[1]
+    assert "Give either --dataset" in run(monkeypatch, [own[0], *own[3:]])[1]
+    assert "there is no such data file" in run(monkeypatch, [*own, "--data", "none.jsonl"])[1]
+    assert not (task / "out").exists()
