@@ -11,7 +11,7 @@ from paft.cli import run_plain
 from paft.errors import InputError
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.prompts.pool import Answer, Options
-from paft.prompts.screening import Form
+from paft.prompts.screening import Form, choices_among
 
 _DATASETS = ("story_facts", "hellaswag", "piqa", "winogrande", "race", "race_middle", "race_high", "gsm8k")
 _SPLITS = ("train", "validation", "test")
@@ -42,13 +42,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_task(construct)
     construct.add_argument("--data", type=Path, help="instead of --dataset: a JSONL file of your rows")
     construct.add_argument("--fields", type=_names, default=[], help="of your rows, to be shown by every prompt: premise,A,B")
-    construct.add_argument("--choices", type=_names, default=[], help="which of the fields are the options: A,B")
+    construct.add_argument("--choices", type=_names, help="which of the fields are the options; default: A, B, option1 ...")
     construct.add_argument("--gold", help="the field of your rows with the right answer, for the examples")
     construct.add_argument("--about", default="", help="what is asked, in a sentence, for the generator models")
     models = construct.add_mutually_exclusive_group(required=True)
     models.add_argument("--generators", type=Path, help="YAML list of models: {model, base_url, key} or {path}")
     models.add_argument("--local-model", help="one causal LM instead: a hub id, a folder or `embedded`")
-    construct.add_argument("--out", type=Path, required=True, help="folder for pools, record and raw replies")
+    construct.add_argument("--out", type=Path, help="folder for pools, record and raw replies; default: outputs/pools/NAME")
     construct.add_argument("--calls", type=_positive, default=1, help="for each generator and strategy (default 1)")
     construct.add_argument("--per-call", type=_positive, default=20, help="prompts asked for in a call (default 20)")
     construct.add_argument("--split", choices=("random", "generator", "family"), default="family")
@@ -137,9 +137,10 @@ def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
     """Return the task that one's own rows are."""
     from paft.data.rows import read_jsonl
 
-    fields, choices = arguments.fields, arguments.choices
+    fields = arguments.fields
     if not fields:
         raise InputError("--fields is missing; name the fields that every prompt shows, e.g. --fields premise,A,B.")
+    choices = choices_among(fields) if arguments.choices is None else arguments.choices
     if stray := [name for name in choices if name not in fields]:
         raise InputError(f"--choices: {stray[0]!r} is none of --fields {','.join(fields)}.")
     rows = []
@@ -161,6 +162,7 @@ def _construct(arguments: argparse.Namespace) -> None:
     asked = _asked(arguments, 100) if arguments.data is None else _asked_of_own_rows(arguments)
     local = arguments.local_model
     generators = [LocalGenerator(local)] if local is not None else read_generators(arguments.generators)
+    out = arguments.out or Path("outputs") / "pools" / asked.name
     report = construct(
         Construction(
             asked.name,
@@ -168,7 +170,7 @@ def _construct(arguments: argparse.Namespace) -> None:
             arguments.about or asked.about,
             asked.rows,
             generators,
-            arguments.out,
+            out,
             arguments.calls,
             arguments.per_call,
             arguments.split,
@@ -177,7 +179,7 @@ def _construct(arguments: argparse.Namespace) -> None:
             arguments.concurrency,
         )
     )
-    _print_construction(report, arguments.out)
+    _print_construction(report, out)
 
 
 def _print_construction(report: Mapping[str, object], out: Path) -> None:

@@ -13,11 +13,10 @@ import numpy as np
 from paft.errors import InputError
 from paft.prompts.families import layout
 from paft.prompts.readers import read_prompts
-from paft.prompts.screening import Form, Verdict, judge, last_words
+from paft.prompts.screening import Form, Verdict, choices_among, judge, last_words
 from paft.prompts.similarity import NEAR_COPY, similarities, wording
 from paft.prompts.template import PromptTemplate, TemplateError
 
-_CHOICE = re.compile(r"[A-Z]|\w*(?:sol|option|choice|ending)_?\w{0,2}\d")
 _MOST_WORDS = 400
 
 
@@ -111,8 +110,7 @@ def _form(texts: Sequence[str], header: Mapping[str, Any]) -> Form:
     """Take the fields that most templates hold as those of the task."""
     sets = Counter(frozenset(re.findall(r"\{(\w+)\}", text)) for text in texts)
     fields = sets.most_common(1)[0][0]
-    choices = frozenset(name for name in fields if _CHOICE.fullmatch(name))
-    choices = choices if len(choices) > 1 else frozenset()
+    choices = choices_among(fields)
     answer = header.get("answer", "letter" if choices else "text")
     return Form(fields - choices, choices, answer, header.get("options", "shown"))
 

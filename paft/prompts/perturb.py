@@ -19,13 +19,7 @@ Kind = Literal["typos", "case", "punctuation", "whitespace", "reorder", "distrac
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _TYPO_RATE = 0.15  # of the words of four letters and more
-_NEIGHBOURS = dict(  # on an English keyboard
-    pair.split(":")
-    for pair in (
-        "a:sq b:vn c:xv d:sf e:wr f:dg g:fh h:gj i:uo j:hk k:jl l:k m:n n:bm o:ip p:o q:wa r:et s:ad t:ry u:yi v:cb w:qe x:zc "
-        "y:tu z:x"
-    ).split()
-)
+_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _DISTRACTORS = (
     "The office closes at half past five today.",
     "My sister's cat has learnt to open the kitchen door.",
@@ -88,6 +82,13 @@ def _outside_fields(text: str, change: Callable[[str], str]) -> str:
     return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(_PIECE.split(text)))
 
 
+def _neighbours(letter: str) -> str:
+    """Return the keys beside a letter; a letter that has none is its own neighbour."""
+    row = next((row for row in _KEYBOARD if letter in row), letter)
+    place = row.index(letter)
+    return row[max(place - 1, 0) : place] + row[place + 1 : place + 2] or letter
+
+
 def _typos(text: str, rng: random.Random) -> str:
     """Misspell words: two letters swapped, one dropped, doubled, or hit beside the key."""
 
@@ -96,7 +97,7 @@ def _typos(text: str, rng: random.Random) -> str:
         if rng.random() >= _TYPO_RATE:
             return word
         i = rng.randrange(1, len(word) - 1)
-        near = rng.choice(_NEIGHBOURS.get(word[i].lower(), word[i]))
+        near = rng.choice(_neighbours(word[i].lower()))
         changed = (word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:])
         return rng.choice((*changed, word[:i] + near + word[i + 1 :]))
 

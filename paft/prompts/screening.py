@@ -9,11 +9,13 @@ from paft.prompts.pool import Answer, Options
 from paft.prompts.similarity import Wordings, wording
 from paft.prompts.template import PromptTemplate, TemplateError
 
-# Why a candidate is not kept. `review` is no verdict on its quality: it may ask for something else than the answer.
+# Why a candidate is not kept. `unreadable`: a whole reply in which no template was found. `review` is no verdict on its
+# quality: it may ask for something else than the answer.
 Reason = Literal[
-    "malformed", "fields", "no cue", "too long", "brackets", "gives the answer away", "near-copy", "review"
+    "unreadable", "malformed", "fields", "no cue", "too long", "brackets", "gives the answer away", "near-copy", "review"
 ]  # fmt: skip
 
+_CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 _CUE_WORDS = 40  # what follows the last field may be a sentence to complete, no paragraph
 _SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # a row of dots is a blank to be filled: a cue
 _BRACKETS = re.compile(r"\[[^\]\n]*\w{2,}[^\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^>\n]*>|\b(?:TODO|XXX)\b", re.I)
@@ -43,6 +45,12 @@ class Form:
     def required(self) -> frozenset[str]:
         """The fields a template holds."""
         return self.fields | self.choice_fields if self.options == "shown" else self.fields
+
+
+def choices_among(fields: Iterable[str]) -> frozenset[str]:
+    """Return the fields that are options by their names: A and B, or option1, sol2, choice_a and the like."""
+    found = frozenset(name for name in fields if _CHOICE.fullmatch(name))
+    return found if len(found) > 1 else frozenset()
 
 
 @dataclass(frozen=True)

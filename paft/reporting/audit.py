@@ -112,10 +112,10 @@ def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], model: 
         page += [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
         page += [f"| {' | '.join(row)} |" for row in rows] + [""]
     if "train" in pools and "test" in pools and min(len(p.entries) for p in pools.values()) > 1:
-        distances = _distances(pools["train"], pools["test"], model)
-        content["mmd"] = {name: {**asdict(whole), "curve": along} for name, (whole, along) in distances.items()}
-        save_curve(folder / "mmd.png", distances)
-        page += _mmd_lines(distances)
+        apart = distances(pools["train"], pools["test"], model)
+        content["mmd"] = {name: {**asdict(whole), "curve": along} for name, (whole, along) in apart.items()}
+        save_curve(folder / "mmd.png", apart)
+        page += _mmd_lines(apart)
     page += [f"* {line}" for line in (*_leaks(found), *_defects(found))] or ["No leak, no defect."]
     write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder / "README.md", "\n".join(page).rstrip("\n") + "\n")
@@ -124,7 +124,7 @@ def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], model: 
 Distances = dict[str, tuple[Mmd, dict[int, tuple[float, float]]]]
 
 
-def _distances(train: Audited, test: Audited, model: str | None) -> Distances:
+def distances(train: Audited, test: Audited, model: str | None) -> Distances:
     """Return, for each kind of embedding, the distance of the pools and that of ever larger parts of train to test."""
     first, second = [e.text for e in train.entries], [e.text for e in test.entries]
     both: dict[str, Vectors] = {"character n-grams": ngram_embeddings([*first, *second])}
@@ -140,7 +140,7 @@ def _distances(train: Audited, test: Audited, model: str | None) -> Distances:
     return found
 
 
-def _mmd_lines(distances: Distances) -> list[str]:
+def _mmd_lines(apart: Distances) -> list[str]:
     lines = [
         "Distance of train and test (MMD, Gaussian kernel; unbiased, squared; *null*: its 95% quantile when prompts are dealt",
         "at random; *biased*: the root of the biased estimate, which falls with the pool's size even where nothing differs):",
@@ -148,17 +148,17 @@ def _mmd_lines(distances: Distances) -> list[str]:
         "| embedding | bandwidth | MMD² | null | p | biased MMD |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, (whole, _) in distances.items():
+    for name, (whole, _) in apart.items():
         lines.append(
             f"| {name} | {whole.bandwidth:.3f} | {whole.squared:.4f} | {whole.null:.4f} | {whole.p:.3f} | {whole.biased:.3f} |"
         )
     return [*lines, "", "![MMD over pool size](mmd.png)", ""]
 
 
-def save_curve(path: Path, distances: Distances) -> None:
+def save_curve(path: Path, apart: Distances) -> None:
     """Draw the distance to the test prompts over the number of training prompts (paper, Figure 9)."""
-    figure, panels = plt.subplots(1, len(distances), figsize=(5 * len(distances), 3.4), layout="constrained", squeeze=False)
-    for axes, (name, (whole, along)) in zip(panels[0], distances.items(), strict=True):
+    figure, panels = plt.subplots(1, len(apart), figsize=(5 * len(apart), 3.4), layout="constrained", squeeze=False)
+    for axes, (name, (whole, along)) in zip(panels[0], apart.items(), strict=True):
         sizes = list(along)
         unbiased = [np.sign(squared) * abs(squared) ** 0.5 for squared, _ in along.values()]
         axes.plot(sizes, unbiased, marker="o", markersize=4, color="#0072B2", label="unbiased")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -179,9 +180,11 @@ def test_good_malformed_empty_slow_429_and_500_replies(task, serve, monkeypatch)
     assert len(server.requests) == 12 + 3
     kept = [row for row in record(task) if row["kept"]]
     assert sorted(row["text"] for row in kept) == sorted(wordings(0, 27))
-    assert {row["reason"] for row in record(task) if not row["kept"]} <= {"malformed", "fields"}
+    lost = [(row["reason"], row["detail"].split(".json ")[-1]) for row in record(task) if not row["kept"]]
+    assert lost[-2:] == [("unreadable", "holds no template"), ("unreadable", "is empty")]
+    assert {reason for reason, _ in lost[:-2]} <= {"malformed", "fields"}
     report = json.loads((task / "out" / "construction.json").read_text())
-    assert len(report["replies_without_candidates"]) == 2 and report["calls"] == 12
+    assert report["rejected"]["unreadable"] == 2 and report["calls"] == 12
     assert report["tokens"] == {"prompt": 1200, "completion": 600, "replies_that_do_not_say": 0}
     assert report["splits"] == {"train": 21, "validation": 3, "test": 3, "dropped": 0}
     found = pools(task)
@@ -270,7 +273,7 @@ def test_an_endpoint_that_answers_with_a_web_page(task, serve, monkeypatch):
 def test_a_model_that_refuses_leaves_a_record_and_says_what_to_do(task, serve, monkeypatch):
     server = serve(lambda number: (200, completion("I'm sorry, but I can't help with that."), {}, 0))
     code, sentence = run(monkeypatch, command(task, server.url))
-    assert code == 2 and sentence.startswith("Only 0 of 0 candidates survived, at least 10 are needed (no reply held any); ")
+    assert code == 2 and sentence.startswith("Only 0 of 2 candidates survived, at least 10 are needed (unreadable 2); ")
     assert len(list((task / "out" / "replies").glob("*.json"))) == 2
     assert not (task / "out" / "train.yaml").exists()
 
@@ -328,3 +331,66 @@ def test_what_is_wrong_with_the_task_is_said_first(task, monkeypatch):
     assert "Give either --dataset" in run(monkeypatch, [own[0], *own[3:]])[1]
     assert "there is no such data file" in run(monkeypatch, [*own, "--data", "none.jsonl"])[1]
     assert not (task / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def smollm2_server() -> Iterator[str]:
+    """A real OpenAI-compatible server of the embedded model."""
+    from paft.model.embedded import smollm2_folder
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    transformers = str(Path(sys.executable).with_name("transformers"))
+    serving = [transformers, "serve", str(smollm2_folder()), "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(serving, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            assert process.poll() is None
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_from_nothing_against_a_real_server(task, smollm2_server, monkeypatch):
+    """A model of this size writes hardly a usable prompt: what matters is that everything it says is kept and judged."""
+    from paft.model.embedded import smollm2_folder
+
+    arguments = command(task, None, "--per-call", "5", "--calls", "2")
+    (task / "generators.yaml").write_text(
+        f"- {{model: '{smollm2_folder()}', name: smollm2, base_url: '{smollm2_server}', max_tokens: 300, timeout: 300}}\n"
+    )
+    code, sentence = run(monkeypatch, arguments)
+    replies = [json.loads(path.read_text()) for path in (task / "out" / "replies").glob("*.json")]
+    assert len(replies) == 4 and all(reply["reply"]["completion_tokens"] > 0 for reply in replies)
+    report = json.loads((task / "out" / "construction.json").read_text())
+    assert report["tokens"]["prompt"] > 400 and report["candidates"] == len(record(task))
+    assert all(row["kept"] or row["reason"] for row in record(task))
+    assert code == 0 or sentence.startswith(f"Only {report['kept']} of {report['candidates']} candidates survived")
+
+
+@pytest.mark.slow
+def test_from_nothing_with_a_local_model(task, monkeypatch):
+    arguments = command(task, None, "--per-call", "5")
+    (task / "generators.yaml").write_text("- {path: embedded, name: smollm2, max_tokens: 200}\n")
+    run(monkeypatch, arguments)
+    first = {path.name: path.read_bytes() for path in (task / "out" / "replies").glob("*.json")}
+    assert len(first) == 2
+    for path in (task / "out" / "replies").glob("*.json"):
+        path.unlink()
+    run(monkeypatch, arguments)  # sampling is seeded by the number of the call
+    assert first == {path.name: path.read_bytes() for path in (task / "out" / "replies").glob("*.json")}
+
+
+def test_a_local_model_that_is_none_is_named(task, monkeypatch):
+    arguments = command(task, None)
+    (task / "generators.yaml").write_text(f"- {{path: '{task}'}}\n")
+    code, sentence = run(monkeypatch, arguments)
+    assert code == 2 and sentence.startswith(f"{task}: this is no causal LM that transformers can load")

@@ -71,7 +71,7 @@ def construct(plan: Construction) -> dict[str, Any]:
     """
     _refuse_edited(plan.out)
     calls = [
-        _Call(generator, strategy, number, ask(strategy, plan.form, plan.about, plan.per_call, plan.rows))
+        _Call(generator, strategy, number, ask(strategy, plan.form, plan.about, plan.per_call, number, plan.rows))
         for generator in plan.generators
         for strategy in STRATEGIES
         for number in range(plan.calls)
@@ -86,13 +86,13 @@ def construct(plan: Construction) -> dict[str, Any]:
             f"kept in {replies_folder}: mend or remove the generator and give the same command again."
         )
     replies = [json.loads((replies_folder / f"{call.digest}.json").read_text(encoding="utf-8")) for call in calls]
-    judged = list(screen(_candidates(plan, calls, replies), plan.form, plan.max_words))
+    judged = [*screen(_candidates(plan, calls, replies), plan.form, plan.max_words), *_unreadable(calls, replies)]
     kept = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
-    report = _report(plan, calls, replies, judged)
+    report = _report(plan, replies, judged)
     _write_candidates(plan.out / "candidates.jsonl", judged)
     if len(kept) < LEAST:
         _write_report(plan.out, report)
-        why = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items()) or "no reply held any"
+        why = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items())
         raise InputError(
             f"Only {len(kept)} of {len(judged)} candidates survived, at least {LEAST} are needed ({why}); read "
             f"{plan.out / 'candidates.jsonl'}, then ask more often (--calls {2 * plan.calls}) or add generators."
@@ -156,12 +156,23 @@ def _keep(path: Path, call: _Call, reply: Reply) -> None:
 
 
 def _candidates(plan: Construction, calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[Candidate]:
-    """Yield the candidates of all replies; a reply without any is a candidate of its own, to be reported."""
+    """Yield the candidates of all replies."""
     for call, kept in zip(calls, replies, strict=True):
         source = call.generator.name
         prefix = f"{plan.name}-{source}-{call.strategy.removesuffix('-shot')}-{call.number + 1:02}"
         for place, text in enumerate(templates_in(kept["reply"]["text"]), 1):
             yield Candidate(text, f"{prefix}-{place:02}", source, call.strategy)
+
+
+def _unreadable(calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Candidate, Verdict]]:
+    """Report the replies in which no template was found."""
+    for call, kept in zip(calls, replies, strict=True):
+        text = kept["reply"]["text"]
+        if not templates_in(text):
+            why = (
+                f"the reply {call.digest}.json holds no template" if text.strip() else f"the reply {call.digest}.json is empty"
+            )
+            yield Candidate(text, call.digest, call.generator.name, call.strategy), Verdict("unreadable", why)
 
 
 def _templates(plan: Construction, kept: Sequence[Candidate]) -> list[PromptTemplate]:
@@ -173,10 +184,7 @@ def _templates(plan: Construction, kept: Sequence[Candidate]) -> list[PromptTemp
 
 
 def _report(
-    plan: Construction,
-    calls: Sequence[_Call],
-    replies: Sequence[Mapping[str, Any]],
-    judged: Sequence[tuple[Candidate, Verdict]],
+    plan: Construction, replies: Sequence[Mapping[str, Any]], judged: Sequence[tuple[Candidate, Verdict]]
 ) -> dict[str, Any]:
     """Count what came of it; tokens are those of the paper's Table 11."""
     usage = [kept["reply"] for kept in replies]
@@ -184,14 +192,12 @@ def _report(
     for generator in plan.generators:
         mine = [verdict for candidate, verdict in judged if candidate.source == generator.name]
         by_generator[generator.name] = {"candidates": len(mine), "kept": sum(v.reason is None for v in mine)}
-    unread = [f"{c.digest}.json" for c, kept in zip(calls, replies, strict=True) if not templates_in(kept["reply"]["text"])]
     return {
         "name": plan.name,
-        "calls": len(calls),
+        "calls": len(replies),
         "candidates": len(judged),
         "kept": sum(verdict.reason is None for _, verdict in judged),
         "rejected": dict(Counter(verdict.reason for _, verdict in judged if verdict.reason is not None).most_common()),
-        "replies_without_candidates": unread,
         "generators": by_generator,
         "tokens": {
             "prompt": sum(reply["prompt_tokens"] or 0 for reply in usage),

@@ -22,12 +22,14 @@ def ask(
     form: Form,
     about: str,
     n: int,
+    number: int,
     rows: Sequence[tuple[Mapping[str, str], str]],
 ) -> list[Message]:
     """Return the messages that ask for n templates.
 
     Args:
         about: what the task is, in a sentence; may be empty.
+        number: how often the same has been asked before; said, since some servers answer like questions alike.
         rows: example rows (fields, answer); the few-shot strategy shows the first of them.
     """
     fields = _in_order(form)
@@ -50,6 +52,8 @@ def ask(
         "different orders; different separators, labels, headings and marks.\n"
         f"Reply with a JSON list of {n} strings, with \\n for a line break inside a string."
     )
+    if number:
+        parts.insert(1, f"You have written {number} such lists before. Write other templates this time.")
     return [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": "\n\n".join(parts)}]
 
 

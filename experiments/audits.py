@@ -1,0 +1,167 @@
+"""Audit every shipped prompt pool, and the sheets of the paper's authors beside them.
+
+    python experiments/audits.py [--official DIR] [--model embedded] [--report experiments/results/audits]
+
+DIR holds the authors' robust_{train,test}dataset_{hel,piqa,race,win}.xlsx (github.com/kithib/PAFT). The page holds counts
+and distances, none of their sentences. Exit code 1 if a shipped pool leaks or has a defect.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paft.cli import run_plain
+from paft.data.task import BUILT_IN
+from paft.prompts.audit import Audit, Audited, audit, read_for_audit
+from paft.prompts.screening import Form
+from paft.reporting.audit import Distances, distances, save_curve
+from paft.reporting.provenance import provenance
+from paft.runs import write_atomically
+
+POOLS = Path(__file__).parent.parent / "paft" / "prompts" / "pools"
+SHEETS = {"hel": "hellaswag", "piqa": "piqa", "race": "race", "win": "winogrande"}
+# What is known of the sheets from counting them independently, with difflib's ratio: rows, different rows, test prompts with a
+# near-copy in train, with the same wording there.
+KNOWN = {"hel": (335, 335), "piqa": (339, 338, 7, 0), "race": (323, 323), "win": (310, 286, 8, 5)}
+
+
+def form_of(dataset: str, kind: str) -> Form:
+    """Return what the templates of a shipped pool hold."""
+    task = BUILT_IN[dataset]
+    hidden = kind == "hidden"
+    answer: Any = "text" if hidden else kind
+    return Form(frozenset(task.fields), frozenset(task.choice_fields), answer, "hidden" if hidden else "shown")
+
+
+def shipped() -> dict[str, dict[str, Audited]]:
+    """Read the shipped pools: data set/kind -> split -> prompts."""
+    found: dict[str, dict[str, Audited]] = {}
+    for folder in sorted(POOLS.glob("*/*")):
+        form = form_of(folder.parent.name, folder.name)
+        splits = [s for s in ("train", "validation", "test", "adversarial") if (folder / f"{s}.yaml").is_file()]
+        found[f"{folder.parent.name}, {folder.name}"] = {s: read_for_audit(folder / f"{s}.yaml", form) for s in splits}
+    return found
+
+
+def official(folder: Path) -> dict[str, dict[str, Audited]]:
+    """Read the authors' sheets, those that are there."""
+    found: dict[str, dict[str, Audited]] = {}
+    for short, dataset in SHEETS.items():
+        paths = {split: folder / f"robust_{split}dataset_{short}.xlsx" for split in ("train", "test")}
+        form, aliases = form_of(dataset, "letter"), BUILT_IN[dataset].aliases
+        found[short] = {split: read_for_audit(path, form, aliases) for split, path in paths.items() if path.is_file()}
+    return found
+
+
+def sheet_row(short: str, found: Audit) -> str:
+    """Lay out one pair of sheets, with what is known of it in brackets."""
+    train = found.files["train"]
+    known = (*KNOWN[short], "-", "-")
+    rows = train["prompts"] + len(train["repeated"])
+    test = found.files.get("test")
+    between = found.between.get("test to train")
+    cells = [short, f"{rows} ({known[0]})", f"{train['prompts']} ({known[1]})", f"{train['literal_newlines']}"]
+    cells += [f"{len(train['defects'])}", f"{train['mean_distance']:.3f}"]
+    if test is None or between is None:
+        return f"| {' | '.join([*cells, *['-'] * 6])} |"
+    cells += [f"{test['prompts']}", f"{test['blank_rows']}", f"{between['near_copies']} ({known[2]})"]
+    cells += [f"{between['same_wording']} ({known[3]})", f"{between['arrangements_of_options_unseen']}"]
+    cells += [f"{between['nearest']:.3f} / {between['mean_distance']:.3f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def shipped_row(name: str, found: Audit) -> str:
+    """Lay out the pools of one data set and kind."""
+    sizes = " / ".join(str(facts["prompts"]) for facts in found.files.values())
+    train, between = found.files["train"], found.between["test to train"]
+    defects, review = (sum(len(facts[key]) for facts in found.files.values()) for key in ("defects", "review"))
+    families = train["families"]
+    cells = [name, sizes, f"{len(found.leaks)}", f"{defects}", f"{review}", f"{families['wording']} / {families['layout']}"]
+    cells += [f"{train['mean_distance']:.3f}", f"{between['nearest']:.3f} / {between['mean_distance']:.3f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def facts_of(found: Audit) -> dict[str, Any]:
+    """Return an audit in plain types, without the lists of cues and layouts."""
+    facts = found.as_json()
+    for pool in facts["files"].values():
+        del pool["cues"], pool["layouts"], pool["path"]
+    return facts
+
+
+def distance_rows(name: str, found: Distances) -> list[str]:
+    """Lay out how far train and test are apart."""
+    return [
+        f"| {name} | {kind} | {w.bandwidth:.3f} | {w.squared:.4f} | {w.null:.4f} | {w.p:.3f} | {w.biased:.3f} |"
+        for kind, (w, _) in found.items()
+    ]
+
+
+def main() -> None:
+    """Audit, print and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--official", type=Path, help="folder with the authors' sheets")
+    parser.add_argument("--model", help="embed prompts with this causal LM too: a hub id, a folder or `embedded`")
+    parser.add_argument("--report", type=Path, default=Path("outputs/audits"))
+    arguments = parser.parse_args()
+    arguments.report.mkdir(parents=True, exist_ok=True)
+    own = {name: audit(pools) for name, pools in shipped().items()}
+    page = ["# Audit of the prompt pools", "", "## Shipped", ""]
+    page += [
+        "| pools | train / validation / test / adversarial | leaks | defects | to look at | families of train | mean distance "
+    ]
+    page[-1] += "in train | test to train: nearest / mean |"
+    page += ["|---|---:|---:|---:|---:|---:|---:|---:|", *(shipped_row(name, found) for name, found in own.items()), ""]
+    apart = {name: distances(pools["train"], pools["test"], arguments.model) for name, pools in shipped().items()}
+    content: dict[str, Any] = {"shipped": {name: facts_of(found) for name, found in own.items()}}
+    if arguments.official is not None:
+        sheets = official(arguments.official)
+        theirs = {short: audit(pools) for short, pools in sheets.items()}
+        page += [
+            "## The authors' sheets",
+            "",
+            "In brackets: the same counted independently, near-copies by difflib's ratio.",
+            "",
+        ]
+        page += [
+            "| sheet | train rows | different | literal \\n | defects | mean distance | test prompts | blank | near-copies in "
+        ]
+        page[-1] += "train | same wording | options set out as nowhere in train | test to train: nearest / mean |"
+        page += [f"|---{'|---:' * 11}|", *(sheet_row(short, found) for short, found in theirs.items()), ""]
+        apart |= {
+            f"the authors' {short}": distances(pools["train"], pools["test"], arguments.model)
+            for short, pools in sheets.items()
+            if "test" in pools
+        }
+    page += ["## Distance of train and test", "", "| pools | embedding | bandwidth | MMD² | null | p | biased MMD |"]
+    page += ["|---|---|---:|---:|---:|---:|---:|"]
+    for name, found in apart.items():
+        page += distance_rows(name, found)
+        save_curve(arguments.report / f"{name.replace(', ', '_').replace(chr(39), '').replace(' ', '_')}.png", found)
+    page += ["", *_NOTES, ""]
+    print("\n".join(page))
+    facts = {name: {kind: whole.squared for kind, (whole, _) in found.items()} for name, found in apart.items()}
+    content |= {"mmd": facts, "model": arguments.model, **provenance(torch.device("cpu"))}
+    write_atomically(arguments.report / "README.md", "\n".join(page))
+    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
+    if any(found.leaks or any(facts["defects"] for facts in found.files.values()) for found in own.values()):
+        raise SystemExit(1)
+
+
+_NOTES = (
+    "* *distance* of two prompts: 1 - similarity of their letters; *nearest*: from a test prompt to the training prompt most "
+    "like it, which a larger pool makes smaller; *mean*: to all of them.",
+    "* *to look at*: prompts in which a word suggests that something else than the answer is asked for.",
+    "* *MMD²*: unbiased, Gaussian kernel, *bandwidth* is the median distance of all prompts of the pair; *null*: its 95% "
+    "quantile when prompts are dealt to train and test at random. A distance above the null is wanted here: test prompts are "
+    "of other families. *biased*: the root of the biased estimate, as a plot like the paper's Figure 9 shows it.",
+    "",
+    "Made by `python experiments/audits.py --official DIR --model embedded`. Versions and details: results.json.",
+)
+
+
+if __name__ == "__main__":
+    run_plain(main)

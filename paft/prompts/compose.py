@@ -1,0 +1,61 @@
+"""Composing a large train pool from parts: wordings x layouts x cues, each part individually written.
+
+For experiments on the size of the pool. Composed prompts share their parts: 400 of them are not 400 wordings.
+"""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from paft.errors import InputError
+from paft.prompts.pool import PromptPool
+from paft.prompts.template import PromptTemplate
+
+_SLOTS = ("<wording>", "<cue>")
+
+
+def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
+    """Compose n different templates; every part is used about equally often.
+
+    Args:
+        parts: a YAML file with `answer`, `wordings` and `layouts` (family -> texts) and `cues`; a layout holds the slots
+            <wording> and <cue>.
+
+    Raises InputError if the file lacks a slot, or does not give n templates.
+    """
+    import yaml
+
+    content: dict[str, Any] = yaml.safe_load(parts.read_text(encoding="utf-8"))
+    wordings = [(family, text) for family, texts in content["wordings"].items() for text in texts]
+    layouts = [(family, text) for family, texts in content["layouts"].items() for text in texts]
+    cues: list[str] = content["cues"]
+    for family, text in layouts:
+        if any(text.count(slot) != 1 for slot in _SLOTS):
+            raise InputError(f"{parts}: a layout of {family!r} does not hold {' and '.join(_SLOTS)} once each.")
+    if n > len(wordings) * len(layouts) * len(cues):
+        raise InputError(f"{parts}: the parts give {len(wordings) * len(layouts) * len(cues)} templates, not {n}.")
+    rng = random.Random(seed)
+    decks = [_Deck(len(wordings), rng), _Deck(len(layouts), rng), _Deck(len(cues), rng)]
+    chosen: dict[tuple[int, int, int], None] = {}
+    while len(chosen) < n:
+        chosen.setdefault((decks[0].draw(), decks[1].draw(), decks[2].draw()))
+    templates = []
+    for number, (i, j, k) in enumerate(chosen, 1):
+        wording, layout = wordings[i], layouts[j]
+        text = layout[1].replace("<wording>", wording[1]).replace("<cue>", cues[k])
+        templates.append(
+            PromptTemplate(text, f"{parts.parent.parent.name}-composed-{number:03}", "paft", wording[0], layout[0])
+        )
+    return PromptPool("composed", tuple(templates), content["answer"], "shown")
+
+
+class _Deck:
+    """Numbers dealt one by one, each once before any comes again."""
+
+    def __init__(self, size: int, rng: random.Random) -> None:
+        self._size, self._rng = size, rng
+        self._cards: list[int] = []
+
+    def draw(self) -> int:
+        self._cards = self._cards or self._rng.sample(range(self._size), self._size)
+        return self._cards.pop()
