@@ -9,9 +9,10 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from paft.data.encode import Encoder
 from paft.data.task import Example
+from paft.errors import InputError
 from paft.evaluation.answers import Metric, first_option, first_text, is_right
 from paft.evaluation.cells import Cell
-from paft.evaluation.likelihood import Model
+from paft.evaluation.likelihood import NO_NUMBERS, Model
 from paft.evaluation.store import Row
 
 MAX_NEW_TOKENS = 256  # as in OpenCompass
@@ -92,14 +93,19 @@ def generate(
 
 
 def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-    """Return the likeliest next token (B,) int64 of each row; ids (B, n) are those that the cache does not hold yet."""
+    """Return the likeliest next token (B,) int64 of each row; ids (B, n) are those that the cache does not hold yet.
+
+    Raises InputError if the model computes no numbers.
+    """
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
     # An index, not a number, which would slice: a CPU multiplies a strided view with a copy of the LM head for each row.
     last = torch.tensor([ids.shape[1] - 1], device=ids.device)
     out = model(
         input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
     )
-    best: Tensor = out.logits[:, -1].argmax(-1)
+    highest, best = out.logits[:, -1].max(-1)
+    if highest.isnan().any():
+        raise InputError(NO_NUMBERS)
     return best
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from paft.batch import Branches, pack
 from paft.data.encode import Encoder
 from paft.data.task import Example
+from paft.errors import InputError
 from paft.evaluation.cells import Cell, common_prefix
 from paft.evaluation.store import Row
 from paft.model.attention import packed_logits
@@ -20,6 +21,11 @@ from paft.model.attention import packed_logits
 Model: TypeAlias = PeftModel | PreTrainedModel
 Normalise = Literal["sum", "token", "byte"]
 
+# An answer would still be chosen, and be wrong in silence.
+NO_NUMBERS = (
+    "The model's scores are not numbers (NaN): its training diverged (lower optim.lr), its weights are damaged, or its "
+    "precision overflows (model.dtype=fp32)."
+)
 _LEAST_SHARED = 4  # tokens that are worth a sequence of their own
 _ROWS = 16  # of logits that are normalised at a time
 
@@ -45,8 +51,13 @@ class Likelihood:
         self.work = Work()
 
     def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[Row]:
-        """Return what each cell was answered with; examples are those of the cells."""
+        """Return what each cell was answered with; examples are those of the cells.
+
+        Raises InputError if the model computes no numbers.
+        """
         found = choice_log_probs(self.model, cells, self.work)
+        if any(log_probs.isnan().any() for log_probs in found):
+            raise InputError(NO_NUMBERS)
         return [self._row(*each) for each in zip(cells, examples, found, strict=True)]
 
     def _row(self, cell: Cell, example: Example, log_probs: Tensor) -> Row:

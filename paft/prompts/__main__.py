@@ -1,4 +1,4 @@
-"""python -m paft.prompts construct | audit | perturb | import | show: prompt pools, from nothing to trusted."""
+"""python -m paft.prompts construct | audit | perturb | compose | import | show: prompt pools one can trust."""
 
 import argparse
 import json
@@ -36,7 +36,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m paft.prompts", description="Construct, audit and perturb prompt pools.")
-    commands = parser.add_subparsers(required=True, metavar="construct | audit | perturb | import | show")
+    commands = parser.add_subparsers(required=True, metavar="construct | audit | perturb | compose | import | show")
 
     construct = commands.add_parser("construct", help="have generator models write prompts; screen and split them")
     _add_task(construct)
@@ -72,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     perturb.add_argument("--seed", type=int, default=0)
     perturb.add_argument("--out", type=Path, help="default: POOL.perturbed.yaml beside the pool")
     perturb.set_defaults(command=_perturb)
+
+    composing = commands.add_parser("compose", help="a large train pool from parts: wordings x layouts x cues")
+    composing.add_argument("parts", type=Path, help="YAML: wordings, layouts (family -> texts) and cues")
+    composing.add_argument("-n", type=_positive, default=400)
+    composing.add_argument("--seed", type=int, default=0)
+    composing.add_argument("--out", type=Path, help="default: composed.yaml beside the parts")
+    composing.set_defaults(command=_compose)
 
     importing = commands.add_parser("import", help="check a sheet of prompts and write it as a pool")
     importing.add_argument("sheet", type=Path)
@@ -238,6 +245,17 @@ def _perturb(arguments: argparse.Namespace) -> None:
     for p in found:
         print(f"{p.template.id}: strength {p.strength:.2f}")
     print(f"{len(found)} perturbed prompts: {out}")
+
+
+def _compose(arguments: argparse.Namespace) -> None:
+    from paft.prompts.compose import compose
+    from paft.prompts.similarity import wording
+    from paft.prompts.writers import write_pool
+
+    pool = compose(arguments.parts, arguments.n, arguments.seed)
+    out = arguments.out or arguments.parts.with_name("composed.yaml")
+    write_pool(pool, out)
+    print(f"{len(pool.templates)} prompts of {len({wording(t.text) for t in pool.templates})} different word sequences: {out}")
 
 
 def _import(arguments: argparse.Namespace) -> None:

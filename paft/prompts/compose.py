@@ -25,7 +25,15 @@ def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
     """
     import yaml
 
-    content: dict[str, Any] = yaml.safe_load(parts.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = yaml.safe_load(parts.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{parts}: there is no such file of parts.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{parts}: this is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, dict) or (missing := {"answer", "wordings", "layouts", "cues"} - {*content}):
+        what = "a mapping" if not isinstance(content, dict) else f"the key {min(missing)!r}"
+        raise InputError(f"{parts}: this file lacks {what}; parts have answer, wordings, layouts and cues.")
     wordings = [(family, text) for family, texts in content["wordings"].items() for text in texts]
     layouts = [(family, text) for family, texts in content["layouts"].items() for text in texts]
     cues: list[str] = content["cues"]

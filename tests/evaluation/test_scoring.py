@@ -202,6 +202,17 @@ def test_equal_scores_take_the_first_and_are_counted(setting, monkeypatch):
     assert (matrix.predicted == 1).all() and matrix.tied.all()
 
 
+def test_a_model_that_computes_no_numbers_is_refused(setting):
+    """Otherwise an answer would be chosen among scores that are none."""
+    model, encoder, pool, examples = setting
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
+    for scoring in ("likelihood", "generate"):
+        answering = answering_by(model, encoder, pool, examples, "choice", scoring, max_new_tokens=3)
+        with pytest.raises(InputError, match=r"not numbers \(NaN\): its training diverged \(lower optim.lr\)"):
+            score(answering, encoder, pool, examples, batch_tokens=1000)
+
+
 def test_scores_are_normalised_as_asked(setting, monkeypatch):
     model, encoder, pool, examples = setting
     long = Example("0", examples[0].fields, ("x" * 40, "a b", "y", "z"), 0, "", "g", "all")
