@@ -40,6 +40,9 @@ SCHEMA = pa.schema([
 ])  # fmt: skip
 
 
+_REPEATED = ["prompt_id", "prompt_digest", "example_id", "example_digest", "group", "part"]  # held in memory once each
+
+
 class MatrixStore:
     """Where the cells of one matrix are kept: `folder`/NAME.parquet, and parts in a hidden folder until then.
 
@@ -124,7 +127,8 @@ def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = No
     try:
         version = (pq.read_schema(path).metadata or {}).get(b"version", b"1").decode()
         if version == str(VERSION):
-            return pq.read_table(path, columns=None if columns is None else list(columns), filters=where)
+            wanted = None if columns is None else list(columns)
+            return pq.read_table(path, columns=wanted, filters=where, read_dictionary=_REPEATED)
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such score matrix; give the folder of a finished run.") from None
     except (pa.ArrowException, OSError) as error:
