@@ -19,8 +19,8 @@ _SAMPLE = 64  # training renderings that are tokenised to estimate tokens
 class Plan:
     """What a run is going to do.
 
-    tokens are real tokens of all epochs, estimated from a sample of renderings, of which longest is the
-    longest; memory_bytes is an estimate too.
+    wordings counts the templates that are no near-copies of another; tokens are real tokens of all epochs, estimated from
+    a sample of renderings, of which longest is the longest; memory_bytes is an estimate too.
     """
 
     train_examples: int
@@ -29,6 +29,7 @@ class Plan:
     updates: int
     draws: int
     templates: int
+    wordings: int
     templates_seen: int
     tokens: int
     longest: int
@@ -46,7 +47,8 @@ class Plan:
             lines += [
                 f"  train     {self.train_examples:,} examples, {self.updates:,} updates, about {self.tokens:,} tokens "
                 f"(longest of a sample: {self.longest:,})",
-                f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates",
+                f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates "
+                f"({self.wordings} wordings)",
                 f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training",
             ]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")
@@ -78,6 +80,7 @@ def make_plan(
         updates=count,
         draws=draws,
         templates=0 if inputs.train is None else len(inputs.train.templates),
+        wordings=0 if inputs.train is None else inputs.train.n_wordings,
         templates_seen=seen,
         tokens=tokens,
         longest=longest,

@@ -33,7 +33,7 @@ def test_train_to_results(tiny_overrides):
     assert results["robustness"]["n_prompts"] == 3 and results["robustness"]["n_examples"] == 6
     assert results["chance"] == 0.25
     assert results["training"]["updates"] == 6 and results["plan"]["updates"] == 6
-    assert results["fingerprints"]["pools"]["train"]["prompts"] == 32
+    assert results["fingerprints"]["pools"]["train"]["prompts"] == 60
     assert {"commit", "dirty"} == set(results["git"]) and results["versions"]["torch"] == torch.__version__
     rows = list(csv.DictReader((folder / "per_prompt.csv").open()))
     assert [list(row) for row in rows] == [["prompt_id", "accuracy", "n"]] * 3 and rows[0]["n"] == "6"

@@ -35,7 +35,7 @@ from paft.config import LoraConfig, ModelConfig, parse
 from paft.data.encode import Encoder
 from paft.data.rows import load_examples
 from paft.data.task import Example
-from paft.evaluation.cells import encode, windows
+from paft.evaluation.cells import Cell, encode, windows
 from paft.evaluation.likelihood import Likelihood, Work
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import answering_by, score
@@ -282,15 +282,15 @@ def measure(process: ProcessPoolExecutor, work: Workload, dtype: str, adapter: b
     }
 
 
-def exactness(process: ProcessPoolExecutor, work: Workload) -> dict[str, Any]:
+def exactness(process: ProcessPoolExecutor, work: Workload, prompts: int, examples: int) -> dict[str, Any]:
     """Compare log-probabilities in fp32 on a part of the workload."""
     from paft.evaluation.likelihood import choice_log_probs
 
-    part = work.some(4, 12)
+    part = work.some(prompts, examples)
     model = our_model("fp32", adapter=False)
     cells = [c for window in windows(part.pool, part.examples) for c in encode(part.encoder, part.pool, part.examples, window)]
     with torch.no_grad():
-        ours = torch.stack(choice_log_probs(model, cells)).double().numpy()
+        ours = torch.stack([found for some in _parts(cells) for found in choice_log_probs(model, some)]).double().numpy()
     theirs = Harness(process, "fp32", False, "eager")(part, 8)[2].reshape(ours.shape)
     difference = np.abs(ours - theirs)
     same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
@@ -302,11 +302,19 @@ def exactness(process: ProcessPoolExecutor, work: Workload) -> dict[str, Any]:
     }
 
 
+def _parts(cells: list[Cell]) -> list[list[Cell]]:
+    """Split cells, in their order."""
+    return [cells[i : i + 32] for i in range(0, len(cells), 32)]
+
+
 def main() -> None:
     """Measure, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with <dataset>/<split>.jsonl")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0: no timing, only whether predictions are the same in fp32")
+    parser.add_argument(
+        "--exact", type=int, nargs=2, default=(4, 12), metavar="N", help="prompts and examples compared in fp32"
+    )
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--only", choices=tuple(WORKLOADS), nargs="+", default=tuple(WORKLOADS))
     parser.add_argument("--adapter", choices=("both", "with", "without"), default="both")
@@ -320,10 +328,11 @@ def main() -> None:
         "0"  # for the harness's process, as its users have it; ours has read it (paft/__init__.py)
     )
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-        exact = [exactness(process, work) for work in works]
+        exact = [exactness(process, work, *arguments.exact) for work in works]
         for found in exact:
             print(found, flush=True)
-        rows = [measure(process, work, arguments.dtype, adapter, arguments.rounds) for work in works for adapter in kinds]
+        timed = [(work, adapter) for work in works for adapter in kinds] if arguments.rounds else []
+        rows = [measure(process, work, arguments.dtype, adapter, arguments.rounds) for work, adapter in timed]
     page = page_of(rows, exact, arguments.dtype)
     print(page)
     arguments.report.mkdir(parents=True, exist_ok=True)
@@ -334,29 +343,33 @@ def main() -> None:
 
 def page_of(rows: list[dict[str, Any]], exact: list[dict[str, Any]], dtype: str) -> str:
     """Lay the measurements out."""
-    lines = [
-        "# Scoring speed beside lm-evaluation-harness 0.4.13",
-        "",
-        f"SmolLM2-135M, {dtype}, {torch.get_num_threads()} CPU threads; seconds are medians over the rounds, the ratio is the",
-        "median of the rounds' ratios.",
-        "",
-        "| workload | adapter | cells | ours, s | harness, s | ratio | same predictions | computed / floor | filler | rate |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-        *map(_table_row, rows),
-        "",
-        *map(_note, rows),
-    ]
+    lines = ["# Scoring beside lm-evaluation-harness 0.4.13", ""]
+    if rows:
+        lines += [
+            f"SmolLM2-135M, {dtype}, {torch.get_num_threads()} CPU threads; seconds are medians over the rounds, the ratio is",
+            "the median of the rounds' ratios.",
+            "",
+            "| workload | adapter | cells | ours, s | harness, s | ratio | same predictions | computed/floor | filler | rate |",
+            "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+            *map(_table_row, rows),
+            "",
+            *map(_note, rows),
+        ]
     lines += [
         f"* {e['workload']} in fp32, {e['cells']} cells: log-probabilities differ by at most {e['largest difference']:.1e}, "
         f"{100 * e['same predictions']:.1f}% of the predictions are the same."
         for e in exact
     ]
+    if rows:
+        lines += [
+            "",
+            "*rate* is the share of the machine's measured matrix-multiply rate that the model's layers reach; *floor* counts",
+            "the distinct prefixes of the stream, the tokens that any engine must compute.",
+        ]
     lines += [
         "",
-        "*rate* is the share of the machine's measured matrix-multiply rate that the model's layers reach; *floor* counts the",
-        "distinct prefixes of the stream, the tokens that any engine must compute.",
-        "",
-        "Made by `python experiments/benchmarks/eval_speed.py --data DIR`. Versions, device, rounds: results.json.",
+        f"Made by `python experiments/benchmarks/eval_speed.py --data DIR{'' if rows else ' --rounds 0 --exact 8 40'}`.",
+        "Versions, device, rounds: results.json.",
         "",
     ]
     return "\n".join(lines)

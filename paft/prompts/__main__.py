@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_task(show)
     show.add_argument("--pool", type=Path, help="instead of the shipped pool")
     show.add_argument("--split", choices=_SPLITS, default="train")
-    show.add_argument("--example", type=int, default=0, help="which row of the test split")
+    show.add_argument("--example", type=int, default=0, help="which of a fair sample of training rows")
     show.add_argument("-n", type=_positive, default=3)
     show.set_defaults(command=_show)
     return parser
@@ -163,6 +163,7 @@ def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
 def _construct(arguments: argparse.Namespace) -> None:
     from paft.prompts.construction.construct import Construction, construct
     from paft.prompts.construction.generators import LocalGenerator, read_generators
+    from paft.runs import disk_full_is_an_input_error
 
     if (arguments.dataset is None) == (arguments.data is None):
         raise InputError("Give either --dataset (a built-in data set) or --data with --fields (your own rows).")
@@ -170,22 +171,22 @@ def _construct(arguments: argparse.Namespace) -> None:
     local = arguments.local_model
     generators = [LocalGenerator(local)] if local is not None else read_generators(arguments.generators)
     out = arguments.out or Path("outputs") / "pools" / asked.name
-    report = construct(
-        Construction(
-            asked.name,
-            asked.form,
-            arguments.about or asked.about,
-            asked.rows,
-            generators,
-            out,
-            arguments.calls,
-            arguments.per_call,
-            arguments.split,
-            arguments.seed,
-            arguments.max_words,
-            arguments.concurrency,
-        )
+    plan = Construction(
+        asked.name,
+        asked.form,
+        arguments.about or asked.about,
+        asked.rows,
+        generators,
+        out,
+        arguments.calls,
+        arguments.per_call,
+        arguments.split,
+        arguments.seed,
+        arguments.max_words,
+        arguments.concurrency,
     )
+    with disk_full_is_an_input_error(out):
+        report = construct(plan)
     _print_construction(report, out)
 
 
@@ -249,13 +250,12 @@ def _perturb(arguments: argparse.Namespace) -> None:
 
 def _compose(arguments: argparse.Namespace) -> None:
     from paft.prompts.compose import compose
-    from paft.prompts.similarity import wording
     from paft.prompts.writers import write_pool
 
     pool = compose(arguments.parts, arguments.n, arguments.seed)
     out = arguments.out or arguments.parts.with_name("composed.yaml")
     write_pool(pool, out)
-    print(f"{len(pool.templates)} prompts of {len({wording(t.text) for t in pool.templates})} different word sequences: {out}")
+    print(f"{len(pool.templates)} prompts, {pool.n_wordings} of them no near-copies of another: {out}")
 
 
 def _import(arguments: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from paft.errors import InputError
 from paft.prompts.families import layout
 from paft.prompts.readers import read_prompts
 from paft.prompts.screening import Form, Verdict, choices_among, judge, last_words
-from paft.prompts.similarity import NEAR_COPY, similarities, wording
+from paft.prompts.similarity import NEAR_COPY, count_wordings, similarities, wording
 from paft.prompts.template import PromptTemplate, TemplateError
 
 _MOST_WORDS = 400
@@ -150,7 +150,7 @@ def _alone(pool: Audited) -> dict[str, Any]:
     return {
         "path": str(pool.path),
         "prompts": len(pool.entries),
-        "wordings": len({*words}),
+        "wordings": count_wordings(e.text for e in pool.entries),
         "blank_rows": pool.blank,
         "repeated": list(pool.repeated),
         "literal_newlines": pool.literal_newlines,

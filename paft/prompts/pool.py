@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from paft.errors import InputError
 from paft.prompts.readers import KEYS, read_prompts
+from paft.prompts.similarity import count_wordings
 from paft.prompts.template import PromptTemplate, TemplateError
 
 Answer = Literal["letter", "text"]
@@ -35,6 +36,11 @@ class PromptPool:
         """SHA-256 (first 16 hex digits) over the answer kind and the texts in their order."""
         content = [self.answer, self.options, *(t.text for t in self.templates)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    @property
+    def n_wordings(self) -> int:
+        """How many of the templates are no near-copy of an earlier one."""
+        return count_wordings(t.text for t in self.templates)
 
     def head(self, n: int | None) -> "PromptPool":
         """Return the pool with its first n templates, or all of them (n None)."""

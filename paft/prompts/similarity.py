@@ -1,7 +1,7 @@
 """How alike two templates are worded: near-copies and distances, by the letters alone."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,22 @@ class Wordings:
         """Remember a wording, under the next number."""
         self._wordings.append(new)
 
+    def __len__(self) -> int:
+        return len(self._wordings)
+
     def nearest_copy(self, new: str) -> tuple[int, float] | None:
         """Return the number of the wording that is most like the new one and their similarity, if it is a near-copy."""
         found = process.extractOne(new, self._wordings, scorer=fuzz.ratio, score_cutoff=100 * NEAR_COPY)
         return None if found is None else (found[2], found[1] / 100)
+
+
+def count_wordings(texts: Iterable[str]) -> int:
+    """Count templates that are no near-copy of an earlier one: 400 composed prompts are not 400 wordings."""
+    different = Wordings()
+    for words in map(wording, texts):
+        if different.nearest_copy(words) is None:
+            different.add(words)
+    return len(different)
 
 
 def similarities(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:

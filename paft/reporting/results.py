@@ -77,8 +77,14 @@ def save_pools(folder: Path, pools: dict[str, PromptPool]) -> None:
 
 
 def describe_pools(pools: dict[str, PromptPool]) -> dict[str, dict[str, Any]]:
-    """Return file name, size and fingerprint of each pool, and what was changed while loading it."""
+    """Return file name, size (templates; wordings, near-copies aside), fingerprint and notes on loading of each pool."""
     return {
-        split: {"name": pool.name, "prompts": len(pool.templates), "fingerprint": pool.fingerprint, "notes": list(pool.notes)}
+        split: {
+            "name": pool.name,
+            "prompts": len(pool.templates),
+            "wordings": pool.n_wordings,
+            "fingerprint": pool.fingerprint,
+            "notes": list(pool.notes),
+        }
         for split, pool in pools.items()
     }

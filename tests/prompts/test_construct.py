@@ -196,7 +196,13 @@ def test_half_of_the_calls_show_rows_and_templates(task, serve, monkeypatch):
     server = serve(lambda number: answers(wordings(10 * number, 10)))
     assert run(monkeypatch, command(task, server.url, "--calls", "2"))[0] == 0
     asked = [request["messages"][-1]["content"] for request in server.requests]
-    assert sorted("It rained 0 hours." in text for text in asked) == [False, False, True, True]
+    assert sorted("It rained" in text for text in asked) == [False, False, True, True]
+    assert sorted("It rained 2 hours." in text for text in asked) == [
+        False,
+        False,
+        False,
+        True,
+    ]  # other rows in the second call
     assert all("{premise}" in text and "Write 20 prompt templates" in text for text in asked)
     assert all("<template>" in text for text in asked if "It rained" in text)
 

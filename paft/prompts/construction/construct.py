@@ -228,7 +228,10 @@ def _refuse_edited(out: Path) -> None:
     from paft.prompts.readers import read_prompts
 
     path = out / "construction.json"
-    fingerprints = json.loads(path.read_text(encoding="utf-8")).get("fingerprints", {}) if path.is_file() else {}
+    try:
+        fingerprints = json.loads(path.read_text(encoding="utf-8")).get("fingerprints", {})
+    except (OSError, ValueError):
+        fingerprints = {}
     for name in ("train", "validation", "test"):
         pool = out / f"{name}.yaml"
         if not pool.is_file():

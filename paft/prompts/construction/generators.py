@@ -55,7 +55,7 @@ class _Endpoint(BaseModel):
     base_url: str = "https://api.openai.com/v1"
     key: str | None = None  # name of the environment variable with the key; None: the server needs none
     temperature: float = Field(1.0, ge=0)
-    max_tokens: int = Field(4096, gt=0)
+    max_tokens: int | None = Field(None, gt=0)  # None: as many as the server allows
     timeout: float = Field(180.0, gt=0)  # seconds
 
 
@@ -130,7 +130,7 @@ class HttpGenerator:
                 model=self._endpoint.model,
                 messages=list(messages),
                 temperature=self._endpoint.temperature,
-                max_tokens=self._endpoint.max_tokens,
+                **({} if self._endpoint.max_tokens is None else {"max_tokens": self._endpoint.max_tokens}),
             )
         except openai.APITimeoutError:
             raise UnavailableError(f"{self._endpoint.base_url} did not answer within {self._endpoint.timeout:g} s") from None

@@ -30,7 +30,7 @@ def ask(
     Args:
         about: what the task is, in a sentence; may be empty.
         number: how often the same has been asked before; said, since some servers answer like questions alike.
-        rows: example rows (fields, answer); the few-shot strategy shows the first of them.
+        rows: example rows (fields, answer); the few-shot strategy shows two, others in every call.
     """
     fields = _in_order(form)
     placeholders = ", ".join(f"{{{name}}}" for name in fields)
@@ -41,7 +41,8 @@ def ask(
         f"continues the text, and what it continues with is {_answered(form)}.",
     ]
     if strategy == "few-shot":
-        parts.append(_examples(form, rows[:_SHOWN_ROWS]))
+        first = number * _SHOWN_ROWS % max(1, len(rows))
+        parts.append(_examples(form, rows[first : first + _SHOWN_ROWS]))
     parts.append(
         "Rules:\n"
         f"- Every template holds each of {placeholders} exactly once, no other placeholder and no bracket to fill in.\n"

@@ -1,0 +1,116 @@
+"""python -m paft.prompts: perturb, compose, import and show, and what they say of bad input."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from paft.errors import InputError
+from paft.prompts import load_pool
+from paft.prompts.__main__ import main
+from tests.prompts.test_pool import POOLS
+
+PIQA = {"fields": ("goal",), "choice_fields": ("sol1", "sol2"), "answer": "letter", "options": "shown"}
+
+
+def run(monkeypatch, capsys, *arguments: object) -> str:
+    """Run a command in this process; returns what it prints, or the sentence of its error."""
+    monkeypatch.setattr("sys.argv", ["paft.prompts", *map(str, arguments)])
+    try:
+        main()
+    except InputError as error:
+        assert "\n" not in str(error) and str(error).endswith(".")
+        return f"error: {error}"
+    return capsys.readouterr().out
+
+
+def test_perturb_writes_a_pool_that_runs_can_use(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "perturbed.yaml"
+    test = POOLS / "piqa" / "letter" / "test.yaml"
+    said = run(monkeypatch, capsys, "perturb", test, "--kinds", "typos,case", "-n", "4", "--out", out)
+    assert said.count("strength 0.") == 4 and f"4 perturbed prompts: {out}" in said
+    pool = load_pool(out, **PIQA)
+    assert [t.wording for t in pool.templates] == ["typos", "case", "typos", "case"]
+    before = out.read_bytes()
+    run(monkeypatch, capsys, "perturb", test, "--kinds", "typos,case", "-n", "4", "--out", out)
+    assert out.read_bytes() == before
+    assert "--kinds: 'spelling' is none of typos,case," in run(monkeypatch, capsys, "perturb", test, "--kinds", "spelling")
+
+
+def test_perturb_keeps_hidden_options_hidden(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "perturbed.yaml"
+    run(monkeypatch, capsys, "perturb", POOLS / "piqa" / "hidden" / "test.yaml", "-n", "6", "--out", out)
+    kind = {"fields": ("goal",), "choice_fields": ("sol1", "sol2"), "answer": "text", "options": "hidden"}
+    assert len(load_pool(out, **kind).templates) == 6
+
+
+def test_compose_writes_beside_the_parts(monkeypatch, capsys, tmp_path):
+    parts = tmp_path / "parts.yaml"
+    parts.write_text((POOLS / "piqa" / "letter" / "parts.yaml").read_text())
+    assert "50 prompts, " in run(monkeypatch, capsys, "compose", parts, "-n", "50")
+    assert len(load_pool(tmp_path / "composed.yaml", **PIQA).templates) == 50
+
+
+def test_import_of_a_sheet(monkeypatch, capsys, tmp_path):
+    book = openpyxl.Workbook()
+    for text in ("text", r"Sentence: {prompt}\nA. {only_option1}\nB. {only_option2}\nAnswer:", None):
+        book.active.append([text])
+    book.save(sheet := tmp_path / "sheet.xlsx")
+    said = run(monkeypatch, capsys, "import", sheet, "--dataset", "winogrande")
+    assert "row 3 is blank: dropped" in said and f"1 prompts: {tmp_path / 'sheet.yaml'}" in said
+    kind = {"fields": ("sentence",), "choice_fields": ("option1", "option2"), "answer": "letter", "options": "shown"}
+    assert load_pool(tmp_path / "sheet.yaml", **kind).templates[0].text.startswith("Sentence: {sentence}\nA. {option1}")
+    said = run(monkeypatch, capsys, "import", sheet, "--dataset", "winogrande", "--out", sheet)
+    assert said == f"error: {sheet}: this is the sheet itself; name another file with --out."
+    said = run(monkeypatch, capsys, "import", sheet, "--dataset", "piqa")
+    assert f"{sheet}, row 2: the template lacks {{goal}}" in said
+    book.active["A1"] = "prompt"
+    book.save(sheet)
+    assert "row 1: the sheet has no column `text`" in run(monkeypatch, capsys, "import", sheet, "--dataset", "winogrande")
+
+
+def test_show_renders_templates(monkeypatch, capsys):
+    said = run(monkeypatch, capsys, "show", "--dataset", "story_facts", "--example", "3", "-n", "2")
+    assert said.count("--- story_facts-text-train-") == 2 and "--- right answer: " in said and "{story}" not in said
+    other = run(monkeypatch, capsys, "show", "--dataset", "story_facts", "--example", "3", "--split", "test", "-n", "1")
+    assert "--- story_facts-text-test-01" in other
+    assert said.rsplit("---", 1)[1] == other.rsplit("---", 1)[1]  # the same example
+
+
+def test_show_of_rows_in_a_folder(monkeypatch, capsys, tmp_path):
+    (tmp_path / "piqa").mkdir()
+    for split in ("train", "validation"):
+        row = '{"goal": "Dry a wet book.", "sol1": "Fan it open.", "sol2": "Fry it.", "label": 0}\n'
+        (tmp_path / "piqa" / f"{split}.jsonl").write_text(row * 5)
+    said = run(monkeypatch, capsys, "show", "--dataset", "piqa", "--data-root", tmp_path, "-n", "1")
+    assert "Dry a wet book." in said and said.rstrip().endswith('--- right answer: "A"')
+    said = run(monkeypatch, capsys, "show", "--dataset", "piqa", "--data-root", tmp_path, "--example", "99")
+    assert "--example 99: there are only " in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["audit"], "Name the pools: --train FILE --test FILE"),
+        (["audit", "--train", "none.yaml"], "none.yaml: there is no such prompt file"),
+        (["show"], "--dataset is missing; it is one of story_facts, "),
+        (["import", "none.xlsx", "--dataset", "piqa"], "none.xlsx: there is no such prompt file"),
+        (["perturb", "none.yaml"], "none.yaml: there is no such prompt file"),
+        (["construct", "--dataset", "story_facts", "--generators", "none.yaml"], "none.yaml: there is no such file"),
+    ],
+)
+def test_bad_input_is_one_sentence(monkeypatch, capsys, tmp_path, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    assert says in run(monkeypatch, capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_from_the_shell_bad_input_is_exit_code_2_without_a_traceback(tmp_path):
+    root = Path(__file__).parent.parent.parent
+    command = [sys.executable, "-m", "paft.prompts", "audit", "--train", "none.yaml"]
+    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: none.yaml: there is no such prompt file.\n"
