@@ -13,7 +13,7 @@ from paft.evaluation.store import read_cells
 
 def test_a_killed_process_loses_nothing(tiny_llama, tmp_path):
     shape = ["dataset=story_facts", "model=smollm2_135m", f"model.path={tiny_llama}", "model.dtype=fp32", "accelerator=cpu"]
-    small = ["eval_examples=150", "batch_tokens=200", "progress=false"]
+    small = ["eval_prompts=16", "eval_examples=150", "batch_tokens=200", "progress=false"]
 
     def command(root: Path) -> list[str]:
         return [sys.executable, "evaluate.py", *shape, *small, f"output_root={root}"]
