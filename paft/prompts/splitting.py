@@ -28,8 +28,8 @@ def split(templates: Sequence[PromptTemplate], way: SplitWay, seed: int) -> Mapp
     for name in ("train", "validation", "test"):
         if not found[name]:
             raise InputError(
-                f"split={way}: nothing is left for {name} of {len(templates)} prompts"
-                f"{_advice(templates, way)}; use more prompts or split=random."
+                f"--split {way}: nothing is left for {name} of {len(templates)} prompts"
+                f"{_advice(templates, way)}; use more prompts or --split random."
             )
     return found
 

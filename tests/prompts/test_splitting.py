@@ -66,7 +66,7 @@ def test_no_family_is_on_two_sides(seed):
 def test_what_cannot_be_split_is_said(way, templates, says):
     with pytest.raises(InputError) as error:
         split(templates, way, 0)
-    assert says in str(error.value) and str(error.value).startswith(f"split={way}: ")
+    assert says in str(error.value) and str(error.value).startswith(f"--split {way}: ")
 
 
 # Families read off the text.
