@@ -270,6 +270,28 @@ def test_an_endpoint_that_is_not_there(task, monkeypatch):
     assert code == 2 and f"http://127.0.0.1:{port}/v1 cannot be reached. 0 of 2 replies are kept" in sentence
 
 
+@pytest.mark.parametrize(
+    "body", ["{}", '{"choices": []}', '{"choices": [{"index": 0}]}', "[1]", "null", "not json", '{"error": "x"}']
+)
+def test_an_endpoint_that_answers_with_other_json(task, serve, monkeypatch, body):
+    server = serve(lambda number: (200, body, {}, 0))
+    code, sentence = run(monkeypatch, command(task, server.url))
+    assert code == 2 and sentence.startswith(f"generator scripted: {server.url} answers no")
+    assert not list((task / "out" / "replies").iterdir())
+
+
+def test_a_construction_killed_while_it_writes_its_pools_goes_on(task, serve, monkeypatch):
+    """Whatever of its files are there, it knows them as its own."""
+    server = serve(lambda number: answers(wordings(20 * number, 20)))
+    arguments = command(task, server.url)
+    assert run(monkeypatch, arguments)[0] == 0
+    for left in (("train",), ("train", "test"), ()):
+        for name in {"train", "validation", "test"} - {*left}:
+            (task / "out" / f"{name}.yaml").unlink()
+        assert run(monkeypatch, [*arguments, "--seed", str(len(left))])[0] == 0
+    assert len(server.requests) == 2
+
+
 def test_an_endpoint_that_answers_with_a_web_page(task, serve, monkeypatch):
     server = serve(lambda number: (200, "<html><body>Welcome</body></html>", {"content-type": "text/html"}, 0))
     code, sentence = run(monkeypatch, command(task, server.url))

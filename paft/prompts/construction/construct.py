@@ -17,6 +17,7 @@ from paft.prompts.construction.meta_prompts import STRATEGIES, Strategy, ask
 from paft.prompts.construction.replies import templates_in
 from paft.prompts.families import layout, wordings
 from paft.prompts.pool import PromptPool
+from paft.prompts.readers import read_prompts
 from paft.prompts.screening import Candidate, Form, Verdict, screen
 from paft.prompts.splitting import SplitWay, split
 from paft.prompts.template import PromptTemplate
@@ -69,7 +70,7 @@ def construct(plan: Construction) -> dict[str, Any]:
 
     Raises InputError if a generator fails, if too few candidates survive, or if pools there were changed by hand.
     """
-    _refuse_edited(plan.out)
+    written = _refuse_edited(plan.out)
     calls = [
         _Call(generator, strategy, number, ask(strategy, plan.form, plan.about, plan.per_call, number, plan.rows))
         for generator in plan.generators
@@ -88,10 +89,10 @@ def construct(plan: Construction) -> dict[str, Any]:
     replies = [json.loads((replies_folder / f"{call.digest}.json").read_text(encoding="utf-8")) for call in calls]
     judged = [*screen(_candidates(plan, calls, replies), plan.form, plan.max_words), *_unreadable(calls, replies)]
     kept = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
-    report = _report(plan, replies, judged)
+    report = _report(plan, replies, judged) | {"written": written}
     _write_candidates(plan.out / "candidates.jsonl", judged)
+    _write_report(plan.out, report)
     if len(kept) < LEAST:
-        _write_report(plan.out, report)
         why = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items())
         raise InputError(
             f"Only {len(kept)} of {len(judged)} candidates survived, at least {LEAST} are needed ({why}); read "
@@ -104,10 +105,10 @@ def construct(plan: Construction) -> dict[str, Any]:
         if name != "dropped"
     }
     report["splits"] = {name: len(found) for name, found in splits.items()}
-    report["fingerprints"] = {name: pool.fingerprint for name, pool in pools.items()}
+    report["written"] = sorted({*written, *(pool.fingerprint for pool in pools.values())})
+    _write_report(plan.out, report)  # before the pools: after a kill they are still known as ours
     for name, pool in pools.items():
         write_atomically(plan.out / f"{name}.yaml", pool.to_yaml())
-    _write_report(plan.out, report)
     return report
 
 
@@ -223,20 +224,17 @@ def _write_report(out: Path, report: Mapping[str, Any]) -> None:
     write_atomically(out / "construction.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
 
 
-def _refuse_edited(out: Path) -> None:
-    """Refuse to write over pools that a person changed, or that something else wrote."""
-    from paft.prompts.readers import read_prompts
-
-    path = out / "construction.json"
+def _refuse_edited(out: Path) -> list[str]:
+    """Refuse to write over pools that a person changed, or that something else wrote; returns the fingerprints of ours."""
     try:
-        fingerprints = json.loads(path.read_text(encoding="utf-8")).get("fingerprints", {})
-    except (OSError, ValueError):
-        fingerprints = {}
-    for name in ("train", "validation", "test"):
-        pool = out / f"{name}.yaml"
-        if not pool.is_file():
+        written: list[str] = json.loads((out / "construction.json").read_text(encoding="utf-8"))["written"]
+    except (OSError, ValueError, KeyError):
+        written = []
+    for path in (out / f"{name}.yaml" for name in ("train", "validation", "test")):
+        if not path.is_file():
             continue
-        header, rows = read_prompts(pool)
+        header, rows = read_prompts(path)
         content = [header.get("answer"), header.get("options"), *(row.get("text") for _, row in rows)]
-        if hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16] != fingerprints.get(name):
-            raise InputError(f"{pool}: this pool was not written by `construct`, or was changed since; give another --out.")
+        if hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16] not in written:
+            raise InputError(f"{path}: this pool was not written by `construct`, or was changed since; give another --out.")
+    return written

@@ -140,13 +140,14 @@ class HttpGenerator:
             raise UnavailableError(f"{self._endpoint.base_url} answers {error.status_code} ({_short(error.message)})") from None
         except (openai.OpenAIError, ValueError) as error:
             raise UnavailableError(f"{self._endpoint.base_url} answers nonsense ({type(error).__name__})") from None
-        if isinstance(answer, str) or not getattr(answer, "choices", None):
+        try:
+            usage, choice = answer.usage, answer.choices[0]
+            read, written = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
+            return Reply(choice.message.content or "", read, written, choice.finish_reason)
+        except (AttributeError, IndexError, TypeError):  # the client passes on whatever a server sends
             raise UnavailableError(
                 f"{self._endpoint.base_url} answers no chat completion ({_short(str(answer))}); check base_url"
-            )
-        usage, choice = answer.usage, answer.choices[0]
-        read, written = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
-        return Reply(choice.message.content or "", read, written, choice.finish_reason)
+            ) from None
 
 
 def _key(where: str, variable: str | None) -> str:
