@@ -8,6 +8,7 @@ and distances, none of their sentences. Exit code 1 if a shipped pool leaks or h
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,11 @@ def shipped_row(name: str, found: Audit) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def file_name(name: str) -> str:
+    """Return a file name for some pools."""
+    return re.sub(r"\W+", "_", name)
+
+
 def facts_of(found: Audit) -> dict[str, Any]:
     """Return an audit in plain types, without the lists of cues and layouts."""
     facts = found.as_json()
@@ -140,8 +146,16 @@ def main() -> None:
     page += ["|---|---|---:|---:|---:|---:|---:|"]
     for name, found in apart.items():
         page += distance_rows(name, found)
-        save_curve(arguments.report / f"{name.replace(', ', '_').replace(chr(39), '').replace(' ', '_')}.png", found)
-    page += ["", *_NOTES, ""]
+        save_curve(arguments.report / f"{file_name(name)}.png", found)
+    shown = [name for name in apart if name in _SHOWN]
+    page += [
+        "",
+        *_NOTES[:-1],
+        *(f"\n{name}:\n\n![MMD over pool size]({file_name(name)}.png)" for name in shown),
+        "",
+        _NOTES[-1],
+        "",
+    ]
     print("\n".join(page))
     facts = {name: {kind: whole.squared for kind, (whole, _) in found.items()} for name, found in apart.items()}
     content |= {"mmd": facts, "model": arguments.model, **provenance(torch.device("cpu"))}
@@ -151,6 +165,7 @@ def main() -> None:
         raise SystemExit(1)
 
 
+_SHOWN = ("piqa, letter", "the authors' piqa", "the authors' win")  # on the page; all are in the folder
 _NOTES = (
     "* *distance* of two prompts: 1 - similarity of their letters; *nearest*: from a test prompt to the training prompt most "
     "like it, which a larger pool makes smaller; *mean*: to all of them.",
@@ -158,7 +173,6 @@ _NOTES = (
     "* *MMD²*: unbiased, Gaussian kernel, *bandwidth* is the median distance of all prompts of the pair; *null*: its 95% "
     "quantile when prompts are dealt to train and test at random. A distance above the null is wanted here: test prompts are "
     "of other families. *biased*: the root of the biased estimate, as a plot like the paper's Figure 9 shows it.",
-    "",
     "Made by `python experiments/audits.py --official DIR --model embedded`. Versions and details: results.json.",
 )
 

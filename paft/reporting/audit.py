@@ -167,6 +167,10 @@ def save_curve(path: Path, apart: Distances) -> None:
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("training prompts")
         axes.set_xscale("log")
+        axes.set_xticks(
+            sizes[:: max(1, len(sizes) // 6)], [str(size) for size in sizes[:: max(1, len(sizes) // 6)]], minor=False
+        )
+        axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
     panels[0][0].set_ylabel("MMD to the test prompts (signed root)")
     panels[0][0].legend(frameon=False, fontsize=8)
