@@ -154,7 +154,7 @@ def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
     for where, row in read_jsonl(arguments.data):
         if missing := [name for name in (*fields, *([arguments.gold] if arguments.gold else ())) if row.get(name) is None]:
             raise InputError(f"{where}: the row lacks the field {missing[0]!r}; it has {', '.join(row)}.")
-        rows.append(({name: str(row[name]) for name in fields}, str(row[arguments.gold]) if arguments.gold else "(not shown)"))
+        rows.append(({name: str(row[name]) for name in fields}, str(row[arguments.gold]) if arguments.gold else ""))
     answer: Answer = "text" if arguments.options == "hidden" or not choices else arguments.answer or "letter"
     form = Form(frozenset(fields) - frozenset(choices), frozenset(choices), answer, arguments.options)
     return _Asked(arguments.data.stem, form, arguments.about, {}, rows)

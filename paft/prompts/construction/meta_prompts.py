@@ -30,7 +30,7 @@ def ask(
     Args:
         about: what the task is, in a sentence; may be empty.
         number: how often the same has been asked before; said, since some servers answer like questions alike.
-        rows: example rows (fields, answer); the few-shot strategy shows two, others in every call.
+        rows: example rows (fields, answer, which may be empty); the few-shot strategy shows two, others in every call.
     """
     fields = _in_order(form)
     placeholders = ", ".join(f"{{{name}}}" for name in fields)
@@ -83,7 +83,7 @@ def _examples(form: Form, rows: Sequence[tuple[Mapping[str, str], str]]) -> str:
     shown = []
     for fields, answer in rows:
         values = [f"{name}: {_cut(fields[name])}" for name in _in_order(form) if name in fields]
-        shown.append("\n".join([*values, f"right answer: {_cut(answer)}"]))
+        shown.append("\n".join([*values, *([f"right answer: {_cut(answer)}"] if answer else [])]))
     templates = "\n\n".join(f"<template>\n{text}\n</template>" for text in plain_templates(form))
     return "\n\n".join(["Rows of this task look like this:", *shown, "Two templates that would do:", templates])
 
