@@ -18,7 +18,7 @@ Reason = Literal[
 _CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 _CUE_WORDS = 40  # what follows the last field may be a sentence to complete, no paragraph
 _SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # a row of dots is a blank to be filled: a cue
-_BRACKETS = re.compile(r"\[[^\]\n]*\w{2,}[^\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^>\n]*>|\b(?:TODO|XXX)\b", re.I)
+_BRACKETS = re.compile(r"\[[^\]\n]*\w{2,}[^\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^>\n]*>|\b(?-i:TODO|XXX)\b", re.I)
 _LABEL = r"[(\[]?[A-Za-z0-9][)\].]?"
 _ANSWERED = re.compile(rf"(?:answer|choice|option|letter|solution|response)\s*(?:is|:|=|->|=>)\s*{_LABEL}$", re.I)
 _NAMED = re.compile(
