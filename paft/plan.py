@@ -47,8 +47,8 @@ class Plan:
             lines += [
                 f"  train     {self.train_examples:,} examples, {self.updates:,} updates, about {self.tokens:,} tokens "
                 f"(longest of a sample: {self.longest:,})",
-                f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates "
-                f"({self.wordings} wordings)",
+                f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates, "
+                f"{self.wordings} different in wording",
                 f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training",
             ]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")
