@@ -98,7 +98,11 @@ def screen(
 
 
 def judge(text: str, form: Form, max_words: int) -> Verdict:
-    """Judge a text by itself."""
+    """Judge a text by itself.
+
+    A text that passes renders for every row that holds the form's fields, since rendering only puts them side by side; rows
+    that lack one are refused when they are read.
+    """
     try:
         template = PromptTemplate(text, id="candidate")
     except TemplateError as error:
