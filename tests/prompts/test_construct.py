@@ -422,3 +422,21 @@ def test_a_local_model_that_is_none_is_named(task, monkeypatch):
     (task / "generators.yaml").write_text(f"- {{path: '{task}'}}\n")
     code, sentence = run(monkeypatch, arguments)
     assert code == 2 and sentence.startswith(f"{task}: this is no causal LM that transformers can load")
+
+
+def test_splits_by_generator_and_by_family_cost_no_call_more(task, serve, monkeypatch):
+    server = serve(lambda number: answers(wordings(5 * number, 5)))
+    arguments = command(task, None, "--calls", "4", "--per-call", "5", "--concurrency", "1")
+    (task / "generators.yaml").write_text(
+        "".join(f"- {{model: m, name: writer-{i}, base_url: '{server.url}', temperature: 0.{i}}}\n" for i in range(1, 5))
+    )
+    assert run(monkeypatch, arguments)[0] == 0
+    asked = len(server.requests)
+    assert run(monkeypatch, [*arguments, "--split", "generator"])[0] == 0
+    sources = [{t.source for t in pool.templates} for pool in pools(task).values()]
+    assert len(set().union(*sources)) == sum(map(len, sources)) >= 3
+    assert run(monkeypatch, [*arguments, "--split", "family"])[0] == 0
+    for family in ("wording", "layout"):
+        sides = [{getattr(t, family) for t in pool.templates} for pool in pools(task).values()]
+        assert len(set().union(*sides)) == sum(map(len, sides))
+    assert len(server.requests) == asked
