@@ -62,6 +62,8 @@ def load(folder: Path) -> Run:
         raise InputError(f"{folder}: there is no results.json; give the folder of a finished run.") from None
     except json.JSONDecodeError:
         raise InputError(f"{path}: it is damaged; evaluate the run again.") from None
+    if not isinstance(results, dict) or "robustness" not in results or "run" not in results:
+        raise InputError(f"{path}: this is no results.json of a run; give the folder of a finished run.")
     if results["robustness"] is None:
         raise InputError(f"{folder}: its rows have no answers, so nothing is right or wrong; compare runs on labelled rows.")
     return Run(results, read_matrix(folder / "matrix.parquet"))
@@ -159,6 +161,7 @@ def notes(compared: Compared) -> list[str]:
     p = compared.comparison.p
     lines = [
         compared.cells,
+        *_unlike([*compared.a, *compared.b]),
         "Percent; in brackets 95% intervals, for other prompts and examples of the kind, where one can be promised.",
         "std is over prompts, less the noise of the examples"
         + ("." if p is None else f"; that both vary alike: permutation {_p(p)}."),
@@ -167,6 +170,23 @@ def notes(compared: Compared) -> list[str]:
     if compared.seeds_a is None:
         return [*lines, "This is about these two runs: other seeds of the same methods may differ."]
     return [*lines, "Means and variances are averaged over the seeds at hand; the intervals do not cover other seeds."]
+
+
+def _unlike(runs: Sequence[Run]) -> list[str]:
+    """Say where the runs were not measured alike: a difference may come from that."""
+    said = []
+    for what, key in (("scored", "how"), ("computed", "dtype"), ("of the base model", "fingerprints")):
+        found = {json.dumps(_kept(run.results.get(key)), sort_keys=True) for run in runs}
+        if len(found) > 1:
+            said.append(f"BEWARE: the runs are not {what} alike ({key}): {' | '.join(sorted(found))}.")
+    return said
+
+
+def _kept(value: Any) -> Any:
+    """Return what should be alike: the way of scoring, the dtype, the base model's weights."""
+    if isinstance(value, dict):
+        return {key: value[key] for key in ("scoring", "normalise", "max_new_tokens", "base_model") if key in value}
+    return value
 
 
 def write_report(folder: Path, compared: Compared, command: str) -> None:
@@ -217,6 +237,8 @@ def main() -> None:
         )
     parser.add_argument("--report", type=Path, help="folder for README.md, comparison.json and overlay.png")
     arguments = parser.parse_args()
+    if arguments.report is not None and arguments.report.is_file():
+        raise InputError(f"--report {arguments.report}: this is a file; name a folder.")
     compared = compare_sides(*([Path(folder) for folder in side.split(",")] for side in (arguments.a, arguments.b)))
     console = Console()
     table = Table("", *("A", "B", "A - B"), title_justify="left")

@@ -211,9 +211,15 @@ class EvaluateConfig(_Section):
 
     def identity(self) -> dict[str, Any]:
         """Return what an evaluation's numbers depend on besides adapter, data and prompts, in plain types."""
-        identity = self.model_dump(include={"dataset", "model", "scoring", "normalise", "max_new_tokens", "cutoff"})
-        del identity["dataset"]["path"], identity["model"]["path"]
+        used = {"max_new_tokens"} if self.way == "generate" else {"normalise"}
+        identity = self.model_dump(include={"dataset", "model", "cutoff", *used}) | {"scoring": self.way}
+        del identity["dataset"]["path"], identity["dataset"]["threshold"], identity["model"]["path"]
         return identity
+
+    @property
+    def way(self) -> Literal["likelihood", "generate"]:
+        """How cells are answered."""
+        return self.scoring or ("likelihood" if self.dataset.metric == "choice" else "generate")
 
 
 METADATA = "paft.json"  # of an adapter folder
@@ -259,6 +265,8 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     Raises InputError that names the key, or the adapter's folder.
     """
     content = _plain(composed)
+    if not isinstance(content["adapter"], str | None):
+        raise InputError(f"adapter={content['adapter']}: this is one folder, RUN/adapter; several need -m and commas.")
     about = None if content["adapter"] is None else read_metadata(Path(content["adapter"]))
     for section, mark in (("dataset", "name"), ("model", "lora")):  # what conf/*/adapter.yaml leaves open
         given = content[section]
@@ -271,6 +279,9 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     if about is not None:
         for key in {"answer", "options"} - {key.removeprefix("dataset.") for key in keys}:
             content["dataset"][key] = about["dataset"][key]
+        typed_of_model = {key.removeprefix("model.") for key in keys}
+        for key in {"chat_template", "system_prompt", "revision"} - typed_of_model:  # part of what was trained
+            content["model"][key] = about["model"][key]
         base, chosen = about["model"]["path"], content["model"]["path"]
         if "model" in keys and chosen != base:
             raise InputError(
@@ -281,6 +292,15 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     _check(config.dataset, config.model)
     if config.scoring == "generate" and config.dataset.options == "hidden":
         raise InputError("scoring=generate: a model cannot write an option that it was not shown; use scoring=likelihood.")
+    unused = {
+        "normalise": config.way == "generate",
+        "max_new_tokens": config.way == "likelihood",
+        "eval_examples": config.output is not None,
+        "prompts.adversarial": config.output is not None,
+    }
+    if idle := next((key for key, without in unused.items() if without and key in keys), None):
+        why = f"scoring={config.way}" if idle in ("normalise", "max_new_tokens") else "output=, which takes all rows"
+        raise InputError(f"{idle} does nothing with {why}; leave it out.")
     if config.scoring == "likelihood" and config.dataset.metric != "choice":
         raise InputError(
             f"scoring=likelihood needs choices, and dataset.metric={config.dataset.metric} compares free-form texts; use "

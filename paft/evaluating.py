@@ -16,7 +16,7 @@ from paft.evaluation.predictions import predictions
 from paft.evaluation.robustness import con
 from paft.measuring import Measuring, adapter_digest
 from paft.model.adapter import with_adapter
-from paft.model.base import device_of, load_base, load_config, load_tokenizer
+from paft.model.base import base_identity, device_of, load_base, load_config, load_tokenizer
 from paft.model.cpu import keep_freed_memory
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
@@ -56,20 +56,22 @@ def prepare(config: EvaluateConfig) -> Evaluation:
         _check_output(Path(config.output), Path(str(config.dataset.path)))
     identity = {
         "config": config.identity(),
+        "base": base_identity(config.model) if config.adapter is None else None,  # an adapter knows its base model
         "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
         "data": {"test": fingerprint(inputs.examples)},
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    way = config.scoring or ("likelihood" if config.dataset.metric == "choice" else "generate")
     method = "base" if config.adapter is None else str(trained.get("method", "adapter"))  # earlier versions do not say
-    name = "-".join(["eval", config.dataset.name, config.model.label, method, way, digest])
+    name = "-".join(["eval", config.dataset.name, config.model.label, method, config.way, digest])
     return Evaluation(config, name, method, claim(config.output_root, name, identity), inputs, encoder, trained)
 
 
 def _check_output(output: Path, rows: Path) -> None:
     if output.exists() and output.samefile(rows):
         raise InputError(f"output={output}: this is the file of the rows; name another one.")
+    if output.is_dir():
+        raise InputError(f"output={output}: this is a folder; name a file in it.")
     if not output.parent.is_dir():
         raise InputError(f"output={output}: there is no folder {output.parent}; make it first.")
 

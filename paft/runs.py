@@ -56,7 +56,7 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
     parent = next(p for p in (path, *path.parents) if p.exists())
     if not parent.is_dir():
         raise InputError(f"output_root={output_root}: {parent} is a file; choose another folder.")
-    if parent == path and any(path.iterdir()):
+    if parent == path and {p.name for p in path.iterdir()} - {_scratch(mark).name}:  # a kill may have left that
         if not mark.is_file():
             raise InputError(f"{path}: this folder is not one of ours (it has no run.json); move it or set output_root.")
         try:
@@ -80,9 +80,13 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that it is there whole or not at all."""
-    scratch = path.with_name(f".{path.name}.tmp")
+    scratch = _scratch(path)
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
 
 
 @contextmanager

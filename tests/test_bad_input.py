@@ -347,7 +347,7 @@ def test_an_architecture_that_cannot_be_packed(tmp_path, tiny_overrides, capsys,
 
 def test_no_cuda(tmp_path, tiny_overrides, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    row = Row("", "trainer.accelerator=cuda", {}, "trainer.accelerator=cuda: this machine has no usable CUDA device")
+    row = Row("", "trainer.accelerator=cuda", {}, "accelerator=cuda: this machine has no usable CUDA device")
     assert_one_sentence(check(row, tmp_path, tiny_overrides, capsys))
 
 

@@ -1,6 +1,7 @@
 """experiments/compare.py, run as a user runs it, on matrices whose truth is known."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,8 +134,22 @@ def test_few_prompts_have_differences_but_no_interval(tmp_path):
     assert "[" not in process.stdout.replace("In brackets", "") and "permutation" not in process.stdout
 
 
+def test_runs_that_were_measured_in_two_ways_are_said_to_be(runs, tmp_path):
+    results = json.loads((runs[1] / "results.json").read_text()) | {"how": {"scoring": "generate", "max_new_tokens": 256}}
+    other = tmp_path / "other"
+    shutil.copytree(runs[1], other)
+    (other / "results.json").write_text(json.dumps(results))
+    assert "BEWARE: the runs are not scored alike (how):" in compare(runs[0], other).stdout
+    assert "BEWARE" not in compare(runs[0], runs[1]).stdout
+
+
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     assert "there is no results.json" in refused(compare(runs[0], tmp_path))
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "results.json").write_text('[{"rows": 1}]')
+    assert "this is no results.json of a run" in refused(compare(runs[0], tmp_path / "page"))
+    (tmp_path / "file").write_text("x")
+    assert "this is a file; name a folder" in refused(compare(*runs[:2], "--report", tmp_path / "file"))
     old = write_run(tmp_path / "old", answers(4, 10, 0.1, 1.0), version=1)
     assert f"version 1, this code reads {VERSION}" in refused(compare(runs[0], old))
     other = write_run(tmp_path / "other", answers(4, 10, 0.1, 1.0), [f"other {i}" for i in range(4)])

@@ -169,6 +169,36 @@ def test_another_adapter_or_setting_is_another_evaluation(trained, own, common):
     assert len(names) == 6
 
 
+def test_another_base_model_of_the_same_name_is_another_evaluation(tiny_llama, common, tmp_path):
+    import shutil
+
+    from transformers import AutoModelForCausalLM
+
+    for name in ("a", "b"):
+        shutil.copytree(tiny_llama, tmp_path / name / "model")
+    other = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    other.model.layers[0].mlp.down_proj.weight.data += 1
+    other.save_pretrained(tmp_path / "b" / "model")
+    few = ["dataset=story_facts", "model=smollm2_135m", "model.dtype=fp32", "eval_examples=3", "eval_prompts=2", *common]
+    results = [evaluated(*few, f"model.path={tmp_path / name / 'model'}")[1] for name in ("a", "b", "a")]
+    assert results[0] == results[2] and results[0]["run"] != results[1]["run"]
+    assert results[0]["fingerprints"]["base_model"] != results[1]["fingerprints"]["base_model"]
+
+
+def test_an_adapter_keeps_the_prompt_format_it_was_trained_in(trained, tmp_path):
+    """Also where model= is typed beside it, as in a sweep that has the base model too."""
+    import shutil
+
+    shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    about = json.loads((tmp_path / "adapter" / "paft.json").read_text())
+    about["model"] |= {"path": None, "chat_template": True, "system_prompt": "Be brief."}
+    (tmp_path / "adapter" / "paft.json").write_text(json.dumps(about))
+    config = compose_evaluation(f"adapter={tmp_path / 'adapter'}", "model=smollm2_135m")
+    assert config.model.chat_template and config.model.system_prompt == "Be brief."
+    config = compose_evaluation(f"adapter={tmp_path / 'adapter'}", "model=smollm2_135m", "model.system_prompt=null")
+    assert config.model.chat_template and config.model.system_prompt is None
+
+
 def test_a_moved_base_model_is_found_by_its_weights(trained, tiny_llama, common, tmp_path):
     import shutil
 
@@ -236,6 +266,16 @@ BAD = [
         "rows that lack a field",
         "adapter=%OWN/adapter ; dataset.path=@/short.jsonl ; output=@/p.jsonl",
         "@/short.jsonl, line 1",
+    ),
+    ("several adapters without -m", "adapter=[a,b]", "adapter=['a', 'b']: this is one folder, RUN/adapter"),
+    ("predictions into a folder", "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@", "output=@: this is a folder"),
+    ("a folder of a built-in data set", "adapter=%RUN/adapter ; dataset.path=@", "is given with data_root="),
+    ("no likelihood to normalise", "adapter=%RUN/adapter ; scoring=generate ; normalise=sum", "normalise does nothing with"),
+    ("nothing to generate", "adapter=%RUN/adapter ; max_new_tokens=9", "max_new_tokens does nothing with scoring=likelihood"),
+    (
+        "some of all rows",
+        "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/p.jsonl ; eval_examples=2",
+        "eval_examples does nothing with output=",
     ),
     (
         "no such rows",

@@ -70,6 +70,11 @@ def load_test(config: DatasetConfig, data_root: str | None, most: int | None) ->
     if config.path is not None and not Path(config.path).is_dir():
         task = _task(config, Path(config.path))
         return task, tuple(_shuffled(list(_examples(task, read_jsonl(Path(config.path)), "test", config.name)))[:most])
+    if config.path is not None and config.name in BUILT_IN:
+        raise InputError(
+            f"dataset.path={config.path}: a folder of {config.name} is given with data_root=, which holds {config.name}/; "
+            "dataset.path names a file of rows."
+        )
     train = _jsonl_file(config, "train")  # says which fields rows have, and in which form their answers are
     task = _task(config, train if train.is_file() else _jsonl_file(config, "test"))
     return task, _test_examples(config, task, data_root, most)
@@ -88,10 +93,10 @@ def load_unlabelled(config: DatasetConfig) -> tuple[Task, tuple[Example, ...], l
 
 
 def fingerprint(examples: Sequence[Example]) -> str:
-    """Return SHA-256 (first 16 hex digits) over ids, fields and answers in their order."""
+    """Return SHA-256 (first 16 hex digits) over ids, fields, answers and groups in their order."""
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(json.dumps([e.id, dict(e.fields), e.gold, e.answer], sort_keys=True).encode())
+        digest.update(json.dumps([e.id, dict(e.fields), e.gold, e.answer, e.group], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

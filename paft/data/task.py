@@ -1,5 +1,6 @@
 """Tasks: what a row of each data set says, as an Example."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -101,7 +102,9 @@ class Task:
                 if not isinstance(options, list) or len(options) != 4:
                     raise KeyError("options (a list of 4)")
                 fields = {"article": row["article"], "question": row["question"]}
-                return fields | dict(zip("ABCD", options, strict=True)), row["answer"], str(row.get("example_id", ""))
+                # Questions of one article are no independent evidence, whether their rows name it or not.
+                article = row.get("example_id") or hashlib.sha256(str(row["article"]).encode()).hexdigest()[:12]
+                return fields | dict(zip("ABCD", options, strict=True)), row["answer"], str(article)
             case "gsm8k":
                 return {"question": row["question"]}, row["answer"], ""
         fields = {name: row[name] for name in (*self.fields, *self.choice_fields)}

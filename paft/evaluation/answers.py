@@ -9,9 +9,11 @@ from paft.data.task import LETTERS
 Metric = Literal["choice", "last_number", "exact"]
 
 # In the order in which they are tried, as OpenCompass's `first_option_postprocess` has them for English
-# (https://opencompass.readthedocs.io): a sentence that announces the answer, a letter that stands alone, "1. B",
-# a letter before a colon, any letter. {} is the class of the letters.
+# (https://opencompass.readthedocs.io): a letter that ends the text, "Answer: B", a sentence that announces the answer, a
+# letter that stands alone, "1. B", a letter before a colon, any letter. {} is the class of the letters.
 _OPTION = (
+    r"[\s:,]({})[,.]?$",
+    r"(?i:answer)\s*:\s*({})",
     r"[Tt]he (?:correct )?answer is(?: option)?:?\s+\(?\**({})\**\)?",
     r"[Tt]he correct (?:answer|option|answer option) is:?.*?boxed{{({})}}",
     r"[Tt]he answer to the question is:?\s+\(?({})\)?",

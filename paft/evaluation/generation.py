@@ -59,9 +59,10 @@ class Generation:
         }
 
 
-def stop_rule(examples: Sequence[Example], max_new_tokens: int) -> Stop:
-    """Stop at line breaks, unless right answers hold some themselves (GSM8K reasons over several lines)."""
-    return Stop(max_new_tokens, not any("\n" in example.answer.strip() for example in examples))
+def stop_rule(examples: Sequence[Example], metric: Metric, max_new_tokens: int) -> Stop:
+    """Stop at line breaks, unless the last number counts (GSM8K reasons over several lines) or right answers hold some."""
+    several_lines = metric == "last_number" or any("\n" in example.answer.strip() for example in examples)
+    return Stop(max_new_tokens, not several_lines)
 
 
 def generate(
@@ -69,20 +70,23 @@ def generate(
 ) -> list[tuple[str, int]]:
     """Continue each context greedily; returns the texts and how many tokens each took, the one that ended it included.
 
-    Finished rows leave the batch, so that one that rambles on does not make the others compute.
+    A row also ends where the model's window does. Finished rows leave the batch, so that one that rambles on does not make
+    the others compute.
     """
     end: int = tokenizer.eos_token_id
     longest = max(map(len, contexts))
     ids = torch.tensor([[end] * (longest - len(c)) + list(c) for c in contexts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts], device=model.device)
     written: list[list[int]] = [[] for _ in contexts]
+    window = getattr(model.config, "max_position_embeddings", longest + stop.max_new_tokens)  # not all models have one
+    most = [min(stop.max_new_tokens, window - len(context)) for context in contexts]
     rows = list(range(len(contexts)))  # of the batch: which context each continues
     cache = DynamicCache()
     while rows:
         tokens = _next_tokens(model, ids, mask, cache)
         for row, token in zip(rows, tokens.tolist(), strict=True):
             written[row].append(token)
-        going = [i for i, row in enumerate(rows) if not _ended(tokenizer, written[row], end, stop)]
+        going = [i for i, row in enumerate(rows) if not _ended(tokenizer, written[row], end, stop, most[row])]
         if len(going) < len(rows):
             kept = torch.tensor(going, dtype=torch.long, device=model.device)
             cache.batch_select_indices(kept)
@@ -109,8 +113,8 @@ def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -
     return best
 
 
-def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, stop: Stop) -> bool:
-    if written[-1] == end or len(written) >= stop.max_new_tokens:
+def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, stop: Stop, most: int) -> bool:
+    if written[-1] == end or len(written) >= most:
         return True
     if not stop.at_line_break or "\n" not in tokenizer.decode(written[-1:]):
         return False

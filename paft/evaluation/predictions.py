@@ -25,7 +25,7 @@ def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric
     n_prompts = len(cells) // len(rows)
     for example, predicted, output in zip(*(cells[name].to_pylist() for name in cells.column_names), strict=True):
         answer = predicted if task.choice_fields else _key(output, metric)
-        if answer not in (-1, None, ""):
+        if answer != -1 if task.choice_fields else answer not in (None, ""):
             votes[example][answer] += 1
             texts[example].setdefault(answer, output)
     return [row | _prediction(vote, given, task, row, n_prompts) for row, vote, given in zip(rows, votes, texts, strict=True)]

@@ -44,7 +44,7 @@ def answering_by(
             they are hidden and a longer option would lose by its length alone.
     """
     if metric != "choice" or scoring == "generate":
-        return Generation(model, encoder, metric, stop_rule(examples, max_new_tokens))
+        return Generation(model, encoder, metric, stop_rule(examples, metric, max_new_tokens))
     return Likelihood(model, encoder, normalise or ("byte" if pool.options == "hidden" else "sum"))
 
 

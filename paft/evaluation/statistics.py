@@ -141,8 +141,9 @@ def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int 
 def worst_without_selection(correct: Array, groups: Groups, splits: int = 200, seed: int = 0) -> float:
     """Return the accuracy of the worst prompt, chosen on one half of the examples and measured on the other.
 
-    The least of many noisy accuracies is less than the least true one; this is free of that. The mean over random
-    halves, both ways. No interval: none can be promised for a minimum.
+    The least of many noisy accuracies is less than the least true one; this is free of that. The mean over random halves, both
+    ways; never more than the mean of all prompts, which it would exceed by chance where they are alike. No interval: none can
+    be promised for a minimum.
     """
     generator = np.random.default_rng(seed)
     sums, sizes = _sum_groups(correct, groups), np.bincount(_dense(groups))
@@ -153,7 +154,7 @@ def worst_without_selection(correct: Array, groups: Groups, splits: int = 200, s
         for chosen, measured in ((half, ~half), (~half, half)):
             worst = int((sums[:, chosen].sum(1) / sizes[chosen].sum()).argmin())
             found.append(sums[worst, measured].sum() / sizes[measured].sum())
-    return float(np.mean(found))
+    return float(min(np.mean(found), correct.mean()))
 
 
 def agreement(predictions: NDArray[np.int32]) -> float:

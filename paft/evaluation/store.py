@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paft.errors import InputError
+from paft.runs import write_atomically
 
 Row: TypeAlias = dict[str, Any]  # one cell of the matrix, by the names of the schema
 
-VERSION = 2  # of the schema and of what its values mean
+VERSION = 3  # of the schema and of what its values mean
 SCHEMA = pa.schema([
     ("prompt", pa.int32()),  # place in the pool
     ("example", pa.int32()),  # place among the examples
@@ -60,9 +61,14 @@ class MatrixStore:
     def finished(self) -> bool:
         """Say whether the file holds this matrix, whole; a damaged one is scored again."""
         try:
-            return (pq.read_schema(self.path).metadata or {}).get(b"digest") == self.digest.encode()
-        except (pa.ArrowException, OSError):
+            if (pq.read_schema(self.path).metadata or {}).get(b"digest") != self.digest.encode():
+                return False
+            pq.read_table(self.path, columns=["prompt", "example", "correct"])  # its pages are whole, too
+            self.seconds()
+        except (pa.ArrowException, OSError, ValueError):
             return False
+        self._remove_parts()  # which a kill may have left
+        return True
 
     def load_part(self, batch: int) -> list[Row] | None:
         """Return the cells of a batch, if it was scored before; a torn one is scored again."""
@@ -102,8 +108,11 @@ class MatrixStore:
                         seconds[prompt] = seconds.get(prompt, 0.0) + s
                 together = pa.concat_tables([table.replace_schema_metadata() for table in tables])
                 writer.write_table(together.sort_by([("prompt", "ascending"), ("example", "ascending")]).cast(schema))
-        self.seconds_path.write_text(json.dumps(seconds, indent=1) + "\n", encoding="utf-8")
+        write_atomically(self.seconds_path, json.dumps(seconds, indent=1) + "\n")
         scratch.replace(self.path)
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
         for parts in self.path.parent.glob(f".{self.path.stem}-*"):  # those of other settings too
             shutil.rmtree(parts, ignore_errors=True)
 

@@ -1,6 +1,7 @@
 """Loading a base model and its tokenizer, with the settings that are easy to get wrong made explicit."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +22,13 @@ from paft.errors import InputError
 from paft.model.attention import NAMES, Kernel, packed_logits, register
 from paft.model.embedded import smollm2_folder
 
+_PIECE = 4096  # bytes
+
 
 def device_of(accelerator: str) -> torch.device:
-    """Return the device of a trainer.accelerator; raises InputError if CUDA is asked for where none is."""
+    """Return the device of an accelerator setting; raises InputError if CUDA is asked for where none is."""
     if accelerator == "cuda" and not torch.cuda.is_available():
-        raise InputError("trainer.accelerator=cuda: this machine has no usable CUDA device; use cpu or auto.")
+        raise InputError("accelerator=cuda: this machine has no usable CUDA device; use cpu or auto.")
     return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
@@ -54,6 +57,28 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 def load_config(model: ModelConfig) -> PreTrainedConfig:
     """Load the architecture's configuration (sizes, window); raises InputError if the model cannot be reached."""
     return _reach(model, AutoConfig.from_pretrained)
+
+
+def base_identity(model: ModelConfig) -> str:
+    """Return what tells base models apart before any is loaded: hub id and revision, or a digest of a folder's weight files.
+
+    The digest is over the files' names and sizes and a thousand pieces spread over each: cheap, and other for other weights,
+    those of an adapter merged into some layers included.
+    """
+    if model.path is None:
+        return "embedded"
+    folder = Path(model.path)
+    if not folder.is_dir():
+        return f"{model.path}@{model.revision}"
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin")):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            for place in range(0, size, max(_PIECE, size // 1000)):
+                file.seek(place)
+                digest.update(file.read(_PIECE))
+    return digest.hexdigest()[:16]
 
 
 def load_base(model: ModelConfig, device: torch.device, backward: bool = False) -> PreTrainedModel:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
@@ -92,7 +93,7 @@ def print_extremes(per_prompt: Path, n: int = 3) -> None:
         return
     table = Table("worst prompts", "", "best prompts", "", show_edge=False)
     for (low, worst), (high, best) in zip(found[:n], found[: -n - 1 : -1], strict=True):
-        table.add_row(worst, f"{100 * low:.1f}", best, f"{100 * high:.1f}")
+        table.add_row(escape(worst), f"{100 * low:.1f}", escape(best), f"{100 * high:.1f}")
     Console().print(table)
 
 

@@ -102,7 +102,8 @@ def test_hellaswag_loses_its_markers():
 
 def test_the_group_of_race_is_its_article():
     assert read("race").group == "high17.txt"
-    assert read("race", example_id=...).group == "row-3"
+    unnamed = read("race", example_id=...).group
+    assert unnamed != "row-3" and unnamed == read("race", example_id=..., question="Another one?").group
     assert read("piqa").group == "row-3"
 
 

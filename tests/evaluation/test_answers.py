@@ -23,11 +23,16 @@ from paft.evaluation.generation import stop_rule
         ("The correct option is: \\boxed{A}", "A"),
         ("The answer to the question is (D).", "D"),
         ("The answer is (B), since A is wrong.", "B"),
-        ("I would take B, not C.", "B"),
+        ("I would take B, not C.", "C"),  # a letter that ends the text comes first, there and so here
+        ("I would take B, and nothing else.", "B"),
         ("B\nBecause A is wrong.", "B"),
         ("1. C", "C"),
         ("optionB", "B"),
-        ("A dog is what it is: B", "A"),  # an article is a letter too, there and so here
+        ("A dog is what it is: B", "B"),
+        ("Answer: B", "B"),
+        ("ANSWER : C or so", "C"),
+        ("Correct choice: D", "D"),
+        ("A dog is what it is.", "A"),  # an article is a letter too, there and so here
         ("Both B and C are possible.", "B"),
         ("BECAUSE", "B"),  # any letter, if nothing better is there
         ("E", ""),
@@ -75,4 +80,6 @@ def test_free_form_answers():
 
 def test_a_line_break_ends_a_text_unless_answers_hold_some():
     one, several = (Example("0", {}, (), -1, answer, "g", "all") for answer in ("42\n", "6 * 7 = 42\n#### 42"))
-    assert stop_rule([one], 5).at_line_break and not stop_rule([one, several], 5).at_line_break
+    assert stop_rule([one], "exact", 5).at_line_break and not stop_rule([one, several], "exact", 5).at_line_break
+    unlabelled = Example("0", {}, (), -1, "", "g", "all")
+    assert not stop_rule([unlabelled], "last_number", 5).at_line_break  # as for rows whose answers are known

@@ -269,6 +269,17 @@ def test_finished_rows_leave_and_texts_end_where_they_should(setting, monkeypatc
     assert [n for _, n in through] == [2, 3, 3, 3]
 
 
+def test_generation_ends_where_the_window_does(tiny_llama, tmp_path):
+    """A learned position table has no row beyond it."""
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=32, n_positions=64, **SMALL)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    load_tokenizer(config_of(tiny_llama)).save_pretrained(tmp_path)
+    model, encoder, _, _ = setting_of(tmp_path, "text")
+    (_, at_the_end), (_, usual) = generate(model, encoder.tokenizer, [[5] * 60, [5] * 3], Stop(12, at_line_break=False))
+    assert at_the_end <= 4 and usual <= 12
+
+
 class Killed(BaseException):
     """What a test calls a kill."""
 
@@ -320,7 +331,7 @@ def test_a_matrix_of_another_version_or_a_damaged_one_is_refused(setting, tmp_pa
     score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=700, store=store)
     table = pq.read_table(store.path)
     pq.write_table(table.replace_schema_metadata({"version": "1"}), store.path)
-    with pytest.raises(InputError, match="of version 1, this code reads 2; evaluate the run again"):
+    with pytest.raises(InputError, match="of version 1, this code reads 3; evaluate the run again"):
         read_matrix(store.path)
     pq.write_table(table.slice(1), store.path)
     with pytest.raises(InputError, match="31 cells are not all of 4 prompts x 8 examples"):
