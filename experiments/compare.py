@@ -195,7 +195,7 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"A": compared.a, "B": compared.b}
-    accuracies = {f"{side}: {_name(runs[:1])}": _correct(runs).mean(2).ravel() for side, runs in sides.items()}
+    accuracies = {_label(side, runs): _correct(runs).mean(2).ravel() for side, runs in sides.items()}
     first = compared.a[0]
     save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results["threshold"])
     page = ["# Two runs compared", "", verdict(compared.comparison), ""]
@@ -262,6 +262,11 @@ def _correct(side: Sequence[Run]) -> Array:
 
 def _name(side: Sequence[Run]) -> str:
     return ", ".join(run.results["run"] for run in side)
+
+
+def _label(side: str, runs: Sequence[Run]) -> str:
+    others = f" and {len(runs) - 1} more seeds" if len(runs) > 1 else ""
+    return f"{side}: {_name(runs[:1])}{others}"
 
 
 def _origin(run: Run) -> dict[str, Any]:
