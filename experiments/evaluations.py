@@ -22,12 +22,8 @@ from paft.config import parse_evaluation
 
 Results = dict[str, Any]
 
-_BASE = {
-    "story_facts": ["dataset=story_facts", "model=smollm2_135m"],
-    "PIQA": ["dataset=piqa", "model=smollm2_135m", "eval_prompts=20"],
-    "RACE-middle": ["dataset=race_middle", "model=smollm2_135m", "eval_prompts=10"],
-}
-_EXAMPLES = {"story_facts": 100, "PIQA": 100, "RACE-middle": 60}
+# data set and how many of its test prompts and examples
+_CELLS = {"story_facts": ("story_facts", 20, 100), "PIQA": ("piqa", 20, 100), "RACE-middle": ("race_middle", 10, 60)}
 _KEPT = (
     "run", "robustness", "uncertainty", "consensus", "ties", "unanswered", "chance", "threshold", "how", "accuracy", "tokens",
     "seconds", "wall_s", "fingerprints", "git", "versions", "device", "dtype",
@@ -68,15 +64,16 @@ def main() -> None:
     quiet = ["progress=false"] if arguments.no_progress else []
     adapters = trained(["trainer.progress=false"] if arguments.no_progress else [], arguments.output_root)
     groups: dict[str, dict[str, Results]] = {}
-    for dataset, base in _BASE.items():
-        models = {"base model": base}
+    where = [f"output_root={arguments.output_root}", f"data_root={arguments.data}"]
+    for label, (dataset, n_prompts, n_examples) in _CELLS.items():
+        models = {"base model": [f"dataset={dataset}", "model=smollm2_135m"]}
         if dataset == "story_facts":
-            models |= {label: [f"adapter={folder}"] for label, folder in adapters.items()}
-        where = [f"output_root={arguments.output_root}", f"data_root={arguments.data}", f"eval_examples={_EXAMPLES[dataset]}"]
+            models |= {name: [f"adapter={folder}"] for name, folder in adapters.items()}
+        shape = [f"eval_prompts={n_prompts}", f"eval_examples={n_examples}"]
         for way in ("likelihood", "generate"):
-            for label, overrides in models.items():
-                row = evaluated([*overrides, *where, *quiet, f"scoring={way}"])
-                groups.setdefault(dataset, {})[f"{label}, {way}"] = row
+            for name, overrides in models.items():
+                row = evaluated([*overrides, *where, *shape, *quiet, f"scoring={way}"])
+                groups.setdefault(label, {})[f"{name}, {way}"] = row
     write(arguments.report, groups)
 
 
