@@ -17,7 +17,7 @@ import torch
 from paft.cli import run_plain
 from paft.data.task import BUILT_IN
 from paft.prompts.audit import Audit, Audited, audit, read_for_audit
-from paft.prompts.screening import Form
+from paft.prompts.pool import Form
 from paft.reporting.audit import Distances, distances, save_curve
 from paft.reporting.provenance import provenance
 from paft.runs import write_atomically
@@ -32,9 +32,7 @@ KNOWN = {"hel": (335, 335), "piqa": (339, 338, 7, 0), "race": (323, 323), "win":
 def form_of(dataset: str, kind: str) -> Form:
     """Return what the templates of a shipped pool hold."""
     task = BUILT_IN[dataset]
-    hidden = kind == "hidden"
-    answer: Any = "text" if hidden else kind
-    return Form(frozenset(task.fields), frozenset(task.choice_fields), answer, "hidden" if hidden else "shown")
+    return task.form("letter" if kind == "letter" else "text", "hidden" if kind == "hidden" else "shown")
 
 
 def shipped() -> dict[str, dict[str, Audited]]:

@@ -16,7 +16,7 @@ from paft.evaluation.predictions import predictions
 from paft.evaluation.robustness import con
 from paft.measuring import Measuring, adapter_digest
 from paft.model.adapter import with_adapter
-from paft.model.base import base_identity, device_of, load_base, load_config, load_tokenizer
+from paft.model.base import base_identity, device_of, load_base, load_config, load_tokenizer, window_of
 from paft.model.cpu import keep_freed_memory
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
@@ -47,7 +47,7 @@ def prepare(config: EvaluateConfig) -> Evaluation:
     encoder = Encoder(
         load_tokenizer(config.model),
         answer_kind(config.dataset, inputs.task),
-        min(config.cutoff, getattr(architecture, "max_position_embeddings", config.cutoff)),
+        min(config.cutoff, window_of(architecture, config.cutoff)),
         config.model.chat_template,
         config.model.system_prompt,
     )

@@ -21,7 +21,7 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, score
 from paft.measuring import Measured, Measuring
 from paft.model.adapter import save_adapter
-from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton
+from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton, window_of
 from paft.model.cpu import keep_freed_memory
 from paft.model.module import PaftModule
 from paft.plan import Plan, make_plan
@@ -54,7 +54,7 @@ def prepare(config: TrainConfig) -> Run:
     encoder = Encoder(
         load_tokenizer(config.model),
         answer_kind(config.dataset, inputs.examples.task),
-        min(config.cutoff, getattr(architecture, "max_position_embeddings", config.cutoff)),
+        min(config.cutoff, window_of(architecture, config.cutoff)),
         config.model.chat_template,
         config.model.system_prompt,
     )

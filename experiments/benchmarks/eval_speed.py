@@ -88,9 +88,7 @@ def load(name: str, data: str) -> Workload:
 
     def pool(split: str) -> PromptPool:
         path = shipped_pool_path(dataset.name, dataset.answer, dataset.options, split)
-        return load_pool(
-            path, fields=task.fields, choice_fields=task.choice_fields, answer=dataset.answer, options=dataset.options
-        )
+        return load_pool(path, task.form(dataset.answer, dataset.options))
 
     train, validation = pool("train"), pool("validation")  # with the options hidden neither has twenty
     both = replace(train, templates=(*train.templates, *validation.templates))

@@ -49,7 +49,7 @@ def dataset() -> DatasetConfig:
 def pool_of(task: Task, n: int) -> PromptPool:
     """Return n templates: ten shipped ones, numbered on and on, so that their length does not grow."""
     path = shipped_pool_path("piqa", "letter", "shown", "train")
-    ten = load_pool(path, fields=task.fields, choice_fields=task.choice_fields, answer="letter", options="shown").templates[:10]
+    ten = load_pool(path, task.form("letter", "shown")).templates[:10]
     more = [replace(ten[i % 10], id=f"p{i}", text=f"({i}) {ten[i % 10].text}") for i in range(n)]
     return PromptPool("growth", tuple(more), "letter", "shown")
 

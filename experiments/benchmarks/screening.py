@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 
 from paft.cli import run_plain
-from paft.prompts.screening import Candidate, Form, screen
+from paft.prompts.pool import Form
+from paft.prompts.screening import Candidate, screen
 from paft.reporting.provenance import provenance
 from paft.runs import write_atomically
 

@@ -58,7 +58,7 @@ class Workload:
         examples = load_examples(dataset, data, updates * EXAMPLES_PER_UPDATE, 1)
         task = examples.task
         path = shipped_pool_path("piqa", "letter", "shown", "user")
-        self.pool = load_pool(path, fields=task.fields, choice_fields=task.choice_fields, answer="letter", options="shown")
+        self.pool = load_pool(path, task.form("letter", "shown"))
         self.examples = examples.train
         self.plan = UpdatePlan(len(self.examples), EXAMPLES_PER_UPDATE, 1, Schedule(1, 4, 0))
         self.encoder = Encoder(load_tokenizer(model_config("fp32")), "letter", 1024)

@@ -135,15 +135,7 @@ def _pool(dataset: DatasetConfig, task: Task, split: str, given: str | None) -> 
     """Load a user's pool, or the shipped one of the split."""
     answer = answer_kind(dataset, task)
     path = Path(given) if given is not None else shipped_pool_path(dataset.name, answer, dataset.options, split)
-    return load_pool(
-        path,
-        fields=task.fields,
-        choice_fields=task.choice_fields,
-        optional_fields=task.optional_fields,
-        answer=answer,
-        options=dataset.options,
-        aliases=task.aliases,
-    )
+    return load_pool(path, task.form(answer, dataset.options), task.aliases)
 
 
 def _user_pool(config: TrainConfig, task: Task) -> PromptPool:
@@ -154,5 +146,6 @@ def _user_pool(config: TrainConfig, task: Task) -> PromptPool:
         template = PromptTemplate(config.method.prompt.replace("\\n", "\n"), id="user")
     except TemplateError as error:
         raise InputError(f"method.prompt: {error}.") from None
-    check_fields("method.prompt", template, task.fields, task.choice_fields, task.optional_fields, config.dataset.options)
-    return PromptPool("user", (template,), answer_kind(config.dataset, task), config.dataset.options)
+    form = task.form(answer_kind(config.dataset, task), config.dataset.options)
+    check_fields("method.prompt", template, form)
+    return PromptPool("user", (template,), form.answer, form.options)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from paft.errors import InputError
+from paft.prompts.pool import Answer, Form, Options
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 GoldForm: TypeAlias = Literal["name", "index", "text"]  # what a right answer is given as; a letter is a name too
@@ -45,6 +46,11 @@ class Task:
     gold_forms: tuple[GoldForm, ...] = ("name", "index", "text")  # tried in this order
     gold_words: str = "the letter, the index from 0 or the text"  # the same for people
     about: str = ""  # what is asked, in a sentence for someone who writes prompts
+
+    def form(self, answer: Answer, options: Options) -> Form:
+        """Return what templates of this task hold, if they are to be answered so."""
+        fields, choices, optional = map(frozenset, (self.fields, self.choice_fields, self.optional_fields))
+        return Form(fields, choices, answer, options, optional)
 
     def example(self, where: str, row: Mapping[str, Any], id_: str, part: str, labelled: bool = True) -> Example:
         """Turn a row in the hub's field names into an Example.

@@ -14,6 +14,7 @@ from paft.evaluation.answers import Metric, first_option, first_text, is_right
 from paft.evaluation.cells import Cell
 from paft.evaluation.likelihood import NO_NUMBERS, Model
 from paft.evaluation.store import Row
+from paft.model.base import window_of
 
 MAX_NEW_TOKENS = 256  # as in OpenCompass
 
@@ -78,7 +79,7 @@ def generate(
     ids = torch.tensor([[end] * (longest - len(c)) + list(c) for c in contexts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts], device=model.device)
     written: list[list[int]] = [[] for _ in contexts]
-    window = getattr(model.config, "max_position_embeddings", longest + stop.max_new_tokens)  # not all models have one
+    window = window_of(model.config, longest + stop.max_new_tokens)
     most = [min(stop.max_new_tokens, window - len(context)) for context in contexts]
     rows = list(range(len(contexts)))  # of the batch: which context each continues
     cache = DynamicCache()

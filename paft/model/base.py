@@ -59,6 +59,11 @@ def load_config(model: ModelConfig) -> PreTrainedConfig:
     return _reach(model, AutoConfig.from_pretrained)
 
 
+def window_of(config: PreTrainedConfig, otherwise: int) -> int:
+    """Return how many tokens a model can see, or `otherwise` where it sets no limit."""
+    return getattr(config, "max_position_embeddings", otherwise)
+
+
 def base_identity(model: ModelConfig) -> str:
     """Return what tells base models apart before any is loaded: hub id and revision, or a digest of a folder's weight files.
 

@@ -1,13 +1,13 @@
 """A causal LM that answers chat messages: a local generator of prompts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from paft.errors import InputError
-from paft.quiet import quieten
+from paft.model.base import window_of
+from paft.model.pretrained import load_pretrained
 
 
 class Writer:
@@ -18,17 +18,8 @@ class Writer:
     """
 
     def __init__(self, path: str) -> None:
-        from paft.model.embedded import smollm2_folder
-
-        quieten()
-        where = smollm2_folder() if path == "embedded" else path
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(where)
-            model: Any = AutoModelForCausalLM.from_pretrained(where, dtype="auto")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: this is no causal LM that transformers can load ({type(error).__name__}).") from None
-        self._model = model.to(device).eval()
+        self._path = path
+        self._tokenizer, self._model = load_pretrained(AutoModelForCausalLM, path, "auto")
 
     def write(
         self, messages: Sequence[Mapping[str, str]], seed: int, temperature: float, max_tokens: int
@@ -42,10 +33,15 @@ class Writer:
                 list(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
             )
         inputs = inputs.to(self._model.device)
+        read = inputs["input_ids"].shape[1]
+        room = min(max_tokens, window_of(self._model.config, read + max_tokens) - read)
+        if room < 1:
+            raise InputError(
+                f"{self._path}: the request has {read} tokens, which this model's window does not hold; use another model."
+            )
         torch.manual_seed(seed)
         how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         with torch.no_grad():
-            output = self._model.generate(**inputs, **how, max_new_tokens=max_tokens, pad_token_id=self._tokenizer.eos_token_id)
-        read = inputs["input_ids"].shape[1]
+            output = self._model.generate(**inputs, **how, max_new_tokens=room, pad_token_id=self._tokenizer.eos_token_id)
         written = output[0, read:]
         return self._tokenizer.decode(written, skip_special_tokens=True), read, len(written)

@@ -5,15 +5,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from paft.cli import run_plain
+from paft.data.task import BUILT_IN, LETTERS
 from paft.errors import InputError
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
-from paft.prompts.pool import Answer, Options
-from paft.prompts.screening import Form, choices_among
+from paft.prompts.pool import Answer, Form, Options
+from paft.prompts.screening import choices_among
 
-_DATASETS = ("story_facts", "hellaswag", "piqa", "winogrande", "race", "race_middle", "race_high", "gsm8k")
 _SPLITS = ("train", "validation", "test")
 
 
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_task(parser: argparse.ArgumentParser, why: str = "the task") -> None:
-    parser.add_argument("--dataset", choices=_DATASETS, help=why)
+    parser.add_argument("--dataset", choices=tuple(BUILT_IN), help=why)
     parser.add_argument("--answer", choices=get_args(Answer), help="what prompts ask for; default: as the data set's runs")
     parser.add_argument("--options", choices=get_args(Options), default="shown")
     parser.add_argument("--data-root", type=Path, help="folder with <dataset>/<split>.jsonl, instead of the hub")
@@ -121,23 +121,20 @@ def _asked(arguments: argparse.Namespace, n_rows: int) -> _Asked:
     from paft.config import parse
     from paft.data.load import answer_kind
     from paft.data.rows import load_examples
-    from paft.data.task import BUILT_IN, LETTERS
 
     if arguments.dataset is None:
-        raise InputError(f"--dataset is missing; it is one of {', '.join(_DATASETS)}.")
+        raise InputError(f"--dataset is missing; it is one of {', '.join(BUILT_IN)}.")
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         dataset = parse(compose("train", [f"dataset={arguments.dataset}"])).dataset
     task = BUILT_IN[arguments.dataset]
-    usual = answer_kind(dataset, task)
-    answer: Answer = "text" if arguments.options == "hidden" else arguments.answer or usual
-    form = Form(frozenset(task.fields), frozenset(task.choice_fields), answer, arguments.options)
+    answer: Answer = "text" if arguments.options == "hidden" else arguments.answer or answer_kind(dataset, task)
     rows: list[tuple[Mapping[str, str], str]] = []
     if n_rows:
         root = None if arguments.data_root is None else str(arguments.data_root)
         examples = load_examples(dataset, root, n_rows, 1).train
         letter = answer == "letter"
         rows = [(e.fields, LETTERS[e.gold] if letter else e.answer) for e in examples]
-    return _Asked(arguments.dataset, form, task.about, task.aliases, rows)
+    return _Asked(arguments.dataset, task.form(answer, arguments.options), task.about, task.aliases, rows)
 
 
 def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
@@ -172,25 +169,25 @@ def _construct(arguments: argparse.Namespace) -> None:
     generators = [LocalGenerator(local)] if local is not None else read_generators(arguments.generators)
     out = arguments.out or Path("outputs") / "pools" / asked.name
     plan = Construction(
-        asked.name,
-        asked.form,
-        arguments.about or asked.about,
-        asked.rows,
-        generators,
-        out,
-        arguments.calls,
-        arguments.per_call,
-        arguments.split,
-        arguments.seed,
-        arguments.max_words,
-        arguments.concurrency,
+        name=asked.name,
+        form=asked.form,
+        about=arguments.about or asked.about,
+        rows=asked.rows,
+        generators=generators,
+        out=out,
+        calls=arguments.calls,
+        per_call=arguments.per_call,
+        way=arguments.split,
+        seed=arguments.seed,
+        max_words=arguments.max_words,
+        concurrency=arguments.concurrency,
     )
     with disk_full_is_an_input_error(out):
         report = construct(plan)
     _print_construction(report, out)
 
 
-def _print_construction(report: Mapping[str, object], out: Path) -> None:
+def _print_construction(report: Mapping[str, Any], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -198,12 +195,12 @@ def _print_construction(report: Mapping[str, object], out: Path) -> None:
     table = Table(title=f"{report['name']}: {report['kept']} of {report['candidates']} candidates kept", title_justify="left")
     for column in ("generator", "candidates", "kept"):
         table.add_column(column, justify="left" if column == "generator" else "right")
-    for name, row in dict(report["generators"]).items():  # type: ignore[call-overload]
+    for name, row in report["generators"].items():
         table.add_row(name, str(row["candidates"]), str(row["kept"]))
     console.print(table)
-    rejected = ", ".join(f"{reason} {n}" for reason, n in dict(report["rejected"]).items())  # type: ignore[call-overload]
-    tokens: Mapping[str, int] = report["tokens"]  # type: ignore[assignment]
-    splits = ", ".join(f"{name} {n}" for name, n in dict(report["splits"]).items())  # type: ignore[call-overload]
+    rejected = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items())
+    tokens = report["tokens"]
+    splits = ", ".join(f"{name} {n}" for name, n in report["splits"].items())
     print(f"Rejected: {rejected or 'none'}.")
     print(f"Tokens: {tokens['prompt']:,} read, {tokens['completion']:,} written.")
     print(f"Split ({report['split']}): {splits}.")
@@ -236,10 +233,7 @@ def _perturb(arguments: argparse.Namespace) -> None:
     kinds = arguments.kinds or list(KINDS)
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise InputError(f"--kinds: {unknown[0]!r} is none of {','.join(KINDS)}.")
-    form = read_for_audit(arguments.pool).form
-    pool = load_pool(
-        arguments.pool, fields=form.fields, choice_fields=form.choice_fields, answer=form.answer, options=form.options
-    )
+    pool = load_pool(arguments.pool, read_for_audit(arguments.pool).form)
     found = perturb(pool, kinds, arguments.n, arguments.seed)
     out = arguments.out or arguments.pool.with_suffix(".perturbed.yaml")
     write_pool(PromptPool(out.stem, tuple(p.template for p in found), pool.answer, pool.options), out)
@@ -262,15 +256,7 @@ def _import(arguments: argparse.Namespace) -> None:
     from paft.prompts.writers import write_pool
 
     asked = _asked(arguments, 0)
-    form = asked.form
-    pool = load_pool(
-        arguments.sheet,
-        fields=form.fields,
-        choice_fields=form.choice_fields,
-        answer=form.answer,
-        options=form.options,
-        aliases=asked.aliases,
-    )
+    pool = load_pool(arguments.sheet, asked.form, asked.aliases)
     out = arguments.out or arguments.sheet.with_suffix(".yaml")
     if out.exists() and out.samefile(arguments.sheet):
         raise InputError(f"{out}: this is the sheet itself; name another file with --out.")
@@ -286,14 +272,7 @@ def _show(arguments: argparse.Namespace) -> None:
         raise InputError(f"--example {arguments.example}: there are only {len(asked.rows)} examples, counted from 0.")
     form = asked.form
     path = arguments.pool or shipped_pool_path(asked.name, form.answer, form.options, arguments.split)
-    pool = load_pool(
-        path,
-        fields=form.fields,
-        choice_fields=form.choice_fields,
-        answer=form.answer,
-        options=form.options,
-        aliases=asked.aliases,
-    )
+    pool = load_pool(path, form, asked.aliases)
     fields, answer = asked.rows[arguments.example]
     for template in pool.head(arguments.n).templates:
         print(f"--- {template.id}")

@@ -12,8 +12,9 @@ import numpy as np
 
 from paft.errors import InputError
 from paft.prompts.families import layout
+from paft.prompts.pool import Form
 from paft.prompts.readers import read_prompts
-from paft.prompts.screening import Form, Verdict, choices_among, judge, last_words
+from paft.prompts.screening import Verdict, choices_among, judge, last_words
 from paft.prompts.similarity import NEAR_COPY, count_wordings, similarities, wording
 from paft.prompts.template import PromptTemplate, TemplateError
 
@@ -82,13 +83,12 @@ def read_for_audit(path: Path, form: Form | None = None, aliases: Mapping[str, s
 
     Raises InputError only if the file cannot be read at all, or holds no prompt.
     """
-    header, rows = read_prompts(path)
+    file = read_prompts(path)
     found: list[tuple[str, str, Mapping[str, Any]]] = []
     repeated: list[str] = []
-    blank = sum("is blank" in note for note in header.get("notes", ()))
-    unescaped = sum(int(n) for note in header.get("notes", ()) for n in re.findall(r"line break in (\d+) prompts", note))
+    blank = len(file.blank)
     seen: set[str] = set()
-    for where, row in rows:
+    for where, row in file.rows:
         text = str(row.get("text") or "")
         for theirs, ours in (aliases or {}).items():
             text = text.replace(f"{{{theirs}}}", f"{{{ours}}}")
@@ -101,9 +101,9 @@ def read_for_audit(path: Path, form: Form | None = None, aliases: Mapping[str, s
             found.append((where, text, row))
     if not found:
         raise InputError(f"{path}: the pool is empty; it needs at least one prompt.")
-    form = form or _form([text for _, text, _ in found], header)
+    form = form or _form([text for _, text, _ in found], file.header)
     entries = tuple(_entry(where, text, row, form) for where, text, row in found)
-    return Audited(path, entries, blank, tuple(repeated), unescaped, form)
+    return Audited(path, entries, blank, tuple(repeated), file.unescaped, form)
 
 
 def _form(texts: Sequence[str], header: Mapping[str, Any]) -> Form:

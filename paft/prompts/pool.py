@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,31 @@ from paft.prompts.template import PromptTemplate, TemplateError
 
 Answer = Literal["letter", "text"]
 Options = Literal["shown", "hidden"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the templates of a task hold, and what they are answered with.
+
+    fields are those that every template holds, choice_fields those of the options: all of them, or none where options are
+    hidden. A template may hold optional_fields; where there are any, it must show some field.
+    """
+
+    fields: frozenset[str]
+    choice_fields: frozenset[str]
+    answer: Answer
+    options: Options = "shown"
+    optional_fields: frozenset[str] = frozenset()
+
+    @property
+    def required(self) -> frozenset[str]:
+        """The fields that every template holds."""
+        return self.fields | self.choice_fields if self.options == "shown" else self.fields
+
+
+def fingerprint(answer: Any, options: Any, texts: Sequence[str]) -> str:
+    """Return SHA-256 (first 16 hex digits) over what a pool is answered with and the texts of its templates in their order."""
+    return hashlib.sha256(json.dumps([answer, options, *texts]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -33,9 +58,8 @@ class PromptPool:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) over the answer kind and the texts in their order."""
-        content = [self.answer, self.options, *(t.text for t in self.templates)]
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+        """What tells this pool from others: answer kind and texts; ids and families aside."""
+        return fingerprint(self.answer, self.options, [t.text for t in self.templates])
 
     @property
     def n_wordings(self) -> int:
@@ -79,46 +103,36 @@ def shipped_pool_path(task: str, answer: Answer, options: Options, split: str) -
     return path
 
 
-def load_pool(
-    path: Path,
-    *,
-    fields: Collection[str],
-    choice_fields: Collection[str],
-    optional_fields: Collection[str] = (),
-    answer: Answer,
-    options: Options,
-    aliases: Mapping[str, str] | None = None,
-) -> PromptPool:
-    """Load a pool and check every template against the task.
+def load_pool(path: Path, form: Form, aliases: Mapping[str, str] | None = None) -> PromptPool:
+    """Load a pool and check every template against its form.
 
     Args:
         path: a .yaml, .jsonl, .csv or .xlsx file; tables have a column `text` and, if they like, the others.
-        fields: the fields a template must hold, the choice fields aside.
-        choice_fields: the fields of the options; a template holds all of them, or none if options are hidden.
-        optional_fields: fields that a template may hold; where there are any, it must hold one at least.
-        answer, options: what the run asks for; a YAML file that says otherwise is refused.
+        form: what the run asks for; a file that says otherwise is refused.
         aliases: other people's field names for ours (the official sheets').
 
     Raises InputError that names the file and the line.
     """
-    header, rows = read_prompts(path)
-    for key, wanted in (("answer", answer), ("options", options)):
-        if header.get(key, wanted) != wanted:
+    file = read_prompts(path)
+    for key, wanted in (("answer", form.answer), ("options", form.options)):
+        if file.header.get(key, wanted) != wanted:
             raise InputError(
-                f"{path}: this pool says {key}: {header[key]}, the run asks for dataset.{key}={wanted}; make them agree."
+                f"{path}: this pool says {key}: {file.header[key]}, the run asks for dataset.{key}={wanted}; make them agree."
             )
     templates: list[PromptTemplate] = []
-    notes = list(header.get("notes", ()))
+    notes = [f"{where} is blank: dropped" for where in file.blank]
+    if file.unescaped:
+        notes.append(f"literal \\n turned into a line break in {file.unescaped} prompts")
     seen: dict[str, str] = {}  # text -> where
     ids: dict[str, str] = {}  # id -> where
-    for where, row in rows:
+    for where, row in file.rows:
         template = _template(f"{path}, {where}", row, len(templates), aliases or {})
         if template.id in ids:
             raise InputError(
                 f"{path}, {where}: the id {template.id!r} is that of {ids[template.id]}; ids name the rows of the results, "
                 "so make them unique."
             )
-        check_fields(f"{path}, {where}", template, fields, choice_fields, optional_fields, options)
+        check_fields(f"{path}, {where}", template, form)
         if template.text in seen:
             notes.append(f"{where} repeats {seen[template.text]}: dropped")
             continue
@@ -126,7 +140,7 @@ def load_pool(
         templates.append(template)
     if not templates:
         raise InputError(f"{path}: the pool is empty; it needs at least one prompt.")
-    return PromptPool(path.stem, tuple(templates), answer, options, tuple(notes))
+    return PromptPool(path.stem, tuple(templates), form.answer, form.options, tuple(notes))
 
 
 def _template(where: str, row: Mapping[str, Any], index: int, aliases: Mapping[str, str]) -> PromptTemplate:
@@ -143,29 +157,21 @@ def _template(where: str, row: Mapping[str, Any], index: int, aliases: Mapping[s
         raise InputError(f"{where}: {error}.") from None
 
 
-def check_fields(
-    where: str,
-    template: PromptTemplate,
-    fields: Collection[str],
-    choice_fields: Collection[str],
-    optional_fields: Collection[str],
-    options: Options,
-) -> None:
-    """Check the placeholders of a template against its task; raises InputError that begins with `where`."""
-    required = {*fields, *(choice_fields if options == "shown" else ())}
-    known = {*required, *optional_fields}
-    if missing := required - template.fields:
-        raise InputError(f"{where}: the template lacks {{{sorted(missing)[0]}}}; it needs {_braced(required)}.")
-    if shown := template.fields & ({*choice_fields} - required):
+def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
+    """Check the placeholders of a template against its form; raises InputError that begins with `where`."""
+    known = form.required | form.optional_fields
+    if missing := form.required - template.fields:
+        raise InputError(f"{where}: the template lacks {{{min(missing)}}}; it needs {braced(form.required)}.")
+    if shown := template.fields & (form.choice_fields - form.required):
         raise InputError(
-            f"{where}: the template shows {{{sorted(shown)[0]}}}, but this pool hides the options; "
-            "remove it or set options: shown."
+            f"{where}: the template shows {{{min(shown)}}}, but this pool hides the options; remove it or set options: shown."
         )
     if unknown := template.fields - known:
-        raise InputError(f"{where}: {{{sorted(unknown)[0]}}} is no field of this task; it has {_braced(known)}.")
-    if optional_fields and not template.fields & {*fields, *optional_fields}:
-        raise InputError(f"{where}: the template shows nothing of the row; it needs one of {_braced({*optional_fields})}.")
+        raise InputError(f"{where}: {{{min(unknown)}}} is no field of this task; it has {braced(known)}.")
+    if form.optional_fields and not template.fields & (form.fields | form.optional_fields):
+        raise InputError(f"{where}: the template shows nothing of the row; it needs one of {braced(form.optional_fields)}.")
 
 
-def _braced(names: set[str]) -> str:
+def braced(names: Iterable[str]) -> str:
+    """Return field names as templates hold them, in order."""
     return " ".join(f"{{{name}}}" for name in sorted(names))

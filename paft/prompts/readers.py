@@ -5,7 +5,8 @@ import io
 import json
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,13 +17,25 @@ HEADER = {"answer": ("letter", "text"), "options": ("shown", "hidden")}  # of a 
 
 _MOST_BYTES = 2**26  # of a file, or of what a sheet unpacks to; four million words are no prompt pool
 
-# What a file says of the whole pool, and its rows, each with the place it comes from.
-_Rows: TypeAlias = Iterator[tuple[str, Mapping[str, Any]]]
-_Content: TypeAlias = tuple[dict[str, Any], _Rows]
+Row: TypeAlias = tuple[str, Mapping[str, Any]]  # the place it comes from, its keys
 
 
-def read_prompts(path: Path) -> _Content:
-    """Read a prompt file: (answer, options and notes as far as it gives them; its rows with their places).
+@dataclass(frozen=True)
+class PromptFile:
+    """What a file holds.
+
+    header is what it says of the whole pool (answer, options). blank are the empty rows of a sheet; unescaped says in how many
+    of its prompts a literal backslash-n was turned into a line break.
+    """
+
+    header: Mapping[str, Any]
+    rows: Sequence[Row]
+    blank: tuple[str, ...] = ()
+    unescaped: int = 0
+
+
+def read_prompts(path: Path) -> PromptFile:
+    """Read a prompt file.
 
     Raises InputError that names the file and the line.
     """
@@ -43,7 +56,7 @@ def _read_text(path: Path) -> str:
         raise InputError(f"{path}: the file is not UTF-8 text.") from None
 
 
-def _read_yaml(path: Path) -> _Content:
+def _read_yaml(path: Path) -> PromptFile:
     import yaml
 
     try:
@@ -66,7 +79,7 @@ def _read_yaml(path: Path) -> _Content:
     for place, row in zip(places, content["prompts"], strict=True):
         if not isinstance(row, dict):
             raise InputError(f"{path}, {place}: a prompt is a mapping with at least a `text`.")
-    return content, iter(zip(places, content["prompts"], strict=True))
+    return PromptFile(content, list(zip(places, content["prompts"], strict=True)))
 
 
 def _check_header(path: Path, key: str, value: Any) -> None:
@@ -74,7 +87,7 @@ def _check_header(path: Path, key: str, value: Any) -> None:
         raise InputError(f"{path}: {key} is {value!r}; it must be {' or '.join(HEADER[key])}.")
 
 
-def _without_header(path: Path, rows: _Rows) -> _Content:
+def _table(path: Path, rows: Iterator[Row], blank: Sequence[str] = (), unescaped: int = 0) -> PromptFile:
     """Take what a table says of the whole pool from its rows, which must agree."""
     header: dict[str, Any] = {}
     bare = []
@@ -86,11 +99,11 @@ def _without_header(path: Path, rows: _Rows) -> _Content:
             if header.setdefault(key, row[key]) != row[key]:
                 raise InputError(f"{path}, {place}: {key} is {row[key]!r} here and {header[key]!r} before; a pool has one.")
         bare.append((place, {key: value for key, value in row.items() if key not in HEADER}))
-    return header, iter(bare)
+    return PromptFile(header, bare, tuple(blank), unescaped)
 
 
-def _read_jsonl(path: Path) -> _Content:
-    def rows() -> _Rows:
+def _read_jsonl(path: Path) -> PromptFile:
+    def rows() -> Iterator[Row]:
         for number, line in enumerate(_read_text(path).split("\n"), 1):
             if line.strip():
                 try:
@@ -101,25 +114,25 @@ def _read_jsonl(path: Path) -> _Content:
                     raise InputError(f"{path}, line {number}: a prompt is a JSON object with at least a `text`.")
                 yield f"line {number}", row
 
-    return _without_header(path, rows())
+    return _table(path, rows())
 
 
-def _read_csv(path: Path) -> _Content:
+def _read_csv(path: Path) -> PromptFile:
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
     if "text" not in (reader.fieldnames or ()):
         raise InputError(f"{path}, line 1: the table has no column `text`.")
 
-    def rows() -> _Rows:
+    def rows() -> Iterator[Row]:
         first = reader.line_num + 1  # a record may have several lines
         for row in reader:
             yield f"line {first}", {key: value for key, value in row.items() if value}
             first = reader.line_num + 1
 
-    return _without_header(path, rows())
+    return _table(path, rows())
 
 
-def _read_xlsx(path: Path) -> _Content:
-    """Read a sheet in the authors' form: literal backslash-n is unescaped, blank rows are dropped; both are noted."""
+def _read_xlsx(path: Path) -> PromptFile:
+    """Read a sheet in the authors' form: literal backslash-n is unescaped, blank rows are dropped; both are counted."""
     import openpyxl
 
     try:
@@ -139,17 +152,14 @@ def _read_xlsx(path: Path) -> _Content:
     if "text" not in names:
         raise InputError(f"{path}, row 1: the sheet has no column `text`.")
     rows: list[tuple[str, dict[str, Any]]] = []
-    notes: list[str] = []
+    blank: list[str] = []
     unescaped = 0
     for number, cells in enumerate(table[1:], 2):
         row = {name: cell for name, cell in zip(names, cells, strict=False) if name in {*KEYS, *HEADER} and cell is not None}
         text = str(row.get("text", ""))
         if not text.strip():
-            notes.append(f"row {number} is blank: dropped")
+            blank.append(f"row {number}")
             continue
         unescaped += "\\n" in text
         rows.append((f"row {number}", {**row, "text": text.replace("\\n", "\n")}))
-    if unescaped:
-        notes.append(f"literal \\n turned into a line break in {unescaped} prompts")
-    header, bare = _without_header(path, iter(rows))
-    return {**header, "notes": notes}, bare
+    return _table(path, iter(rows), blank, unescaped)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from paft.prompts.pool import Answer, Options
+from paft.prompts.pool import Form, braced
 from paft.prompts.similarity import Wordings, wording
 from paft.prompts.template import PromptTemplate, TemplateError
 
@@ -30,21 +30,6 @@ _REASONS = (
     "(?:your|show|give|provide|include|with)\\s+(?:\\w+\\s+)?reasoning"
 )
 _NOT = r"(?:\b(?:no|not|without|never|avoid|skip)|n't)\W+(?:\w+\W+){0,3}"
-
-
-@dataclass(frozen=True)
-class Form:
-    """What every template of a task has: its fields (each once), whether options are shown, what it is answered with."""
-
-    fields: frozenset[str]
-    choice_fields: frozenset[str]
-    answer: Answer
-    options: Options = "shown"
-
-    @property
-    def required(self) -> frozenset[str]:
-        """The fields a template holds."""
-        return self.fields | self.choice_fields if self.options == "shown" else self.fields
 
 
 def choices_among(fields: Iterable[str]) -> frozenset[str]:
@@ -125,16 +110,12 @@ def judge(text: str, form: Form, max_words: int) -> Verdict:
 def _fields(template: PromptTemplate, form: Form) -> str:
     names = template.field_order
     if missing := form.required - {*names}:
-        return f"lacks {_braced(missing)}"
-    if unknown := {*names} - form.required:
-        return f"{_braced(unknown)} is no field of the task"
+        return f"lacks {braced(missing)}"
+    if unknown := {*names} - form.required - form.optional_fields:
+        return f"{braced(unknown)} is no field of the task"
     if repeated := {name for name in names if names.count(name) > 1}:
-        return f"holds {_braced(repeated)} more than once"
+        return f"holds {braced(repeated)} more than once"
     return ""
-
-
-def _braced(names: Iterable[str]) -> str:
-    return " ".join(f"{{{name}}}" for name in sorted(names))
 
 
 def last_words(text: str) -> str:

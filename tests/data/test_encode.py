@@ -51,7 +51,7 @@ def free(answer: str, **fields: str) -> Example:
 
 def shipped(answer: str) -> PromptPool:
     path = shipped_pool_path("story_facts", answer, "shown", "train")
-    return load_pool(path, fields=TASK.fields, choice_fields=TASK.choice_fields, answer=answer, options="shown")
+    return load_pool(path, TASK.form(answer, "shown"))
 
 
 def sequences(update: Update) -> list[tuple[list[int], list[int], list[int]]]:

@@ -8,12 +8,13 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from paft.data.task import BUILT_IN
 from paft.errors import InputError
 from paft.prompts import load_pool
 from paft.prompts.__main__ import main
 from tests.prompts.test_pool import POOLS
 
-PIQA = {"fields": ("goal",), "choice_fields": ("sol1", "sol2"), "answer": "letter", "options": "shown"}
+PIQA = BUILT_IN["piqa"].form("letter", "shown")
 
 
 def run(monkeypatch, capsys, *arguments: object) -> str:
@@ -32,7 +33,7 @@ def test_perturb_writes_a_pool_that_runs_can_use(monkeypatch, capsys, tmp_path):
     test = POOLS / "piqa" / "letter" / "test.yaml"
     said = run(monkeypatch, capsys, "perturb", test, "--kinds", "typos,case", "-n", "4", "--out", out)
     assert said.count("strength 0.") == 4 and f"4 perturbed prompts: {out}" in said
-    pool = load_pool(out, **PIQA)
+    pool = load_pool(out, PIQA)
     assert [t.wording for t in pool.templates] == ["typos", "case", "typos", "case"]
     before = out.read_bytes()
     run(monkeypatch, capsys, "perturb", test, "--kinds", "typos,case", "-n", "4", "--out", out)
@@ -43,15 +44,14 @@ def test_perturb_writes_a_pool_that_runs_can_use(monkeypatch, capsys, tmp_path):
 def test_perturb_keeps_hidden_options_hidden(monkeypatch, capsys, tmp_path):
     out = tmp_path / "perturbed.yaml"
     run(monkeypatch, capsys, "perturb", POOLS / "piqa" / "hidden" / "test.yaml", "-n", "6", "--out", out)
-    kind = {"fields": ("goal",), "choice_fields": ("sol1", "sol2"), "answer": "text", "options": "hidden"}
-    assert len(load_pool(out, **kind).templates) == 6
+    assert len(load_pool(out, BUILT_IN["piqa"].form("text", "hidden")).templates) == 6
 
 
 def test_compose_writes_beside_the_parts(monkeypatch, capsys, tmp_path):
     parts = tmp_path / "parts.yaml"
     parts.write_text((POOLS / "piqa" / "letter" / "parts.yaml").read_text())
     assert "50 prompts, " in run(monkeypatch, capsys, "compose", parts, "-n", "50")
-    assert len(load_pool(tmp_path / "composed.yaml", **PIQA).templates) == 50
+    assert len(load_pool(tmp_path / "composed.yaml", PIQA).templates) == 50
 
 
 def test_import_of_a_sheet(monkeypatch, capsys, tmp_path):
@@ -61,8 +61,8 @@ def test_import_of_a_sheet(monkeypatch, capsys, tmp_path):
     book.save(sheet := tmp_path / "sheet.xlsx")
     said = run(monkeypatch, capsys, "import", sheet, "--dataset", "winogrande")
     assert "row 3 is blank: dropped" in said and f"1 prompts: {tmp_path / 'sheet.yaml'}" in said
-    kind = {"fields": ("sentence",), "choice_fields": ("option1", "option2"), "answer": "letter", "options": "shown"}
-    assert load_pool(tmp_path / "sheet.yaml", **kind).templates[0].text.startswith("Sentence: {sentence}\nA. {option1}")
+    form = BUILT_IN["winogrande"].form("letter", "shown")
+    assert load_pool(tmp_path / "sheet.yaml", form).templates[0].text.startswith("Sentence: {sentence}\nA. {option1}")
     said = run(monkeypatch, capsys, "import", sheet, "--dataset", "winogrande", "--out", sheet)
     assert said == f"error: {sheet}: this is the sheet itself; name another file with --out."
     said = run(monkeypatch, capsys, "import", sheet, "--dataset", "piqa")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 from paft.prompts import load_pool
 from paft.prompts.__main__ import main
+from paft.prompts.pool import Form
 
 # Forty different wordings: no two alike by the rule of near-copies.
 _PEOPLE = ["baker", "sailor", "judge", "nurse", "pilot", "farmer", "tailor", "miner", "clown", "poet"]
@@ -150,8 +152,8 @@ def record(folder: Path) -> list[dict]:
 
 
 def pools(folder: Path) -> dict:
-    kind = {"fields": ("premise",), "choice_fields": ("A", "B"), "answer": "letter", "options": "shown"}
-    return {name: load_pool(folder / "out" / f"{name}.yaml", **kind) for name in ("train", "validation", "test")}
+    form = Form(frozenset({"premise"}), frozenset("AB"), "letter")
+    return {name: load_pool(folder / "out" / f"{name}.yaml", form) for name in ("train", "validation", "test")}
 
 
 def test_good_malformed_empty_slow_429_and_500_replies(task, serve, monkeypatch):
@@ -335,6 +337,7 @@ BAD_GENERATORS = {
     "- {model: a, url: b}\n": "entry 1, url: extra inputs are not permitted.",
     "- {model: a, temperature: hot}\n": "entry 1, temperature: input should be a valid number",
     "- {model: a}\n- {model: x/a}\n": "two generators are called 'a'; give one of them another `name`.",
+    "- {model: a}\n- {model: a, name: b}\n": "another generator is the same as 'a'; give it another model or temperature.",
     "- {model: a, key: PAFT_NO_SUCH_KEY}\n": "entry 1, key: the environment variable PAFT_NO_SUCH_KEY is not set;",
     "- {model: a, key: sk-123-abc}\n": "entry 1, key: this names the environment variable that holds the key; never write",
     "- {model: a\n": "this is not valid YAML: ",
@@ -404,6 +407,16 @@ def test_from_nothing_against_a_real_server(task, smollm2_server, monkeypatch):
     assert code == 0 or sentence.startswith(f"Only {report['kept']} of {report['candidates']} candidates survived")
 
 
+def test_a_local_model_whose_window_is_too_small_is_named(task, monkeypatch, tiny_llama):
+    shutil.copytree(tiny_llama, small := task / "small")
+    config = json.loads((small / "config.json").read_text())
+    (small / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 256}))
+    arguments = command(task, None)
+    (task / "generators.yaml").write_text(f"- {{path: '{small}', name: tiny}}\n")
+    code, sentence = run(monkeypatch, arguments)
+    assert code == 2 and "generator tiny: " in sentence and "which this model's window does not hold" in sentence
+
+
 @pytest.mark.slow
 def test_from_nothing_with_a_local_model(task, monkeypatch):
     arguments = command(task, None, "--per-call", "5")
@@ -421,7 +434,8 @@ def test_a_local_model_that_is_none_is_named(task, monkeypatch):
     arguments = command(task, None)
     (task / "generators.yaml").write_text(f"- {{path: '{task}'}}\n")
     code, sentence = run(monkeypatch, arguments)
-    assert code == 2 and sentence.startswith(f"{task}: this is no causal LM that transformers can load")
+    assert code == 2 and f"{task}: this is no causal LM that transformers can load" in sentence
+    assert sentence.startswith("generator ")
 
 
 def test_splits_by_generator_and_by_family_cost_no_call_more(task, serve, monkeypatch):

@@ -10,13 +10,7 @@ from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_pat
 from paft.prompts.perturb import KINDS, perturb
 
 TASK = BUILT_IN["piqa"]
-POOL = load_pool(
-    shipped_pool_path("piqa", "letter", "shown", "test"),
-    fields=TASK.fields,
-    choice_fields=TASK.choice_fields,
-    answer="letter",
-    options="shown",
-)
+POOL = load_pool(shipped_pool_path("piqa", "letter", "shown", "test"), TASK.form("letter", "shown"))
 TEXTS = {t.id: t.text for t in POOL.templates}
 
 

@@ -15,7 +15,7 @@ from paft.data.task import BUILT_IN
 from paft.errors import InputError
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
 from paft.prompts.audit import audit, read_for_audit
-from paft.prompts.screening import Form
+from paft.prompts.pool import Form
 
 COLUMNS = ("id", "source", "wording", "layout", "text")
 ROWS = [
@@ -29,15 +29,7 @@ ROWS = [
 
 
 def load(path: Path, *, options="shown", answer="letter", fields=("question",), optional=(), aliases=None) -> PromptPool:
-    return load_pool(
-        path,
-        fields=fields,
-        choice_fields=("A", "B"),
-        optional_fields=optional,
-        answer=answer,
-        options=options,
-        aliases=aliases,
-    )
+    return load_pool(path, Form(frozenset(fields), frozenset("AB"), answer, options, frozenset(optional)), aliases)
 
 
 def write_xlsx(path: Path, rows: Sequence[Sequence[object]]) -> Path:
@@ -141,9 +133,7 @@ def test_an_official_sheet_is_imported(tmp_path):
             [5, r"Our own names: {sentence}\n{option1}\n{option2}", None],
         ],
     )
-    pool = load_pool(
-        path, fields=task.fields, choice_fields=task.choice_fields, answer="letter", options="shown", aliases=task.aliases
-    )
+    pool = load_pool(path, task.form("letter", "shown"), task.aliases)
     assert [t.text for t in pool.templates] == [
         "Sentence: {sentence}\nA: {option1}\nB: {option2}\n\nAnswer:",
         "{sentence}\n1) {option1} 2) {option2}",
@@ -443,19 +433,15 @@ def splits_of(folder: str) -> tuple[str, ...]:
     return (*SPLITS, "adversarial") if folder in FULL else SPLITS
 
 
-def shipped(folder: str, composed: bool = False) -> dict[str, PromptPool]:
+def form_of(folder: str) -> Form:
     name, kind = folder.split("/")
-    task = BUILT_IN[name]
-    answer, options = ("text", "hidden") if kind == "hidden" else (kind, "shown")
+    return BUILT_IN[name].form("letter" if kind == "letter" else "text", "hidden" if kind == "hidden" else "shown")
+
+
+def shipped(folder: str, composed: bool = False) -> dict[str, PromptPool]:
+    name, form = folder.split("/")[0], form_of(folder)
     return {
-        split: load_pool(
-            shipped_pool_path(name, answer, options, split),
-            fields=task.fields,
-            choice_fields=task.choice_fields,
-            optional_fields=task.optional_fields,
-            answer=answer,
-            options=options,
-        )
+        split: load_pool(shipped_pool_path(name, form.answer, form.options, split), form)
         for split in (*splits_of(folder), *(("composed",) if composed and folder in FULL else ()))
     }
 
@@ -499,10 +485,7 @@ def test_a_shipped_pool_loads_and_is_large_enough(folder):
 )
 def test_shipped_pools_have_no_leak_and_no_defect(folder, train):
     """No copy, near-copy or family in two splits; no template that screening would reject."""
-    name, kind = folder.split("/")
-    task = BUILT_IN[name]
-    answer, options = ("text", "hidden") if kind == "hidden" else (kind, "shown")
-    form = Form(frozenset(task.fields), frozenset(task.choice_fields), answer, options)
+    form = form_of(folder)
     splits = [train, *(split for split in splits_of(folder) if split not in ("train", "user"))]
     found = audit({split: read_for_audit(POOLS / folder / f"{split}.yaml", form) for split in splits})
     assert not found.leaks
@@ -511,9 +494,7 @@ def test_shipped_pools_have_no_leak_and_no_defect(folder, train):
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_shipped_pool_survives_yaml(folder, tmp_path):
-    task = BUILT_IN[folder.split("/")[0]]
     for split, pool in shipped(folder).items():
         path = tmp_path / f"{split}.yaml"
         path.write_text(pool.to_yaml(), encoding="utf-8")
-        kind = {"answer": pool.answer, "options": pool.options}
-        assert load_pool(path, fields=task.fields, choice_fields=task.choice_fields, **kind) == pool
+        assert load_pool(path, form_of(folder)) == pool

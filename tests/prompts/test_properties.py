@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from paft.prompts import PromptTemplate, TemplateError
 from paft.prompts.construction.replies import templates_in
 from paft.prompts.perturb import KINDS, perturb
-from paft.prompts.pool import PromptPool
-from paft.prompts.screening import Form, judge
+from paft.prompts.pool import Form, PromptPool
+from paft.prompts.screening import judge
 
 NASTY = st.sampled_from(
     [

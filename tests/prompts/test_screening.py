@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from paft.prompts.screening import Candidate, Form, judge, screen
+from paft.prompts.pool import Form
+from paft.prompts.screening import Candidate, judge, screen
 from paft.prompts.similarity import wording
 
 FORM = Form(frozenset({"question"}), frozenset({"A", "B"}), "letter")

@@ -16,9 +16,9 @@ from paft.prompts.construction.generators import Generator, Message, Reply, Unav
 from paft.prompts.construction.meta_prompts import STRATEGIES, Strategy, ask
 from paft.prompts.construction.replies import templates_in
 from paft.prompts.families import layout, wordings
-from paft.prompts.pool import PromptPool
+from paft.prompts.pool import Form, PromptPool, fingerprint
 from paft.prompts.readers import read_prompts
-from paft.prompts.screening import Candidate, Form, Verdict, screen
+from paft.prompts.screening import Candidate, Verdict, screen
 from paft.prompts.splitting import SplitWay, split
 from paft.prompts.template import PromptTemplate
 from paft.runs import write_atomically
@@ -233,8 +233,8 @@ def _refuse_edited(out: Path) -> list[str]:
     for path in (out / f"{name}.yaml" for name in ("train", "validation", "test")):
         if not path.is_file():
             continue
-        header, rows = read_prompts(path)
-        content = [header.get("answer"), header.get("options"), *(row.get("text") for _, row in rows)]
-        if hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16] not in written:
+        file = read_prompts(path)
+        texts = [str(row.get("text")) for _, row in file.rows]
+        if fingerprint(file.header.get("answer"), file.header.get("options"), texts) not in written:
             raise InputError(f"{path}: this pool was not written by `construct`, or was changed since; give another --out.")
     return written

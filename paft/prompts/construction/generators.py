@@ -87,6 +87,9 @@ def read_generators(path: Path) -> list[Generator]:
     names = [generator.name for generator in generators]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"{path}: two generators are called {twice!r}; give one of them another `name`.")
+    models = [generator.identity for generator in generators]
+    if copy := next((n for n, model in zip(names, models, strict=True) if models.count(model) > 1), None):
+        raise InputError(f"{path}: another generator is the same as {copy!r}; give it another model or temperature.")
     return generators
 
 
@@ -176,9 +179,12 @@ class LocalGenerator:
         self._turn = asyncio.Lock()
 
     async def reply(self, messages: Sequence[Message], number: int) -> Reply:
-        """Generate an answer; the number seeds the sampling. Raises InputError if the model cannot be loaded."""
+        """Generate an answer; the number seeds the sampling. Raises UnavailableError."""
         async with self._turn:
-            return await asyncio.to_thread(self._write, messages, number)
+            try:
+                return await asyncio.to_thread(self._write, messages, number)
+            except InputError as error:  # other generators go on: their replies may be paid for
+                raise UnavailableError(str(error).rstrip(".")) from None
 
     def _write(self, messages: Sequence[Message], number: int) -> Reply:
         from paft.model.writer import Writer  # torch only where it is needed

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from paft.prompts.construction.generators import Message
-from paft.prompts.screening import Form
+from paft.prompts.pool import Form
 
 Strategy = Literal["zero-shot", "few-shot"]
 STRATEGIES: tuple[Strategy, ...] = ("zero-shot", "few-shot")
