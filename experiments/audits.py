@@ -9,6 +9,7 @@ and distances, none of their sentences. Exit code 1 if a shipped pool leaks or h
 import argparse
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from paft.cli import run_plain
 from paft.data.task import BUILT_IN
 from paft.prompts.audit import Audit, Audited, audit, read_for_audit
 from paft.prompts.pool import Form
-from paft.reporting.audit import Distances, distances, save_curve
+from paft.reporting.audit import distance_table, distances, save_curve
 from paft.reporting.provenance import provenance
 from paft.runs import write_atomically
 
@@ -89,19 +90,13 @@ def file_name(name: str) -> str:
 
 
 def facts_of(found: Audit) -> dict[str, Any]:
-    """Return an audit in plain types, without the lists of cues and layouts."""
+    """Return an audit in plain types, without what quotes prompts."""
     facts = found.as_json()
     for pool in facts["files"].values():
         del pool["cues"], pool["layouts"], pool["path"]
+        pool["defects"] = dict(Counter(defect["reason"] for defect in pool["defects"]))
+        pool["review"] = len(pool["review"])
     return facts
-
-
-def distance_rows(name: str, found: Distances) -> list[str]:
-    """Lay out how far train and test are apart."""
-    return [
-        f"| {name} | {kind} | {w.bandwidth:.3f} | {w.squared:.4f} | {w.null:.4f} | {w.p:.3f} | {w.biased:.3f} |"
-        for kind, (w, _) in found.items()
-    ]
 
 
 def main() -> None:
@@ -112,67 +107,53 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=Path("outputs/audits"))
     arguments = parser.parse_args()
     arguments.report.mkdir(parents=True, exist_ok=True)
-    own = {name: audit(pools) for name, pools in shipped().items()}
-    page = ["# Audit of the prompt pools", "", "## Shipped", ""]
-    page += [
-        "| pools | train / validation / test / adversarial | leaks | defects | to look at | families of train | mean distance "
-    ]
-    page[-1] += "in train | test to train: nearest / mean |"
-    page += ["|---|---:|---:|---:|---:|---:|---:|---:|", *(shipped_row(name, found) for name, found in own.items()), ""]
-    apart = {name: distances(pools["train"], pools["test"], arguments.model) for name, pools in shipped().items()}
+    pools = shipped()
+    own = {name: audit(found) for name, found in pools.items()}
+    page = ["# Audit of the prompt pools", "", "## Shipped", "", *_SHIPPED_HEAD]
+    page += [*(shipped_row(name, found) for name, found in own.items()), ""]
+    pairs = {name: (found["train"], found["test"]) for name, found in pools.items()}
     content: dict[str, Any] = {"shipped": {name: facts_of(found) for name, found in own.items()}}
     if arguments.official is not None:
         sheets = official(arguments.official)
-        theirs = {short: audit(pools) for short, pools in sheets.items()}
-        page += [
-            "## The authors' sheets",
-            "",
-            "In brackets: the same counted independently, near-copies by difflib's ratio.",
-            "",
-        ]
-        page += [
-            "| sheet | train rows | different | literal \\n | defects | mean distance | test prompts | blank | near-copies in "
-        ]
-        page[-1] += "train | same wording | options set out as nowhere in train | test to train: nearest / mean |"
-        page += [f"|---{'|---:' * 11}|", *(sheet_row(short, found) for short, found in theirs.items()), ""]
-        apart |= {
-            f"the authors' {short}": distances(pools["train"], pools["test"], arguments.model)
-            for short, pools in sheets.items()
-            if "test" in pools
-        }
-    page += ["## Distance of train and test", "", "| pools | embedding | bandwidth | MMD² | null | p | biased MMD |"]
-    page += ["|---|---|---:|---:|---:|---:|---:|"]
+        theirs = {short: audit(found) for short, found in sheets.items()}
+        page += ["## The authors' sheets", "", *_SHEETS_HEAD, *(sheet_row(short, found) for short, found in theirs.items()), ""]
+        pairs |= {f"the authors' {short}": (s["train"], s["test"]) for short, s in sheets.items() if "test" in s}
+        content["official"] = {short: facts_of(found) for short, found in theirs.items()}
+    page += [*_NOTES, "", "## Distance of train and test", ""]
+    apart = {name: distances(train, test, arguments.model) for name, (train, test) in pairs.items()}
     for name, found in apart.items():
-        page += distance_rows(name, found)
         save_curve(arguments.report / f"{file_name(name)}.png", found)
-    shown = [name for name in apart if name in _SHOWN]
-    page += [
-        "",
-        *_NOTES[:-1],
-        *(f"\n{name}:\n\n![MMD over pool size]({file_name(name)}.png)" for name in shown),
-        "",
-        _NOTES[-1],
-        "",
-    ]
+    page += [*distance_table(apart), "A distance above the null is wanted here: test prompts are of other families.", ""]
+    for name in (name for name in _DRAWN if name in apart):
+        page += [f"{name}:", "", f"![MMD over pool size]({file_name(name)}.png)", ""]
+    page += ["Made by `python experiments/audits.py --official DIR --model embedded`. Versions and details: results.json.", ""]
     print("\n".join(page))
-    facts = {name: {kind: whole.squared for kind, (whole, _) in found.items()} for name, found in apart.items()}
-    content |= {"mmd": facts, "model": arguments.model, **provenance(torch.device("cpu"))}
+    content["mmd"] = {name: {kind: whole.squared for kind, (whole, _) in found.items()} for name, found in apart.items()}
+    content |= {"model": arguments.model, **provenance(torch.device("cpu"))}
     write_atomically(arguments.report / "README.md", "\n".join(page))
     write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
     if any(found.leaks or any(facts["defects"] for facts in found.files.values()) for found in own.values()):
         raise SystemExit(1)
 
 
-_SHOWN = ("piqa, letter", "the authors' piqa", "the authors' win")  # on the page; all are in the folder
+_SHIPPED_HEAD = (
+    "| pools | train / validation / test / adversarial | leaks | defects | to look at | families of train "
+    "| mean distance in train | test to train: nearest / mean |",
+    "|---|---:|---:|---:|---:|---:|---:|---:|",
+)
+_SHEETS_HEAD = (
+    "In brackets: the same counted independently, near-copies by difflib's ratio.",
+    "",
+    "| sheet | train rows | different | literal \\n | defects | mean distance | test prompts | blank | near-copies in train "
+    "| same wording | options set out as nowhere in train | test to train: nearest / mean |",
+    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+)
 _NOTES = (
     "* *distance* of two prompts: 1 - similarity of their letters; *nearest*: from a test prompt to the training prompt most "
     "like it, which a larger pool makes smaller; *mean*: to all of them.",
     "* *to look at*: prompts in which a word suggests that something else than the answer is asked for.",
-    "* *MMD²*: unbiased, Gaussian kernel, *bandwidth* is the median distance of all prompts of the pair; *null*: its 95% "
-    "quantile when prompts are dealt to train and test at random. A distance above the null is wanted here: test prompts are "
-    "of other families. *biased*: the root of the biased estimate, as a plot like the paper's Figure 9 shows it.",
-    "Made by `python experiments/audits.py --official DIR --model embedded`. Versions and details: results.json.",
 )
+_DRAWN = ("piqa, letter", "the authors' piqa", "the authors' win")  # on the page; all are in the folder
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def perturb(pool: PromptPool, kinds: Sequence[Kind], n: int, seed: int) -> list[
         if len(found) == n:
             break
         deck = deck or rng.sample(pool.templates, len(pool.templates))
+        # The next kind in turn; after long without luck another one, since some prompts cannot be changed in every way.
         template, kind = deck.pop(), kinds[(len(found) + attempt // (4 * n)) % len(kinds)]
         text = _CHANGES[kind](template.text, rng)
         if text in seen:

@@ -115,7 +115,7 @@ def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], model: 
         apart = distances(pools["train"], pools["test"], model)
         content["mmd"] = {name: {**asdict(whole), "curve": along} for name, (whole, along) in apart.items()}
         save_curve(folder / "mmd.png", apart)
-        page += _mmd_lines(apart)
+        page += [*distance_table({"train, test": apart}), "", "![MMD over pool size](mmd.png)", ""]
     page += [f"* {line}" for line in (*_leaks(found), *_defects(found))] or ["No leak, no defect."]
     write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     write_atomically(folder / "README.md", "\n".join(page).rstrip("\n") + "\n")
@@ -140,19 +140,23 @@ def distances(train: Audited, test: Audited, model: str | None) -> Distances:
     return found
 
 
-def _mmd_lines(apart: Distances) -> list[str]:
-    lines = [
-        "Distance of train and test (MMD, Gaussian kernel; unbiased, squared; *null*: its 95% quantile when prompts are dealt",
-        "at random; *biased*: the root of the biased estimate, which falls with the pool's size even where nothing differs):",
-        "",
-        "| embedding | bandwidth | MMD² | null | p | biased MMD |",
-        "|---|---:|---:|---:|---:|---:|",
+def distance_table(apart: Mapping[str, Distances]) -> list[str]:
+    """Lay out distances, by the name of their pools, as a Markdown table with its reading."""
+    rows = [
+        f"| {name} | {kind} | {w.bandwidth:.3f} | {w.squared:.4f} | {w.null:.4f} | {w.p:.3f} | {w.biased:.3f} |"
+        for name, found in apart.items()
+        for kind, (w, _) in found.items()
     ]
-    for name, (whole, _) in apart.items():
-        lines.append(
-            f"| {name} | {whole.bandwidth:.3f} | {whole.squared:.4f} | {whole.null:.4f} | {whole.p:.3f} | {whole.biased:.3f} |"
-        )
-    return [*lines, "", "![MMD over pool size](mmd.png)", ""]
+    return [
+        "| pools | embedding | bandwidth | MMD² | null | p | biased MMD |",
+        "|---|---|---:|---:|---:|---:|---:|",
+        *rows,
+        "",
+        "*MMD²*: unbiased, Gaussian kernel, whose *bandwidth* is the median distance of all prompts of both pools; *null*: its",
+        "95% quantile when prompts are dealt to train and test at random, *p*: the share of such deals that are as far apart.",
+        "*biased*: the root of the biased estimate, as a plot like the paper's Figure 9 shows it; it falls with the size of",
+        "the pools even where nothing differs.",
+    ]
 
 
 def save_curve(path: Path, apart: Distances) -> None:
