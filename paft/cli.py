@@ -48,6 +48,10 @@ def run_plain(main: Callable[[], None]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         cause = f"\n{error.__cause__}" if error.__cause__ is not None else ""
         _leave(f"error: {error}{cause}", 2)
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's answer to model=null
+            raise
+        _leave("error: dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each.", 2)
     except (NotADirectoryError, PermissionError) as error:  # a file we may not read; Hydra's own folder of a sweep
         _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
     except KeyboardInterrupt:

@@ -153,7 +153,9 @@ def _predict(evaluation: Evaluation, matrix: Path) -> None:
     """Write a line of JSON for each row: the row and what most prompts predict."""
     config, inputs = evaluation.config, evaluation.inputs
     lines = predictions(matrix, inputs.task, inputs.rows or [], config.dataset.metric)
-    write_atomically(Path(str(config.output)), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_atomically(evaluation.folder.path / "predictions.jsonl", text)  # another adapter may be told to use the same output
+    write_atomically(Path(str(config.output)), text)
 
 
 def run_evaluation(config: EvaluateConfig, group: str | None = None) -> Evaluation:

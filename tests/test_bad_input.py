@@ -149,6 +149,8 @@ DATA = [
 ]
 
 PROMPTS = [
+    Row("no group", "model=null", {}, "dataset, model, method, trainer and logger cannot be null; name one of the files"),
+    Row("no shipped pool of that name", "prompts.train=best", {}, "No best pool for dataset=story_facts"),
     Row("no such file", "prompts.train=@/no.yaml", {}, "@/no.yaml: there is no such prompt file"),
     Row("no pool file", "prompts.train=@/p.txt", {"p.txt": WHOLE}, "@/p.txt: a prompt pool is a .yaml, .jsonl, .csv or .xlsx"),
     Row("empty pool", "prompts.test=@/p.yaml", {"p.yaml": "prompts: []\n"}, "@/p.yaml: the pool is empty"),

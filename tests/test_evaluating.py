@@ -109,6 +109,7 @@ def test_predictions_for_unlabelled_rows(own, common, tmp_path):
         assert row["prediction"] == "AB"[votes.index(max(votes))] and row["prediction_text"] == rows[i][row["prediction"]]
         assert row["prediction_agreement"] == max(votes) / 2
     assert results["robustness"] is None and results["consensus"]["majority"] is None
+    assert (folder / "predictions.jsonl").read_bytes() == output.read_bytes()  # kept, whatever else goes to `output`
     output.unlink()
     evaluated(*overrides)  # finished already: written again
     assert len(output.read_text().splitlines()) == 5
@@ -149,6 +150,13 @@ def test_adversarial_prompts_give_con(own, common, tmp_path):
     folder, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.adversarial={tmp_path / 'adversarial.jsonl'}", *common)
     accuracy = read_matrix(folder / "adversarial.parquet").correct.mean(axis=1)
     assert results["con"] == {"mean": pytest.approx(accuracy.mean()), "worst": pytest.approx(accuracy.min())}
+
+
+def test_shipped_pools_go_by_their_names(trained, common):
+    overrides = [f"adapter={trained / 'adapter'}", "eval_examples=4", "eval_prompts=2", *common]
+    folder, results = evaluated(*overrides, "prompts.adversarial=adversarial")
+    ids = read_matrix(folder / "adversarial.parquet").prompt_ids
+    assert len(ids) == 10 and all("adversarial" in id_ for id_ in ids) and results["con"] is not None
 
 
 def test_wandb_gets_the_evaluation(trained, common, tmp_path):

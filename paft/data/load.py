@@ -132,9 +132,16 @@ def _check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> N
 
 
 def _pool(dataset: DatasetConfig, task: Task, split: str, given: str | None) -> PromptPool:
-    """Load a user's pool, or the shipped one of the split."""
+    """Load a pool.
+
+    Args:
+        given: a file, or the name of a shipped pool (composed, adversarial ...); None: the shipped one of the split.
+    """
     answer = answer_kind(dataset, task)
-    path = Path(given) if given is not None else shipped_pool_path(dataset.name, answer, dataset.options, split)
+    if given is not None and (Path(given).suffix or Path(given).exists()):
+        path = Path(given)
+    else:
+        path = shipped_pool_path(dataset.name, answer, dataset.options, split, given)
     return load_pool(path, task.form(answer, dataset.options), task.aliases)
 
 

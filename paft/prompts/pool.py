@@ -86,18 +86,22 @@ class PromptPool:
         return yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10**9)
 
 
-def shipped_pool_path(task: str, answer: Answer, options: Options, split: str) -> Path:
-    """Return the path of a shipped pool: pools/<task>/<letter|text|hidden>/<split>.yaml.
+def shipped_pool_path(task: str, answer: Answer, options: Options, split: str, name: str | None = None) -> Path:
+    """Return the path of a shipped pool: pools/<task>/<letter|text|hidden>/<name>.yaml.
+
+    Args:
+        split: what it is for, and its name where `name` is None.
 
     Raises InputError where none is shipped.
     """
+    name = name or split
     kind = "hidden" if options == "hidden" else answer
     folder = "race" if task.startswith("race_") else task  # its parts share their prompts
-    path = Path(__file__).parent / "pools" / folder / kind / f"{split}.yaml"
+    path = Path(__file__).parent / "pools" / folder / kind / f"{name}.yaml"
     if not path.is_file():
         own = "method.prompt=TEMPLATE" if split == "user" else f"prompts.{split}=FILE"
         raise InputError(
-            f"No {split} pool for dataset={task} with dataset.answer={answer} dataset.options={options} is shipped; "
+            f"No {name} pool for dataset={task} with dataset.answer={answer} dataset.options={options} is shipped; "
             f"give your own with {own}."
         )
     return path
