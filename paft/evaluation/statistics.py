@@ -36,7 +36,8 @@ class Comparison:
 
     Of these numbers `mean` has an interval (for other prompts and examples; the seeds are those at hand), and std_a and
     std_b where std_interval gives one and there is one seed. p is the chance of stds at least this unlike if both runs
-    varied alike over prompts (see `swap_test`). The worst prompts, the counts and by_seed are without one.
+    varied alike over prompts (see `swap_test`), or 1 where that test sees the run of the smaller std vary more. The worst
+    prompts, the counts and by_seed are without an interval.
     """
 
     mean: Estimate  # of a less that of b
@@ -190,11 +191,16 @@ def compare(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int =
     mean_a, mean_b = a.mean(0), b.mean(0)
     sure = can_promise(mean_a - mean_b, groups)
     gains = (mean_a - mean_b).mean(1)
+    std_a, std_b = (_std_over_seeds(side, groups, draws, seed) for side in (a, b))
+    p = None
+    if sure:
+        p, sign = swap_test(a, b, groups, draws, seed)
+        p = p if sign == np.sign(std_a.value - std_b.value) else 1.0
     return Comparison(
         mean=difference_interval(mean_a, mean_b, groups, draws, seed) if sure else Estimate(float(gains.mean())),
-        std_a=_std_over_seeds(a, groups, draws, seed),
-        std_b=_std_over_seeds(b, groups, draws, seed),
-        p=swap_test(a, b, groups, draws, seed) if sure else None,
+        std_a=std_a,
+        std_b=std_b,
+        p=p,
         worst_a=float(np.mean([worst_without_selection(one, groups, seed=seed) for one in a])),
         worst_b=float(np.mean([worst_without_selection(one, groups, seed=seed) for one in b])),
         wins=int((gains > _EQUAL).sum()),
@@ -204,8 +210,10 @@ def compare(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int =
     )
 
 
-def swap_test(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> float:
-    """Return the two-sided p of the hypothesis that a and b, both (S, P, E), vary equally over prompts.
+def swap_test(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> tuple[float, int]:
+    """Return the two-sided p of the hypothesis that a and b, both (S, P, E), vary equally over prompts, and which varies more.
+
+    That is 1 for a, -1 for b and 0 for neither, by the test's own statistic.
 
     Each run is centred at its median prompt; then a and b are swapped, or not, at random on each prompt, again and again
     (Good: Permutation, Parametric, and Bootstrap Tests of Hypotheses, 2005). The statistic is the difference of the squared
@@ -222,7 +230,8 @@ def swap_test(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int
     terms = of_a - of_b
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, len(terms)))
     beyond = np.abs(signs @ terms) >= np.abs(terms.sum()) * (1 - 1e-12)
-    return float((1 + beyond.sum()) / (1 + draws))  # never zero: Phipson, Smyth, SAGMB 2010
+    p = float((1 + beyond.sum()) / (1 + draws))  # never zero: Phipson, Smyth, SAGMB 2010
+    return p, int(np.sign(terms.sum()))
 
 
 def seed_variance(correct: Array, groups: Groups) -> SeedVariance:

@@ -165,7 +165,7 @@ def test_what_varies_alike_is_told_apart_no_more_often_than_promised(fails):
     for number in range(200):
         rates = np.where(generator.random((2, 20, 1)) < fails, 0.5, 0.9)
         a, b = (generator.random((2, 20, 100)) < rates).astype(float)
-        rejected += swap_test(a[None], b[None], each(100), draws=400, seed=number) < 0.05
+        rejected += swap_test(a[None], b[None], each(100), draws=400, seed=number)[0] < 0.05
     assert rejected <= 20
 
 
@@ -175,14 +175,29 @@ def test_one_failing_prompt_is_no_evidence():
     a = (generator.random((20, 100)) < 0.95).astype(float)
     b = (generator.random((20, 100)) < 0.95).astype(float)
     b[3] = generator.random(100) < 0.3
-    assert swap_test(a[None], b[None], each(100)) > 0.05
+    assert swap_test(a[None], b[None], each(100))[0] > 0.05
+
+
+def test_p_never_backs_a_difference_that_the_test_sees_the_other_way_round():
+    """Two modes against one wide mode: distances from the median and from the mean can disagree on which varies more."""
+    generator, opposed = np.random.default_rng(7), 0
+    for number in range(60):
+        modes = np.where(generator.random((20, 1)) < 0.45, 0.55, 0.85)
+        wide = generator.uniform(0.5, 0.95, (20, 1))
+        a, b = ((generator.random((20, 100)) < rates).astype(float) for rates in (modes, wide))
+        found = compare(a[None], b[None], each(100), draws=400, seed=number)
+        _, sign = swap_test(a[None], b[None], each(100), draws=400, seed=number)
+        if sign != np.sign(found.std_a.value - found.std_b.value):
+            opposed += 1
+            assert found.p == 1.0
+    assert opposed
 
 
 def test_more_noise_is_not_more_variation():
     """Half right is noisier than nearly all right; neither varies over prompts."""
     generator = np.random.default_rng(1)
     p = [
-        swap_test(*((generator.random((1, 20, 100)) < rate).astype(float) for rate in (0.5, 0.97)), each(100), draws=400)
+        swap_test(*((generator.random((1, 20, 100)) < rate).astype(float) for rate in (0.5, 0.97)), each(100), draws=400)[0]
         for _ in range(100)
     ]
     assert np.mean(np.array(p) < 0.05) <= 0.12
