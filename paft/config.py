@@ -17,6 +17,7 @@ _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer"
 # What a method does not use: sweeping it repeats no run.
 _OF_THE_DRAWS = {"K", "schedule"}
 _OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation"}
+_SEARCHES = ("top_accuracy", "robust", "zopo")
 
 
 def _no_bool(value: Any) -> Any:
@@ -85,10 +86,16 @@ class ModelConfig(_Section):
 
 
 class MethodConfig(_Section):
-    """What is trained: paft, one fixed prompt (user), or nothing (base)."""
+    """What is trained: paft, one fixed prompt (user, or what a search finds among the training prompts), or nothing (base)."""
 
-    name: Literal["paft", "user", "base"]
+    name: Literal["paft", "user", "top_accuracy", "robust", "zopo", "base"]
     prompt: str | None = None  # user: the template; null: the shipped plain prompt of the data set
+    budget: PositiveInt | None = None  # of a search: renderings of validation examples that it may score
+
+    @property
+    def searches(self) -> bool:
+        """Whether the one prompt is looked for among the training prompts."""
+        return self.name in _SEARCHES
 
 
 class OptimConfig(_Section):
@@ -177,8 +184,13 @@ class TrainConfig(_Section):
 
     def identity(self) -> dict[str, Any]:
         """Return what makes this run the run it is, in plain types."""
-        unused = {"paft": set[str](), "user": _OF_THE_DRAWS, "base": _OF_THE_DRAWS | _OF_THE_TRAINING}[self.method.name]
-        return self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
+        unused = set() if self.method.name == "paft" else _OF_THE_DRAWS
+        if self.method.name == "base":
+            unused = unused | _OF_THE_TRAINING
+        identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
+        if not self.method.searches:
+            del identity["method"]["budget"]
+        return identity
 
 
 class TestPromptsConfig(_Section):
@@ -253,6 +265,8 @@ def from_dict(content: Any) -> TrainConfig:
     """
     config = _validated(TrainConfig, content)
     _check(config.dataset, config.model)
+    if config.method.searches and config.method.budget is None:
+        raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
     return config
 
 

@@ -20,7 +20,8 @@ class Plan:
     """What a run is going to do.
 
     wordings counts the templates that are no near-copies of another; tokens are real tokens of all epochs, estimated from
-    a sample of renderings, of which longest is the longest; memory_bytes is an estimate too.
+    a sample of renderings, of which longest is the longest; memory_bytes is an estimate too. search_renderings bounds what a
+    search for one prompt may score before.
     """
 
     train_examples: int
@@ -34,6 +35,7 @@ class Plan:
     tokens: int
     longest: int
     memory_bytes: int
+    search_renderings: int
     test_renderings: int
 
     def to_dict(self) -> dict[str, int]:
@@ -44,11 +46,12 @@ class Plan:
         """Return the plan as lines for a person."""
         lines = [f"Run {folder}"]
         if self.updates:
+            looked_for = f", looked for with {self.search_renderings:,} renderings" if self.search_renderings else ""
             lines += [
                 f"  train     {self.train_examples:,} examples, {self.updates:,} updates, about {self.tokens:,} tokens "
                 f"(longest of a sample: {self.longest:,})",
                 f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates, "
-                f"{self.wordings} different in wording",
+                f"{self.wordings} different in wording{looked_for}",
                 f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training",
             ]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")
@@ -85,5 +88,6 @@ def make_plan(
         tokens=tokens,
         longest=longest,
         memory_bytes=memory,
+        search_renderings=config.method.budget or 0 if config.method.searches else 0,
         test_renderings=len(inputs.test.templates) * len(examples.test),
     )

@@ -1,7 +1,7 @@
 """A training run from config to results: check, plan, load, create the folder, train, save, score, report."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -25,12 +25,13 @@ from paft.model.base import add_lora, device_of, load_base, load_config, load_to
 from paft.model.cpu import keep_freed_memory
 from paft.model.module import PaftModule
 from paft.plan import Plan, make_plan
-from paft.prompts import Schedule
+from paft.prompts import PromptPool, Schedule
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
 from paft.reporting.wandb import log_results, wandb_run
 from paft.runs import RunFolder, claim, disk_full_is_an_input_error
+from paft.selection.search import check_budget, search
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,10 @@ def prepare(config: TrainConfig) -> Run:
     encoder.check_cutoff([*inputs.examples.train, *inputs.examples.validation, *inputs.examples.test])
     updates = None
     if inputs.train is not None:
-        schedule = Schedule(len(inputs.train.templates), config.K, config.seed, config.schedule.unit)
+        if config.method.searches:
+            check_budget(config.method, len(inputs.train.templates))
+        n_templates = 1 if config.method.searches else len(inputs.train.templates)
+        schedule = Schedule(n_templates, config.K, config.seed, config.schedule.unit)
         updates = UpdatePlan(len(inputs.examples.train), config.examples_per_update, config.T, schedule)
         total, every = updates.updates_per_epoch * config.T, config.validation.every
         if every is not None and every > total:
@@ -88,24 +92,29 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
     started = time.perf_counter()
     reset_peak_memory()
     base = load_base(config.model, device_of(config.trainer.accelerator), backward=run.updates is not None)
-    model = base if run.updates is None else add_lora(base, config.model, config.seed)
     run.folder.create()  # now that the model has shown that it can be used
     with wandb_run(config, config.run_name, config.method.name, folder, group) as logger, disk_full_is_an_input_error(folder):
-        results, measured = _train_and_score(run, base, model, logger, started)
+        results, measured = _train_and_score(run, base, logger, started)
         write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:
             log_results(logger, results, folder)
     return results
 
 
-def _train_and_score(
-    run: Run, base: PreTrainedModel, model: Any, logger: Logger | None, started: float
-) -> tuple[dict[str, Any], Measured]:
+def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, started: float) -> tuple[dict[str, Any], Measured]:
     config, folder, inputs = run.config, run.folder.path, run.inputs
     save_pools(folder / "prompts", inputs.pools)
     trained: dict[str, Any] = {}
+    selection = None
+    model: Any = base
     if run.updates is not None:
-        trained = _fit(run, model, base.device, logger)
+        pool = inputs.train
+        assert pool is not None
+        if config.method.searches:
+            selection = search(config, base, run.encoder, inputs, folder, run.folder.identity)
+            pool = replace(pool, templates=(selection.chosen,))
+        model = add_lora(base, config.model, config.seed)
+        trained = _fit(run, pool, model, base.device, logger)
         save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, describe_pools(inputs.pools))
     measure = Measuring(
         model,
@@ -121,6 +130,7 @@ def _train_and_score(
         "run": config.run_name,
         **summarise(measured.matrix, config.dataset.threshold),
         "how": measured.how,
+        "selection": None if selection is None else selection.as_json(),
         "training": trained,
         "plan": run.plan.to_dict(),
         "wall_s": round(time.perf_counter() - started + trained.pop("earlier_wall_s", 0.0), 1),
@@ -137,10 +147,10 @@ def _train_and_score(
     return results, measured
 
 
-def _fit(run: Run, model: PeftModel, device: torch.device, logger: Logger | None) -> dict[str, Any]:
+def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, logger: Logger | None) -> dict[str, Any]:
     """Train the adapter in place, leaving the weights of the best validation; returns figures of the training."""
     config, folder, inputs = run.config, run.folder.path, run.inputs
-    assert run.updates is not None and inputs.train is not None and inputs.validation is not None
+    assert run.updates is not None and inputs.validation is not None
     validation_pool = inputs.validation
     total = run.updates.updates_per_epoch * config.T
 
@@ -153,7 +163,7 @@ def _fit(run: Run, model: PeftModel, device: torch.device, logger: Logger | None
         return {"mean": found.mean, "std": found.std, "worst": found.min}
 
     data = PaftDataModule(
-        inputs.examples.train, inputs.train, run.updates, run.encoder, config.trainer.micro_batch_tokens, config.trainer.workers
+        inputs.examples.train, pool, run.updates, run.encoder, config.trainer.micro_batch_tokens, config.trainer.workers
     )
     module = PaftModule(model, config.optim, total, config.seed, validate)
     speed = Speed()

@@ -15,7 +15,7 @@ from paft.prompts.pool import Answer, check_fields
 
 @dataclass(frozen=True)
 class Inputs:
-    """Examples and pools of a run. train and validation are None where nothing is trained."""
+    """Examples and pools of a run. train and validation are None where nothing is trained; of train, a search takes one."""
 
     examples: Examples
     train: PromptPool | None
@@ -36,8 +36,8 @@ def load_inputs(config: TrainConfig) -> Inputs:
     _check_answers(dataset, task)
     train = validation = None
     if config.method.name != "base":
-        paft = config.method.name == "paft"
-        train = _pool(dataset, task, "train", config.prompts.train) if paft else _user_pool(config, task)
+        user = config.method.name == "user"
+        train = _user_pool(config, task) if user else _pool(dataset, task, "train", config.prompts.train)
         given = config.prompts.validation
         if given is None and dataset.name == "jsonl":
             # Own data without validation prompts: the training prompts choose the checkpoint; unseen ones never may.

@@ -87,7 +87,8 @@ def merge(run: Path, out: Path) -> None:
 def _model_card(config: TrainConfig, pools: dict[str, Any]) -> str:
     base = config.model.path or "HuggingFaceTB/SmolLM2-135M-Instruct"
     embedded = "\nThe base was trained in its embedded form: 4-bit weights, dequantised.\n" if config.model.path is None else ""
-    trained = "one fixed prompt" if config.method.name == "user" else f"{pools['train']['prompts']} prompt templates"
+    paft = config.method.name == "paft"
+    trained = f"{pools['train']['prompts']} prompt templates" if paft else "one fixed prompt"
     return f"""---
 library_name: peft
 base_model: {base}

@@ -78,6 +78,14 @@ def perturb(pool: PromptPool, kinds: Sequence[Kind], n: int, seed: int) -> list[
     return found
 
 
+def changed(text: str, kind: Kind, rng: random.Random) -> str:
+    """Return a text perturbed in one way; itself where there is nothing in it to change so."""
+    for _ in range(20):  # typos and marks are dealt at random, sometimes none
+        if (new := _CHANGES[kind](text, rng)) != text:
+            return new
+    return text
+
+
 def _outside_fields(text: str, change: Callable[[str], str]) -> str:
     """Change the text between the fields."""
     return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(_PIECE.split(text)))

@@ -129,9 +129,14 @@ def distances(train: Audited, test: Audited, model: str | None) -> Distances:
     first, second = [e.text for e in train.entries], [e.text for e in test.entries]
     both: dict[str, Vectors] = {"character n-grams": ngram_embeddings([*first, *second])}
     if model is not None:
-        from paft.model.embeddings import mean_hidden_states
+        import torch
+        from transformers import AutoModel
 
-        both[f"mean hidden state, {model}"] = mean_hidden_states([*first, *second], model)
+        from paft.model.embeddings import mean_hidden_states
+        from paft.model.pretrained import load_pretrained
+
+        loaded = load_pretrained(AutoModel, model, torch.float32)
+        both[f"mean hidden state, {model}"] = mean_hidden_states([*first, *second], *loaded)
     found: Distances = {}
     for name, vectors in both.items():
         x, y, width = vectors[: len(first)], vectors[len(first) :], bandwidth(vectors)

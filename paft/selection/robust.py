@@ -1,0 +1,24 @@
+"""Robust: the training prompt that holds best when it is perturbed.
+
+After BATprompt (Shi et al., "Robustness-aware Automatic Prompt Optimization", arXiv 2412.18196), which improves a prompt
+against perturbations of its text; as in the paper's comparison, the outcome is one prompt of the training pool.
+"""
+
+import random
+
+from paft.prompts import PromptTemplate
+from paft.prompts.perturb import Kind, changed
+from paft.selection.scorer import Scorer, Selection, Trial
+
+KINDS: tuple[Kind, ...] = ("typos", "case", "punctuation", "whitespace")  # the order of the parts is part of a prompt's idea
+
+
+def robust(score: Scorer, seed: int) -> Selection:
+    """Score every prompt of the pool under four perturbations; choose the one with the highest mean, of equals the first."""
+    templates = score.pool.templates
+    n = score.share(len(KINDS) * len(templates))
+    rng = random.Random(f"robust {seed}")
+    variants = [PromptTemplate(changed(t.text, kind, rng), f"{t.id}-{kind}") for t in templates for kind in KINDS]
+    found = score(variants, n).reshape(len(templates), len(KINDS)).mean(axis=1)
+    trace = tuple(Trial(t.id, float(mean), n * len(KINDS)) for t, mean in zip(templates, found, strict=True))
+    return Selection(templates[int(found.argmax())], trace)

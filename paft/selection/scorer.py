@@ -1,0 +1,70 @@
+"""Scoring candidate prompts within a budget, and what a search leaves."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paft.data.task import Example
+from paft.evaluation.answers import Metric
+from paft.measuring import Measuring
+from paft.prompts import PromptPool, PromptTemplate
+
+Scores: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A prompt that a search looked at: what it scored (accuracy) and over how many renderings."""
+
+    prompt: str
+    score: float
+    renderings: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a search chose, and all that it looked at, in its order."""
+
+    chosen: PromptTemplate
+    trace: tuple[Trial, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain types."""
+        chosen = {"id": self.chosen.id, "text": self.chosen.text}
+        return {
+            "chosen": chosen,
+            "renderings": sum(trial.renderings for trial in self.trace),
+            "trace": [asdict(trial) for trial in self.trace],
+        }
+
+
+class Scorer:
+    """Scores templates on validation examples; each call leaves its score matrix in `folder`, from which a rerun goes on.
+
+    Args:
+        examples: validation examples, in a fixed order; a call takes the first of them.
+        budget: renderings that a search may have scored in all.
+    """
+
+    def __init__(
+        self, measure: Measuring, pool: PromptPool, examples: Sequence[Example], metric: Metric, folder: Path, budget: int
+    ) -> None:
+        self.pool, self.budget = pool, budget
+        self._measure, self._examples, self._metric, self._folder = measure, examples, metric, folder
+        self._calls = 0
+
+    def __call__(self, templates: Sequence[PromptTemplate], n_examples: int) -> Scores:
+        """Return the accuracy (P,) of each template on the first n examples."""
+        self._calls += 1
+        pool = PromptPool("candidates", tuple(templates), self.pool.answer, self.pool.options)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = self._measure(self._folder, pool, self._examples[:n_examples], self._metric, name=f"scores-{self._calls:03}")
+        return found.matrix.correct.mean(axis=1)
+
+    def share(self, n_templates: int) -> int:
+        """Return on how many examples each of so many templates may be scored."""
+        return min(self.budget // n_templates, len(self._examples))

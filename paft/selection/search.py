@@ -1,0 +1,59 @@
+"""One search, from config to the chosen prompt."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from paft.config import MethodConfig, TrainConfig
+from paft.data.encode import Encoder
+from paft.data.load import Inputs
+from paft.errors import InputError
+from paft.measuring import Measuring
+from paft.model.attention import NAMES
+from paft.model.base import kernel_of
+from paft.model.embeddings import mean_hidden_states
+from paft.runs import write_atomically
+from paft.selection.robust import KINDS, robust
+from paft.selection.scorer import Scorer, Selection
+from paft.selection.top_accuracy import top_accuracy
+from paft.selection.zopo import START, zopo
+
+
+def check_budget(method: MethodConfig, n_prompts: int) -> None:
+    """Raise InputError if the budget does not give every prompt that is tested one rendering."""
+    least = {"top_accuracy": n_prompts, "robust": len(KINDS) * n_prompts, "zopo": min(START, n_prompts)}[method.name]
+    if method.budget is not None and method.budget < least:
+        raise InputError(
+            f"method.budget={method.budget}: {method.name} on {n_prompts} training prompts needs {least} renderings at least."
+        )
+
+
+def search(
+    config: TrainConfig, base: PreTrainedModel, encoder: Encoder, inputs: Inputs, folder: Path, identity: Mapping[str, Any]
+) -> Selection:
+    """Choose one prompt of the training pool as config.method says.
+
+    Writes selection.json, and the score matrices that it rests on into selection/: a search that was cut off goes on.
+
+    Args:
+        base: the base model; its attention is afterwards again that of training.
+        identity: what the run is, in plain types.
+    """
+    assert inputs.train is not None and config.method.budget is not None
+    measure = Measuring(base, encoder, config.model, None, identity, config.trainer.micro_batch_tokens, config.trainer.progress)
+    examples, metric = inputs.examples.validation, config.dataset.metric
+    score = Scorer(measure, inputs.train, examples, metric, folder / "selection", config.method.budget)
+    match config.method.name:
+        case "top_accuracy":
+            found = top_accuracy(score)
+        case "robust":
+            found = robust(score, config.seed)
+        case _:
+            embeddings = mean_hidden_states([t.text for t in inputs.train.templates], encoder.tokenizer, base)
+            found = zopo(score, embeddings, config.seed)
+    base.set_attn_implementation(NAMES[kernel_of(config.model, base.device, backward=True)])
+    write_atomically(folder / "selection.json", json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n")
+    return found

@@ -1,0 +1,59 @@
+"""A search inside a run, on a tiny Llama: what it may look at, what it leaves, and that a run goes on with its choice."""
+
+import json
+
+import pytest
+import yaml
+
+from paft.errors import InputError
+from paft.evaluation.matrix import read_matrix
+from paft.model.adapter import read_metadata
+from paft.training import prepare, run_training
+from tests.conftest import compose_config
+
+
+@pytest.mark.parametrize("method", ["top_accuracy", "robust", "zopo"])
+def test_a_search_looks_at_training_prompts_and_validation_examples_alone(method, tiny_overrides, capsys):
+    overrides = [*tiny_overrides, f"method={method}", "method.budget=240"]
+    run = run_training(compose_config(*overrides))
+    assert "1 of 60 templates" in (said := capsys.readouterr().out) and "looked for with 240 renderings" in said
+    folder = run.folder.path
+    results = json.loads(run.folder.results.read_text())
+    found = json.loads((folder / "selection.json").read_text())
+    assert results["selection"] == found and found["renderings"] <= 240
+    train = {row["id"]: row["text"] for row in yaml.safe_load((folder / "prompts" / "train.yaml").read_text())["prompts"]}
+    assert train[found["chosen"]["id"]] == found["chosen"]["text"]
+    assert {trial["prompt"] for trial in found["trace"]} <= set(train)
+    assert len(found["trace"]) == (60 if method != "zopo" else min(60, 240 // run_examples(folder)))
+    validation = {example.id for example in run.inputs.examples.validation}
+    for path in (folder / "selection").glob("*.parquet"):
+        assert set(read_matrix(path).example_ids) <= validation
+    assert read_metadata(folder / "adapter")["method"] == method
+
+
+def run_examples(folder) -> int:
+    return len(read_matrix(folder / "selection" / "scores-001.parquet").example_ids)
+
+
+def test_a_search_that_was_done_is_not_done_again(tiny_overrides, monkeypatch):
+    config = compose_config(*tiny_overrides, "method=zopo", "method.budget=64")
+    folder = run_training(config).folder
+    first = (folder.path / "selection.json").read_bytes()
+    folder.results.unlink()
+    monkeypatch.setattr("paft.evaluation.scoring.MatrixStore.save_part", lambda *_: pytest.fail("scored again"))
+    run_training(config)
+    assert (folder.path / "selection.json").read_bytes() == first and folder.results.is_file()
+
+
+@pytest.mark.parametrize(("method", "least"), [("top_accuracy", 60), ("robust", 240), ("zopo", 5)])
+def test_a_budget_that_is_too_small_is_named(method, least, tiny_overrides):
+    with pytest.raises(InputError, match=f"method.budget=4: {method} on 60 training prompts needs {least} renderings"):
+        prepare(compose_config(*tiny_overrides, f"method={method}", "method.budget=4"))
+
+
+def test_budget_is_part_of_a_search_and_of_nothing_else(tiny_overrides):
+    for method, differ in (("zopo", True), ("user", False), ("paft", False)):
+        names = {compose_config(*tiny_overrides, f"method={method}", f"++method.budget={n}").run_name for n in (64, 128)}
+        assert (len(names) == 2) is differ
+    with pytest.raises(InputError, match=r"method\.budget has no value"):
+        compose_config(*tiny_overrides, "method=zopo", "method.budget=null")
