@@ -12,13 +12,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from paft.errors import InputError
 
+_failed: list[str] = []  # cells of the sweep that this process runs, each with its reason
+
 CONFIG_PATH = str(Path(__file__).resolve().parent.parent / "conf")
 
 
 def run_hydra(main: Callable[[], None]) -> None:
     """Call a Hydra main function; what the user got wrong is one message and exit code 2, without a traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
-    run_plain(main)
+    try:
+        run_plain(main)
+    finally:
+        if _failed:
+            print(f"{len(_failed)} cells failed; the same command tries them again:", *_failed, sep="\n  ", file=sys.stderr)
 
 
 def run_job(job: Callable[[list[str], str | None], None]) -> None:
@@ -32,10 +38,15 @@ def run_job(job: Callable[[list[str], str | None], None]) -> None:
     if hydra.mode != RunMode.MULTIRUN:
         run_plain(lambda: job(typed, None))  # here, since Hydra would add a line of its own
         return
+    recipe = [hydra.runtime.choices.get(group) for group in ("experiment", "scale")]
+    group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
     try:
-        job(typed, Path(hydra.sweep.dir).name)
-    except InputError as error:  # the sweep goes on; Hydra raises this again at its end
-        print(f"error: {error}", file=sys.stderr)
+        job(typed, group)
+    except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
+        said = " ".join(str(error).split())
+        reason = said if isinstance(error, InputError) else f"{type(error).__name__}: {said[:300]}"
+        print(f"error: {reason}", file=sys.stderr)
+        _failed.append(f"{' '.join(typed)}: {reason}")
         raise
 
 

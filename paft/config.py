@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeF
 from paft.errors import InputError
 
 # Choices that change where a run writes, or what it shows, but never its numbers.
-_NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer"}
+_NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer", "also"}
 
 # What a method does not use: sweeping it repeats no run.
 _OF_THE_DRAWS = {"K", "schedule"}
@@ -160,13 +160,15 @@ class TrainConfig(_Section):
     seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
     schedule: ScheduleConfig
     prompts: PromptsConfig
+    train_prompts: PositiveInt | None
     train_examples: PositiveInt
     examples_per_update: PositiveInt
     cutoff: PositiveInt
     optim: OptimConfig
     validation: ValidationConfig
-    eval_examples: PositiveInt
+    eval_examples: PositiveInt | None
     eval_prompts: PositiveInt | None
+    also: list[Literal["generate", "adversarial"]]
     data_root: str | None
     output_root: str = Field(min_length=1)
     rerun: str | None = None
@@ -190,6 +192,8 @@ class TrainConfig(_Section):
         identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
         if not self.method.searches:
             del identity["method"]["budget"]
+        if self.method.name in ("user", "base"):
+            del identity["train_prompts"]
         return identity
 
 
@@ -255,7 +259,10 @@ def parse(composed: DictConfig) -> TrainConfig:
 
     Raises InputError that names the key.
     """
-    return from_dict(_plain(composed))
+    content = _plain(composed)
+    for key in ("cell", "cells"):  # of a recipe; the keys that it sets through them are resolved by now
+        content.pop(key, None)
+    return from_dict(content)
 
 
 def from_dict(content: Any) -> TrainConfig:
@@ -267,6 +274,8 @@ def from_dict(content: Any) -> TrainConfig:
     _check(config.dataset, config.model)
     if config.method.searches and config.method.budget is None:
         raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
+    if "generate" in config.also and config.dataset.options == "hidden":
+        raise InputError("also=[generate]: a model cannot write an option that it was not shown; leave it out.")
     return config
 
 

@@ -1,6 +1,8 @@
 """A training run from config to results: check, plan, load, create the folder, train, save, score, report."""
 
+import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,8 +12,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from paft.also import measure_also
 from paft.callbacks import ProgressBar, SaveBest, SaveLast, Speed
-from paft.config import TrainConfig
+from paft.config import TrainConfig, read_metadata
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.load import Inputs, answer_kind, load_inputs
@@ -20,8 +23,8 @@ from paft.errors import InputError
 from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, score
 from paft.measuring import Measured, Measuring
-from paft.model.adapter import save_adapter
-from paft.model.base import add_lora, device_of, load_base, load_config, load_tokenizer, skeleton, window_of
+from paft.model.adapter import save_adapter, with_adapter
+from paft.model.base import add_lora, base_identity, device_of, load_base, load_config, load_tokenizer, skeleton, window_of
 from paft.model.cpu import keep_freed_memory
 from paft.model.module import PaftModule
 from paft.plan import Plan, make_plan
@@ -30,7 +33,7 @@ from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
 from paft.reporting.wandb import log_results, wandb_run
-from paft.runs import RunFolder, claim, disk_full_is_an_input_error
+from paft.runs import RunFolder, claim, disk_full_is_an_input_error, write_atomically
 from paft.selection.search import check_budget, search
 
 
@@ -76,6 +79,7 @@ def prepare(config: TrainConfig) -> Run:
     plan = make_plan(config, inputs, encoder, updates, without_weights)
     identity = {
         "config": config.identity(),
+        "base": base_identity(config.model),
         "data": inputs.examples.fingerprints,
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
     }
@@ -116,20 +120,13 @@ def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, sta
         model = add_lora(base, config.model, config.seed)
         trained = _fit(run, pool, model, base.device, logger)
         save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, describe_pools(inputs.pools))
-    measure = Measuring(
-        model,
-        run.encoder,
-        config.model,
-        folder / "adapter" if run.updates is not None else None,
-        run.folder.identity,
-        config.trainer.micro_batch_tokens,
-        config.trainer.progress,
-    )
+    measure = _measuring(run, model)
     measured = measure(folder, inputs.test, inputs.examples.test, config.dataset.metric)
     results = {
         "run": config.run_name,
         **summarise(measured.matrix, config.dataset.threshold),
         "how": measured.how,
+        "also": measure_also(config.also, config, inputs, measure, folder),
         "selection": None if selection is None else selection.as_json(),
         "training": trained,
         "plan": run.plan.to_dict(),
@@ -145,6 +142,33 @@ def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, sta
         "config": config.model_dump(),
     }
     return results, measured
+
+
+def _measuring(run: Run, model: Any) -> Measuring:
+    config, folder = run.config, run.folder
+    return Measuring(
+        model,
+        run.encoder,
+        config.model,
+        folder.path / "adapter" if run.updates is not None else None,
+        folder.identity,
+        config.trainer.micro_batch_tokens,
+        config.trainer.progress,
+    )
+
+
+def add_measures(run: Run, names: Sequence[str]) -> None:
+    """Measure more of a finished run and write it into its results.json."""
+    config, folder = run.config, run.folder.path
+    results = json.loads(run.folder.results.read_text())
+    model: Any = load_base(config.model, device_of(config.trainer.accelerator))
+    if run.updates is not None:
+        trained = read_metadata(folder / "adapter").get("base")
+        model = with_adapter(model, folder / "adapter", trained, config.model.path or "the embedded one")
+    with disk_full_is_an_input_error(folder):
+        found = measure_also(names, config, run.inputs, _measuring(run, model), folder)
+        results["also"] = results.get("also", {}) | found
+        write_atomically(run.folder.results, json.dumps(results, indent=2) + "\n")
 
 
 def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, logger: Logger | None) -> dict[str, Any]:
@@ -228,10 +252,14 @@ def run_training(config: TrainConfig, group: str | None = None, original: dict[s
     for split, pool in run.inputs.pools.items():
         for note in pool.notes:
             print(f"  {split} prompts: {note}", flush=True)
-    if run.folder.results.is_file():
-        print(f"Finished already: {run.folder.results}", flush=True)
-    else:
+    if not run.folder.results.is_file():
         train(run, group)
+        return run
+    measured = json.loads(run.folder.results.read_text()).get("also", {})  # runs of earlier versions lack it
+    missing = [name for name in config.also if name not in measured]
+    if missing:
+        add_measures(run, missing)
+    print(f"Finished already: {run.folder.results}", flush=True)
     return run
 
 

@@ -29,7 +29,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def test_the_groups_are_those_of_the_page():
-    assert {group for group, _ in PAGES} == {"dataset", "model", "method", "trainer", "logger", "experiment"}
+    assert {group for group, _ in PAGES} == {"dataset", "model", "method", "trainer", "logger", "experiment", "scale"}
 
 
 @pytest.mark.parametrize(("group", "name"), PAGES, ids="/".join)

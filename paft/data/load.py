@@ -15,12 +15,17 @@ from paft.prompts.pool import Answer, check_fields
 
 @dataclass(frozen=True)
 class Inputs:
-    """Examples and pools of a run. train and validation are None where nothing is trained; of train, a search takes one."""
+    """Examples and pools of a run.
+
+    train and validation are None where nothing is trained; of train, a search takes one prompt. adversarial is there where it
+    was asked for, and no part of what the run is.
+    """
 
     examples: Examples
     train: PromptPool | None
     validation: PromptPool | None
     test: PromptPool
+    adversarial: PromptPool | None
 
     @property
     def pools(self) -> dict[str, PromptPool]:
@@ -37,7 +42,7 @@ def load_inputs(config: TrainConfig) -> Inputs:
     train = validation = None
     if config.method.name != "base":
         user = config.method.name == "user"
-        train = _user_pool(config, task) if user else _pool(dataset, task, "train", config.prompts.train)
+        train = _user_pool(config, task) if user else _train_pool(config, task)
         given = config.prompts.validation
         if given is None and dataset.name == "jsonl":
             # Own data without validation prompts: the training prompts choose the checkpoint; unseen ones never may.
@@ -45,7 +50,8 @@ def load_inputs(config: TrainConfig) -> Inputs:
         alone = given is None and dataset.name == "jsonl"  # method=user: its one prompt is all there is
         validation = train if alone else _pool(dataset, task, "validation", given).head(config.validation.prompts)
     test = _pool(dataset, task, "test", config.prompts.test).head(config.eval_prompts)
-    inputs = Inputs(examples, train, validation, test)
+    adversarial = _pool(dataset, task, "adversarial", None) if "adversarial" in config.also else None
+    inputs = Inputs(examples, train, validation, test, adversarial)
     for split, pool in inputs.pools.items():
         _check_shown(split, pool, getattr(examples, split))
     return inputs
@@ -143,6 +149,14 @@ def _pool(dataset: DatasetConfig, task: Task, split: str, given: str | None) -> 
     else:
         path = shipped_pool_path(dataset.name, answer, dataset.options, split, given)
     return load_pool(path, task.form(answer, dataset.options), task.aliases)
+
+
+def _train_pool(config: TrainConfig, task: Task) -> PromptPool:
+    """Load the training pool, or as many of its prompts as are asked for."""
+    pool, n = _pool(config.dataset, task, "train", config.prompts.train), config.train_prompts
+    if n is not None and n > len(pool.templates):
+        raise InputError(f"train_prompts={n}: the training pool has {len(pool.templates)} prompts.")
+    return pool if n is None else pool.drawn(n, config.seed)
 
 
 def _user_pool(config: TrainConfig, task: Task) -> PromptPool:

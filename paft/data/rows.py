@@ -35,12 +35,12 @@ class Examples:
         return {name: fingerprint(getattr(self, name)) for name in ("train", "validation", "test")}
 
 
-def load_examples(config: DatasetConfig, data_root: str | None, train: int, test: int) -> Examples:
+def load_examples(config: DatasetConfig, data_root: str | None, train: int, test: int | None) -> Examples:
     """Load a data set and cut it.
 
     `test` is the split that papers report; `validation` is a seeded cut of train (by group), or
-    validation.jsonl where dataset=jsonl has one. At most `train` and `test` examples are kept, the
-    test examples spread evenly over the parts.
+    validation.jsonl where dataset=jsonl has one. At most `train` and `test` examples are kept (None:
+    all), the test examples spread evenly over the parts.
 
     Raises InputError that names the file and the line.
     """

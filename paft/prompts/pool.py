@@ -3,9 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from paft.errors import InputError
 from paft.prompts.readers import KEYS, read_prompts
@@ -68,7 +70,12 @@ class PromptPool:
 
     def head(self, n: int | None) -> "PromptPool":
         """Return the pool with its first n templates, or all of them (n None)."""
-        return PromptPool(self.name, self.templates[:n], self.answer, self.options, self.notes)
+        return replace(self, templates=self.templates[:n])
+
+    def drawn(self, n: int, seed: int) -> "PromptPool":
+        """Return a pool of n templates drawn with the seed, in their order here; that of fewer is part of that of more."""
+        order = np.random.default_rng(seed).permutation(len(self.templates))
+        return replace(self, templates=tuple(self.templates[i] for i in sorted(order[:n])))
 
     def to_yaml(self) -> str:
         """Return the pool in the YAML form that load_pool reads."""

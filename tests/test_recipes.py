@@ -1,0 +1,120 @@
+"""Recipes: every cell is an ordinary run, a scale changes sizes alone, more measures are added later."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from paft.cli import CONFIG_PATH
+from paft.config import parse
+from paft.errors import InputError
+from paft.evaluation.matrix import read_matrix
+from paft.training import prepare, run_training
+from tests.conftest import compose_config
+
+RECIPES = sorted(path.stem for path in (Path(CONFIG_PATH) / "experiment").glob("*.yaml"))
+SCALES = sorted(path.stem for path in (Path(CONFIG_PATH) / "scale").glob("*.yaml"))
+
+
+def params(*overrides: str) -> dict[str, list[str]]:
+    """The lists of values that a recipe sweeps."""
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        config = compose("train", list(overrides), return_hydra_config=True)
+    found = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}
+    return {str(key): str(values).split(",") for key, values in found.items()}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_recipe_goes_with_every_scale(recipe, scale):
+    swept = params(f"experiment={recipe}", f"scale={scale}")
+    for key, values in swept.items():
+        for value in values:
+            assert compose_config(f"experiment={recipe}", f"scale={scale}", f"{key}={value}").run_name
+    assert scale != "smoke" or swept.get("seed", ["0"]) == ["0"]
+
+
+def test_a_cell_is_a_run_that_anyone_could_type():
+    cells = {"K1_T3": ["K=1", "T=3"], "K1_T6": ["K=1", "T=6"]}
+    assert set(cells) <= set(params("experiment=table5")["cell"]) and len(params("experiment=table5")["cell"]) == 5
+    for cell, typed in cells.items():
+        assert compose_config("experiment=table5", f"cell={cell}") == compose_config(*typed)
+    assert compose_config("experiment=pool_size", "cell=prompts_5") == compose_config("K=1", "train_prompts=5")
+    composed = compose_config("K=1", "prompts.train=composed", "train_prompts=400")
+    assert compose_config("experiment=pool_size", "cell=prompts_400") == composed
+
+
+def test_what_is_typed_wins_over_the_cell():
+    assert compose_config("experiment=table5", "cell=K1_T6", "K=2").K == 2
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_scale_changes_sizes_and_the_model_never_the_method(scale):
+    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        plain, scaled = (parse(compose("train", overrides)).model_dump() for overrides in ([], [f"scale={scale}"]))
+    for key in ("K", "T", "schedule", "examples_per_update", "cutoff", "prompts", "train_prompts", "seed", "also"):
+        assert plain[key] == scaled[key]
+    assert plain["model"]["lora"] == scaled["model"]["lora"] and plain["method"]["name"] == scaled["method"]["name"]
+
+
+def test_a_part_of_the_pool_is_nested_and_follows_the_seed(tiny_overrides):
+    def ids(*overrides: str) -> list[str]:
+        pool = prepare(compose_config(*tiny_overrides, *overrides)).inputs.train
+        assert pool is not None
+        return [t.id for t in pool.templates]
+
+    five, ten = ids("train_prompts=5"), ids("train_prompts=10")
+    assert len(five) == 5 and set(five) < set(ten) and ten != ids()[:10]
+    assert five != ids("train_prompts=5", "seed=1")
+    assert len(ids("prompts.train=composed", "train_prompts=400")) == 400
+    with pytest.raises(InputError, match="train_prompts=61: the training pool has 60 prompts"):
+        ids("train_prompts=61")
+
+
+def test_more_measures_are_added_to_a_finished_run_without_training_again(tiny_overrides, monkeypatch):
+    overrides = [*tiny_overrides, "eval_prompts=10", "eval_examples=12"]
+    run = run_training(compose_config(*overrides))
+    first = json.loads(run.folder.results.read_text())
+    monkeypatch.setattr("paft.training.train", lambda *_: pytest.fail("trained again"))
+    also = "also=[generate,adversarial]"
+    again = run_training(compose_config(*overrides, also))
+    results = json.loads(again.folder.results.read_text())
+    assert {key: value for key, value in results.items() if key != "also"} == {k: v for k, v in first.items() if k != "also"}
+    generated = read_matrix(run.folder.path / "generate.parquet")
+    assert results["also"]["generate"]["output_tokens"] == pytest.approx(generated.output_tokens.mean())
+    assert results["also"]["generate"]["robustness"]["mean"] == pytest.approx(generated.correct.mean())
+    con = read_matrix(run.folder.path / "adversarial.parquet").correct.mean(axis=1)
+    assert results["also"]["adversarial"]["mean"] == pytest.approx(con.mean())
+    assert results["also"]["adversarial"]["worst"] == pytest.approx(con.min()) and len(con) == 10
+    before = run.folder.results.stat().st_mtime_ns
+    run_training(compose_config(*overrides, also))  # nothing is missing
+    assert run.folder.results.stat().st_mtime_ns == before
+
+
+def test_more_measures_of_a_fresh_run_and_of_a_base_model(tiny_overrides):
+    for method in ("user", "base"):
+        run = run_training(compose_config(*tiny_overrides, f"method={method}", "also=[adversarial]"))
+        found = json.loads(run.folder.results.read_text())["also"]["adversarial"]
+        assert 0 <= found["worst"] <= found["mean"] <= 1 and found["pool"]["prompts"] == 10
+
+
+def test_hidden_options_are_not_written_out():
+    with pytest.raises(InputError, match="a model cannot write an option that it was not shown"):
+        compose_config("dataset=piqa", "dataset.options=hidden", "dataset.answer=text", "also=[generate]")
+
+
+def test_a_sweep_lists_what_failed_and_goes_on_when_it_is_started_again(tiny_overrides, tmp_path):
+    command = [sys.executable, "train.py", "-m", "experiment=table5", "seed=0", "cell=K1_T3,K2_T3", "train_prompts=60,61"]
+    command += [o for o in tiny_overrides if not o.startswith("T=")]
+    repository = Path(CONFIG_PATH).parent
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2 and "2 cells failed; the same command tries them again:" in done.stderr
+    assert done.stderr.count("train_prompts=61: the training pool has 60 prompts.") >= 2
+    names = {path.parent.name[:-9] for path in (tmp_path / "runs").glob("*/results.json")}
+    assert {name.split("-")[-3] for name in names} == {"K1", "K2"}
+    again = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
+    assert again.stdout.count("Finished already") == 2
