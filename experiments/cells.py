@@ -77,7 +77,7 @@ def report(
     print(f"Written: {folder}")
 
 
-def commits(runs: Iterable[Results]) -> str:
+def commits(runs: Iterable[Mapping[str, Any]]) -> str:
     """Name the commits that the runs were made at; a sweep that goes on another day may have several."""
     states = [run["git"] for run in runs]
     counts = Counter(f"{(s['commit'] or 'no commit')[:7]}{' with changes' if s['dirty'] else ''}" for s in states)

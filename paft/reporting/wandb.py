@@ -47,11 +47,11 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
         "name": name,
         "group": group,
         "job_type": job_type,
-        "tags": list(config.logger.tags),
+        "tags": [config.dataset.name, *config.logger.tags],
         "config": config.model_dump(),
         "settings": settings,
     }
-    mode: Any = os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    mode: Any = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
     # Only the server can go on with a run: two offline runs of one id would replace each other at `wandb sync`.
     same: dict[str, Any] = {"id": _id(folder), "resume": "allow"} if mode == "online" else {}
     try:
@@ -63,12 +63,17 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
 
 
 def log_results(logger: WandbLogger, results: dict[str, Any], folder: Path) -> None:
-    """Add the summary to the run and, where rows have labels, the per-prompt table, the figure and the report."""
+    """Add to the run its summary, pools and adapter and, where rows have labels, the per-prompt table, figure and report."""
     import wandb
 
     run = logger.experiment
-    for group in ("robustness", "uncertainty", "consensus", "con"):
+    for group in ("robustness", "uncertainty", "consensus", "con", "also"):
         run.summary.update(_flat(group, results.get(group) or {}))
+    for kind in ("prompts", "adapter"):
+        if (folder / kind).is_dir():
+            artifact = wandb.Artifact(f"{results['run']}-{kind}", kind)
+            artifact.add_dir(str(folder / kind))
+            run.log_artifact(artifact)
     if results["robustness"] is None:
         return
     with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
@@ -82,11 +87,14 @@ def log_results(logger: WandbLogger, results: dict[str, Any], folder: Path) -> N
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
-    """Return nested numbers under names with slashes, those that there are."""
+    """Return nested numbers under names with slashes; what is no number is left out."""
     flat: dict[str, float] = {}
     for key, value in values.items():
         name = f"{prefix}/{key}"
-        flat |= _flat(name, value) if isinstance(value, dict) else {} if value is None else {name: value}
+        if isinstance(value, dict):
+            flat |= _flat(name, value)
+        elif isinstance(value, int | float):
+            flat[name] = value
     return flat
 
 
@@ -100,7 +108,8 @@ def _id(folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
+    """Say whether this machine has a key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     import netrc

@@ -1,0 +1,154 @@
+"""Finding finished runs and telling which cell of which experiment each is."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from paft.errors import InputError
+from paft.evaluation.matrix import ScoreMatrix, read_matrix
+
+# What cells of one data set may differ in; all else must be alike for their numbers to stand in one table.
+_OF_A_CELL = {"method", "K", "T", "seed", "schedule", "train_prompts"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A finished training run."""
+
+    folder: Path
+    results: Mapping[str, Any]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Its config, in plain types."""
+        return self.results["config"]
+
+    @property
+    def dataset(self) -> str:
+        """Its data set."""
+        return str(self.config["dataset"]["name"])
+
+    @property
+    def method(self) -> str:
+        """What was trained."""
+        return str(self.config["method"]["name"])
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.config["seed"])
+
+    @property
+    def parts(self) -> Mapping[str, Mapping[str, Any]]:
+        """Robustness by reported part: of race two, of others the data set itself."""
+        return self.results["parts"] or {self.dataset: self.results["robustness"]}
+
+    @property
+    def composed(self) -> bool:
+        """Whether it was trained on the composed pool."""
+        return self.config["prompts"]["train"] == "composed"
+
+    @property
+    def plain_pool(self) -> bool:
+        """Whether it was trained on the whole pool that is shipped."""
+        return self.config["prompts"]["train"] is None and self.config["train_prompts"] is None
+
+    @cached_property
+    def matrix(self) -> ScoreMatrix:
+        """Its score matrix."""
+        return read_matrix(self.folder / "matrix.parquet")
+
+    def part(self, name: str) -> ScoreMatrix:
+        """Return the columns of one part."""
+        return self.matrix.part(name) if self.results["parts"] else self.matrix
+
+    @cached_property
+    def measured_like(self) -> dict[str, Any]:
+        """What must be alike in all cells of a data set, in plain types."""
+        config = {k: v for k, v in self.config.items() if k not in _OF_A_CELL | _PLACES}
+        config["prompts"] = {k: v for k, v in self.config["prompts"].items() if k != "train"}
+        prints = self.results["fingerprints"]
+        return {
+            "config": config,
+            "test prompts": prints["pools"]["test"]["fingerprint"],
+            "test data": prints["data"]["test"],
+            "base model": prints["base_model"]["sample"],
+            "scoring": {k: v for k, v in self.results["how"].items() if k in ("scoring", "normalise", "max_new_tokens")},
+            "dtype": self.results["dtype"],
+        }
+
+
+_PLACES = {"data_root", "output_root", "rerun", "logger", "trainer", "also"}
+
+
+def find(paths: Sequence[Path]) -> tuple[list[Cell], list[str]]:
+    """Return the finished training runs in or under the folders, and a line about each folder that was left out.
+
+    Raises InputError for a path that is no folder, and where there is no run at all.
+    """
+    cells: list[Cell] = []
+    left_out: list[str] = []
+    for path in paths:
+        if not path.is_dir():
+            raise InputError(f"{path}: there is no such folder; give folders of runs, or one that holds them.")
+        for folder in sorted({mark.parent for mark in (*path.glob("run.json"), *path.glob("*/run.json"))}):
+            found = _read(folder)
+            if isinstance(found, Cell):
+                cells.append(found)
+            else:
+                left_out.append(f"{folder.name}: {found}")
+    if not cells:
+        told = f" ({left_out[0]})" if left_out else ""
+        raise InputError(f"{', '.join(map(str, paths))}: there is no finished training run here{told}.")
+    return cells, left_out
+
+
+def _read(folder: Path) -> Cell | str:
+    """Return a run, or why it is left out."""
+    try:
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return "not finished; the same command goes on with it"
+    except ValueError:
+        return "its results.json is damaged; delete it and give the same command again"
+    if "training" not in results:
+        return "an evaluation, no training run"
+    if not {"also", "selection", "how"} <= set(results) or "train_prompts" not in results.get("config", {}):
+        return "made by an earlier version; run it again"
+    return Cell(folder, results)
+
+
+def check_alike(cells: Iterable[Cell]) -> None:
+    """Refuse cells of a data set that were not measured alike: their numbers would not belong in one table.
+
+    Raises InputError that names two runs and what they differ in.
+    """
+    first: dict[str, Cell] = {}
+    for cell in cells:
+        other = first.setdefault(cell.dataset, cell)
+        differ = [key for key, value in cell.measured_like.items() if value != other.measured_like[key]]
+        if "config" in differ:
+            one, two = cell.measured_like["config"], other.measured_like["config"]
+            differ[differ.index("config")] = ", ".join(key for key in one if one[key] != two.get(key))
+        if differ:
+            raise InputError(
+                f"{cell.folder.name} and {other.folder.name} differ in {', '.join(differ)}, so their numbers do not belong in "
+                "one report; give the runs of one scale and one version."
+            )
+
+
+def by_seed(cells: Iterable[Cell], what: str) -> list[Cell]:
+    """Return the cells of one label, in the order of their seeds.
+
+    Raises InputError if a seed is there twice.
+    """
+    found: dict[int, Cell] = {}
+    for cell in sorted(cells, key=lambda c: c.seed):
+        if (other := found.setdefault(cell.seed, cell)) is not cell:
+            raise InputError(
+                f"{what}, seed {cell.seed}: there are two runs, {other.folder.name} and {cell.folder.name}; give one."
+            )
+    return list(found.values())

@@ -1,0 +1,349 @@
+"""The paper's tables and figures from finished runs, each beside the paper's numbers."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from collect import Cell, by_seed
+
+from paft.evaluation.statistics import Estimate, can_promise, compare, mean_interval
+
+PAPER: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
+METHODS = ("base", "user", "top_accuracy", "robust", "zopo", "paft")
+_NAMES = {
+    "base": "Base",
+    "user": "User",
+    "top_accuracy": "TopAccuracy",
+    "robust": "Robust (BATprompt)",
+    "zopo": "ZOPO",
+    "paft": "PAFT",
+}
+
+
+@dataclass
+class Table:
+    """A table of the report."""
+
+    name: str  # of its file
+    title: str
+    command: str  # that makes its runs
+    headings: list[str]
+    rows: list[list[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    figures: list[str] = field(default_factory=list)  # names of PNG files
+
+
+@dataclass(frozen=True)
+class Found:
+    """One label of a table: its runs, one a seed, on one part of a data set."""
+
+    cells: list[Cell]
+    part: str
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(S, P, E) of bool as float."""
+        return np.stack([cell.part(self.part).correct for cell in self.cells]).astype(float)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Which examples are no independent evidence: (E,)."""
+        return np.unique(self.cells[0].part(self.part).groups, return_inverse=True)[1]
+
+    @property
+    def mean(self) -> Estimate:
+        """The mean over seeds, prompts and examples, with an interval for other prompts and examples if one can be given."""
+        over_seeds = self.correct.mean(0)
+        return (
+            mean_interval(over_seeds, self.groups)
+            if can_promise(over_seeds, self.groups)
+            else Estimate(float(over_seeds.mean()))
+        )
+
+    def average(self, key: str) -> float | None:
+        """Return an entry of robustness, averaged over the seeds."""
+        values = [cell.parts[self.part][key] for cell in self.cells]
+        return None if values[0] is None else float(np.mean(values))
+
+    @property
+    def std_of_seeds(self) -> float | None:
+        """The std of the means over seeds; None for one seed."""
+        means = [cell.parts[self.part]["mean"] for cell in self.cells]
+        return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+
+def percent(value: float | None, sign: str = "") -> str:
+    """Return a fraction as a percentage; - for None."""
+    return "-" if value is None else f"{100 * value:{sign}.1f}"
+
+
+def bracketed(estimate: Estimate, sign: str = "") -> str:
+    """Return an estimate in percent with its interval, if it has one."""
+    if estimate.low is None or estimate.high is None:
+        return percent(estimate.value, sign)
+    return f"{percent(estimate.value, sign)} [{percent(estimate.low, sign)}, {percent(estimate.high, sign)}]"
+
+
+def _select(cells: Iterable[Cell], label: str, wanted: Callable[[Cell], bool]) -> list[Found]:
+    """Return the runs of a label by data set and part."""
+    datasets: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if wanted(cell):
+            datasets.setdefault(cell.dataset, []).append(cell)
+    return [Found(by_seed(same, f"{label} on {dataset}"), part) for dataset, same in datasets.items() for part in same[0].parts]
+
+
+def _is_default_paft(cell: Cell) -> bool:
+    config = cell.config
+    return cell.method == "paft" and cell.plain_pool and (config["K"], config["T"]) == (4, 3) and _unit(cell) == "update"
+
+
+def _unit(cell: Cell) -> str:
+    return str(cell.config["schedule"]["unit"])
+
+
+def of_table_1(cells: Sequence[Cell]) -> dict[str, dict[str, Found]]:
+    """Return part -> method -> its runs, as Table 1 has them: K=4, T=3, our own plain prompt for `user`."""
+
+    def wanted(method: str) -> Callable[[Cell], bool]:
+        if method == "paft":
+            return _is_default_paft
+        own = method == "user"
+        return lambda cell: (
+            cell.method == method and cell.config["T"] == 3 and (not own or cell.config["method"]["prompt"] is None)
+        )
+
+    found: dict[str, dict[str, Found]] = {}
+    for method in METHODS:
+        for one in _select(cells, method, wanted(method)):
+            found.setdefault(one.part, {})[method] = one
+    return found
+
+
+def _published(table: str, row: str, column: str) -> list[float] | float | None:
+    entry = PAPER[table]
+    if not entry.get("rows") or column not in entry["columns"] or row not in entry["rows"]:
+        return None
+    value: list[float] | float = entry["rows"][row][entry["columns"].index(column)]
+    return value
+
+
+def main_results(cells: Sequence[Cell]) -> list[Table]:
+    """Table 1: one table for each part of a data set."""
+    command = "python train.py -m experiment=table1 scale=SCALE dataset=hellaswag,piqa,winogrande,race"
+    headings = ["", "mean", "std", "worst", "Top", "std of seeds", "paper: mean ± std, Top", "mean less the paper's"]
+    tables = []
+    for part, methods in of_table_1(cells).items():
+        table = Table(f"table1_{part}", f"Table 1: {part}", command, headings)
+        for method, found in methods.items():
+            theirs = _published("main_results", method, part)
+            paper, less = "-", "-"
+            if isinstance(theirs, list):
+                paper = f"{theirs[0]:.2f} ± {theirs[1]:.2f}, {theirs[2]}"
+                less = f"{100 * found.mean.value - theirs[0]:+.1f}"
+            row = [_NAMES[method], bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
+            table.rows.append([*row, percent(found.average("top")), percent(found.std_of_seeds), paper, less])
+        table.notes = [*_size(methods.values()), *_best_of_others(methods), *_chosen(methods)]
+        table.notes += [f"No runs of {_NAMES[m]}." for m in METHODS if m not in methods]
+        tables.append(table)
+    return tables or [Table("table1", "Table 1: all methods", command, headings)]
+
+
+def _size(found: Iterable[Found]) -> list[str]:
+    first = next(iter(found))
+    _, prompts, examples = first.correct.shape
+    threshold = first.cells[0].results["threshold"]
+    top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
+    chance = percent(first.cells[0].part(first.part).chance)
+    return [f"Percent, over {prompts} unseen prompts x {examples:,} test examples; chance is {chance}{top}."]
+
+
+def _best_of_others(methods: Mapping[str, Found]) -> list[str]:
+    """Compare PAFT with the best of the others, on the cells and seeds that both have."""
+    others = [name for name in methods if name not in ("paft", "base")]
+    if "paft" not in methods or not others:
+        return []
+    best = max(others, key=lambda name: methods[name].mean.value)
+    paft, other = methods["paft"], methods[best]
+    seeds = sorted({c.seed for c in paft.cells} & {c.seed for c in other.cells})
+    if not seeds:
+        return [f"PAFT and {_NAMES[best]} share no seed: no paired difference."]
+    a, b = (Found([c for c in one.cells if c.seed in seeds], one.part) for one in (paft, other))
+    found = compare(a.correct, b.correct, a.groups)
+    p = "" if found.p is None else f", permutation p = {found.p:.3f}"
+    return [
+        f"PAFT less the best of the others ({_NAMES[best]}), paired: mean {bracketed(found.mean, '+')}; std over prompts, less "
+        f"the examples' noise, {percent(found.std_a.value)} instead of {percent(found.std_b.value)}{p}; worst prompt, chosen "
+        f"on other examples, {percent(found.worst_a)} instead of {percent(found.worst_b)}."
+    ]
+
+
+def _chosen(methods: Mapping[str, Found]) -> list[str]:
+    """Say which prompts the searches chose, by id."""
+    said = []
+    for name, found in methods.items():
+        picks = [cell.results["selection"] for cell in found.cells]
+        if all(picks):
+            ids = ", ".join(pick["chosen"]["id"] for pick in picks)
+            said.append(f"{_NAMES[name]} chose {ids} with {picks[0]['renderings']:,} renderings of validation examples.")
+    return said
+
+
+def inference(cells: Sequence[Cell]) -> Table:
+    """Table 3: what it costs to have the answers written out."""
+    command = "python train.py -m experiment=table3 scale=SCALE"
+    headings = ["", "", "tokens a rendering", "s for all", "times the base model's", "mean", "no answer", "paper: hours"]
+    table = Table("table3", "Table 3: inference, answers written out", command, headings)
+    for part, methods in of_table_1(cells).items():
+        took = {m: [c.results["also"].get("generate") for c in f.cells] for m, f in methods.items()}
+        seconds = {m: np.mean([g["seconds"] for g in found]) for m, found in took.items() if all(found)}
+        for method in seconds:
+            found = took[method]
+            ratio = f"{seconds[method] / seconds['base']:.2f}" if "base" in seconds else "-"
+            theirs = _published("inference_hours", method, "race" if part.startswith("race") else part)
+            mean = percent(float(np.mean([g["robustness"]["mean"] for g in found])))
+            unanswered = percent(float(np.mean([g["unanswered"] / _renderings(g) for g in found])))
+            tokens = f"{np.mean([g['output_tokens'] for g in found]):.1f}"
+            row = [part, _NAMES[method], tokens, f"{seconds[method]:.0f}", ratio, mean, unanswered]
+            table.rows.append([*row, "-" if theirs is None else f"{theirs:.2f}"])
+    table.notes = [
+        "Greedy, up to a line break, end-of-text or 256 tokens. Seconds on the device that results.json of the runs names."
+    ]
+    return table
+
+
+def _renderings(generated: Mapping[str, Any]) -> int:
+    return int(generated["robustness"]["n_prompts"] * generated["robustness"]["n_examples"])
+
+
+def worst_and_adversarial(cells: Sequence[Cell]) -> Table:
+    """Table 4: the worst unseen prompt, and Con."""
+    command = "python train.py -m experiment=table4 scale=SCALE"
+    headings = ["", "", "worst", "Con, mean", "Con, worst", "paper: Min", "paper: Con"]
+    table = Table("table4", "Table 4: worst and adversarial prompts", command, headings)
+    for part, methods in of_table_1(cells).items():
+        for method in METHODS:
+            if method not in methods:
+                continue
+            con = [cell.results["also"].get("adversarial") for cell in methods[method].cells]
+            if not all(con) or methods[method].cells[0].results["parts"]:
+                continue  # Con is measured on the data set as a whole
+            row = {"user": "sft", "paft": "paft"}.get(method, "")
+            theirs = [_published("worst_and_adversarial", f"{row}_{what}", part) for what in ("min", "con")]
+            ours = [methods[method].average("min"), *(float(np.mean([c[key] for c in con])) for key in ("mean", "worst"))]
+            published = ["-" if value is None else f"{value:.2f}" for value in theirs]
+            table.rows.append([part, _NAMES[method], *map(percent, ours), *published])
+    table.notes = ["The paper does not say which baseline its SFT is, nor whether Con is the mean or the worst of ten prompts."]
+    return table
+
+
+def k_and_t(cells: Sequence[Cell]) -> list[Table]:
+    """Table 5: the paper's five cells."""
+    command = "python train.py -m experiment=table5 scale=SCALE dataset=..."
+    headings = ["", "mean", "std", "worst", "std of seeds", "paper: mean ± std"]
+    parts: dict[str, Table] = {}
+    best: dict[str, tuple[float, str]] = {}
+    for k, t in ((1, 3), (2, 3), (4, 3), (8, 3), (1, 6)):
+
+        def wanted(cell: Cell, k: int = k, t: int = t) -> bool:
+            held = (cell.config["K"], cell.config["T"]) == (k, t)
+            return cell.method == "paft" and cell.plain_pool and held and _unit(cell) == "update"
+
+        name = f"K={k} T={t}"
+        for found in _select(cells, name, wanted):
+            table = parts.setdefault(
+                found.part, Table(f"table5_{found.part}", f"Table 5: K and T, {found.part}", command, headings)
+            )
+            theirs = _published("k_and_t", name, found.part)
+            paper = f"{theirs[0]:.2f} ± {theirs[1]:.2f}" if isinstance(theirs, list) else "-"
+            row = [name, bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
+            table.rows.append([*row, percent(found.std_of_seeds), paper])
+            best[found.part] = max(best.get(found.part, (0.0, "")), (found.mean.value, name))
+    for part, table in parts.items():
+        value, name = best[part]
+        table.notes.append(
+            f"Best on the test prompts: {name}, {percent(value)}. The paper's row for PAFT in Table 1 is chosen like that; "
+            "ours is K=4, T=3, fixed beforehand."
+        )
+    return list(parts.values()) or [Table("table5", "Table 5: K and T", command, headings)]
+
+
+def pool_size(cells: Sequence[Cell]) -> list[Table]:
+    """Figure 8: how many training prompts it takes; K=1, T=3."""
+    command = "python train.py -m experiment=pool_size scale=SCALE dataset=..."
+    headings = ["training prompts", "seen", "draws", "mean", "std", "worst", "std of seeds"]
+    parts: dict[str, Table] = {}
+    one_each = [c for c in cells if c.method == "paft" and (c.config["K"], c.config["T"]) == (1, 3) and _unit(c) == "update"]
+    own = [c for c in one_each if c.composed or c.config["prompts"]["train"] is None]
+    for n in sorted({c.results["plan"]["templates"] for c in own}):
+
+        def wanted(cell: Cell, n: int = n) -> bool:
+            return bool(cell.results["plan"]["templates"] == n)
+
+        for found in _select(own, f"{n} prompts", wanted):
+            table = parts.setdefault(
+                found.part, Table(f"pool_size_{found.part}", f"Figure 8: pool size, {found.part}", command, headings)
+            )
+            plans = [cell.results["plan"] for cell in found.cells]
+            label = f"{n}, composed" if found.cells[0].composed else str(n)
+            seen = f"{np.mean([plan['templates_seen'] for plan in plans]):.0f}"
+            row = [label, seen, f"{plans[0]['draws']:,}", bracketed(found.mean), percent(found.average("std"))]
+            table.rows.append([*row, percent(found.average("min")), percent(found.std_of_seeds)])
+    for table in parts.values():
+        table.notes.append(
+            "As many draws in every row, one an update; *seen*: how many of the prompts came up (mean over seeds)."
+        )
+    return list(parts.values()) or [Table("pool_size", "Figure 8: pool size", command, headings)]
+
+
+def controls(cells: Sequence[Cell]) -> Table:
+    """What the paper lacks."""
+    command = "python train.py -m experiment=controls scale=SCALE dataset=..."
+    headings = ["", "", "mean", "std", "worst", "std of seeds"]
+    table = Table("controls", "Controls that the paper lacks", command, headings)
+    labels = {
+        "update": "a prompt held for K=4 updates, drawn anew (default)",
+        "example": "a prompt held for K=4 examples",
+        "row": "a prompt for each row, frozen (the released code)",
+    }
+    parts: dict[str, list[list[str]]] = {}
+    for unit, label in labels.items():
+
+        def wanted(cell: Cell, unit: str = unit) -> bool:
+            held = (cell.config["K"], cell.config["T"]) == (4, 3)
+            return cell.method == "paft" and cell.plain_pool and held and _unit(cell) == unit
+
+        for found in _select(cells, label, wanted):
+            parts.setdefault(found.part, []).append(_control(found, label))
+    for part, methods in of_table_1(cells).items():
+        if part in parts and "user" in methods:
+            parts[part].append(_control(methods["user"], "one fixed prompt, as many tokens"))
+    table.rows = [row for rows in parts.values() if len(rows) > 1 for row in rows]
+    return table
+
+
+def _control(found: Found, label: str) -> list[str]:
+    values = [bracketed(found.mean), percent(found.average("std")), percent(found.average("min")), percent(found.std_of_seeds)]
+    return [found.part, label, *values]
+
+
+def training_time(cells: Sequence[Cell]) -> Table:
+    """Table 10: what training costs."""
+    command = "python train.py -m experiment=table1 scale=SCALE"
+    headings = ["", "", "updates", "tokens/s", "minutes, evaluation included", "peak memory, GiB", "paper: hours"]
+    table = Table("table10", "Table 10: training time", command, headings)
+    for part, methods in of_table_1(cells).items():
+        for method, found in methods.items():
+            if method == "base":
+                continue
+            results = [cell.results for cell in found.cells]
+            theirs = _published("training_hours", method, "race" if part.startswith("race") else part)
+            row = [part, _NAMES[method], f"{results[0]['training']['updates']:,}"]
+            row += [f"{np.mean([r['training']['tokens_per_s'] for r in results]):,.0f}"]
+            row += [f"{np.mean([r['wall_s'] for r in results]) / 60:.1f}"]
+            row += [f"{max(r['peak_memory_bytes'] for r in results) / 2**30:.1f}"]
+            table.rows.append([*row, "-" if theirs is None else f"{theirs:.2f}"])
+    return table

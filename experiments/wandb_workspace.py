@@ -1,0 +1,104 @@
+"""Build the W&B workspace that experiments/wandb.md describes.
+
+    python experiments/wandb_workspace.py --entity NAME [--project paft]     # sends it; you must be logged in
+    python experiments/wandb_workspace.py --check                            # builds and checks it here, sends nothing
+
+Needs the extra `dashboard`: pip install -e ".[dashboard]".
+"""
+
+import argparse
+import json
+import os
+from typing import Any
+
+from paft.cli import run_plain
+from paft.errors import InputError
+
+# The numbers of a run's summary, under names that do not change.
+MEAN, STD, WORST, TOP = (f"robustness/{name}" for name in ("mean", "std", "min", "top"))
+
+
+def workspace(entity: str, project: str) -> Any:
+    """Return the workspace: runs sorted by their worst prompt, and three sections of panels.
+
+    Raises InputError where wandb-workspaces is not installed.
+    """
+    try:
+        from wandb_workspaces import workspaces
+        from wandb_workspaces.reports import v2
+    except ModuleNotFoundError:
+        raise InputError("wandb-workspaces is not installed; run `pip install -e '.[dashboard]'`.") from None
+
+    panels: Any = v2  # it names its exports in a way that type checkers do not see
+    ws: Any = workspaces
+
+    def summary(name: str) -> Any:
+        return panels.SummaryMetric(name)
+
+    def bars(title: str, metric: str) -> Any:
+        by_method = panels.Config("method.name")
+        return panels.BarPlot(
+            title=title, metrics=[metric], groupby=by_method, groupby_aggfunc="mean", groupby_rangefunc="stddev"
+        )
+
+    robustness = [
+        panels.ScatterPlot(title="Accuracy against its spread: up and left is better", x=summary(STD), y=summary(MEAN)),
+        bars("Worst unseen prompt, by method", WORST),
+        bars("Mean over unseen prompts, by method", MEAN),
+        bars("Std over unseen prompts, by method", STD),
+        panels.ParallelCoordinatesPlot(
+            title="What K, T and the pool do",
+            columns=[
+                *(panels.ParallelCoordinatesPlotColumn(panels.Config(name)) for name in ("K", "T", "train_prompts")),
+                *(panels.ParallelCoordinatesPlotColumn(summary(name)) for name in (MEAN, STD, WORST)),
+            ],
+        ),
+    ]
+    prompts = [
+        panels.MediaBrowser(title="Accuracy over prompts", media_keys=["distribution"]),
+        panels.MediaBrowser(title="Reports: every prompt, the worst renderings", media_keys=["report"]),
+    ]
+    training = [
+        panels.LinePlot(title="Loss", x="Step", y=["loss"]),
+        panels.LinePlot(title="Validation: mean and worst prompt", x="Step", y=["validation/mean", "validation/worst"]),
+        panels.LinePlot(title="Tokens a second", x="Step", y=["tokens_per_s"]),
+    ]
+    return ws.Workspace(
+        entity=entity,
+        project=project,
+        name="PAFT: robustness over prompts",
+        sections=[
+            ws.Section(name="Robustness", panels=robustness, is_open=True),
+            ws.Section(name="Prompts", panels=prompts, is_open=True),
+            ws.Section(name="Training", panels=training),
+        ],
+        runset_settings=ws.RunsetSettings(order=[ws.Ordering(ws.Summary(WORST), ascending=False)]),
+    )
+
+
+def main() -> None:
+    """Build, and check or send."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--entity", help="your W&B user or team")
+    parser.add_argument("--project", default="paft")
+    parser.add_argument("--check", action="store_true", help="build and check; send nothing")
+    arguments = parser.parse_args()
+    built = workspace(arguments.entity or "ENTITY", arguments.project)
+    content = json.loads(built._to_model().model_dump_json(by_alias=True))
+    sections = built.sections
+    if arguments.check:
+        n_panels = sum(len(section.panels) for section in sections)
+        print(f"{len(sections)} sections, {n_panels} panels, {len(json.dumps(content)):,} bytes; nothing was sent.")
+        return
+    if arguments.entity is None:
+        raise InputError("--entity is missing; name your W&B user or team, or give --check.")
+    from paft.reporting.wandb import logged_in
+
+    if not logged_in() or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+        raise InputError("This machine is not logged in to W&B; run `wandb login`, or give --check to build it here.")
+    built.save()
+    print(f"Workspace: {built.url}")
+
+
+if __name__ == "__main__":
+    run_plain(main)

@@ -1,0 +1,135 @@
+"""The report, the job script and the dashboard: from real runs of the tiny Llama; nothing is sent."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paft.cli import CONFIG_PATH
+
+REPOSITORY = Path(CONFIG_PATH).parent
+SECTIONS = ("Table 1", "Figure 3", "Table 3", "Table 4", "Table 5", "Figure 8", "Figure 9", "Table 10", "Controls")
+
+
+def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, f"experiments/{script}.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_llama, tmp_path_factory) -> Path:
+    """Two seeds of the user's prompt and of PAFT, some other cells, and one that is not finished."""
+    from paft.training import run_training
+    from tests.conftest import compose_config
+
+    root = tmp_path_factory.mktemp("report") / "runs"
+    common = [f"model.path={tiny_llama}", "model.dtype=fp32", f"output_root={root}", "trainer.accelerator=cpu"]
+    common += ["trainer.progress=false", "train_examples=16", "eval_examples=12", "eval_prompts=10"]
+    common += ["validation.prompts=1", "validation.examples=2"]
+    cells = [["method=base", "also=[generate,adversarial]"], ["method=zopo", "method.budget=40"]]
+    cells += [[f"method={m}", f"seed={s}", "also=[generate,adversarial]"] for m in ("user", "paft") for s in (0, 1)]
+    cells += [["K=1"], ["K=1", "train_prompts=2"], ["schedule.unit=row"]]
+    for cell in cells:
+        run_training(compose_config(*common, *cell))
+    (root / "unfinished").mkdir()
+    (root / "unfinished" / "run.json").write_text("{}")
+    return root
+
+
+def test_the_report_has_every_table_and_names_what_is_missing(runs, tmp_path):
+    out = tmp_path / "report"
+    done = run("report", runs, "--out", out)
+    assert done.returncode == 0, done.stderr
+    page = (out / "README.md").read_text()
+    assert all(f"## {section}" in page for section in SECTIONS)
+    assert "unfinished: not finished" in page and "No runs of TopAccuracy." in page
+    assert "PAFT less the best of the others" in page and "ZOPO chose story_facts-" in page
+    assert page.count("best K per data set") == 1  # the paper's flaws stand beside its numbers
+    html = (out / "index.html").read_text()
+    assert "<table>" in html and 'src="data:image/png;base64,' in html and 'src="figure' not in html
+    for name in ("figure3_story_facts", "pool_size_story_facts", "mmd_story_facts"):
+        assert {(out / f"{name}.{suffix}").stat().st_size > 2000 for suffix in ("png", "pdf")} == {True}
+
+
+def test_the_numbers_of_the_report_are_those_of_the_runs(runs, tmp_path):
+    assert run("report", runs, "--out", tmp_path).returncode == 0
+    found = [json.loads(path.read_text()) for path in runs.glob("*/results.json")]
+    users = [r["robustness"] for r in found if r["config"]["method"]["name"] == "user"]
+    rows = {row[""]: row for row in csv.DictReader((tmp_path / "table1_story_facts.csv").open())}
+    assert set(rows) == {"Base", "User", "ZOPO", "PAFT"}
+    assert float(rows["User"]["mean"].split()[0]) == pytest.approx(100 * sum(u["mean"] for u in users) / 2, abs=0.06)
+    assert float(rows["User"]["worst"]) == pytest.approx(100 * sum(u["min"] for u in users) / 2, abs=0.06)
+    tokens = [r["also"]["generate"]["output_tokens"] for r in found if r["config"]["method"]["name"] == "user"]
+    table3 = (tmp_path / "table3.csv").read_text()
+    assert f"User,{sum(tokens) / 2:.1f}," in table3
+    sizes = list(csv.DictReader((tmp_path / "pool_size_story_facts.csv").open()))
+    assert [row["training prompts"] for row in sizes] == ["2", "60"]
+    controls = list(csv.DictReader((tmp_path / "controls.csv").open()))
+    assert len(controls) == 3
+
+
+def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(runs, mixed)
+    path = next(mixed.glob("*user*seed1*/results.json"))
+    results = json.loads(path.read_text())
+    results["fingerprints"]["pools"]["test"]["fingerprint"] = "another"
+    path.write_text(json.dumps(results))
+    done = run("report", mixed, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "differ in test prompts, so their numbers do not belong in one report" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_that_is_there_twice_is_refused(runs, tmp_path):
+    twice = tmp_path / "twice"
+    shutil.copytree(runs, twice)
+    folder = next(twice.glob("*user*seed1*"))
+    shutil.copytree(folder, twice / "copy")
+    done = run("report", twice, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "user on story_facts, seed 1: there are two runs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "Which runs? Give their folders"),
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["conf"], "there is no finished training run here"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, sentence, tmp_path):
+    done = run("report", *arguments, "--out", tmp_path / "out")
+    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_papers_tables_alone():
+    done = run("report", "--paper")
+    assert done.returncode == 0 and "93.83 ± 0.70, 100" in done.stdout and "never tabulated" in done.stdout
+
+
+def test_the_job_script_asks_for_what_is_set():
+    done = run("slurm", "hydra.launcher.partition=gpu", "hydra.launcher.timeout_min=30")
+    assert done.returncode == 0, done.stderr
+    for line in ("--partition=gpu", "--time=30", "--gpus-per-node=1", "--mem=48GB", "--array=0-1%2"):
+        assert f"#SBATCH {line}" in done.stdout
+
+
+def test_the_dashboard_is_built_and_nothing_is_sent():
+    done = run("wandb_workspace", "--check")
+    assert done.returncode == 0 and "3 sections, 10 panels" in done.stdout and "nothing was sent" in done.stdout
+    done = run("wandb_workspace")
+    assert done.returncode == 2 and "--entity is missing" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_through_submitit(tiny_overrides, tmp_path):
+    """The launcher that SLURM uses, with local processes instead."""
+    command = [sys.executable, "train.py", "-m", "seed=0,1", "hydra/launcher=submitit_local", *tiny_overrides]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").glob("story_facts-*/results.json"))) == 2
