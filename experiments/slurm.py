@@ -25,7 +25,7 @@ def script(overrides: list[str]) -> str:
         config = compose("train", ["hydra/launcher=slurm", *overrides], return_hydra_config=True)
     launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)
     given = {key: value for key, value in launcher.items() if key not in _OF_THE_LAUNCHER and value is not None}
-    slurm_names = SlurmExecutor._equivalence_dict()
+    slurm_names: Any = SlurmExecutor._equivalence_dict()
     settings: dict[str, Any] = {slurm_names.get(key, key): value for key, value in given.items()} | {
         "mem": f"{launcher['mem_gb']}GB"
     }
