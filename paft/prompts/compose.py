@@ -5,10 +5,11 @@ For experiments on the size of the pool. Composed prompts share their parts: 400
 
 import random
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paft.errors import InputError
-from paft.prompts.pool import PromptPool
+from paft.prompts.pool import Answer, PromptPool
 from paft.prompts.template import PromptTemplate
 
 _SLOTS = ("<wording>", "<cue>")
@@ -23,20 +24,10 @@ def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
 
     Raises InputError if the file lacks a slot, or does not give n templates.
     """
-    import yaml
-
-    try:
-        content: dict[str, Any] = yaml.safe_load(parts.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{parts}: there is no such file of parts.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{parts}: this is not valid YAML: {' '.join(str(error).split())}.") from None
-    if not isinstance(content, dict) or (missing := {"answer", "wordings", "layouts", "cues"} - {*content}):
-        what = "a mapping" if not isinstance(content, dict) else f"the key {min(missing)!r}"
-        raise InputError(f"{parts}: this file lacks {what}; parts have answer, wordings, layouts and cues.")
-    wordings = [(family, text) for family, texts in content["wordings"].items() for text in texts]
-    layouts = [(family, text) for family, texts in content["layouts"].items() for text in texts]
-    cues: list[str] = content["cues"]
+    content = _read(parts)
+    wordings = [(family, text) for family, texts in content.wordings.items() for text in texts]
+    layouts = [(family, text) for family, texts in content.layouts.items() for text in texts]
+    cues = content.cues
     for family, text in layouts:
         if any(text.count(slot) != 1 for slot in _SLOTS):
             raise InputError(f"{parts}: a layout of {family!r} does not hold {' and '.join(_SLOTS)} once each.")
@@ -54,7 +45,30 @@ def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
         templates.append(
             PromptTemplate(text, f"{parts.parent.parent.name}-composed-{number:03}", "paft", wording[0], layout[0])
         )
-    return PromptPool("composed", tuple(templates), content["answer"], "shown")
+    return PromptPool("composed", tuple(templates), content.answer, "shown")
+
+
+class _Parts(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    answer: Answer
+    wordings: dict[str, list[str]]
+    layouts: dict[str, list[str]]
+    cues: list[str]
+
+
+def _read(parts: Path) -> _Parts:
+    import yaml
+
+    try:
+        return _Parts.model_validate(yaml.safe_load(parts.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{parts}: there is no such file of parts.") from None
+    except ValidationError as error:  # a ValueError too
+        problem = error.errors()[0]
+        where = f"{parts}, {'.'.join(map(str, problem['loc']))}" if problem["loc"] else str(parts)
+        raise InputError(f"{where}: {problem['msg'].lower()}; parts have answer, wordings, layouts and cues.") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{parts}: this is not valid YAML: {' '.join(str(error).split())}.") from None
 
 
 class _Deck:

@@ -42,9 +42,10 @@ def test_what_is_wrong_with_parts_is_said(tmp_path):
         compose(write(tmp_path), 37)
     with pytest.raises(InputError, match="a layout of 'x' does not hold <wording> and <cue> once each"):
         compose(write(tmp_path, layouts={"x": ["{question} <cue>"]}), 1)
-    with pytest.raises(InputError, match="this file lacks a mapping; parts have answer, wordings, layouts and cues"):
-        (tmp_path / "list.yaml").write_text("- x\n")
-        compose(tmp_path / "list.yaml", 1)
+    for content, said in (("- x\n", "valid dictionary"), ("answer: letter\nwordings: 3\n", "wordings: "), ("{", "not valid YAML")):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(InputError, match=said):
+            compose(tmp_path / "bad.yaml", 1)
     with pytest.raises(InputError, match="there is no such file of parts"):
         compose(tmp_path / "none.yaml", 1)
 
