@@ -48,7 +48,9 @@ def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
     return PromptPool("composed", tuple(templates), content.answer, "shown")
 
 
-class _Parts(BaseModel):
+class Parts(BaseModel):
+    """A file of parts: families of wordings and layouts, and cues."""
+
     model_config = ConfigDict(extra="forbid")
     answer: Answer
     wordings: dict[str, list[str]]
@@ -56,11 +58,11 @@ class _Parts(BaseModel):
     cues: list[str]
 
 
-def _read(parts: Path) -> _Parts:
+def _read(parts: Path) -> Parts:
     import yaml
 
     try:
-        return _Parts.model_validate(yaml.safe_load(parts.read_text(encoding="utf-8")))
+        return Parts.model_validate(yaml.safe_load(parts.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"{parts}: there is no such file of parts.") from None
     except ValidationError as error:  # a ValueError too

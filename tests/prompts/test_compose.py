@@ -42,7 +42,7 @@ def test_what_is_wrong_with_parts_is_said(tmp_path):
         compose(write(tmp_path), 37)
     with pytest.raises(InputError, match="a layout of 'x' does not hold <wording> and <cue> once each"):
         compose(write(tmp_path, layouts={"x": ["{question} <cue>"]}), 1)
-    for content, said in (("- x\n", "valid dictionary"), ("answer: letter\nwordings: 3\n", "wordings: "), ("{", "not valid YAML")):
+    for content, said in (("- x\n", "valid dictionary"), ("answer: text\nwordings: 3\n", "wordings: "), ("{", "not valid")):
         (tmp_path / "bad.yaml").write_text(content)
         with pytest.raises(InputError, match=said):
             compose(tmp_path / "bad.yaml", 1)
