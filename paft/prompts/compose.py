@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paft.errors import InputError
 from paft.prompts.pool import Answer, PromptPool
-from paft.prompts.template import PromptTemplate
+from paft.prompts.template import PromptTemplate, TemplateError
 
 _SLOTS = ("<wording>", "<cue>")
 
@@ -22,7 +22,7 @@ def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
         parts: a YAML file with `answer`, `wordings` and `layouts` (family -> texts) and `cues`; a layout holds the slots
             <wording> and <cue>.
 
-    Raises InputError if the file lacks a slot, or does not give n templates.
+    Raises InputError if the file is no such thing, lacks a slot, or does not give n templates.
     """
     content = _read(parts)
     wordings = [(family, text) for family, texts in content.wordings.items() for text in texts]
@@ -42,9 +42,11 @@ def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
     for number, (i, j, k) in enumerate(chosen, 1):
         wording, layout = wordings[i], layouts[j]
         text = layout[1].replace("<wording>", wording[1]).replace("<cue>", cues[k])
-        templates.append(
-            PromptTemplate(text, f"{parts.parent.parent.name}-composed-{number:03}", "paft", wording[0], layout[0])
-        )
+        id_ = f"{parts.parent.parent.name}-composed-{number:03}"
+        try:
+            templates.append(PromptTemplate(text, id_, "paft", wording[0], layout[0]))
+        except TemplateError as error:
+            raise InputError(f"{parts}: {wording[0]!r} in {layout[0]!r}: {error}.") from None
     return PromptPool("composed", tuple(templates), content.answer, "shown")
 
 

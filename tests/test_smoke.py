@@ -1,0 +1,38 @@
+"""Every recipe of the paper on the real model, at the smallest scale, into one report."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paft.cli import CONFIG_PATH
+
+REPOSITORY = Path(CONFIG_PATH).parent
+RECIPES = ("table1", "table3", "table4", "table5", "pool_size", "controls")
+ROWS = {
+    "table1_story_facts": 6,
+    "table3": 6,
+    "table4": 3,
+    "table5_story_facts": 5,
+    "pool_size_story_facts": 7,
+    "mmd": 1,
+    "table10": 5,
+    "controls": 4,
+}
+
+
+@pytest.mark.slow
+def test_every_recipe_ends_in_a_report_with_every_table(tmp_path):
+    common = [f"output_root={tmp_path / 'runs'}", "trainer.progress=false", "trainer.accelerator=cpu"]
+    for recipe in RECIPES:
+        command = [sys.executable, "train.py", "-m", f"experiment={recipe}", "scale=smoke", *common]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    command = [sys.executable, "experiments/report.py", tmp_path / "runs", "--out", tmp_path / "report"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for table, n in ROWS.items():
+        assert len(list(csv.reader((tmp_path / "report" / f"{table}.csv").open()))) == n + 1, table
+    assert "No runs" not in (tmp_path / "report" / "README.md").read_text()
