@@ -27,9 +27,15 @@ class Cell:
         return self.results["config"]
 
     @property
+    def prompts(self) -> str:
+        """Whose test prompts: empty for the shipped ones, else `, ` and the name of their place."""
+        test = self.config["prompts"]["test"]
+        return "" if test is None else f", {_place(test)}"
+
+    @property
     def dataset(self) -> str:
-        """Its data set."""
-        return str(self.config["dataset"]["name"])
+        """Its data set, and whose test prompts."""
+        return f"{self.config['dataset']['name']}{self.prompts}"
 
     @property
     def method(self) -> str:
@@ -44,7 +50,8 @@ class Cell:
     @property
     def parts(self) -> Mapping[str, Mapping[str, Any]]:
         """Robustness by reported part: of race two, of others the data set itself."""
-        return self.results["parts"] or {self.dataset: self.results["robustness"]}
+        parts = self.results["parts"] or {self.config["dataset"]["name"]: self.results["robustness"]}
+        return {f"{name}{self.prompts}": found for name, found in parts.items()}
 
     @property
     def composed(self) -> bool:
@@ -53,8 +60,9 @@ class Cell:
 
     @property
     def plain_pool(self) -> bool:
-        """Whether it was trained on the whole pool that is shipped."""
-        return self.config["prompts"]["train"] is None and self.config["train_prompts"] is None
+        """Whether it was trained on the whole pool that belongs to its test prompts."""
+        own = self.config["prompts"]["train"] is None or bool(self.prompts)
+        return own and self.config["train_prompts"] is None
 
     @cached_property
     def matrix(self) -> ScoreMatrix:
@@ -63,7 +71,7 @@ class Cell:
 
     def part(self, name: str) -> ScoreMatrix:
         """Return the columns of one part."""
-        return self.matrix.part(name) if self.results["parts"] else self.matrix
+        return self.matrix.part(name.removesuffix(self.prompts)) if self.results["parts"] else self.matrix
 
     @cached_property
     def measured_like(self) -> dict[str, Any]:
@@ -79,6 +87,12 @@ class Cell:
             "scoring": {k: v for k, v in self.results["how"].items() if k in ("scoring", "normalise", "max_new_tokens")},
             "dtype": self.results["dtype"],
         }
+
+
+def _place(pool: str) -> str:
+    """Return what to call a pool: outputs/random_split/piqa/test.yaml is `random_split`."""
+    folder = Path(pool).parent
+    return folder.parent.name or folder.name or Path(pool).stem
 
 
 _PLACES = {"data_root", "output_root", "rerun", "logger", "trainer", "also"}

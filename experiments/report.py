@@ -24,6 +24,7 @@ from tables import (
     PAPER,
     Table,
     controls,
+    file_name,
     inference,
     k_and_t,
     main_results,
@@ -56,7 +57,7 @@ def distributions(cells: Sequence[Cell], out: Path) -> list[Table]:
     """Draw the accuracy over prompts of every method, for each part (paper, Figure 3)."""
     tables = []
     for part, methods in of_table_1(cells).items():
-        name = f"figure3_{part}"
+        name = file_name("figure3", part)
         accuracies = {method: found.correct.mean(2).ravel() for method, found in methods.items()}
         first = next(iter(methods.values())).cells[0]
         for suffix in ("png", "pdf"):
@@ -103,13 +104,14 @@ def mmd(cells: Sequence[Cell], out: Path) -> Table:
         if cell.method != "paft" or not cell.plain_pool or cell.dataset in drawn:
             continue
         drawn.add(cell.dataset)
+        name = file_name("mmd", cell.dataset)
         train, test = (read_for_audit(cell.folder / "prompts" / f"{split}.yaml") for split in ("train", "test"))
         if min(len(train.entries), len(test.entries)) < 2:
             continue
         apart = distances(train, test, None)
         for suffix in ("png", "pdf"):
-            save_curve(out / f"mmd_{cell.dataset}.{suffix}", apart)
-        table.figures.append(f"mmd_{cell.dataset}.png")
+            save_curve(out / f"{name}.{suffix}", apart)
+        table.figures.append(f"{name}.png")
         for kind, (w, _) in apart.items():
             figures = [f"{w.bandwidth:.3f}", f"{w.squared:.4f}", f"{w.null:.4f}", f"{w.p:.3f}", f"{w.biased:.3f}"]
             table.rows.append([cell.dataset, kind, *figures])

@@ -1,5 +1,6 @@
 """The paper's tables and figures from finished runs, each beside the paper's numbers."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,11 @@ _NAMES = {
     "zopo": "ZOPO",
     "paft": "PAFT",
 }
+
+
+def file_name(*parts: str) -> str:
+    """Return a name for a file, without its suffix."""
+    return re.sub(r"\W+", "_", "_".join(parts))
 
 
 @dataclass
@@ -137,7 +143,7 @@ def main_results(cells: Sequence[Cell]) -> list[Table]:
     headings = ["", "mean", "std", "worst", "Top", "std of seeds", "paper: mean ± std, Top", "mean less the paper's"]
     tables = []
     for part, methods in of_table_1(cells).items():
-        table = Table(f"table1_{part}", f"Table 1: {part}", command, headings)
+        table = Table(file_name("table1", part), f"Table 1: {part}", command, headings)
         for method, found in methods.items():
             theirs = _published("main_results", method, part)
             paper, less = "-", "-"
@@ -255,7 +261,7 @@ def k_and_t(cells: Sequence[Cell]) -> list[Table]:
         name = f"K={k} T={t}"
         for found in _select(cells, name, wanted):
             table = parts.setdefault(
-                found.part, Table(f"table5_{found.part}", f"Table 5: K and T, {found.part}", command, headings)
+                found.part, Table(file_name("table5", found.part), f"Table 5: K and T, {found.part}", command, headings)
             )
             theirs = _published("k_and_t", name, found.part)
             paper = f"{theirs[0]:.2f} ± {theirs[1]:.2f}" if isinstance(theirs, list) else "-"
@@ -285,7 +291,7 @@ def pool_size(cells: Sequence[Cell]) -> list[Table]:
 
         for found in _select(own, f"{n} prompts", wanted):
             table = parts.setdefault(
-                found.part, Table(f"pool_size_{found.part}", f"Figure 8: pool size, {found.part}", command, headings)
+                found.part, Table(file_name("pool_size", found.part), f"Figure 8: pool size, {found.part}", command, headings)
             )
             plans = [cell.results["plan"] for cell in found.cells]
             label = f"{n}, composed" if found.cells[0].composed else str(n)

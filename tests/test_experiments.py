@@ -72,6 +72,24 @@ def test_the_numbers_of_the_report_are_those_of_the_runs(runs, tmp_path):
     assert len(controls) == 3
 
 
+def test_prompts_that_were_dealt_at_random_stand_apart(runs, tiny_llama, tmp_path):
+    from paft.training import run_training
+    from tests.conftest import compose_config
+
+    done = run("random_split", "story_facts", "--out", tmp_path / "random_split")
+    assert done.returncode == 0 and "60 / 20 / 50 prompts" in done.stdout
+    config = json.loads(next(runs.glob("*paft-K4*seed0*/results.json")).read_text())["config"]
+    pools = [f"prompts.{s}={tmp_path / 'random_split' / 'story_facts' / s}.yaml" for s in ("train", "validation", "test")]
+    keys = ("train_examples", "eval_examples", "eval_prompts")
+    same = [f"{key}={config[key]}" for key in keys] + ["validation.prompts=1", "validation.examples=2", "model.dtype=fp32"]
+    both = tmp_path / "runs"
+    shutil.copytree(runs, both)
+    run_training(compose_config(*pools, *same, f"model.path={tiny_llama}", "trainer.accelerator=cpu", f"output_root={both}"))
+    assert run("report", both, "--out", tmp_path / "out").returncode == 0
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "## Table 1: story_facts\n" in page and "## Table 1: story_facts, random_split\n" in page
+
+
 def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     mixed = tmp_path / "mixed"
     shutil.copytree(runs, mixed)
