@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,15 +60,13 @@ class Found:
         """Which examples are no independent evidence: (E,)."""
         return np.unique(self.cells[0].part(self.part).groups, return_inverse=True)[1]
 
-    @property
+    @cached_property
     def mean(self) -> Estimate:
         """The mean over seeds, prompts and examples, with an interval for other prompts and examples if one can be given."""
         over_seeds = self.correct.mean(0)
-        return (
-            mean_interval(over_seeds, self.groups)
-            if can_promise(over_seeds, self.groups)
-            else Estimate(float(over_seeds.mean()))
-        )
+        if can_promise(over_seeds, self.groups):
+            return mean_interval(over_seeds, self.groups)
+        return Estimate(float(over_seeds.mean()))
 
     def average(self, key: str) -> float | None:
         """Return an entry of robustness, averaged over the seeds."""

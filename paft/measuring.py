@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from paft.config import ModelConfig
 from paft.data.encode import Encoder
+from paft.data.rows import fingerprint
 from paft.data.task import Example
 from paft.evaluation.answers import Metric
 from paft.evaluation.generation import MAX_NEW_TOKENS, Generation
@@ -90,7 +91,8 @@ class Measuring:
         else:
             how = {"scoring": "likelihood", "normalise": answering.normalise}
         how |= {"merged": bool(self.merged), "prompts_with_split_letters": self._split_letters(pool, examples)}
-        store = MatrixStore(folder, {**self.identity, **how}, name)
+        content = {"pool": pool.fingerprint, "examples": fingerprint(examples)}
+        store = MatrixStore(folder, {**self.identity, **how, **content}, name)
         matrix = score(
             answering, self.encoder, pool, examples, batch_tokens=self.batch_tokens, progress=self.progress, store=store
         )
