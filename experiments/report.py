@@ -70,17 +70,14 @@ def distributions(cells: Sequence[Cell], out: Path) -> list[Table]:
 def draw_pool_size(tables: Sequence[Table], out: Path) -> None:
     """Draw mean, worst prompt and std over the number of training prompts (paper, Figure 8)."""
     for table in tables:
-        if len(table.rows) < 2:
+        if len(table.curve) < 2:
             continue
         figure, axes = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
-        sizes = [int(row[0].split(",")[0]) for row in table.rows]
-        for column, label, colour, style in (
-            (3, "mean", "#0072B2", "-"),
-            (5, "worst prompt", "#D55E00", "--"),
-            (4, "std", "#009E73", ":"),
-        ):
-            values = [float(row[column].split()[0]) for row in table.rows]
-            axes.plot(sizes, values, style, marker="o", markersize=4, color=colour, label=label)
+        sizes, *curves = zip(*table.curve, strict=True)
+        styles = (("mean", "#0072B2", "-"), ("worst prompt", "#D55E00", "--"), ("std", "#009E73", ":"))
+        for values, (label, colour, style) in zip(curves, styles, strict=True):
+            percents = [100 * value for value in values]
+            axes.plot(sizes, percents, style, marker="o", markersize=4, color=colour, label=label)
         axes.set_xscale("log")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()

@@ -41,6 +41,7 @@ class Table:
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)  # names of PNG files
+    curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # training prompts; mean, worst, std: fractions
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,7 @@ def pool_size(cells: Sequence[Cell]) -> list[Table]:
             seen = f"{np.mean([plan['templates_seen'] for plan in plans]):.0f}"
             row = [label, seen, f"{plans[0]['draws']:,}", bracketed(found.mean), percent(found.average("std"))]
             table.rows.append([*row, percent(found.average("min")), percent(found.std_of_seeds)])
+            table.curve.append((n, found.mean.value, found.average("min") or 0.0, found.average("std") or 0.0))
     for table in parts.values():
         table.notes.append(
             "As many draws in every row, one an update; *seen*: how many of the prompts came up (mean over seeds)."
