@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from paft.config import from_dict
 from paft.errors import InputError
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 
@@ -34,8 +35,9 @@ class Cell:
 
     @property
     def dataset(self) -> str:
-        """Its data set, and whose test prompts."""
-        return f"{self.config['dataset']['name']}{self.prompts}"
+        """Its data set, and whose test prompts. A half of RACE is not the part of that name of a run on both."""
+        name = str(self.config["dataset"]["name"])
+        return f"{name}{' alone' if name.startswith('race_') else ''}{self.prompts}"
 
     @property
     def method(self) -> str:
@@ -50,8 +52,9 @@ class Cell:
     @property
     def parts(self) -> Mapping[str, Mapping[str, Any]]:
         """Robustness by reported part: of race two, of others the data set itself."""
-        parts = self.results["parts"] or {self.config["dataset"]["name"]: self.results["robustness"]}
-        return {f"{name}{self.prompts}": found for name, found in parts.items()}
+        if not self.results["parts"]:
+            return {self.dataset: self.results["robustness"]}
+        return {f"{name}{self.prompts}": found for name, found in self.results["parts"].items()}
 
     @property
     def composed(self) -> bool:
@@ -75,27 +78,28 @@ class Cell:
 
     @cached_property
     def measured_like(self) -> dict[str, Any]:
-        """What must be alike in all cells of a data set, in plain types."""
-        config = {k: v for k, v in self.config.items() if k not in _OF_A_CELL | _PLACES}
-        config["prompts"] = {k: v for k, v in self.config["prompts"].items() if k != "train"}
+        """What must be alike in all cells of a data set that have it, in plain types, by what to call it."""
+        identity = from_dict(self.config).identity()  # without what its method does not use
+        own = {key: value for key, value in identity.items() if key not in _OF_A_CELL}
+        own |= {f"prompts.{split}": pool for split, pool in own.pop("prompts").items() if split != "train"}
         prints = self.results["fingerprints"]
-        return {
-            "config": config,
-            "test prompts": prints["pools"]["test"]["fingerprint"],
-            "test data": prints["data"]["test"],
-            "base model": prints["base_model"]["sample"],
-            "scoring": {k: v for k, v in self.results["how"].items() if k in ("scoring", "normalise", "max_new_tokens")},
-            "dtype": self.results["dtype"],
-        }
+        pools = {split: pool["fingerprint"] for split, pool in prints["pools"].items()}
+        own |= {"test prompts": pools["test"], "test examples": prints["data"]["test"]}
+        own |= {"base model": prints["base_model"]["sample"], "dtype": self.results["dtype"]}
+        own["scoring"] = {k: v for k, v in self.results["how"].items() if k in ("scoring", "normalise", "max_new_tokens")}
+        if self.method != "base":
+            own |= {"training examples": prints["data"]["train"], "validation prompts": pools["validation"]}
+        if self.method not in ("base", "user") and self.plain_pool:
+            own["training prompts"] = pools["train"]
+        if self.results["selection"] is not None:
+            own["method.budget"] = self.config["method"]["budget"]
+        return own
 
 
 def _place(pool: str) -> str:
     """Return what to call a pool: outputs/random_split/piqa/test.yaml is `random_split`."""
     folder = Path(pool).parent
     return folder.parent.name or folder.name or Path(pool).stem
-
-
-_PLACES = {"data_root", "output_root", "rerun", "logger", "trainer", "also"}
 
 
 def find(paths: Sequence[Path]) -> tuple[list[Cell], list[str]]:
@@ -105,10 +109,12 @@ def find(paths: Sequence[Path]) -> tuple[list[Cell], list[str]]:
     """
     cells: list[Cell] = []
     left_out: list[str] = []
+    seen = set[Path]()
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path}: there is no such folder; give folders of runs, or one that holds them.")
-        for folder in sorted({mark.parent for mark in (*path.glob("run.json"), *path.glob("*/run.json"))}):
+        for folder in sorted({mark.parent.resolve() for mark in (*path.glob("run.json"), *path.glob("*/run.json"))} - seen):
+            seen.add(folder)
             found = _read(folder)
             if isinstance(found, Cell):
                 cells.append(found)
@@ -140,18 +146,15 @@ def check_alike(cells: Iterable[Cell]) -> None:
 
     Raises InputError that names two runs and what they differ in.
     """
-    first: dict[str, Cell] = {}
+    first: dict[tuple[str, str], Cell] = {}  # of those that have a key, by data set and key
     for cell in cells:
-        other = first.setdefault(cell.dataset, cell)
-        differ = [key for key, value in cell.measured_like.items() if value != other.measured_like[key]]
-        if "config" in differ:
-            one, two = cell.measured_like["config"], other.measured_like["config"]
-            differ[differ.index("config")] = ", ".join(key for key in one if one[key] != two.get(key))
-        if differ:
-            raise InputError(
-                f"{cell.folder.name} and {other.folder.name} differ in {', '.join(differ)}, so their numbers do not belong in "
-                "one report; give the runs of one scale and one version."
-            )
+        for key, value in cell.measured_like.items():
+            other = first.setdefault((cell.dataset, key), cell)
+            if value != other.measured_like[key]:
+                raise InputError(
+                    f"{cell.folder.name} and {other.folder.name} differ in {key}, so their numbers do not belong in one "
+                    "report; give the runs of one scale and one version."
+                )
 
 
 def by_seed(cells: Iterable[Cell], what: str) -> list[Cell]:

@@ -75,10 +75,10 @@ class Found:
         return None if values[0] is None else float(np.mean(values))
 
     @property
-    def std_of_seeds(self) -> float | None:
-        """The std of the means over seeds; None for one seed."""
+    def seeds(self) -> str:
+        """The std of the means over seeds in percent, and how many there are."""
         means = [cell.parts[self.part]["mean"] for cell in self.cells]
-        return float(np.std(means, ddof=1)) if len(means) > 1 else None
+        return f"{100 * np.std(means, ddof=1):.1f} ({len(means)})" if len(means) > 1 else f"- ({len(means)})"
 
 
 def percent(value: float | None, sign: str = "") -> str:
@@ -117,10 +117,11 @@ def of_table_1(cells: Sequence[Cell]) -> dict[str, dict[str, Found]]:
     def wanted(method: str) -> Callable[[Cell], bool]:
         if method == "paft":
             return _is_default_paft
-        own = method == "user"
-        return lambda cell: (
-            cell.method == method and cell.config["T"] == 3 and (not own or cell.config["method"]["prompt"] is None)
-        )
+        if method == "base":
+            return lambda cell: cell.method == "base"
+        if method == "user":
+            return lambda cell: cell.method == "user" and cell.config["T"] == 3 and cell.config["method"]["prompt"] is None
+        return lambda cell: cell.method == method and cell.config["T"] == 3 and cell.plain_pool
 
     found: dict[str, dict[str, Found]] = {}
     for method in METHODS:
@@ -140,7 +141,7 @@ def _published(table: str, row: str, column: str) -> list[float] | float | None:
 def main_results(cells: Sequence[Cell]) -> list[Table]:
     """Table 1: one table for each part of a data set."""
     command = "python train.py -m experiment=table1 scale=SCALE dataset=hellaswag,piqa,winogrande,race"
-    headings = ["", "mean", "std", "worst", "Top", "std of seeds", "paper: mean ± std, Top", "mean less the paper's"]
+    headings = ["", "mean", "std", "worst", "Top", "std of seeds (how many)", "paper: mean ± std, Top", "mean less the paper's"]
     tables = []
     for part, methods in of_table_1(cells).items():
         table = Table(file_name("table1", part), f"Table 1: {part}", command, headings)
@@ -151,7 +152,7 @@ def main_results(cells: Sequence[Cell]) -> list[Table]:
                 paper = f"{theirs[0]:.2f} ± {theirs[1]:.2f}, {theirs[2]}"
                 less = f"{100 * found.mean.value - theirs[0]:+.1f}"
             row = [_NAMES[method], bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
-            table.rows.append([*row, percent(found.average("top")), percent(found.std_of_seeds), paper, less])
+            table.rows.append([*row, percent(found.average("top")), found.seeds, paper, less])
         table.notes = [*_size(methods.values()), *_best_of_others(methods), *_chosen(methods)]
         table.notes += [f"No runs of {_NAMES[m]}." for m in METHODS if m not in methods]
         tables.append(table)
@@ -198,22 +199,44 @@ def _chosen(methods: Mapping[str, Found]) -> list[str]:
     return said
 
 
+def _by_dataset(cells: Sequence[Cell]) -> dict[str, dict[str, list[Cell]]]:
+    """Return data set -> method -> the runs of Table 1, for what is measured on a data set as a whole."""
+    found: dict[str, dict[str, list[Cell]]] = {}
+    for methods in of_table_1(cells).values():
+        for method, one in methods.items():
+            found.setdefault(one.cells[0].dataset, {})[method] = one.cells
+    return found
+
+
 def inference(cells: Sequence[Cell]) -> Table:
     """Table 3: what it costs to have the answers written out."""
     command = "python train.py -m experiment=table3 scale=SCALE"
-    headings = ["", "", "tokens a rendering", "s for all", "times the base model's", "mean", "no answer", "paper: hours"]
+    headings = [
+        "",
+        "",
+        "seeds",
+        "tokens a rendering",
+        "s for all",
+        "times the base model's",
+        "mean",
+        "no answer",
+        "paper: hours",
+    ]
     table = Table("table3", "Table 3: inference, answers written out", command, headings)
-    for part, methods in of_table_1(cells).items():
-        took = {m: [c.results["also"].get("generate") for c in f.cells] for m, f in methods.items()}
-        seconds = {m: np.mean([g["seconds"] for g in found]) for m, found in took.items() if all(found)}
-        for method in seconds:
-            found = took[method]
+    for dataset, methods in _by_dataset(cells).items():
+        took = {
+            m: [c.results["also"]["generate"] for c in same if "generate" in c.results["also"]] for m, same in methods.items()
+        }
+        seconds = {m: float(np.mean([g["seconds"] for g in found])) for m, found in took.items() if found}
+        for method, found in took.items():
+            if not found:
+                continue
             ratio = f"{seconds[method] / seconds['base']:.2f}" if "base" in seconds else "-"
-            theirs = _published("inference_hours", method, "race" if part.startswith("race") else part)
+            theirs = _published("inference_hours", method, dataset)
             mean = percent(float(np.mean([g["robustness"]["mean"] for g in found])))
             unanswered = percent(float(np.mean([g["unanswered"] / _renderings(g) for g in found])))
             tokens = f"{np.mean([g['output_tokens'] for g in found]):.1f}"
-            row = [part, _NAMES[method], tokens, f"{seconds[method]:.0f}", ratio, mean, unanswered]
+            row = [dataset, _NAMES[method], str(len(found)), tokens, f"{seconds[method]:.0f}", ratio, mean, unanswered]
             table.rows.append([*row, "-" if theirs is None else f"{theirs:.2f}"])
     table.notes = [
         "Greedy, up to a line break, end-of-text or 256 tokens. Seconds on the device that results.json of the runs names."
@@ -228,28 +251,32 @@ def _renderings(generated: Mapping[str, Any]) -> int:
 def worst_and_adversarial(cells: Sequence[Cell]) -> Table:
     """Table 4: the worst unseen prompt, and Con."""
     command = "python train.py -m experiment=table4 scale=SCALE"
-    headings = ["", "", "worst", "Con, mean", "Con, worst", "paper: Min", "paper: Con"]
+    headings = ["", "", "seeds", "worst", "Con, mean", "Con, worst", "paper: Min", "paper: Con"]
     table = Table("table4", "Table 4: worst and adversarial prompts", command, headings)
     for part, methods in of_table_1(cells).items():
-        for method in METHODS:
-            if method not in methods:
+        for method, found in methods.items():
+            measured = [cell for cell in found.cells if "adversarial" in cell.results["also"]]
+            if not measured:
                 continue
-            con = [cell.results["also"].get("adversarial") for cell in methods[method].cells]
-            if not all(con) or methods[method].cells[0].results["parts"]:
-                continue  # Con is measured on the data set as a whole
+            con = [cell.results["also"]["adversarial"]["parts"].get(part.removesuffix(cell.prompts)) for cell in measured]
+            con = [one or cell.results["also"]["adversarial"] for one, cell in zip(con, measured, strict=True)]
             row = {"user": "sft", "paft": "paft"}.get(method, "")
             theirs = [_published("worst_and_adversarial", f"{row}_{what}", part) for what in ("min", "con")]
-            ours = [methods[method].average("min"), *(float(np.mean([c[key] for c in con])) for key in ("mean", "worst"))]
-            published = ["-" if value is None else f"{value:.2f}" for value in theirs]
-            table.rows.append([part, _NAMES[method], *map(percent, ours), *published])
-    table.notes = ["The paper does not say which baseline its SFT is, nor whether Con is the mean or the worst of ten prompts."]
+            worst = Found(measured, part).average("min")
+            ours = [worst, *(float(np.mean([c[key] for c in con])) for key in ("mean", "worst"))]
+            published = ["-" if value is None or part == "gsm8k" else f"{value:.2f}" for value in theirs]
+            table.rows.append([part, _NAMES[method], str(len(measured)), *map(percent, ours), *published])
+    table.notes = [
+        "The paper does not say which baseline its SFT is, nor whether Con is the mean or the worst of ten prompts. Its GSM8K is "
+        "tuned with GRPO and does not stand beside ours."
+    ]
     return table
 
 
 def k_and_t(cells: Sequence[Cell]) -> list[Table]:
     """Table 5: the paper's five cells."""
     command = "python train.py -m experiment=table5 scale=SCALE dataset=..."
-    headings = ["", "mean", "std", "worst", "std of seeds", "paper: mean ± std"]
+    headings = ["", "mean", "std", "worst", "std of seeds (how many)", "paper: mean ± std"]
     parts: dict[str, Table] = {}
     best: dict[str, tuple[float, str]] = {}
     for k, t in ((1, 3), (2, 3), (4, 3), (8, 3), (1, 6)):
@@ -266,7 +293,7 @@ def k_and_t(cells: Sequence[Cell]) -> list[Table]:
             theirs = _published("k_and_t", name, found.part)
             paper = f"{theirs[0]:.2f} ± {theirs[1]:.2f}" if isinstance(theirs, list) else "-"
             row = [name, bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
-            table.rows.append([*row, percent(found.std_of_seeds), paper])
+            table.rows.append([*row, found.seeds, paper])
             best[found.part] = max(best.get(found.part, (0.0, "")), (found.mean.value, name))
     for part, table in parts.items():
         value, name = best[part]
@@ -280,24 +307,24 @@ def k_and_t(cells: Sequence[Cell]) -> list[Table]:
 def pool_size(cells: Sequence[Cell]) -> list[Table]:
     """Figure 8: how many training prompts it takes; K=1, T=3."""
     command = "python train.py -m experiment=pool_size scale=SCALE dataset=..."
-    headings = ["training prompts", "seen", "draws", "mean", "std", "worst", "std of seeds"]
+    headings = ["training prompts", "seen", "draws", "mean", "std", "worst", "std of seeds (how many)"]
     parts: dict[str, Table] = {}
     one_each = [c for c in cells if c.method == "paft" and (c.config["K"], c.config["T"]) == (1, 3) and _unit(c) == "update"]
     own = [c for c in one_each if c.composed or c.config["prompts"]["train"] is None]
-    for n in sorted({c.results["plan"]["templates"] for c in own}):
+    for n, composed in sorted({(c.results["plan"]["templates"], c.composed) for c in own}):
 
-        def wanted(cell: Cell, n: int = n) -> bool:
-            return bool(cell.results["plan"]["templates"] == n)
+        def wanted(cell: Cell, n: int = n, composed: bool = composed) -> bool:
+            return bool(cell.results["plan"]["templates"] == n) and cell.composed == composed
 
         for found in _select(own, f"{n} prompts", wanted):
             table = parts.setdefault(
                 found.part, Table(file_name("pool_size", found.part), f"Figure 8: pool size, {found.part}", command, headings)
             )
             plans = [cell.results["plan"] for cell in found.cells]
-            label = f"{n}, composed" if found.cells[0].composed else str(n)
+            label = f"{n}, composed" if composed else str(n)
             seen = f"{np.mean([plan['templates_seen'] for plan in plans]):.0f}"
             row = [label, seen, f"{plans[0]['draws']:,}", bracketed(found.mean), percent(found.average("std"))]
-            table.rows.append([*row, percent(found.average("min")), percent(found.std_of_seeds)])
+            table.rows.append([*row, percent(found.average("min")), found.seeds])
             table.curve.append((n, found.mean.value, found.average("min") or 0.0, found.average("std") or 0.0))
     for table in parts.values():
         table.notes.append(
@@ -309,48 +336,55 @@ def pool_size(cells: Sequence[Cell]) -> list[Table]:
 def controls(cells: Sequence[Cell]) -> Table:
     """What the paper lacks."""
     command = "python train.py -m experiment=controls scale=SCALE dataset=..."
-    headings = ["", "", "mean", "std", "worst", "std of seeds"]
+    headings = ["", "", "tokens", "mean", "std", "worst", "std of seeds (how many)"]
     table = Table("controls", "Controls that the paper lacks", command, headings)
-    labels = {
-        "update": "a prompt held for K=4 updates, drawn anew (default)",
-        "example": "a prompt held for K=4 examples",
-        "row": "a prompt for each row, frozen (the released code)",
+    labels: dict[str, Callable[[Cell], bool]] = {
+        "PAFT, a prompt held for 4 updates (default)": _is_default_paft,
+        "PAFT, held for 4 examples": lambda c: _is_control(c, "example", 4),
+        "PAFT, drawn for each example anew": lambda c: _is_control(c, "example", 1),
+        "frozen: a prompt for each row (the released code)": lambda c: _is_control(c, "row", None),
+        "one fixed prompt": lambda c: _is_user(c, 3),
+        "one fixed prompt, five epochs: about as many tokens": lambda c: _is_user(c, 5),
     }
     parts: dict[str, list[list[str]]] = {}
-    for unit, label in labels.items():
-
-        def wanted(cell: Cell, unit: str = unit) -> bool:
-            held = (cell.config["K"], cell.config["T"]) == (4, 3)
-            return cell.method == "paft" and cell.plain_pool and held and _unit(cell) == unit
-
+    for label, wanted in labels.items():
         for found in _select(cells, label, wanted):
-            parts.setdefault(found.part, []).append(_control(found, label))
-    for part, methods in of_table_1(cells).items():
-        if part in parts and "user" in methods:
-            parts[part].append(_control(methods["user"], "one fixed prompt, as many tokens"))
+            tokens = f"{np.mean([cell.results['plan']['tokens'] for cell in found.cells]):,.0f}"
+            values = [bracketed(found.mean), percent(found.average("std")), percent(found.average("min")), found.seeds]
+            parts.setdefault(found.part, []).append([found.part, label, tokens, *values])
     table.rows = [row for rows in parts.values() if len(rows) > 1 for row in rows]
     return table
 
 
-def _control(found: Found, label: str) -> list[str]:
-    values = [bracketed(found.mean), percent(found.average("std")), percent(found.average("min")), percent(found.std_of_seeds)]
-    return [found.part, label, *values]
+def _is_control(cell: Cell, unit: str, k: int | None) -> bool:
+    own = cell.method == "paft" and cell.plain_pool and cell.config["T"] == 3 and _unit(cell) == unit
+    return own and k in (None, cell.config["K"])
+
+
+def _is_user(cell: Cell, epochs: int) -> bool:
+    return cell.method == "user" and cell.config["T"] == epochs and cell.config["method"]["prompt"] is None
 
 
 def training_time(cells: Sequence[Cell]) -> Table:
     """Table 10: what training costs."""
     command = "python train.py -m experiment=table1 scale=SCALE"
-    headings = ["", "", "updates", "tokens/s", "minutes, evaluation included", "peak memory, GiB", "paper: hours"]
+    headings = ["", "", "updates", "tokens", "tokens/s", "minutes of training", "peak memory, GiB", "paper: hours"]
     table = Table("table10", "Table 10: training time", command, headings)
-    for part, methods in of_table_1(cells).items():
-        for method, found in methods.items():
+    for dataset, methods in _by_dataset(cells).items():
+        for method, same in methods.items():
             if method == "base":
                 continue
-            results = [cell.results for cell in found.cells]
-            theirs = _published("training_hours", method, "race" if part.startswith("race") else part)
-            row = [part, _NAMES[method], f"{results[0]['training']['updates']:,}"]
-            row += [f"{np.mean([r['training']['tokens_per_s'] for r in results]):,.0f}"]
-            row += [f"{np.mean([r['wall_s'] for r in results]) / 60:.1f}"]
-            row += [f"{max(r['peak_memory_bytes'] for r in results) / 2**30:.1f}"]
+            trained = [cell.results["training"] for cell in same]
+            theirs = _published("training_hours", method, dataset)
+            row = [dataset, _NAMES[method], f"{trained[0]['updates']:,}"]
+            row += [f"{np.mean([cell.results['plan']['tokens'] for cell in same]):,.0f}"]
+            row += [
+                f"{np.mean([t['tokens_per_s'] for t in trained]):,.0f}",
+                f"{np.mean([t['seconds'] for t in trained]) / 60:.1f}",
+            ]
+            row += [f"{max(cell.results['peak_memory_bytes'] for cell in same) / 2**30:.1f}"]
             table.rows.append([*row, "-" if theirs is None else f"{theirs:.2f}"])
+    table.notes = [
+        "Updates alone, without search, validation and evaluation; tokens as planned; memory is the whole process's peak."
+    ]
     return table

@@ -32,5 +32,6 @@ def measure_also(names: Sequence[str], config: TrainConfig, inputs: Inputs, meas
             assert inputs.adversarial is not None
             measured = measure(folder, inputs.adversarial, examples, metric, name=name)
             pool = describe_pools({name: inputs.adversarial})[name]
-            found[name] = {**asdict(con(measured.matrix)), "pool": pool, "how": measured.how}
+            parts = {part: asdict(con(measured.matrix.part(part))) for part in dict.fromkeys(measured.matrix.parts)}
+            found[name] = {**asdict(con(measured.matrix)), "parts": parts, "pool": pool, "how": measured.how}
     return found

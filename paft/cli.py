@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def run_job(job: Callable[[list[str], str | None], None]) -> None:
     try:
         job(typed, group)
     except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
+        traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed cell's model
         said = " ".join(str(error).split())
         reason = said if isinstance(error, InputError) else f"{type(error).__name__}: {said[:300]}"
         print(f"error: {reason}", file=sys.stderr)

@@ -16,7 +16,7 @@ _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer"
 
 # What a method does not use: sweeping it repeats no run.
 _OF_THE_DRAWS = {"K", "schedule"}
-_OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation"}
+_OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
 _SEARCHES = ("top_accuracy", "robust", "zopo")
 
 
@@ -161,7 +161,7 @@ class TrainConfig(_Section):
     schedule: ScheduleConfig
     prompts: PromptsConfig
     train_prompts: PositiveInt | None
-    train_examples: PositiveInt
+    train_examples: PositiveInt | None
     examples_per_update: PositiveInt
     cutoff: PositiveInt
     optim: OptimConfig
@@ -182,18 +182,26 @@ class TrainConfig(_Section):
             parts.append(f"K{self.K}")
         if self.method.name != "base":
             parts.append(f"T{self.T}")
-        return "-".join([*parts, f"seed{self.seed}", digest, *(["rerun"] if self.rerun else [])])
+        if self.method.name != "base":
+            parts.append(f"seed{self.seed}")
+        return "-".join([*parts, digest, *(["rerun"] if self.rerun else [])])
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes this run the run it is, in plain types."""
-        unused = set() if self.method.name == "paft" else _OF_THE_DRAWS
-        if self.method.name == "base":
+        """Return what makes this run the run it is, in plain types; what its method does not use is left out."""
+        method = self.method.name
+        unused = set() if method == "paft" else _OF_THE_DRAWS
+        if method == "base":
             unused = unused | _OF_THE_TRAINING
+        if method in ("user", "base"):
+            unused = unused | {"train_prompts"}
         identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
         if not self.method.searches:
             del identity["method"]["budget"]
-        if self.method.name in ("user", "base"):
-            del identity["train_prompts"]
+        if method == "paft" and self.schedule.unit == "row":
+            del identity["K"]
+        unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
+        for split in unused_pools:
+            del identity["prompts"][split]
         return identity
 
 

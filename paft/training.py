@@ -80,7 +80,7 @@ def prepare(config: TrainConfig) -> Run:
     identity = {
         "config": config.identity(),
         "base": base_identity(config.model),
-        "data": inputs.examples.fingerprints,
+        "data": inputs.examples.fingerprints if updates is not None else {"test": inputs.examples.fingerprints["test"]},
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
     }
     return Run(config, claim(config.output_root, config.run_name, identity), inputs, encoder, plan, updates)
@@ -223,6 +223,7 @@ def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, log
         "updates": total,
         "best_validation_mean": None if best.best_model_score is None else float(best.best_model_score),
         "tokens_per_s": round(speed.tokens_per_s, 1),
+        "seconds": round(speed.seconds, 1),  # of the updates alone
         "prompts_truncated": speed.truncated,
         "earlier_wall_s": speed.earlier_wall_s,
     }

@@ -35,7 +35,7 @@ class Examples:
         return {name: fingerprint(getattr(self, name)) for name in ("train", "validation", "test")}
 
 
-def load_examples(config: DatasetConfig, data_root: str | None, train: int, test: int | None) -> Examples:
+def load_examples(config: DatasetConfig, data_root: str | None, train: int | None, test: int | None) -> Examples:
     """Load a data set and cut it.
 
     `test` is the split that papers report; `validation` is a seeded cut of train (by group), or

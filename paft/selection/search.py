@@ -15,9 +15,10 @@ from paft.measuring import Measuring
 from paft.model.attention import NAMES
 from paft.model.base import kernel_of
 from paft.model.embeddings import mean_hidden_states
+from paft.prompts import PromptPool
 from paft.runs import write_atomically
 from paft.selection.robust import KINDS, robust
-from paft.selection.scorer import Scorer, Selection
+from paft.selection.scorer import Scorer, Selection, Trial
 from paft.selection.top_accuracy import top_accuracy
 from paft.selection.zopo import START, zopo
 
@@ -31,18 +32,31 @@ def check_budget(method: MethodConfig, n_prompts: int) -> None:
         )
 
 
+def _found(path: Path, pool: PromptPool) -> Selection | None:
+    """Return what was chosen before, if anything was."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        chosen = next(t for t in pool.templates if t.text == found["chosen"]["text"])
+        return Selection(chosen, tuple(Trial(**trial) for trial in found["trace"]))
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return None
+
+
 def search(
     config: TrainConfig, base: PreTrainedModel, encoder: Encoder, inputs: Inputs, folder: Path, identity: Mapping[str, Any]
 ) -> Selection:
     """Choose one prompt of the training pool as config.method says.
 
-    Writes selection.json, and the score matrices that it rests on into selection/: a search that was cut off goes on.
+    Writes selection.json, and the score matrices that it rests on into selection/: a search that was cut off goes on, and what
+    was chosen stays chosen.
 
     Args:
         base: the base model; its attention is afterwards again that of training.
         identity: what the run is, in plain types.
     """
     assert inputs.train is not None and config.method.budget is not None
+    if (found := _found(folder / "selection.json", inputs.train)) is not None:
+        return found
     measure = Measuring(base, encoder, config.model, None, identity, config.trainer.micro_batch_tokens, config.trainer.progress)
     examples, metric = inputs.examples.validation, config.dataset.metric
     score = Scorer(measure, inputs.train, examples, metric, folder / "selection", config.method.budget)
