@@ -238,9 +238,7 @@ def inference(cells: Sequence[Cell]) -> Table:
             tokens = f"{np.mean([g['output_tokens'] for g in found]):.1f}"
             row = [dataset, _NAMES[method], str(len(found)), tokens, f"{seconds[method]:.0f}", ratio, mean, unanswered]
             table.rows.append([*row, "-" if theirs is None else f"{theirs:.2f}"])
-    table.notes = [
-        "Greedy, up to a line break, end-of-text or 256 tokens. Seconds on the device that results.json of the runs names."
-    ]
+    table.notes = ["Greedy, up to a line break, end-of-text or 256 tokens. Seconds: on the runs' own device."]
     return table
 
 

@@ -65,11 +65,11 @@ def test_the_numbers_of_the_report_are_those_of_the_runs(runs, tmp_path):
     assert float(rows["User"]["worst"]) == pytest.approx(100 * sum(u["min"] for u in users) / 2, abs=0.06)
     tokens = [r["also"]["generate"]["output_tokens"] for r in found if r["config"]["method"]["name"] == "user"]
     table3 = (tmp_path / "table3.csv").read_text()
-    assert f"User,{sum(tokens) / 2:.1f}," in table3
+    assert f"User,2,{sum(tokens) / 2:.1f}," in table3
     sizes = list(csv.DictReader((tmp_path / "pool_size_story_facts.csv").open()))
     assert [row["training prompts"] for row in sizes] == ["2", "60"]
     controls = list(csv.DictReader((tmp_path / "controls.csv").open()))
-    assert len(controls) == 3
+    assert len(controls) == 3  # default, frozen, one fixed prompt
 
 
 def test_prompts_that_were_dealt_at_random_stand_apart(runs, tiny_llama, tmp_path):

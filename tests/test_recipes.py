@@ -44,6 +44,7 @@ def test_a_cell_is_a_run_that_anyone_could_type():
     for cell, typed in cells.items():
         assert compose_config("experiment=table5", f"cell={cell}") == compose_config(*typed)
     assert compose_config("experiment=pool_size", "cell=prompts_5") == compose_config("K=1", "train_prompts=5")
+    assert compose_config("experiment=pool_size", "cell=prompts_60").identity() == compose_config("K=1").identity()
     composed = compose_config("K=1", "prompts.train=composed", "train_prompts=400")
     assert compose_config("experiment=pool_size", "cell=prompts_400") == composed
 

@@ -19,7 +19,7 @@ ROWS = {
     "pool_size_story_facts": 7,
     "mmd": 1,
     "table10": 5,
-    "controls": 4,
+    "controls": 6,
 }
 
 

@@ -59,13 +59,13 @@ def test_zopo_climbs_to_a_peak_that_its_start_did_not_see():
     x = np.linspace(-1, 1, 60)
     reached = []
     for seed in range(20):
-        judge = Judge((0.9 - (x - 0.4) ** 2).tolist(), budget=14 * 10, n_examples=10)
+        judge = Judge((0.9 - (x - 0.4) ** 2).tolist(), budget=150, n_examples=10)
         found = zopo(judge, circle(60), seed)
-        assert judge.spent == 140 and len(set(judge.asked)) == 14
+        assert judge.spent == 150 and len(set(judge.asked)) == 15
         reached.append(max(t.score for t in found.trace) - max(t.score for t in found.trace[:START]))
         assert found.chosen.id == max(found.trace, key=lambda t: t.score).prompt
     assert np.mean([judge_gain > 0 for judge_gain in reached]) > 0.5
-    assert found.trace != zopo(Judge((0.9 - (x - 0.4) ** 2).tolist(), budget=140, n_examples=10), circle(60), 1).trace
+    assert found.trace != zopo(Judge((0.9 - (x - 0.4) ** 2).tolist(), budget=150, n_examples=10), circle(60), 1).trace
 
 
 def test_zopo_tests_no_prompt_twice_and_no_more_than_there_are():
