@@ -265,8 +265,8 @@ def worst_and_adversarial(cells: Sequence[Cell]) -> Table:
             published = ["-" if value is None or part == "gsm8k" else f"{value:.2f}" for value in theirs]
             table.rows.append([part, _NAMES[method], str(len(measured)), *map(percent, ours), *published])
     table.notes = [
-        "The paper does not say which baseline its SFT is, nor whether Con is the mean or the worst of ten prompts. Its GSM8K is "
-        "tuned with GRPO and does not stand beside ours."
+        "The paper does not say which baseline its SFT is, nor whether Con is the mean or the worst of ten prompts. Its GSM8K "
+        "is tuned with GRPO and does not stand beside ours."
     ]
     return table
 

@@ -23,8 +23,11 @@ class Writer:
 
     def write(
         self, messages: Sequence[Mapping[str, str]], seed: int, temperature: float, max_tokens: int
-    ) -> tuple[str, int, int]:
-        """Answer messages; returns the text and the number of tokens read and written."""
+    ) -> tuple[str, int, int, bool]:
+        """Answer messages; returns the text, the number of tokens read and written, and whether the text came to its end.
+
+        Raises InputError if the model's window does not hold the messages.
+        """
         if self._tokenizer.chat_template is None:
             text = "\n\n".join(message["content"] for message in messages) + "\n\n"
             inputs = self._tokenizer(text, return_tensors="pt")
@@ -44,4 +47,4 @@ class Writer:
         with torch.no_grad():
             output = self._model.generate(**inputs, **how, max_new_tokens=room, pad_token_id=self._tokenizer.eos_token_id)
         written = output[0, read:]
-        return self._tokenizer.decode(written, skip_special_tokens=True), read, len(written)
+        return self._tokenizer.decode(written, skip_special_tokens=True), read, len(written), len(written) < room

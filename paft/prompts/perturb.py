@@ -13,6 +13,7 @@ from rapidfuzz import fuzz
 
 from paft.errors import InputError
 from paft.prompts.pool import PromptPool
+from paft.prompts.screening import choices_among
 from paft.prompts.template import PromptTemplate
 
 Kind = Literal["typos", "case", "punctuation", "whitespace", "reorder", "distractor"]
@@ -35,7 +36,7 @@ _DISTRACTORS = (
     "My old teacher used to hum while reading.",
 )
 _PIECE = re.compile(r"(\{\{|\}\}|\{\w+\})")  # what is never touched inside a line
-_OPTION = re.compile(r"^\s*(?:(?:option|choice|ending|answer)\s+)?\W*\w?\W*\{\w+\}\W*$", re.I)  # a label and a field
+_BEGINS_WITH_FIELD = re.compile(r"^[^\w{]*\{\w+\}")
 _WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -143,19 +144,31 @@ def _whitespace(text: str, rng: random.Random) -> str:
 
 
 def _parts(text: str) -> tuple[list[str], str]:
-    """Cut a template into its movable parts and its cue, the last line: options stay together, in their order."""
-    lines = text.split("\n")
-    body, cue = lines[:-1], lines[-1]
-    if len(body) < 2:  # one paragraph: sentences are its parts
-        sentences = re.split(r"(?<=[.!?])[ ](?=[A-Z{\"'])", text)
-        return sentences[:-1], sentences[-1]
-    parts: list[list[str]] = []
-    for line in body:
-        if parts and (not line.strip() or (_OPTION.match(line) and _OPTION.match(parts[-1][-1]) and parts[-1][-1].strip())):
-            parts[-1].append(line)
+    """Cut a template into its movable parts and its cue, the last one.
+
+    Parts are lines, or the sentences of a single paragraph. Never cut is what lies between the first option and the last, with
+    the label before each, nor a field from a short label that stands alone on the line above.
+    """
+    glue = _glue(text)
+    pieces = text.split("\n") if glue == "\n" else re.split(r"(?<=[.!?])[ ](?=[A-Z{\"'])", text)
+    joined: list[str] = []
+    for piece in pieces:
+        labelled = bool(joined) and (glue == " " or _is_label(joined[-1].rsplit("\n", 1)[-1]))
+        if joined and (not piece.strip() or (labelled and _BEGINS_WITH_FIELD.match(piece))):
+            joined[-1] += glue + piece
         else:
-            parts.append([line])
-    return ["\n".join(part) for part in parts], cue
+            joined.append(piece)
+    choices = choices_among(re.findall(r"\{(\w+)\}", text))
+    shown = [i for i, piece in enumerate(joined) if any(f"{{{name}}}" in piece for name in choices)]
+    if shown:
+        first, last = shown[0], shown[-1]
+        joined[first : last + 1] = [glue.join(joined[first : last + 1])]
+    return joined[:-1], joined[-1]
+
+
+def _is_label(line: str) -> bool:
+    """Say whether a line holds no field and a few words at most: what stands below it belongs to it."""
+    return bool(line.strip()) and "{" not in line.replace("{{", "") and len(line.split()) <= 4
 
 
 def _reorder(text: str, rng: random.Random) -> str:

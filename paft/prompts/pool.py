@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -38,11 +38,6 @@ class Form:
         return self.fields | self.choice_fields if self.options == "shown" else self.fields
 
 
-def fingerprint(answer: Any, options: Any, texts: Sequence[str]) -> str:
-    """Return SHA-256 (first 16 hex digits) over what a pool is answered with and the texts of its templates in their order."""
-    return hashlib.sha256(json.dumps([answer, options, *texts]).encode()).hexdigest()[:16]
-
-
 @dataclass(frozen=True)
 class PromptPool:
     """The templates of one split.
@@ -60,8 +55,9 @@ class PromptPool:
 
     @property
     def fingerprint(self) -> str:
-        """What tells this pool from others: answer kind and texts; ids and families aside."""
-        return fingerprint(self.answer, self.options, [t.text for t in self.templates])
+        """SHA-256 (first 16 hex digits) over what it is answered with and the texts in their order; ids and families aside."""
+        content = [self.answer, self.options, *(t.text for t in self.templates)]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
     @property
     def n_wordings(self) -> int:

@@ -12,19 +12,30 @@ from paft.prompts.template import PromptTemplate, TemplateError
 # Why a candidate is not kept. `unreadable`: a whole reply in which no template was found. `review` is no verdict on its
 # quality: it may ask for something else than the answer.
 Reason = Literal[
-    "unreadable", "malformed", "fields", "no cue", "too long", "brackets", "gives the answer away", "near-copy", "review"
+    "unreadable", "cut off", "malformed", "fields", "no cue", "too long", "brackets", "gives the answer away", "near-copy",
+    "review",
 ]  # fmt: skip
 
 _CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 _CUE_WORDS = 40  # what follows the last field may be a sentence to complete, no paragraph
 _SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # a row of dots is a blank to be filled: a cue
-_BRACKETS = re.compile(r"\[[^\]\n]*\w{2,}[^\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^>\n]*>|\b(?-i:TODO|XXX)\b", re.I)
-_LABEL = r"[(\[]?[A-Za-z0-9][)\].]?"
-_ANSWERED = re.compile(rf"(?:answer|choice|option|letter|solution|response)\s*(?:is|:|=|->|=>)\s*{_LABEL}$", re.I)
+_BRACKETS = re.compile(r"\[[^\[\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^<>\n]{0,200}>|\b(?-i:TODO|XXX)\b", re.I)
+_CHARACTERS = 12  # of a template for each word that it may have
+_CLOSING = re.compile(r"</[^<>\n]{0,60}>")
+_MARKS = " \t\r\n.)]}\"'*`_”’»"  # what may close an option, and is no cue
+_NAMES = r"(?:answer|choice|option|letter|solution|response)"
+_LABEL = r"(?:option\s+)?[\"'*(\[]*[A-Za-z0-9][\"'*)\].]*"
+_ANSWERED = re.compile(rf"{_NAMES}\s*(?:is|:|=|->|=>)\s*{_LABEL}$", re.I)
+_WORKED = re.compile(rf"{_NAMES}[ \t]*(?::|=|->|=>|is)[ \t]*(?-i:[\"'*(\[]*[A-Z][\"'*)\].]*)[ \t]*\n", re.I)
+_NUMBER = re.compile(rf"{_NAMES}\s*(?:is|:|=|->|=>)\s*[$€£]?-?\d[\d.,]*\s*$", re.I)
 _NAMED = re.compile(
     r"\b(?:correct|right|best|true)\s+(?:answer|option|choice|solution|ending|one)\W{0,3}(?:is|:|=)\W{0,3}\{(\w+)\}", re.I
 )
-_TASKS = "summari[sz]\\w*|translate|paraphras\\w*|rewrit\\w*|tone|theme|genre|essay|rate|confiden\\w*|sentiment"
+_TASKS = (
+    "summari[sz]\\w*|translate|paraphras\\w*|rewrit\\w*|tone|theme|genre|essay|poem|rate (?:the|each|how|both)|"
+    "rank (?:the|all|both|these)|confiden\\w*|sentiment|(?:is|are) (?:wrong|incorrect|false|the worst)|"
+    "in (?:French|German|Spanish|Italian|Chinese|Japanese|Russian|Arabic)"
+)
 _REASONS = (
     "explain|explanation|justify|justification|elaborate|rationale|step[- ]by[- ]step|pros and cons|"
     "(?:your|show|give|provide|include|with)\\s+(?:\\w+\\s+)?reasoning"
@@ -92,10 +103,12 @@ def judge(text: str, form: Form, max_words: int) -> Verdict:
         template = PromptTemplate(text, id="candidate")
     except TemplateError as error:
         return Verdict("malformed", str(error))
+    if len(text) > (most := _CHARACTERS * max_words):  # before all that reads the text more than once
+        return Verdict("too long", f"{len(text):,} characters, at most {most:,} are allowed")
     if problem := _fields(template, form):
         return Verdict("fields", problem)
-    if found := _BRACKETS.search(text):
-        return Verdict("brackets", f"{found[0]!r} is left to be filled in")
+    if found := next((m[0] for m in _BRACKETS.finditer(text) if m[0][0] != "[" or re.search(r"\w\w", m[0])), None):
+        return Verdict("brackets", f"{found!r} is left to be filled in")
     if problem := _gives_away(text, form):
         return Verdict("gives the answer away", problem)
     if problem := _cue(text, form):
@@ -126,9 +139,10 @@ def last_words(text: str) -> str:
 def _cue(text: str, form: Form) -> str:
     """With the options shown, something short and unfinished stands between the last field and the answer."""
     if form.options == "hidden" or not form.choice_fields:
-        return ""  # the answer may continue the text itself, or follow a whole sentence
-    cue = last_words(text)
-    if not cue.strip(" \t\r\n.)"):
+        # The answer may continue the text itself, or follow a whole sentence; but something must ask for it.
+        return "" if wording(text) or form.options == "hidden" else "it holds nothing but its fields"
+    cue = _CLOSING.sub("", last_words(text))
+    if not cue.strip(_MARKS):
         return "it ends in a field"
     last_line = cue.rstrip().rsplit("\n", 1)[-1].strip()
     if _SENTENCE_END.search(last_line):
@@ -142,7 +156,9 @@ def _gives_away(text: str, form: Form) -> str:
     """Say whether the template answers itself."""
     if found := _NAMED.search(text):
         return f"{found[0]!r} names one option as right" if found[1] in form.choice_fields else ""
-    if form.choice_fields and (found := _ANSWERED.search(text.rstrip())):
+    if form.choice_fields and (found := _WORKED.search(text)):
+        return f"it holds an answer, {found[0].strip()!r}"
+    if found := (_ANSWERED if form.choice_fields else _NUMBER).search(text.rstrip()):
         return f"it ends in {found[0]!r}"
     return ""
 

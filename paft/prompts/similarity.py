@@ -1,6 +1,7 @@
 """How alike two templates are worded: near-copies and distances, by the letters alone."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,7 +11,9 @@ from rapidfuzz import fuzz, process
 NEAR_COPY = 0.9  # similarity from which two wordings count as copies of each other
 
 _FIELD = re.compile(r"\{\w+\}")
-_WORD = re.compile(r"[^\W\d_]+")
+# Letters of any script, with the marks that are written on them; Python's \\w leaves those out.
+_ACCENTS = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)).startswith("M"))
+_WORD = re.compile(rf"(?:[^\W\d_][{_ACCENTS}]*)+")
 
 
 def wording(text: str) -> str:

@@ -1,5 +1,6 @@
 """Perturbation: deterministic, different, and it never touches what it must not."""
 
+import random
 import re
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from paft.data.task import BUILT_IN
 from paft.errors import InputError
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
-from paft.prompts.perturb import KINDS, perturb
+from paft.prompts.perturb import KINDS, changed, perturb
+from tests.prompts.test_pool import FOLDERS, shipped
 
 TASK = BUILT_IN["piqa"]
 POOL = load_pool(shipped_pool_path("piqa", "letter", "shown", "test"), TASK.form("letter", "shown"))
@@ -47,6 +49,35 @@ def test_options_keep_their_order_when_parts_change_places():
         (p,) = perturb(one(text), ["reorder"], 1, seed)
         assert "A. {sol1}\nB. {sol2}\n" in p.template.text and p.template.text.endswith("\nAnswer:")
         assert sorted(p.template.text.split("\n")) == sorted(text.split("\n"))
+
+
+def options_of(text: str, choices: tuple[str, ...]) -> str:
+    """What stands from the label of the first option to the last option."""
+    places = [text.index(f"{{{name}}}") for name in choices]
+    before = text[: min(places)].split()[-1][-3:]
+    return before + text[min(places) : max(places)]
+
+
+@pytest.mark.parametrize("folder", [f for f in FOLDERS if BUILT_IN[f.split("/")[0]].choice_fields and "hidden" not in f])
+def test_every_option_keeps_its_label(folder):
+    """Else Con would be measured on prompts whose letters mean nothing."""
+    choices = BUILT_IN[folder.split("/")[0]].choice_fields
+    for pool in shipped(folder).values():
+        for template in pool.templates:
+            for kind in ("reorder", "distractor"):
+                for seed in range(4):
+                    after = changed(template.text, kind, random.Random(seed))
+                    assert options_of(after, choices) == options_of(template.text, choices), (template.id, kind, seed)
+
+
+def test_options_in_one_line_keep_their_labels():
+    text = "Look here. Q: {goal} Options: A. {sol1} B. {sol2}. Think first. Answer:."
+    seen = set()
+    for seed in range(20):
+        after = changed(text, "reorder", random.Random(seed))
+        assert "Options: A. {sol1} B. {sol2}." in after
+        seen.add(after)
+    assert len(seen) > 1
 
 
 def test_white_space_before_the_answer_stays():

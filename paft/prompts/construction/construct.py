@@ -14,15 +14,15 @@ from tqdm import tqdm
 from paft.errors import InputError
 from paft.prompts.construction.generators import Generator, Message, Reply, UnavailableError
 from paft.prompts.construction.meta_prompts import STRATEGIES, Strategy, ask
-from paft.prompts.construction.replies import templates_in
+from paft.prompts.construction.replies import read_whole, templates_in
 from paft.prompts.families import layout, wordings
-from paft.prompts.pool import Form, PromptPool, fingerprint
-from paft.prompts.readers import read_prompts
+from paft.prompts.pool import Form, PromptPool
 from paft.prompts.screening import Candidate, Verdict, screen
-from paft.prompts.splitting import SplitWay, split
+from paft.prompts.splitting import FEWEST_LAYOUTS, SplitWay, split
 from paft.prompts.template import PromptTemplate
 from paft.runs import write_atomically
 
+_POOLS = ("train", "validation", "test")
 LEAST = 10  # "about ten good prompts" suffice in most cases (paper, section 5)
 
 
@@ -87,9 +87,12 @@ def construct(plan: Construction) -> dict[str, Any]:
             f"kept in {replies_folder}: mend or remove the generator and give the same command again."
         )
     replies = [json.loads((replies_folder / f"{call.digest}.json").read_text(encoding="utf-8")) for call in calls]
-    judged = [*screen(_candidates(plan, calls, replies), plan.form, plan.max_words), *_unreadable(calls, replies)]
+    whole, cut = _candidates(plan, calls, replies)
+    judged = [*screen(whole, plan.form, plan.max_words), *cut, *_unreadable(calls, replies)]
     kept = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
     report = _report(plan, replies, judged) | {"written": written}
+    for name in _POOLS:  # those of an earlier construction do not belong to what is written now
+        (plan.out / f"{name}.yaml").unlink(missing_ok=True)
     _write_candidates(plan.out / "candidates.jsonl", judged)
     _write_report(plan.out, report)
     if len(kept) < LEAST:
@@ -99,28 +102,24 @@ def construct(plan: Construction) -> dict[str, Any]:
             f"{plan.out / 'candidates.jsonl'}, then ask more often (--calls {2 * plan.calls}) or add generators."
         )
     splits = split(kept, plan.way, plan.seed)
-    pools = {
-        name: PromptPool(name, tuple(found), plan.form.answer, plan.form.options)
-        for name, found in splits.items()
-        if name != "dropped"
-    }
+    texts = {n: PromptPool(n, tuple(splits[n]), plan.form.answer, plan.form.options).to_yaml() for n in _POOLS}
     report["splits"] = {name: len(found) for name, found in splits.items()}
-    report["written"] = sorted({*written, *(pool.fingerprint for pool in pools.values())})
+    report["written"] = sorted({*written, *map(_digest, texts.values())})
     _write_report(plan.out, report)  # before the pools: after a kill they are still known as ours
-    for name, pool in pools.items():
-        write_atomically(plan.out / f"{name}.yaml", pool.to_yaml())
+    for name, text in texts.items():
+        write_atomically(plan.out / f"{name}.yaml", text)
     return report
 
 
 async def _ask_all(calls: Sequence[_Call], folder: Path, concurrency: int) -> dict[str, str]:
     """Ask for the replies that are not there yet; returns what failed, by generator. One failure stops that generator alone."""
     failures: dict[str, str] = {}
-    at_once = asyncio.Semaphore(concurrency)
+    at_once = {call.generator.name: asyncio.Semaphore(concurrency) for call in calls}  # a slow one holds up no other
     missing = [call for call in calls if not _is_there(folder / f"{call.digest}.json")]
     with tqdm(total=len(calls), initial=len(calls) - len(missing), desc="replies", unit="call") as bar:
 
         async def one(call: _Call) -> None:
-            async with at_once:
+            async with at_once[call.generator.name]:
                 if call.generator.name in failures:
                     return
                 try:
@@ -156,13 +155,21 @@ def _keep(path: Path, call: _Call, reply: Reply) -> None:
     write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def _candidates(plan: Construction, calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[Candidate]:
-    """Yield the candidates of all replies."""
+def _candidates(
+    plan: Construction, calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]
+) -> tuple[list[Candidate], list[tuple[Candidate, Verdict]]]:
+    """Return the candidates of all replies, and those with which a reply was cut off."""
+    whole: list[Candidate] = []
+    cut: list[tuple[Candidate, Verdict]] = []
     for call, kept in zip(calls, replies, strict=True):
         source = call.generator.name
         prefix = f"{plan.name}-{source}-{call.strategy.removesuffix('-shot')}-{call.number + 1:02}"
-        for place, text in enumerate(templates_in(kept["reply"]["text"]), 1):
-            yield Candidate(text, f"{prefix}-{place:02}", source, call.strategy)
+        texts = templates_in(kept["reply"]["text"])
+        found = [Candidate(text, f"{prefix}-{n:02}", source, call.strategy) for n, text in enumerate(texts, 1)]
+        if found and kept["reply"]["finish_reason"] == "length":
+            cut.append((found.pop(), Verdict("cut off", "the reply ended here, at the limit of its length")))
+        whole += found
+    return whole, cut
 
 
 def _unreadable(calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Candidate, Verdict]]:
@@ -177,11 +184,15 @@ def _unreadable(calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) ->
 
 
 def _templates(plan: Construction, kept: Sequence[Candidate]) -> list[PromptTemplate]:
-    """Turn survivors into templates, with the families that are read off them."""
+    """Turn survivors into templates, with the families that are read off them where these are what is split by."""
     bare = [PromptTemplate(c.text, c.id, c.source) for c in kept]
-    choices = plan.form.choice_fields
-    named = zip(bare, wordings(bare), strict=True)
-    return [PromptTemplate(t.text, t.id, t.source, family, layout(t, choices)) for t, family in named]
+    if plan.way != "family":
+        return bare
+    layouts = [layout(t, plan.form.choice_fields) for t in bare]
+    if len({*layouts}) < FEWEST_LAYOUTS:  # as in tasks of one field
+        layouts = [""] * len(bare)
+    named = zip(bare, wordings(bare), layouts, strict=True)
+    return [PromptTemplate(t.text, t.id, t.source, *families) for t, *families in named]
 
 
 def _report(
@@ -198,6 +209,7 @@ def _report(
         "calls": len(replies),
         "candidates": len(judged),
         "kept": sum(verdict.reason is None for _, verdict in judged),
+        "replies_read_in_part": sum(not read_whole(kept["reply"]["text"]) for kept in replies),
         "rejected": dict(Counter(verdict.reason for _, verdict in judged if verdict.reason is not None).most_common()),
         "generators": by_generator,
         "tokens": {
@@ -230,11 +242,11 @@ def _refuse_edited(out: Path) -> list[str]:
         written: list[str] = json.loads((out / "construction.json").read_text(encoding="utf-8"))["written"]
     except (OSError, ValueError, KeyError):
         written = []
-    for path in (out / f"{name}.yaml" for name in ("train", "validation", "test")):
-        if not path.is_file():
-            continue
-        file = read_prompts(path)
-        texts = [str(row.get("text")) for _, row in file.rows]
-        if fingerprint(file.header.get("answer"), file.header.get("options"), texts) not in written:
+    for path in (out / f"{name}.yaml" for name in _POOLS):
+        if path.is_file() and _digest(path.read_text(encoding="utf-8", errors="replace")) not in written:
             raise InputError(f"{path}: this pool was not written by `construct`, or was changed since; give another --out.")
     return written
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

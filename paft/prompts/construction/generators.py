@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from paft.errors import InputError
 
@@ -19,7 +19,7 @@ _RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered; token counts are None where the server does not tell them."""
+    """What a model answered; token counts are None where the server does not tell them. length: it was cut off."""
 
     text: str
     prompt_tokens: int | None
@@ -58,6 +58,13 @@ class _Endpoint(BaseModel):
     max_tokens: int | None = Field(None, gt=0)  # None: as many as the server allows
     timeout: float = Field(180.0, gt=0)  # seconds
 
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("should begin with http:// or https://")
+        return value
+
 
 class _Local(BaseModel):
     """An entry of generators.yaml: a causal LM on this machine."""
@@ -94,7 +101,7 @@ def read_generators(path: Path) -> list[Generator]:
 
 
 def _generator(where: str, entry: Any) -> Generator:
-    if not isinstance(entry, dict) or ("path" in entry) == ("model" in entry):
+    if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry) or ("path" in entry) == ("model" in entry):
         raise InputError(f"{where}: an entry has a `model` (behind an endpoint) or a `path` (a local model).")
     try:
         if "path" in entry:
@@ -140,17 +147,34 @@ class HttpGenerator:
         except openai.APIConnectionError:
             raise UnavailableError(f"{self._endpoint.base_url} cannot be reached") from None
         except openai.APIStatusError as error:
-            raise UnavailableError(f"{self._endpoint.base_url} answers {error.status_code} ({_short(error.message)})") from None
+            raise UnavailableError(
+                f"{self._endpoint.base_url} answers {error.status_code} ({self._short(error.message)})"
+            ) from None
         except (openai.OpenAIError, ValueError) as error:
             raise UnavailableError(f"{self._endpoint.base_url} answers nonsense ({type(error).__name__})") from None
         try:
             usage, choice = answer.usage, answer.choices[0]
-            read, written = (None, None) if usage is None else (usage.prompt_tokens, usage.completion_tokens)
-            return Reply(choice.message.content or "", read, written, choice.finish_reason)
+            read, written = (None, None) if usage is None else (_count(usage.prompt_tokens), _count(usage.completion_tokens))
+            return Reply(_text(choice.message.content), read, written, choice.finish_reason)
         except (AttributeError, IndexError, TypeError):  # the client passes on whatever a server sends
             raise UnavailableError(
-                f"{self._endpoint.base_url} answers no chat completion ({_short(str(answer))}); check base_url"
+                f"{self._endpoint.base_url} answers no chat completion ({self._short(str(answer))}); check base_url"
             ) from None
+
+    def _short(self, message: str) -> str:
+        """Return the beginning of what a server says, without the key, which some servers repeat."""
+        return " ".join(message.replace(self._key, "***").split())[:120]
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message; some servers send it in parts, and characters that no file can hold."""
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content or "").encode("utf-8", "replace").decode()
+
+
+def _count(tokens: Any) -> int | None:
+    return tokens if isinstance(tokens, int) else None
 
 
 def _key(where: str, variable: str | None) -> str:
@@ -160,11 +184,11 @@ def _key(where: str, variable: str | None) -> str:
         raise InputError(f"{where}, key: this names the environment variable that holds the key; never write the key itself.")
     if not os.environ.get(variable):
         raise InputError(f"{where}, key: the environment variable {variable} is not set; set it to the key of this endpoint.")
+    if os.environ[variable] != "".join(os.environ[variable].split()):
+        raise InputError(
+            f"{where}, key: the environment variable {variable} holds white space or a line break; set the key alone."
+        )
     return os.environ[variable]
-
-
-def _short(message: str) -> str:
-    return " ".join(message.split())[:120]
 
 
 class LocalGenerator:
@@ -191,5 +215,5 @@ class LocalGenerator:
 
         if self._writer is None:
             self._writer = Writer(self._path)
-        text, prompt, completion = self._writer.write(messages, number, self._temperature, self._max_tokens)
-        return Reply(text, prompt, completion, "length" if completion >= self._max_tokens else "stop")
+        text, prompt, completion, ended = self._writer.write(messages, number, self._temperature, self._max_tokens)
+        return Reply(text, prompt, completion, "stop" if ended else "length")

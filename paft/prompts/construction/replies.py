@@ -1,5 +1,6 @@
 """Finding the candidate templates in a model's reply: JSON, numbered lists, code fences, or chatter around them."""
 
+import json
 import re
 from typing import Any
 
@@ -11,32 +12,52 @@ _NUMBER = re.compile(
 )
 _TITLE = re.compile(r"^[^{}\n]*\*\*:?[ \t]*\n|^[^{}\n]{1,60}:[ \t]*\n(?=```)")
 _FAREWELL = re.compile(r"\n[ \t]*\n[^{}]*[.!?]\Z")  # a last paragraph of whole sentences, without a placeholder
+_PLACEHOLDER = re.compile(r"\{\w+\}")
+_JSON = re.compile(r"\[\s*[\"'{\[]|\{\s*\"[^\"\n]{1,60}\"\s*:")
+_QUOTED = re.compile(r"^[ \t]*(?:[-*•][ \t]+)?[\"“](.+)[\"”],?[ \t]*$", re.M)
 _TEXT_KEYS = ("text", "template", "prompt", "content")
 
 
 def templates_in(reply: str) -> list[str]:
     """Return the texts that the reply offers as templates, in its order; none if it holds nothing of the kind.
 
-    What is no template, a comment in a list say, is left to screening. A text counts only if it has a {placeholder}.
+    What is no template, a comment in a list say, is left to screening. A text counts only if it has a {placeholder}; where no
+    form is known the reply as a whole is one.
     """
-    found = _json(reply) or _fences(reply) or _numbered(reply) or _paragraphs(reply)
-    return [text for text in found if re.search(r"\{\w+\}", text)]
+    forms = (_json, _fences, _numbered, _quoted, _paragraphs, lambda text: [_bare(text)])
+    return next((found for form in forms if (found := _with_placeholders(form(reply)))), [])
+
+
+def read_whole(reply: str) -> bool:
+    """Say whether all placeholders of a reply are in the templates that were found in it."""
+    return len(_PLACEHOLDER.findall(reply)) <= sum(len(_PLACEHOLDER.findall(text)) for text in templates_in(reply))
+
+
+def _with_placeholders(texts: list[str]) -> list[str]:
+    return [text for text in texts if _PLACEHOLDER.search(text)]
 
 
 def _json(reply: str) -> list[str]:
-    """Read a JSON list of strings or objects, damaged or cut off ones too (json_repair)."""
-    fenced = _FENCE.search(reply)
-    text = fenced[1] if fenced and fenced[1].lstrip()[:1] in ("[", "{") else reply
-    start = re.search(r'\[\s*(?:"|\{\s*")|\{\s*"\w+"\s*:', text)
-    if start is None:
-        return []
-    lines = [line for line in text.splitlines() if re.match(r'\{\s*"\w+"\s*:.*\}\s*$', line)]
-    if len(lines) > 1:  # an object a line
-        return [found for line in lines for found in _strings(json_repair.loads(line))]
-    return _strings(json_repair.loads(text[start.start() :]))
+    """Read JSON lists and objects, several of them, damaged or cut off ones too (json_repair)."""
+    blocks = [block for block in _FENCE.findall(reply) if block.lstrip()[:1] in ("[", "{")]
+    return [text for block in blocks or [reply] for text in _all_json(block)]
+
+
+def _all_json(text: str) -> list[str]:
+    """Read one JSON value after the other; what follows a damaged one is read as part of it."""
+    found: list[str] = []
+    decoder, at = json.JSONDecoder(strict=False), 0
+    while start := _JSON.search(text, at):
+        try:
+            value, at = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            value, at = json_repair.loads(text[start.start() :]), len(text)
+        found += _strings(value)
+    return found
 
 
 def _strings(value: Any) -> list[str]:
+    """Return the templates in a JSON value: of an object the one under a usual name, else all texts with placeholders."""
     match value:
         case str():
             return [value]
@@ -44,8 +65,13 @@ def _strings(value: Any) -> list[str]:
             return [text for item in value for text in _strings(item)]
         case dict():
             named = [value[key] for key in _TEXT_KEYS if isinstance(value.get(key), str)]
-            return named[:1] or [text for item in value.values() if isinstance(item, (list, dict)) for text in _strings(item)]
+            return named[:1] or [text for item in value.values() for text in _with_placeholders(_strings(item))]
     return []
+
+
+def _quoted(reply: str) -> list[str]:
+    """Take lines in quotation marks, with or without a dash before them."""
+    return [text.replace("\\n", "\n") for text in _QUOTED.findall(reply)]
 
 
 def _fences(reply: str) -> list[str]:
@@ -57,15 +83,18 @@ def _fences(reply: str) -> list[str]:
 def _numbered(reply: str) -> list[str]:
     """Split at 1., 2., 3. ... in their order; a line that numbers nothing but a placeholder is an option of a template."""
     starts: list[tuple[int, int]] = []  # where the marker begins and ends
-    for marker in _NUMBER.finditer(reply):
-        line = reply[marker.end() :].split("\n", 1)[0].strip()
-        if int(marker[1]) == len(starts) + 1 and not re.fullmatch(r"\{\w+\}[.,;]?", line):
+    markers = list(_NUMBER.finditer(reply))
+    first = 1 if any(marker[1] == "1" for marker in markers) or not markers else int(markers[0][1])
+    for marker in markers:
+        line = reply[marker.end() : marker.end() + 200].split("\n", 1)[0].strip()
+        if int(marker[1]) == first + len(starts) and not re.fullmatch(r"\{\w+\}[.,;]?", line):
             starts.append((marker.start(), marker.end()))
     if not starts:
         return []
     ends = [start for start, _ in starts[1:]] + [len(reply)]
     items = [reply[begin:end] for (_, begin), end in zip(starts, ends, strict=True)]
-    items[-1] = _FAREWELL.sub("", items[-1].rstrip())
+    last = items[-1].rstrip()
+    items[-1] = last[:-600] + _FAREWELL.sub("", last[-600:])
     return [_bare(item) for item in items]
 
 
