@@ -120,7 +120,13 @@ def main() -> None:
         pairs |= {f"the authors' {short}": (s["train"], s["test"]) for short, s in sheets.items() if "test" in s}
         content["official"] = {short: facts_of(found) for short, found in theirs.items()}
     page += [*_NOTES, "", "## Distance of train and test", ""]
-    apart = {name: distances(train, test, arguments.model) for name, (train, test) in pairs.items()}
+    # Ours and theirs for one data set share bandwidth and centre, so that their distances can be compared.
+    beside = {f"{SHEETS[name.rsplit(' ', 1)[1]]}, letter": name for name in pairs if name.startswith("the authors' ")}
+    beside |= {theirs: ours for ours, theirs in beside.items()}
+    apart = {
+        name: distances(train, test, arguments.model, pairs[beside[name]] if name in beside else ())
+        for name, (train, test) in pairs.items()
+    }
     for name, found in apart.items():
         save_curve(arguments.report / f"{file_name(name)}.png", found)
     page += [*distance_table(apart), "A distance above the null is wanted here: test prompts are of other families.", ""]

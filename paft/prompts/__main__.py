@@ -2,13 +2,14 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from paft.cli import run_plain
-from paft.data.task import BUILT_IN, LETTERS
+from paft.data.task import BUILT_IN, LETTERS, gold_index
 from paft.errors import InputError
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.prompts.pool import Answer, Form, Options
@@ -147,14 +148,30 @@ def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
     choices = choices_among(fields) if arguments.choices is None else arguments.choices
     if stray := [name for name in choices if name not in fields]:
         raise InputError(f"--choices: {stray[0]!r} is none of --fields {','.join(fields)}.")
+    if odd := [name for name in fields if not re.fullmatch(r"[^\W\d]\w*", name)]:
+        raise InputError(f"--fields: {odd[0]!r} cannot be a placeholder; rename it to letters, digits and _ in your rows.")
+    answer: Answer = "text" if arguments.options == "hidden" or not choices else arguments.answer or "letter"
     rows = []
     for where, row in read_jsonl(arguments.data):
         if missing := [name for name in (*fields, *([arguments.gold] if arguments.gold else ())) if row.get(name) is None]:
             raise InputError(f"{where}: the row lacks the field {missing[0]!r}; it has {', '.join(row)}.")
-        rows.append(({name: str(row[name]) for name in fields}, str(row[arguments.gold]) if arguments.gold else ""))
-    answer: Answer = "text" if arguments.options == "hidden" or not choices else arguments.answer or "letter"
+        shown = {name: str(row[name]) for name in fields}
+        rows.append((shown, _answer(where, row[arguments.gold], shown, choices, answer) if arguments.gold else ""))
     form = Form(frozenset(fields) - frozenset(choices), frozenset(choices), answer, arguments.options)
     return _Asked(arguments.data.stem, form, arguments.about, {}, rows)
+
+
+def _answer(where: str, gold: Any, shown: Mapping[str, str], choices: Collection[str], answer: Answer) -> str:
+    """Return a right answer as the prompts ask for it; raises InputError if it is none of the choices."""
+    names = [name for name in shown if name in choices]
+    if not names:
+        return str(gold)
+    index = gold_index(gold, names, [shown[name] for name in names], ("name", "index", "text"))
+    if index is None:
+        raise InputError(
+            f"{where}: the right answer {gold!r} is none of the choices; give a letter, an index from 0 or a text."
+        )
+    return LETTERS[index] if answer == "letter" else shown[names[index]]
 
 
 def _construct(arguments: argparse.Namespace) -> None:
@@ -164,9 +181,14 @@ def _construct(arguments: argparse.Namespace) -> None:
 
     if (arguments.dataset is None) == (arguments.data is None):
         raise InputError("Give either --dataset (a built-in data set) or --data with --fields (your own rows).")
+    _refuse_idle(arguments)
     asked = _asked(arguments, 100) if arguments.data is None else _asked_of_own_rows(arguments)
     local = arguments.local_model
     generators = [LocalGenerator(local)] if local is not None else read_generators(arguments.generators)
+    if arguments.split == "generator" and len(generators) < 3:
+        raise InputError(
+            f"--split generator needs three generators, there are {len(generators)}; add some, or split otherwise."
+        )
     out = arguments.out or Path("outputs") / "pools" / asked.name
     plan = Construction(
         name=asked.name,
@@ -185,6 +207,15 @@ def _construct(arguments: argparse.Namespace) -> None:
     with disk_full_is_an_input_error(out):
         report = construct(plan)
     _print_construction(report, out)
+
+
+def _refuse_idle(arguments: argparse.Namespace) -> None:
+    """Refuse options that do nothing for the rows that are given."""
+    own = {"--fields": arguments.fields, "--choices": arguments.choices, "--gold": arguments.gold}
+    idle = {"--data-root": arguments.data_root} if arguments.data is not None else own
+    if given := [name for name, value in idle.items() if value]:
+        where = "--data" if arguments.data is not None else "--dataset"
+        raise InputError(f"{given[0]} does nothing with {where}; leave it out.")
 
 
 def _print_construction(report: Mapping[str, Any], out: Path) -> None:
@@ -209,18 +240,27 @@ def _print_construction(report: Mapping[str, Any], out: Path) -> None:
 
 def _audit(arguments: argparse.Namespace) -> None:
     from paft.prompts.audit import audit, read_for_audit
-    from paft.reporting.audit import print_audit, save_audit
+    from paft.reporting.audit import distances, print_audit, print_distances, save_audit
 
     paths = {split: getattr(arguments, split) for split in _SPLITS if getattr(arguments, split) is not None}
     if not paths:
         raise InputError("Name the pools: --train FILE --test FILE, and --validation FILE if there is one.")
+    if arguments.model is not None and not {"train", "test"} <= {*paths}:
+        raise InputError("--model measures how far --train and --test are apart; give both.")
+    if arguments.report is not None and arguments.report.is_file():
+        raise InputError(f"--report {arguments.report}: this is a file; name a folder.")
     asked = None if arguments.dataset is None else _asked(arguments, 0)
     form, aliases = (None, None) if asked is None else (asked.form, asked.aliases)
     pools = {split: read_for_audit(path, form, aliases) for split, path in paths.items()}
     found = audit(pools)
+    apart = None
+    if {"train", "test"} <= {*pools} and min(len(pools[split].entries) for split in ("train", "test")) > 1:
+        apart = distances(pools["train"], pools["test"], arguments.model)
     print_audit(found)
+    if apart:
+        print_distances(apart)
     if arguments.report is not None:
-        save_audit(arguments.report, found, pools, arguments.model)
+        save_audit(arguments.report, found, pools, apart)
     if found.leaks:
         raise SystemExit(1)
 
@@ -228,7 +268,6 @@ def _audit(arguments: argparse.Namespace) -> None:
 def _perturb(arguments: argparse.Namespace) -> None:
     from paft.prompts.audit import read_for_audit
     from paft.prompts.perturb import KINDS, perturb
-    from paft.prompts.writers import write_pool
 
     kinds = arguments.kinds or list(KINDS)
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -236,7 +275,7 @@ def _perturb(arguments: argparse.Namespace) -> None:
     pool = load_pool(arguments.pool, read_for_audit(arguments.pool).form)
     found = perturb(pool, kinds, arguments.n, arguments.seed)
     out = arguments.out or arguments.pool.with_suffix(".perturbed.yaml")
-    write_pool(PromptPool(out.stem, tuple(p.template for p in found), pool.answer, pool.options), out)
+    _write(PromptPool(out.stem, tuple(p.template for p in found), pool.answer, pool.options), out)
     for p in found:
         print(f"{p.template.id}: strength {p.strength:.2f}")
     print(f"{len(found)} perturbed prompts: {out}")
@@ -244,29 +283,41 @@ def _perturb(arguments: argparse.Namespace) -> None:
 
 def _compose(arguments: argparse.Namespace) -> None:
     from paft.prompts.compose import compose
-    from paft.prompts.writers import write_pool
 
     pool = compose(arguments.parts, arguments.n, arguments.seed)
     out = arguments.out or arguments.parts.with_name("composed.yaml")
-    write_pool(pool, out)
+    _write(pool, out)
     print(f"{len(pool.templates)} prompts, {pool.n_wordings} of them no near-copies of another: {out}")
 
 
 def _import(arguments: argparse.Namespace) -> None:
-    from paft.prompts.writers import write_pool
-
     asked = _asked(arguments, 0)
     pool = load_pool(arguments.sheet, asked.form, asked.aliases)
     out = arguments.out or arguments.sheet.with_suffix(".yaml")
-    if out.exists() and out.samefile(arguments.sheet):
-        raise InputError(f"{out}: this is the sheet itself; name another file with --out.")
-    write_pool(pool, out)
+    _write(pool, out)
     for note in pool.notes:
         print(note)
     print(f"{len(pool.templates)} prompts: {out}")
 
 
+def _write(pool: PromptPool, out: Path) -> None:
+    """Write a pool, but not over anything else that is there."""
+    from paft.prompts.readers import read_prompts
+    from paft.prompts.writers import write_pool
+
+    if out.exists():
+        try:
+            same = [str(row.get("text")) for _, row in read_prompts(out).rows] == [t.text for t in pool.templates]
+        except InputError:
+            same = False
+        if not same:
+            raise InputError(f"{out}: something else is here; name another file with --out, or remove it.")
+    write_pool(pool, out)
+
+
 def _show(arguments: argparse.Namespace) -> None:
+    if arguments.example < 0:
+        raise InputError(f"--example {arguments.example}: examples are counted from 0.")
     asked = _asked(arguments, arguments.example + 1)
     if len(asked.rows) <= arguments.example:
         raise InputError(f"--example {arguments.example}: there are only {len(asked.rows)} examples, counted from 0.")

@@ -13,7 +13,7 @@ import numpy as np
 from paft.errors import InputError
 from paft.prompts.families import layout
 from paft.prompts.pool import Form
-from paft.prompts.readers import read_prompts
+from paft.prompts.readers import KEYS, read_prompts
 from paft.prompts.screening import Verdict, choices_among, judge, last_words
 from paft.prompts.similarity import NEAR_COPY, count_wordings, similarities, wording
 from paft.prompts.template import PromptTemplate, TemplateError
@@ -68,10 +68,17 @@ class Audit:
     files: Mapping[str, dict[str, Any]]
     between: Mapping[str, dict[str, Any]]
     leaks: Sequence[Leak] = field(default_factory=list)
+    unnamed: Sequence[str] = ()  # files that name no families: nothing can be said of these
 
     def as_json(self) -> dict[str, Any]:
         """Return plain types."""
-        return {"files": dict(self.files), "between": dict(self.between), "leaks": [asdict(leak) for leak in self.leaks]}
+        leaks = [asdict(leak) for leak in self.leaks]
+        return {
+            "files": dict(self.files),
+            "between": dict(self.between),
+            "leaks": leaks,
+            "families_unnamed": list(self.unnamed),
+        }
 
 
 def read_for_audit(path: Path, form: Form | None = None, aliases: Mapping[str, str] | None = None) -> Audited:
@@ -102,7 +109,8 @@ def read_for_audit(path: Path, form: Form | None = None, aliases: Mapping[str, s
     if not found:
         raise InputError(f"{path}: the pool is empty; it needs at least one prompt.")
     form = form or _form([text for _, text, _ in found], file.header)
-    entries = tuple(_entry(where, text, row, form) for where, text, row in found)
+    ids = Counter(str(row.get("id")) for _, _, row in found if row.get("id") is not None)
+    entries = tuple(_entry(where, text, row, form, ids) for where, text, row in found)
     return Audited(path, entries, blank, tuple(repeated), file.unescaped, form)
 
 
@@ -115,13 +123,20 @@ def _form(texts: Sequence[str], header: Mapping[str, Any]) -> Form:
     return Form(fields - choices, choices, answer, header.get("options", "shown"))
 
 
-def _entry(where: str, text: str, row: Mapping[str, Any], form: Form) -> Entry:
+def _entry(where: str, text: str, row: Mapping[str, Any], form: Form, ids: Mapping[str, int]) -> Entry:
     try:
         template = PromptTemplate(text, id=str(row.get("id") or where))
     except TemplateError:
         template = None
     families = str(row.get("wording") or ""), str(row.get("layout") or "")
-    return Entry(where, str(row.get("id") or where), text, *families, template, judge(text, form, _MOST_WORDS))
+    verdict = judge(text, form, _MOST_WORDS)
+    if unknown := sorted(map(str, row.keys() - KEYS)):  # what would keep the file from being loaded
+        verdict = Verdict("malformed", f"unknown key {unknown[0]!r}")
+    elif not isinstance(row.get("text"), str):
+        verdict = Verdict("malformed", "text must be a text; put it in quotation marks")
+    elif ids.get(str(row.get("id")), 0) > 1:
+        verdict = Verdict("malformed", f"the id {row['id']!r} is there more than once")
+    return Entry(where, str(row.get("id") or where), text, *families, template, verdict)
 
 
 def audit(pools: Mapping[str, Audited]) -> Audit:
@@ -138,7 +153,8 @@ def audit(pools: Mapping[str, Audited]) -> Audit:
             "arrangements_of_options_unseen": _unseen_arrangements(a, b),
         }
         leaks += _copies(first, a, second, b, alike) + _families(first, a, second, b)
-    return Audit({name: _alone(pool) for name, pool in pools.items()}, between, leaks)
+    unnamed = [name for name, pool in pools.items() if not all(e.wording_family for e in pool.entries)]
+    return Audit({name: _alone(pool) for name, pool in pools.items()}, between, leaks, unnamed)
 
 
 def _alone(pool: Audited) -> dict[str, Any]:

@@ -12,6 +12,7 @@ Vectors = NDArray[np.float32]  # (prompts, features), rows of length 1
 
 _PERMUTATIONS = 1000
 _DRAWS = 50  # sub-pools of each size on the curve
+_PERMUTATIONS_OF_A_DRAW = 10
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def ngram_embeddings(texts: Sequence[str]) -> Vectors:
 
 
 def bandwidth(vectors: Vectors) -> float:
-    """Return the median distance between different rows (Gretton et al. 2012, section 8), to be kept for all comparisons."""
+    """Return the median distance between different rows (Gretton et al. 2012, section 8), for all that is compared."""
     distances = np.sqrt(_squared_distances(vectors, vectors))
     return float(np.median(distances[np.triu_indices(len(vectors), 1)]))
 
@@ -58,18 +59,23 @@ def mmd(x: Vectors, y: Vectors, width: float, seed: int = 0) -> Mmd:
     return Mmd(squared, float(np.quantile(null, 0.95)), p, _biased(kernel, first), width)
 
 
-def curve(x: Vectors, y: Vectors, width: float, sizes: Sequence[int], seed: int = 0) -> dict[int, tuple[float, float]]:
-    """Return, for sub-pools of x of each size, (unbiased squared MMD, root of the biased one) to y, means over draws."""
+def curve(x: Vectors, y: Vectors, width: float, sizes: Sequence[int], seed: int = 0) -> dict[int, tuple[float, float, float]]:
+    """Return, for sub-pools of x of each size, (unbiased squared MMD, root of the biased one, 95% null of the former) to y.
+
+    Means over draws; the null is that of the draws' prompts dealt to both sides at random.
+    """
     kernel = _kernel(np.concatenate([x, y]), width)
     rng = np.random.default_rng(seed)
-    found: dict[int, tuple[float, float]] = {}
+    found: dict[int, tuple[float, float, float]] = {}
     for size in sizes:
-        values = []
+        values, null = [], []
         for _ in range(_DRAWS):
             rows = np.concatenate([rng.choice(len(x), size, replace=False), len(x) + np.arange(len(y))])
             some, first = kernel[np.ix_(rows, rows)], np.arange(len(rows)) < size
             values.append((_unbiased(some, first), _biased(some, first)))
-        found[size] = tuple(np.mean(values, axis=0).tolist())
+            null += [_unbiased(some, rng.permutation(first)) for _ in range(_PERMUTATIONS_OF_A_DRAW)]
+        unbiased, biased = np.mean(values, axis=0).tolist()
+        found[size] = unbiased, biased, float(np.quantile(null, 0.95))
     return found
 
 

@@ -5,7 +5,7 @@ Fields, option letters and doubled braces are never touched; everything is a fun
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -36,7 +36,7 @@ _DISTRACTORS = (
     "My old teacher used to hum while reading.",
 )
 _PIECE = re.compile(r"(\{\{|\}\}|\{\w+\})")  # what is never touched inside a line
-_BEGINS_WITH_FIELD = re.compile(r"^[^\w{]*\{\w+\}")
+_BEGINS_WITH_FIELD = re.compile(r"^[^\w{]*\{(\w+)\}")
 _WORD = re.compile(r"[^\W\d_]{4,}")
 
 
@@ -151,24 +151,28 @@ def _parts(text: str) -> tuple[list[str], str]:
     """
     glue = _glue(text)
     pieces = text.split("\n") if glue == "\n" else re.split(r"(?<=[.!?])[ ](?=[A-Z{\"'])", text)
-    joined: list[str] = []
-    for piece in pieces:
-        labelled = bool(joined) and (glue == " " or _is_label(joined[-1].rsplit("\n", 1)[-1]))
-        if joined and (not piece.strip() or (labelled and _BEGINS_WITH_FIELD.match(piece))):
-            joined[-1] += glue + piece
-        else:
-            joined.append(piece)
     choices = choices_among(re.findall(r"\{(\w+)\}", text))
-    shown = [i for i, piece in enumerate(joined) if any(f"{{{name}}}" in piece for name in choices)]
+    parts: list[str] = []
+    for piece in pieces:
+        if parts and _belongs_to(piece, parts[-1].rsplit("\n", 1)[-1], glue, choices):
+            parts[-1] += glue + piece
+        else:
+            parts.append(piece)
+    shown = [i for i, part in enumerate(parts) if any(f"{{{name}}}" in part for name in choices)]
     if shown:
         first, last = shown[0], shown[-1]
-        joined[first : last + 1] = [glue.join(joined[first : last + 1])]
-    return joined[:-1], joined[-1]
+        parts[first : last + 1] = [glue.join(parts[first : last + 1])]
+    return parts[:-1], parts[-1]
 
 
-def _is_label(line: str) -> bool:
-    """Say whether a line holds no field and a few words at most: what stands below it belongs to it."""
-    return bool(line.strip()) and "{" not in line.replace("{{", "") and len(line.split()) <= 4
+def _belongs_to(piece: str, above: str, glue: str, choices: Collection[str]) -> bool:
+    """Say whether a piece cannot be parted from what stands before it: blank lines and rules, fields below their label."""
+    if not re.search(r"\w", piece):
+        return True
+    field = _BEGINS_WITH_FIELD.match(piece)
+    if field is None or glue == " ":
+        return field is not None
+    return not re.search(r"\{\w+\}", above) and (field[1] in choices or len(above.split()) <= 4)
 
 
 def _reorder(text: str, rng: random.Random) -> str:

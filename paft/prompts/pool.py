@@ -154,6 +154,9 @@ def _template(where: str, row: Mapping[str, Any], index: int, aliases: Mapping[s
     unknown = set(row) - KEYS
     if unknown:
         raise InputError(f"{where}: unknown key {min(map(str, unknown))!r}; a prompt has {', '.join(sorted(KEYS))}.")
+    for key in KEYS:
+        if isinstance(row.get(key), list | dict) or (key == "text" and not isinstance(row.get(key), str | None)):
+            raise InputError(f"{where}: {key} must be a text; put it in quotation marks.")
     values = {key: str(row[key]).replace("\r\n", "\n").replace("\r", "\n") for key in KEYS if row.get(key) is not None}
     for theirs, ours in aliases.items():
         values["text"] = values.get("text", "").replace(f"{{{theirs}}}", f"{{{ours}}}")

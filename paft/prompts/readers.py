@@ -62,7 +62,7 @@ def _read_yaml(path: Path) -> PromptFile:
     try:
         root = yaml.compose(_read_text(path), Loader=yaml.SafeLoader)
         content = yaml.safe_load(_read_text(path))
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("prompts"), list):
         raise InputError(f"{path}: a YAML pool has a key `prompts` with a list of prompts.")
@@ -76,9 +76,11 @@ def _read_yaml(path: Path) -> PromptFile:
         raise InputError(f"{path}: a key occurs twice; answer, options and prompts are given once.")
     nodes = next(value for key, value in root.value if key.value == "prompts").value
     places = [f"line {node.start_mark.line + 1}" for node in nodes]
-    for place, row in zip(places, content["prompts"], strict=True):
+    for place, node, row in zip(places, nodes, content["prompts"], strict=True):
         if not isinstance(row, dict):
             raise InputError(f"{path}, {place}: a prompt is a mapping with at least a `text`.")
+        if len(node.value) != len(row):
+            raise InputError(f"{path}, {place}: a key occurs twice in this prompt; give it once.")
     return PromptFile(content, list(zip(places, content["prompts"], strict=True)))
 
 
@@ -107,9 +109,13 @@ def _read_jsonl(path: Path) -> PromptFile:
         for number, line in enumerate(_read_text(path).split("\n"), 1):
             if line.strip():
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line, object_pairs_hook=_unique)
                 except json.JSONDecodeError as error:
                     raise InputError(f"{path}, line {number}: this is not valid JSON ({error.msg}).") from None
+                except KeyError as error:
+                    raise InputError(f"{path}, line {number}: the key {error.args[0]!r} occurs twice; give it once.") from None
+                except RecursionError:
+                    raise InputError(f"{path}, line {number}: this is nested too deeply to be a prompt.") from None
                 if not isinstance(row, dict):
                     raise InputError(f"{path}, line {number}: a prompt is a JSON object with at least a `text`.")
                 yield f"line {number}", row
@@ -117,18 +123,35 @@ def _read_jsonl(path: Path) -> PromptFile:
     return _table(path, rows())
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build an object of which every key occurs once; raises KeyError with one that does not."""
+    keys = [key for key, _ in pairs]
+    if twice := [key for key in keys if keys.count(key) > 1]:
+        raise KeyError(twice[0])
+    return dict(pairs)
+
+
 def _read_csv(path: Path) -> PromptFile:
-    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""))
-    if "text" not in (reader.fieldnames or ()):
-        raise InputError(f"{path}, line 1: the table has no column `text`.")
+    csv.field_size_limit(_MOST_BYTES)
+    reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
 
     def rows() -> Iterator[Row]:
+        names = reader.fieldnames or ()
+        if names.count("text") != 1:
+            raise InputError(f"{path}, line 1: the table has {'two columns' if 'text' in names else 'no column'} `text`.")
         first = reader.line_num + 1  # a record may have several lines
         for row in reader:
+            if None in row:
+                raise InputError(f"{path}, line {first}: the row has more cells than the table has columns.")
             yield f"line {first}", {key: value for key, value in row.items() if value}
             first = reader.line_num + 1
 
-    return _table(path, rows())
+    try:
+        return _table(path, rows())
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: this is not valid CSV ({error}); close the quotation mark."
+        ) from None
 
 
 def _read_xlsx(path: Path) -> PromptFile:
@@ -143,11 +166,11 @@ def _read_xlsx(path: Path) -> PromptFile:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns about styles that we do not read
             sheet = openpyxl.load_workbook(path, read_only=True).active
+            table = list(sheet.iter_rows(values_only=True)) if sheet is not None else []
     except InputError:
         raise
     except Exception:  # openpyxl lets zip, XML and key errors through
         raise InputError(f"{path}: this is not a readable xlsx file.") from None
-    table = list(sheet.iter_rows(values_only=True)) if sheet is not None else []
     names = [str(cell) for cell in table[0]] if table else []
     if "text" not in names:
         raise InputError(f"{path}, row 1: the sheet has no column `text`.")

@@ -1,7 +1,7 @@
 """Showing what an audit of prompt pools found: on the terminal, as a page, as JSON and as a figure."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from paft.errors import InputError
 from paft.prompts.audit import Audit, Audited
 from paft.prompts.mmd import Mmd, Vectors, bandwidth, curve, mmd, ngram_embeddings
 from paft.runs import write_atomically
@@ -42,6 +43,10 @@ _BETWEEN = {
     "nearest": "distance to the nearest",
     "mean_distance": "mean distance",
 }
+
+
+# kind of embedding -> the distance, and that of ever larger parts of train (squared, biased root, null)
+Distances = dict[str, tuple[Mmd, dict[int, tuple[float, float, float]]]]
 
 
 def _figure(value: Any) -> str:
@@ -81,6 +86,10 @@ def print_audit(found: Audit) -> None:
     if len(said) > _SHOWN:
         console.print(f"... and {len(said) - _SHOWN} more; --report DIR writes them all.", highlight=False)
     console.print(f"{len(found.leaks)} leaks." if found.leaks else "No leak.", highlight=False)
+    if found.between and found.unnamed:
+        console.print(
+            f"Not every prompt of {', '.join(found.unnamed)} names its families: these were not compared.", highlight=False
+        )
 
 
 def _leaks(found: Audit) -> list[str]:
@@ -99,35 +108,48 @@ def _defects(found: Audit) -> list[str]:
     ]
 
 
-def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], model: str | None) -> None:
-    """Write audit.json, README.md and, where train and test are given, the distance over pool size as a figure.
+def print_distances(apart: Distances) -> None:
+    """Print how far train and test are apart."""
+    table = Table("MMD, train to test", "MMD²", "null, 95%", "p", "biased", "bandwidth")
+    for kind, (w, _) in apart.items():
+        table.add_row(kind, f"{w.squared:.4f}", f"{w.null:.4f}", f"{w.p:.3f}", f"{w.biased:.3f}", f"{w.bandwidth:.3f}")
+    Console().print(table)
 
-    Args:
-        model: embeds prompts with its mean hidden state too; None: with character n-grams alone.
-    """
+
+def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], apart: Distances | None) -> None:
+    """Write audit.json, README.md and, where there are distances, their course over pool size as a figure."""
     folder.mkdir(parents=True, exist_ok=True)
     content = found.as_json()
     page = ["# Audit of prompt pools", "", *(f"* {name}: `{pool.path}`" for name, pool in pools.items()), ""]
     for headings, rows in _tables(found):
         page += [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
         page += [f"| {' | '.join(row)} |" for row in rows] + [""]
-    if "train" in pools and "test" in pools and min(len(p.entries) for p in pools.values()) > 1:
-        apart = distances(pools["train"], pools["test"], model)
+    if apart:
         content["mmd"] = {name: {**asdict(whole), "curve": along} for name, (whole, along) in apart.items()}
         save_curve(folder / "mmd.png", apart)
         page += [*distance_table({"train, test": apart}), "", "![MMD over pool size](mmd.png)", ""]
     page += [f"* {line}" for line in (*_leaks(found), *_defects(found))] or ["No leak, no defect."]
-    write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_atomically(folder / "README.md", "\n".join(page).rstrip("\n") + "\n")
 
 
-Distances = dict[str, tuple[Mmd, dict[int, tuple[float, float]]]]
+def distances(train: Audited, test: Audited, model: str | None, others: Sequence[Audited] = ()) -> Distances:
+    """Return, for each kind of embedding, the distance of the pools and that of ever larger parts of train to test.
 
+    An embedding is left out that cannot tell the prompts apart.
 
-def distances(train: Audited, test: Audited, model: str | None) -> Distances:
-    """Return, for each kind of embedding, the distance of the pools and that of ever larger parts of train to test."""
-    first, second = [e.text for e in train.entries], [e.text for e in test.entries]
-    both: dict[str, Vectors] = {"character n-grams": ngram_embeddings([*first, *second])}
+    Args:
+        model: embeds prompts with its mean hidden state too; None: with character n-grams alone.
+        others: pools of the same task whose distances will stand beside these: bandwidth and centre are those of all prompts.
+
+    Raises InputError if a pool has fewer than two prompts, or the model cannot be loaded.
+    """
+    first, second, *more = ([e.text for e in pool.entries] for pool in (train, test, *others))
+    for pool, prompts in ((train, first), (test, second)):
+        if len(prompts) < 2:
+            raise InputError(f"{pool.path}: a distance needs two prompts at least, this pool has one.")
+    texts = [*first, *second, *(text for pool in more for text in pool)]
+    both: dict[str, Vectors] = {"character n-grams": ngram_embeddings(texts)}
     if model is not None:
         import torch
         from transformers import AutoModel
@@ -136,10 +158,12 @@ def distances(train: Audited, test: Audited, model: str | None) -> Distances:
         from paft.model.pretrained import load_pretrained
 
         loaded = load_pretrained(AutoModel, model, torch.float32)
-        both[f"mean hidden state, {model}"] = mean_hidden_states([*first, *second], *loaded)
+        both[f"mean hidden state, {model}"] = mean_hidden_states(texts, *loaded)
     found: Distances = {}
     for name, vectors in both.items():
-        x, y, width = vectors[: len(first)], vectors[len(first) :], bandwidth(vectors)
+        x, y, width = vectors[: len(first)], vectors[len(first) : len(first) + len(second)], bandwidth(vectors)
+        if not width:
+            continue
         sizes = sorted({size for size in _SIZES if size < len(first)} | {len(first)})
         found[name] = mmd(x, y, width), curve(x, y, width, sizes)
     return found
@@ -167,12 +191,13 @@ def distance_table(apart: Mapping[str, Distances]) -> list[str]:
 def save_curve(path: Path, apart: Distances) -> None:
     """Draw the distance to the test prompts over the number of training prompts (paper, Figure 9)."""
     figure, panels = plt.subplots(1, len(apart), figsize=(5 * len(apart), 3.4), layout="constrained", squeeze=False)
-    for axes, (name, (whole, along)) in zip(panels[0], apart.items(), strict=True):
+    for axes, (name, (_, along)) in zip(panels[0], apart.items(), strict=True):
         sizes = list(along)
-        unbiased = [np.sign(squared) * abs(squared) ** 0.5 for squared, _ in along.values()]
+        unbiased = [np.sign(squared) * abs(squared) ** 0.5 for squared, _, _ in along.values()]
         axes.plot(sizes, unbiased, marker="o", markersize=4, color="#0072B2", label="unbiased")
-        axes.plot(sizes, [b for _, b in along.values()], color="0.6", linestyle="--", label="biased, as usually plotted")
-        axes.axhline(max(whole.null, 0.0) ** 0.5, color="#D55E00", linewidth=1, label="95% null, all prompts")
+        axes.plot(sizes, [b for _, b, _ in along.values()], color="0.6", linestyle="--", label="biased, as usually plotted")
+        nulls = [max(null, 0.0) ** 0.5 for *_, null in along.values()]
+        axes.plot(sizes, nulls, color="#D55E00", linewidth=1, label="95% null")
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("training prompts")
         axes.set_xscale("log")

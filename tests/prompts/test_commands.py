@@ -1,6 +1,8 @@
 """python -m paft.prompts: perturb, compose, import and show, and what they say of bad input."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,26 @@ def test_perturb_keeps_hidden_options_hidden(monkeypatch, capsys, tmp_path):
     assert len(load_pool(out, BUILT_IN["piqa"].form("text", "hidden")).templates) == 6
 
 
+def test_nothing_is_written_over(monkeypatch, capsys, tmp_path):
+    pool = tmp_path / "pool.yaml"
+    pool.write_text((POOLS / "piqa" / "letter" / "test.yaml").read_text())
+    before = pool.read_bytes()
+    said = run(monkeypatch, capsys, "perturb", pool, "-n", "3", "--out", pool)
+    assert said == f"error: {pool}: something else is here; name another file with --out, or remove it."
+    assert pool.read_bytes() == before
+
+
+def test_equal_wordings_have_no_distance(monkeypatch, capsys, tmp_path):
+    for name, marks in (("train", "ab"), ("test", "cd")):
+        rows = [{"text": f"{mark * 0}Pick: {{goal}} A. {{sol1}} B. {{sol2}}{' ' * i}\nAnswer:"} for i, mark in enumerate(marks)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr("sys.argv", ["x", "audit", *(f"--{s}={tmp_path / s}.jsonl" for s in ("train", "test"))])
+    with pytest.raises(SystemExit):  # they leak
+        main()
+    said = capsys.readouterr().out
+    assert not re.search(r"\bnan\b", said) and "names its families: these were not compared" in said
+
+
 def test_compose_writes_beside_the_parts(monkeypatch, capsys, tmp_path):
     parts = tmp_path / "parts.yaml"
     parts.write_text((POOLS / "piqa" / "letter" / "parts.yaml").read_text())
@@ -64,7 +86,7 @@ def test_import_of_a_sheet(monkeypatch, capsys, tmp_path):
     form = BUILT_IN["winogrande"].form("letter", "shown")
     assert load_pool(tmp_path / "sheet.yaml", form).templates[0].text.startswith("Sentence: {sentence}\nA. {option1}")
     said = run(monkeypatch, capsys, "import", sheet, "--dataset", "winogrande", "--out", sheet)
-    assert said == f"error: {sheet}: this is the sheet itself; name another file with --out."
+    assert said == f"error: {sheet}: something else is here; name another file with --out, or remove it."
     said = run(monkeypatch, capsys, "import", sheet, "--dataset", "piqa")
     assert f"{sheet}, row 2: the template lacks {{goal}}" in said
     book.active["A1"] = "prompt"
@@ -99,6 +121,8 @@ def test_show_of_rows_in_a_folder(monkeypatch, capsys, tmp_path):
         (["show"], "--dataset is missing; it is one of story_facts, "),
         (["import", "none.xlsx", "--dataset", "piqa"], "none.xlsx: there is no such prompt file"),
         (["perturb", "none.yaml"], "none.yaml: there is no such prompt file"),
+        (["show", "--dataset", "story_facts", "--example", "-1"], "--example -1: examples are counted from 0."),
+        (["audit", "--train", "x.yaml", "--model", "embedded"], "--model measures how far --train and --test are apart"),
         (["construct", "--dataset", "story_facts", "--generators", "none.yaml"], "none.yaml: there is no such file"),
     ],
 )

@@ -191,7 +191,68 @@ def test_good_malformed_empty_slow_429_and_500_replies(task, serve, monkeypatch)
     assert report["splits"] == {"train": 21, "validation": 3, "test": 3, "dropped": 0}
     found = pools(task)
     assert sorted(t.text for pool in found.values() for t in pool.templates) == sorted(wordings(0, 27))
-    assert all(t.source == "scripted" and t.wording and t.layout for pool in found.values() for t in pool.templates)
+    assert all(t.source == "scripted" for pool in found.values() for t in pool.templates)
+
+
+def test_a_key_that_a_server_repeats_is_not_said(task, serve, monkeypatch, capsys):
+    body = '{"error": {"message": "bad key Bearer sk-very-secret"}}'
+    server = serve(lambda _: (401, body, {}, 0))
+    code, sentence = run(monkeypatch, command(task, server.url))
+    assert code == 2 and "answers 401" in sentence and "***" in sentence and "secret" not in sentence + capsys.readouterr().err
+
+
+def test_odd_replies_are_kept_and_read(task, serve, monkeypatch):
+    """Content in parts, token counts as texts, half a surrogate pair: each paid for."""
+
+    def script(number: int) -> tuple:
+        reply = json.loads(completion(json.dumps(wordings(10 * number, 10))))
+        if number == 0:
+            reply["choices"][0]["message"]["content"] = [{"type": "text", "text": json.dumps(wordings(0, 10))}]
+        if number == 1:
+            reply["usage"] = {"prompt_tokens": "100", "completion_tokens": "50"}
+        if number == 2:
+            reply["choices"][0]["message"]["content"] += " \ud800"
+        return 200, json.dumps(reply), {}, 0
+
+    server = serve(script)
+    assert run(monkeypatch, command(task, server.url, "--calls", "2", "--concurrency", "1")) == (0, "")
+    assert sum(row["kept"] for row in record(task)) == 40
+    report = json.loads((task / "out" / "construction.json").read_text())
+    assert report["tokens"] == {"prompt": 300, "completion": 150, "replies_that_do_not_say": 1}
+
+
+def test_the_last_template_of_a_reply_that_was_cut_off_is_not_kept(task, serve, monkeypatch):
+    text = json.dumps(wordings(0, 14))
+    server = serve(lambda n: (200, completion(text[:-20] if n else text, "length" if n else "stop"), {}, 0))
+    run(monkeypatch, command(task, server.url, "--concurrency", "1"))
+    cut = [row for row in record(task) if row["reason"] == "cut off"]
+    assert len(cut) == 1 and cut[0]["text"].startswith(wordings(13, 1)[0][:40])
+
+
+def test_pools_of_an_earlier_construction_do_not_stay_beside_a_later_record(task, serve, monkeypatch):
+    server = serve(lambda n: answers(wordings(20 * n, 20)))
+    assert run(monkeypatch, command(task, server.url))[0] == 0
+    code, sentence = run(monkeypatch, command(task, server.url, "--max-words", "1"))
+    assert code == 2 and "Only 0 of" in sentence and not list((task / "out").glob("*.yaml"))
+    assert run(monkeypatch, command(task, server.url))[0] == 0 and len(server.requests) == 2  # and nothing is paid for again
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--split", "generator"], "--split generator needs three generators, there are 1; "),
+        (["--fields", "my premise,A,B"], "--fields: 'my premise' cannot be a placeholder"),
+        (["--gold", "premise"], "my.jsonl, line 1: the right answer 'It rained 0 hours.' is none of the choices"),
+        (["--data-root", "."], "--data-root does nothing with --data; leave it out."),
+    ],
+)
+def test_what_cannot_work_is_said_before_anything_is_paid(task, serve, monkeypatch, more, says):
+    server = serve(lambda _: answers(wordings(0, 20)))
+    for row in (rows := [json.loads(line) | {"my premise": "x"} for line in (task / "my.jsonl").read_text().splitlines()]):
+        row["answer"] = "A"
+    (task / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, sentence = run(monkeypatch, [*command(task, server.url), *more])
+    assert code == 2 and says in sentence and not server.requests
 
 
 def test_half_of_the_calls_show_rows_and_templates(task, serve, monkeypatch):
@@ -337,6 +398,8 @@ BAD_GENERATORS = {
     "- {model: a, url: b}\n": "entry 1, url: extra inputs are not permitted.",
     "- {model: a, temperature: hot}\n": "entry 1, temperature: input should be a valid number",
     "- {model: a}\n- {model: x/a}\n": "two generators are called 'a'; give one of them another `name`.",
+    "- {model: a, base_url: 'localhost:80/v1'}\n": "base_url: value error, should begin with http:// or https://",
+    "- {model: a, 1: 2}\n": "an entry has a `model`",
     "- {model: a}\n- {model: a, name: b}\n": "another generator is the same as 'a'; give it another model or temperature.",
     "- {model: a, key: PAFT_NO_SUCH_KEY}\n": "entry 1, key: the environment variable PAFT_NO_SUCH_KEY is not set;",
     "- {model: a, key: sk-123-abc}\n": "entry 1, key: this names the environment variable that holds the key; never write",

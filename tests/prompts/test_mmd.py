@@ -42,9 +42,11 @@ def test_p_values_are_uniform_where_nothing_differs():
 
 def test_the_biased_estimate_falls_with_size_where_nothing_differs_and_the_unbiased_does_not():
     along = curve(sample(300), sample(100, seed=1), 2.0, [5, 50, 300])
-    biased, unbiased = [b for _, b in along.values()], [u for u, _ in along.values()]
+    biased, unbiased = [b for _, b, _ in along.values()], [u for u, _, _ in along.values()]
     assert biased[0] > 1.5 * biased[1] > 1.5 * biased[2]
     assert max(map(abs, unbiased)) < 0.02
+    nulls = [null for *_, null in along.values()]
+    assert nulls[0] > nulls[1] > nulls[2] > 0  # what a small pool shows by chance
 
 
 def test_the_bandwidth_is_the_median_distance():

@@ -54,8 +54,8 @@ def test_options_keep_their_order_when_parts_change_places():
 def options_of(text: str, choices: tuple[str, ...]) -> str:
     """What stands from the label of the first option to the last option."""
     places = [text.index(f"{{{name}}}") for name in choices]
-    before = text[: min(places)].split()[-1][-3:]
-    return before + text[min(places) : max(places)]
+    before = re.search(r"\b([A-Z0-9])\b[^\w{}]*$", text[: min(places)])  # some labels follow their option
+    return (before[1] if before else "") + text[min(places) : max(places)]
 
 
 @pytest.mark.parametrize("folder", [f for f in FOLDERS if BUILT_IN[f.split("/")[0]].choice_fields and "hidden" not in f])

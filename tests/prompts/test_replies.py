@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from paft.prompts.construction.replies import templates_in
+from paft.prompts.construction.replies import read_whole, templates_in
 
 ONE = "Question: {question}\nA. {A}\nB. {B}\nAnswer:"
 TWO = "{question} Is it {A} (A) or {B} (B)? Letter:"
@@ -30,6 +30,13 @@ REPLIES = {
     "quoted": f'1. "{ONE}"\n2. "{TWO}"',
     "paragraphs": f"{ONE}\n\n{TWO}",
     "rules": f"{ONE}\n---\n{TWO}",
+    "two fenced lists": f"```json\n{json.dumps([ONE])}\n```\nand\n```json\n{json.dumps([TWO])}\n```",
+    "two lists": f"{json.dumps([ONE])}\n{json.dumps([TWO])}",
+    "an object with keys of its own": json.dumps({"template1": ONE, "template2": TWO}),
+    "nested objects": json.dumps({"prompts": {"1": ONE, "2": TWO}}),
+    "objects with an unusual key": json.dumps([{"id": 1, "prompt_template": ONE}, {"id": 2, "prompt_template": TWO}]),
+    "numbered from ten": f"10. {ONE}\n11. {TWO}",
+    "quoted lines with dashes": "\n".join(f"- {json.dumps(text)}" for text in BOTH),
 }
 
 
@@ -41,6 +48,15 @@ def test_templates_are_found(form):
 def test_numbered_options_are_no_items():
     options = "Question: {question}\n1. {A}\n2. {B}\nAnswer:"
     assert templates_in(f"1. {options}\n2. {TWO}\n3. {ONE}") == [options, TWO, ONE]
+
+
+def test_a_template_with_blank_lines_is_not_lost():
+    spaced = "Q {question}\n\nA. {A}\n\nB. {B}\n\nAnswer:"
+    assert templates_in(spaced) == [spaced] and read_whole(spaced)
+
+
+def test_what_is_left_over_is_known():
+    assert read_whole(json.dumps(BOTH)) and not read_whole(f"{json.dumps([ONE])}\nOr else: {TWO}")
 
 
 def test_a_reply_that_was_cut_off_gives_what_is_whole():

@@ -1,5 +1,6 @@
 """Screening: what is kept, what is not and why; near-copies by the letters alone."""
 
+import time
 import tracemalloc
 from collections.abc import Iterator
 
@@ -24,6 +25,9 @@ KEPT = [
     "质问：{question}\nA. {A}\nB. {B}\n答案：",
     "سؤال: {question}\nA. {A}\nB. {B}\nالجواب:",
     "❓ {question}\n🅰 {A}\n🅱 {B}\n👉",
+    "<q>{question}</q>\n<a>{A}</a>\n<b>{B}</b>\n<answer>",
+    "| {question} | {A} | {B} |",
+    "प्रश्न: {question}\nA. {A}\nB. {B}\nउत्तर:",
 ]
 
 REJECTED = [
@@ -39,6 +43,13 @@ REJECTED = [
     ("{question}\nA. {A}\nB. {B}\nChoose the right answer.", "no cue", "a finished sentence"),
     ("{question}\nA. {A}\nB. {B}\n" + "so " * 50 + "it is", "no cue", "too long for a cue"),
     ("word " * 60 + PLAIN, "too long", "64 words, at most 50"),
+    ("." * 700 + PLAIN, "too long", "characters, at most 600"),
+    ('{question} A: "{A}" B: "{B}"', "no cue", "it ends in a field"),
+    ("<q>{question}</q> <b>{A}</b> <b>{B}</b>", "no cue", "it ends in a field"),
+    (PLAIN[:-1] + " is option B", "gives the answer away", "it ends in"),
+    (PLAIN + " **A**", "gives the answer away", "it ends in"),
+    ("Q: Is it wet? A. yes B. no Answer: A\n" + PLAIN, "gives the answer away", "it holds an answer"),
+    ("Which of these is wrong?\n" + PLAIN, "review", "'is wrong'"),
     ("As an expert in [insert topic], answer.\n" + PLAIN, "brackets", "'[insert topic]'"),
     ("Dear <your name>,\n" + PLAIN, "brackets", "'<your name>'"),
     (PLAIN + " B", "gives the answer away", "it ends in 'Answer: B'"),
@@ -49,6 +60,15 @@ REJECTED = [
     ("What is the tone of this?\n" + PLAIN, "review", "'tone'"),
     ("Summarise, then answer.\n" + PLAIN, "review", "'Summarise'"),
 ]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" + "a" * 100_000, "[_" * 50_000, "<insert " * 20_000, "{question}\n" * 20_000, "answer is " * 20_000]
+)
+def test_a_degenerate_text_is_judged_at_once(text):
+    started = time.perf_counter()
+    assert judge(text, FORM, 200).reason is not None
+    assert time.perf_counter() - started < 5
 
 
 @pytest.mark.parametrize("text", KEPT)
