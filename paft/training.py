@@ -157,18 +157,20 @@ def _measuring(run: Run, model: Any) -> Measuring:
     )
 
 
-def add_measures(run: Run, names: Sequence[str]) -> None:
-    """Measure more of a finished run and write it into its results.json."""
+def add_measures(run: Run, names: Sequence[str], group: str | None) -> None:
+    """Measure more of a finished run and write it into its results.json, and to W&B."""
     config, folder = run.config, run.folder.path
     results = json.loads(run.folder.results.read_text())
     model: Any = load_base(config.model, device_of(config.trainer.accelerator))
     if run.updates is not None:
         trained = read_metadata(folder / "adapter").get("base")
         model = with_adapter(model, folder / "adapter", trained, config.model.path or "the embedded one")
-    with disk_full_is_an_input_error(folder):
+    with wandb_run(config, config.run_name, config.method.name, folder, group) as logger, disk_full_is_an_input_error(folder):
         found = measure_also(names, config, run.inputs, _measuring(run, model), folder)
         results["also"] = results.get("also", {}) | found
         write_atomically(run.folder.results, json.dumps(results, indent=2) + "\n")
+        if logger is not None:
+            log_results(logger, results, folder)
 
 
 def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, logger: Logger | None) -> dict[str, Any]:
@@ -259,7 +261,7 @@ def run_training(config: TrainConfig, group: str | None = None, original: dict[s
     measured = json.loads(run.folder.results.read_text()).get("also", {})  # runs of earlier versions lack it
     missing = [name for name in config.also if name not in measured]
     if missing:
-        add_measures(run, missing)
+        add_measures(run, missing, group)
     print(f"Finished already: {run.folder.results}", flush=True)
     return run
 
