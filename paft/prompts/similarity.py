@@ -13,14 +13,12 @@ NEAR_COPY = 0.9  # similarity from which two wordings count as copies of each ot
 _FIELD = re.compile(r"\{\w+\}")
 # Letters of any script, with the marks that are written on them; Python's \\w leaves those out.
 _ACCENTS = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)).startswith("M"))
-_LATIN_WORD = re.compile(r"[a-z]+")
 _WORD = re.compile(rf"(?:[^\W\d_][{_ACCENTS}]*)+")
 
 
 def wording(text: str) -> str:
     """Return the words of a template: without fields, digits and punctuation, in lower case, one space between."""
-    words = _LATIN_WORD if text.isascii() else _WORD  # the same there, and faster
-    return " ".join(words.findall(_FIELD.sub(" ", text).lower()))
+    return " ".join(_WORD.findall(_FIELD.sub(" ", text).lower()))
 
 
 class Wordings:
