@@ -1,13 +1,18 @@
 """Finding finished runs and telling which cell of which experiment each is."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from paft.config import from_dict
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from paft.cli import CONFIG_PATH, FAILED
+from paft.config import from_dict, parse
 from paft.errors import InputError
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 
@@ -67,14 +72,10 @@ class Cell:
         own = self.config["prompts"]["train"] is None or bool(self.prompts)
         return own and self.config["train_prompts"] is None
 
-    @cached_property
-    def matrix(self) -> ScoreMatrix:
-        """Its score matrix."""
-        return read_matrix(self.folder / "matrix.parquet")
-
-    def part(self, name: str) -> ScoreMatrix:
-        """Return the columns of one part."""
-        return self.matrix.part(name.removesuffix(self.prompts)) if self.results["parts"] else self.matrix
+    def part(self, name: str, measure: str = "matrix") -> ScoreMatrix:
+        """Return the columns of one part of a score matrix: that of the test prompts, generate or adversarial."""
+        matrix = _read_matrix(self.folder / f"{measure}.parquet")
+        return matrix.part(name.removesuffix(self.prompts)) if self.results["parts"] else matrix
 
     @cached_property
     def measured_like(self) -> dict[str, Any]:
@@ -94,6 +95,11 @@ class Cell:
         if self.results["selection"] is not None:
             own["method.budget"] = self.config["method"]["budget"]
         return own
+
+
+@cache
+def _read_matrix(path: Path) -> ScoreMatrix:
+    return read_matrix(path)
 
 
 def _place(pool: str) -> str:
@@ -124,6 +130,31 @@ def find(paths: Sequence[Path]) -> tuple[list[Cell], list[str]]:
         told = f" ({left_out[0]})" if left_out else ""
         raise InputError(f"{', '.join(map(str, paths))}: there is no finished training run here{told}.")
     return cells, left_out
+
+
+def failures(paths: Sequence[Path], finished: Collection[str]) -> list[str]:
+    """Return a line for each cell that failed in a sweep of these folders and was not finished since.
+
+    Args:
+        finished: names of runs.
+    """
+    reasons: dict[str, str] = {}
+    for path in paths:
+        for record in sorted(path.glob(f"sweeps/*/{FAILED}/*.json")):  # the last sweep has the last word
+            cell = json.loads(record.read_text(encoding="utf-8"))
+            name = _run_name(cell["typed"])
+            if name is not None and name not in finished:
+                reasons[name] = f"{' '.join(cell['typed'])}: {cell['reason']}"
+    return list(reasons.values())
+
+
+def _run_name(typed: Sequence[str]) -> str | None:
+    """Return the run that overrides stand for; None if they are those of no training run."""
+    try:
+        with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+            return parse(compose("train", list(typed))).run_name
+    except (InputError, HydraException, OmegaConfBaseException):
+        return None
 
 
 def _read(folder: Path) -> Cell | str:

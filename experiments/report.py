@@ -18,7 +18,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from cells import commits
-from collect import Cell, check_alike, find
+from collect import Cell, check_alike, failures, find
 from markdown_it import MarkdownIt
 from tables import (
     PAPER,
@@ -63,25 +63,32 @@ def distributions(cells: Sequence[Cell], out: Path) -> list[Table]:
         for suffix in ("png", "pdf"):
             save_overlay(out / f"{name}.{suffix}", accuracies, first.part(part).chance, first.results["threshold"])
         title = f"Figure 3: accuracy over unseen prompts, {part}"
-        tables.append(Table(name, title, "", [], figures=[f"{name}.png"], notes=["All seeds together."]))
+        tables.append(
+            Table(name, title, "", [], figures=[f"{name}.png"], notes=["All seeds together: std holds that of seeds."])
+        )
     return tables
 
 
 def draw_pool_size(tables: Sequence[Table], out: Path) -> None:
     """Draw mean, worst prompt and std over the number of training prompts (paper, Figure 8)."""
     for table in tables:
-        if len(table.curve) < 2:
+        if sum(not composed for _, composed, *_ in table.curve) < 2:
             continue
         figure, axes = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
-        sizes, *curves = zip(*table.curve, strict=True)
+        sizes, composed, *curves = zip(*table.curve, strict=True)
         styles = (("mean", "#0072B2", "-"), ("worst prompt", "#D55E00", "--"), ("std", "#009E73", ":"))
+        own = [i for i, one in enumerate(composed) if not one]
         for values, (label, colour, style) in zip(curves, styles, strict=True):
             percents = [100 * value for value in values]
-            axes.plot(sizes, percents, style, marker="o", markersize=4, color=colour, label=label)
+            written = [(sizes[i], percents[i]) for i in own]
+            axes.plot(*zip(*written, strict=True), style, marker="o", markersize=4, color=colour, label=label)
+            apart = [(size, value) for size, value, one in zip(sizes, percents, composed, strict=True) if one]
+            for size, value in apart:  # another kind of prompts: no line leads there
+                axes.plot(size, value, marker="D", markersize=5, color=colour, markerfacecolor="none", linestyle="none")
         axes.set_xscale("log")
         axes.set_xticks(sizes, [str(size) for size in sizes])
         axes.minorticks_off()
-        axes.set_xlabel("training prompts")
+        axes.set_xlabel("training prompts" + (" (◇: put together from parts)" if any(composed) else ""))
         axes.set_ylabel("percent")
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
@@ -125,9 +132,12 @@ def paper_tables() -> list[str]:
     page = []
     for name, entry in PAPER.items():
         page += [f"### {name.replace('_', ' ')}", "", str(entry["source"]) + ".", ""]
-        rows = entry["rows"]
-        if rows and "columns" in entry:
-            page += [f"| | {' | '.join(entry['columns'])} |", f"|---|{'---:|' * len(entry['columns'])}"]
+        rows, columns = entry["rows"], list(entry.get("columns", ()))
+        if "average" in entry:
+            columns.append("average")
+            rows = {row: [*values, entry["average"][row]] for row, values in rows.items()}
+        if rows and columns:
+            page += [f"| | {' | '.join(columns)} |", f"|---|{'---:|' * len(columns)}"]
             page += [f"| {row} | {' | '.join(map(_published, values))} |" for row, values in rows.items()]
         elif rows:
             page += [f"| {' | '.join(rows)} |", f"|{'---:|' * len(rows)}", f"| {' | '.join(map(str, rows.values()))} |"]
@@ -187,8 +197,13 @@ code {{ background: #f4f4f4; padding: 0.1rem 0.3rem; }}
 """
 
 
-def write(cells: Sequence[Cell], left_out: Sequence[str], out: Path) -> None:
-    """Write the whole report."""
+def write(cells: Sequence[Cell], left_out: Sequence[str], failed: Sequence[str], out: Path) -> None:
+    """Write the whole report.
+
+    Args:
+        left_out: lines about folders that are no finished runs.
+        failed: lines about cells of sweeps that failed.
+    """
     check_alike(cells)
     first, sizes = main_results(cells), pool_size(cells)
     then = [inference(cells), worst_and_adversarial(cells), *k_and_t(cells), *sizes]
@@ -205,8 +220,15 @@ def write(cells: Sequence[Cell], left_out: Sequence[str], out: Path) -> None:
         if table.rows:
             write_csv(table, out)
     page += ["## What is not here", "", _MISSING, ""]
-    if left_out:
-        page += ["Folders that were left out:", "", *(f"* {line}" for line in left_out), ""]
+    shown = {cell.folder for table in tables for cell in table.cells}
+    unused = [cell.folder.name for cell in cells if cell.folder not in shown]
+    for what, lines in (
+        ("Folders that were left out:", left_out),
+        ("Cells that failed (the same command tries them again):", failed),
+        ("Finished runs that belong to no table:", unused),
+    ):
+        if lines:
+            page += [what, "", *(f"* {line}" for line in lines), ""]
     versions = {str(cell.results["versions"]) for cell in cells}
     if len(versions) > 1:
         page += [f"BEWARE: the runs were made with {len(versions)} sets of library versions.", ""]
@@ -236,7 +258,8 @@ def main() -> None:
     if arguments.out.is_file():
         raise InputError(f"--out {arguments.out}: this is a file; name a folder.")
     cells, left_out = find(arguments.runs)
-    write(cells, left_out, arguments.out)
+    failed = failures(arguments.runs, {cell.folder.name for cell in cells})
+    write(cells, left_out, failed, arguments.out)
 
 
 if __name__ == "__main__":

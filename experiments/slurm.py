@@ -9,14 +9,14 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from paft.cli import CONFIG_PATH, run_plain
+from paft.cli import CONFIG_PATH, check_launcher, run_plain
 from paft.errors import InputError
 
 _OF_THE_LAUNCHER = {"_target_", "submitit_folder", "max_num_timeout", "name"}  # not SLURM's
 
 
 def script(overrides: list[str]) -> str:
-    """Return the text of the batch script; raises InputError where submitit is not installed."""
+    """Return the text of the batch script; raises InputError without submitit, and for several tasks or GPUs a job."""
     try:
         from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
     except ModuleNotFoundError:
@@ -24,11 +24,12 @@ def script(overrides: list[str]) -> str:
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         config = compose("train", ["hydra/launcher=slurm", *overrides], return_hydra_config=True)
     launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)
+    check_launcher(launcher)
     given = {key: value for key, value in launcher.items() if key not in _OF_THE_LAUNCHER and value is not None}
     slurm_names: Any = SlurmExecutor._equivalence_dict()
-    settings: dict[str, Any] = {slurm_names.get(key, key): value for key, value in given.items()} | {
-        "mem": f"{launcher['mem_gb']}GB"
-    }
+    settings: dict[str, Any] = {slurm_names.get(key, key): value for key, value in given.items()}
+    if "mem_gb" in given:
+        settings["mem"] = f"{given['mem_gb']}GB"
     folder = "outputs/sweeps/NAME/.submitit/%j"
     command = f"{sys.executable} -u -m submitit.core._submit {folder}"
     return _make_sbatch_string(command=command, folder=folder, job_name="train", map_count=2, **settings)

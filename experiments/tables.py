@@ -41,7 +41,8 @@ class Table:
     rows: list[list[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     figures: list[str] = field(default_factory=list)  # names of PNG files
-    curve: list[tuple[int, float, float, float]] = field(default_factory=list)  # training prompts; mean, worst, std: fractions
+    curve: list[tuple[int, bool, float, float, float]] = field(default_factory=list)  # prompts; composed; mean, worst, std
+    cells: list[Cell] = field(default_factory=list)  # that it was made from
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,17 @@ class Found:
 
     cells: list[Cell]
     part: str
+    measure: str = "matrix"  # the file of its scores
 
     @property
     def correct(self) -> np.ndarray:
         """(S, P, E) of bool as float."""
-        return np.stack([cell.part(self.part).correct for cell in self.cells]).astype(float)
+        return np.stack([cell.part(self.part, self.measure).correct for cell in self.cells]).astype(float)
 
     @property
     def groups(self) -> np.ndarray:
         """Which examples are no independent evidence: (E,)."""
-        return np.unique(self.cells[0].part(self.part).groups, return_inverse=True)[1]
+        return np.unique(self.cells[0].part(self.part, self.measure).groups, return_inverse=True)[1]
 
     @cached_property
     def mean(self) -> Estimate:
@@ -79,6 +81,16 @@ class Found:
         """The std of the means over seeds in percent, and how many there are."""
         means = [cell.parts[self.part]["mean"] for cell in self.cells]
         return f"{100 * np.std(means, ddof=1):.1f} ({len(means)})" if len(means) > 1 else f"- ({len(means)})"
+
+
+def _absent(rows: Mapping[str, Found], wanted: Iterable[str]) -> list[str]:
+    """Say which of the wanted rows have no runs, and which lack seeds that another has."""
+    without = [label for label in wanted if label not in rows]
+    said = [f"No runs of {', '.join(without)}."] if without else []
+    seeds = {label: {c.seed for c in found.cells} for label, found in rows.items() if found.cells[0].method != "base"}
+    every = set[int]().union(*seeds.values())
+    lacking = [f"{label} lacks seed {', '.join(map(str, sorted(every - own)))}" for label, own in seeds.items() if every - own]
+    return [*said, *([f"Not all have the same seeds: {'; '.join(lacking)}."] if lacking else [])]
 
 
 def percent(value: float | None, sign: str = "") -> str:
@@ -147,16 +159,49 @@ def main_results(cells: Sequence[Cell]) -> list[Table]:
         table = Table(file_name("table1", part), f"Table 1: {part}", command, headings)
         for method, found in methods.items():
             theirs = _published("main_results", method, part)
-            paper, less = "-", "-"
-            if isinstance(theirs, list):
-                paper = f"{theirs[0]:.2f} ± {theirs[1]:.2f}, {theirs[2]}"
-                less = f"{100 * found.mean.value - theirs[0]:+.1f}"
+            if method == "base" and theirs is None:
+                theirs = _published("other_tasks", method, part)
             row = [_NAMES[method], bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
-            table.rows.append([*row, percent(found.average("top")), found.seeds, paper, less])
+            table.rows.append([*row, percent(found.average("top")), found.seeds, *_beside(theirs, found.mean.value)])
+            table.cells += found.cells
         table.notes = [*_size(methods.values()), *_best_of_others(methods), *_chosen(methods)]
-        table.notes += [f"No runs of {_NAMES[m]}." for m in METHODS if m not in methods]
+        table.notes += _absent({_NAMES[m]: found for m, found in methods.items()}, (_NAMES[m] for m in METHODS))
         tables.append(table)
-    return tables or [Table("table1", "Table 1: all methods", command, headings)]
+    return [*tables, *_average(cells)] or [Table("table1", "Table 1: all methods", command, headings)]
+
+
+def _average(cells: Sequence[Cell]) -> list[Table]:
+    """Return Table 1's last column: the methods that were run on all of the paper's five, averaged over them."""
+    parts, printed = PAPER["main_results"]["columns"], PAPER["main_results"]["average"]
+    found = of_table_1(cells)
+    methods = [m for m in METHODS if all(m in found.get(part, {}) for part in parts)]
+    table = Table(
+        "table1_average",
+        "Table 1: average of the five",
+        "",
+        ["", "mean", "std", "Top", "paper: mean ± std, Top", "less the paper's"],
+    )
+    for method in methods:
+        five = [found[part][method] for part in parts]
+        means = [one.mean for one in five]
+        widths = [None if m.low is None or m.high is None else (m.high - m.low) / 2 for m in means]
+        value = float(np.mean([m.value for m in means]))
+        estimate = Estimate(value)
+        if None not in widths:
+            width = float(np.linalg.norm(np.array(widths, float))) / len(five)
+            estimate = Estimate(value, value - width, value + width)
+        std, top = (float(np.mean([one.average(key) for one in five])) for key in ("std", "top"))
+        table.rows.append([_NAMES[method], bracketed(estimate), percent(std), percent(top), *_beside(printed[method], value)])
+    table.notes = ["The interval takes the five as independent."]
+    return [table] if methods else []
+
+
+def _beside(theirs: Any, ours: float) -> list[str]:
+    """Return what the paper prints for a row, and ours (a fraction) less its mean; two dashes where it prints nothing."""
+    if not isinstance(theirs, list):
+        return ["-", "-"]
+    mean, std, *top = theirs
+    return [f"{mean:.2f} ± {std:.2f}" + (f", {top[0]}" if top else ""), f"{100 * ours - mean:+.1f}"]
 
 
 def _size(found: Iterable[Found]) -> list[str]:
@@ -221,6 +266,7 @@ def inference(cells: Sequence[Cell]) -> Table:
         "mean",
         "no answer",
         "paper: hours",
+        "paper: times the base model's",
     ]
     table = Table("table3", "Table 3: inference, answers written out", command, headings)
     for dataset, methods in _by_dataset(cells).items():
@@ -232,14 +278,20 @@ def inference(cells: Sequence[Cell]) -> Table:
             if not found:
                 continue
             ratio = f"{seconds[method] / seconds['base']:.2f}" if "base" in seconds else "-"
-            theirs = _published("inference_hours", method, dataset)
+            theirs, base = (_published("inference_hours", m, dataset) for m in (method, "base"))
             mean = percent(float(np.mean([g["robustness"]["mean"] for g in found])))
             unanswered = percent(float(np.mean([g["unanswered"] / _renderings(g) for g in found])))
             tokens = f"{np.mean([g['output_tokens'] for g in found]):.1f}"
             row = [dataset, _NAMES[method], str(len(found)), tokens, f"{seconds[method]:.0f}", ratio, mean, unanswered]
-            table.rows.append([*row, "-" if theirs is None else f"{theirs:.2f}"])
+            table.rows.append([*row, *_hours(theirs, base)])
+            table.cells += [cell for cell in methods[method] if "generate" in cell.results["also"]]
     table.notes = ["Greedy, up to a line break, end-of-text or 256 tokens. Seconds: on the runs' own device."]
     return table
+
+
+def _hours(theirs: Any, of: Any) -> list[str]:
+    """Return the paper's hours, and how many times those of another row they are."""
+    return ["-", "-"] if theirs is None else [f"{theirs:.2f}", f"{theirs / of:.2f}"]
 
 
 def _renderings(generated: Mapping[str, Any]) -> int:
@@ -249,21 +301,28 @@ def _renderings(generated: Mapping[str, Any]) -> int:
 def worst_and_adversarial(cells: Sequence[Cell]) -> Table:
     """Table 4: the worst unseen prompt, and Con."""
     command = "python train.py -m experiment=table4 scale=SCALE"
-    headings = ["", "", "seeds", "worst", "Con, mean", "Con, worst", "paper: Min", "paper: Con"]
+    headings = ["", "", "seeds", "worst", "Con, mean", "Con, worst", "paper: Min", "worst less it"]
+    headings += ["paper: Con", "mean less it"]
     table = Table("table4", "Table 4: worst and adversarial prompts", command, headings)
     for part, methods in of_table_1(cells).items():
         for method, found in methods.items():
             measured = [cell for cell in found.cells if "adversarial" in cell.results["also"]]
             if not measured:
                 continue
-            con = [cell.results["also"]["adversarial"]["parts"].get(part.removesuffix(cell.prompts)) for cell in measured]
-            con = [one or cell.results["also"]["adversarial"] for one, cell in zip(con, measured, strict=True)]
+            con = Found(measured, part, "adversarial")
             row = {"user": "sft", "paft": "paft"}.get(method, "")
             theirs = [_published("worst_and_adversarial", f"{row}_{what}", part) for what in ("min", "con")]
-            worst = Found(measured, part).average("min")
-            ours = [worst, *(float(np.mean([c[key] for c in con])) for key in ("mean", "worst"))]
-            published = ["-" if value is None or part == "gsm8k" else f"{value:.2f}" for value in theirs]
-            table.rows.append([part, _NAMES[method], str(len(measured)), *map(percent, ours), *published])
+            worst = Found(measured, part).average("min") or 0.0
+            con_worst = float(con.correct.mean(2).min(1).mean())
+            printed = []
+            for value, ours in zip(theirs, (worst, con.mean.value), strict=True):
+                if isinstance(value, float) and part != "gsm8k":
+                    printed += [f"{value:.2f}", f"{100 * ours - value:+.1f}"]
+                else:
+                    printed += ["-", "-"]
+            row_of_ours = [percent(worst), bracketed(con.mean), percent(con_worst)]
+            table.rows.append([part, _NAMES[method], str(len(measured)), *row_of_ours, *printed])
+            table.cells += measured
     table.notes = [
         "The paper does not say which baseline its SFT is, nor whether Con is the mean or the worst of ten prompts. Its GSM8K "
         "is tuned with GRPO and does not stand beside ours."
@@ -271,35 +330,41 @@ def worst_and_adversarial(cells: Sequence[Cell]) -> Table:
     return table
 
 
+_K_AND_T = {f"K={k} T={t}": (k, t) for k, t in ((1, 3), (2, 3), (4, 3), (8, 3), (1, 6))}
+
+
 def k_and_t(cells: Sequence[Cell]) -> list[Table]:
     """Table 5: the paper's five cells."""
     command = "python train.py -m experiment=table5 scale=SCALE dataset=..."
-    headings = ["", "mean", "std", "worst", "std of seeds (how many)", "paper: mean ± std"]
+    headings = ["", "mean", "std", "worst", "std of seeds (how many)", "paper: mean ± std", "mean less the paper's"]
     parts: dict[str, Table] = {}
-    best: dict[str, tuple[float, str]] = {}
-    for k, t in ((1, 3), (2, 3), (4, 3), (8, 3), (1, 6)):
+    rows: dict[str, dict[str, Found]] = {}
+    for name, (k, t) in _K_AND_T.items():
 
         def wanted(cell: Cell, k: int = k, t: int = t) -> bool:
             held = (cell.config["K"], cell.config["T"]) == (k, t)
             return cell.method == "paft" and cell.plain_pool and held and _unit(cell) == "update"
 
-        name = f"K={k} T={t}"
         for found in _select(cells, name, wanted):
             table = parts.setdefault(
                 found.part, Table(file_name("table5", found.part), f"Table 5: K and T, {found.part}", command, headings)
             )
             theirs = _published("k_and_t", name, found.part)
-            paper = f"{theirs[0]:.2f} ± {theirs[1]:.2f}" if isinstance(theirs, list) else "-"
             row = [name, bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
-            table.rows.append([*row, found.seeds, paper])
-            best[found.part] = max(best.get(found.part, (0.0, "")), (found.mean.value, name))
+            table.rows.append([*row, found.seeds, *_beside(theirs, found.mean.value)])
+            table.cells += found.cells
+            rows.setdefault(found.part, {})[name] = found
     for part, table in parts.items():
-        value, name = best[part]
+        best = max(rows[part], key=lambda name: rows[part][name].mean.value)
         table.notes.append(
-            f"Best on the test prompts: {name}, {percent(value)}. The paper's row for PAFT in Table 1 is chosen like that; "
-            "ours is K=4, T=3, fixed beforehand."
+            f"Best on the test prompts: {best}, {percent(rows[part][best].mean.value)}. The paper's row for PAFT in Table 1 "
+            "is chosen like that; ours is K=4, T=3, fixed beforehand."
         )
+        table.notes += _absent(rows[part], _K_AND_T)
     return list(parts.values()) or [Table("table5", "Table 5: K and T", command, headings)]
+
+
+_SIZES = ("1", "2", "5", "10", "24", "60", "400, composed")
 
 
 def pool_size(cells: Sequence[Cell]) -> list[Table]:
@@ -307,6 +372,7 @@ def pool_size(cells: Sequence[Cell]) -> list[Table]:
     command = "python train.py -m experiment=pool_size scale=SCALE dataset=..."
     headings = ["training prompts", "seen", "draws", "mean", "std", "worst", "std of seeds (how many)"]
     parts: dict[str, Table] = {}
+    rows: dict[str, dict[str, Found]] = {}
     one_each = [c for c in cells if c.method == "paft" and (c.config["K"], c.config["T"]) == (1, 3) and _unit(c) == "update"]
     own = [c for c in one_each if c.composed or c.config["prompts"]["train"] is None]
     for n, composed in sorted({(c.results["plan"]["templates"], c.composed) for c in own}):
@@ -323,11 +389,14 @@ def pool_size(cells: Sequence[Cell]) -> list[Table]:
             seen = f"{np.mean([plan['templates_seen'] for plan in plans]):.0f}"
             row = [label, seen, f"{plans[0]['draws']:,}", bracketed(found.mean), percent(found.average("std"))]
             table.rows.append([*row, percent(found.average("min")), found.seeds])
-            table.curve.append((n, found.mean.value, found.average("min") or 0.0, found.average("std") or 0.0))
-    for table in parts.values():
+            table.curve.append((n, composed, found.mean.value, found.average("min") or 0.0, found.average("std") or 0.0))
+            table.cells += found.cells
+            rows.setdefault(found.part, {})[label] = found
+    for part, table in parts.items():
         table.notes.append(
             "As many draws in every row, one an update; *seen*: how many of the prompts came up (mean over seeds)."
         )
+        table.notes += _absent(rows[part], _SIZES)
     return list(parts.values()) or [Table("pool_size", "Figure 8: pool size", command, headings)]
 
 
@@ -344,13 +413,19 @@ def controls(cells: Sequence[Cell]) -> Table:
         "one fixed prompt": lambda c: _is_user(c, 3),
         "one fixed prompt, five epochs: about as many tokens": lambda c: _is_user(c, 5),
     }
-    parts: dict[str, list[list[str]]] = {}
+    parts: dict[str, dict[str, Found]] = {}
     for label, wanted in labels.items():
         for found in _select(cells, label, wanted):
+            parts.setdefault(found.part, {})[label] = found
+    for part, rows in parts.items():
+        if len(rows) == 1:
+            continue
+        for label, found in rows.items():
             tokens = f"{np.mean([cell.results['plan']['tokens'] for cell in found.cells]):,.0f}"
             values = [bracketed(found.mean), percent(found.average("std")), percent(found.average("min")), found.seeds]
-            parts.setdefault(found.part, []).append([found.part, label, tokens, *values])
-    table.rows = [row for rows in parts.values() if len(rows) > 1 for row in rows]
+            table.rows.append([part, label, tokens, *values])
+            table.cells += found.cells
+        table.notes += [f"{part}: {note}" for note in _absent(rows, labels)]
     return table
 
 
@@ -366,22 +441,23 @@ def _is_user(cell: Cell, epochs: int) -> bool:
 def training_time(cells: Sequence[Cell]) -> Table:
     """Table 10: what training costs."""
     command = "python train.py -m experiment=table1 scale=SCALE"
-    headings = ["", "", "updates", "tokens", "tokens/s", "minutes of training", "peak memory, GiB", "paper: hours"]
+    headings = ["", "", "updates", "tokens", "tokens/s", "minutes of training", "peak memory, GiB"]
+    headings += ["times User's", "paper: hours", "paper: times User's"]
     table = Table("table10", "Table 10: training time", command, headings)
     for dataset, methods in _by_dataset(cells).items():
+        seconds = {m: np.mean([c.results["training"]["seconds"] for c in same]) for m, same in methods.items() if m != "base"}
         for method, same in methods.items():
             if method == "base":
                 continue
             trained = [cell.results["training"] for cell in same]
-            theirs = _published("training_hours", method, dataset)
+            theirs, user = (_published("training_hours", m, dataset) for m in (method, "user"))
             row = [dataset, _NAMES[method], f"{trained[0]['updates']:,}"]
             row += [f"{np.mean([cell.results['plan']['tokens'] for cell in same]):,.0f}"]
-            row += [
-                f"{np.mean([t['tokens_per_s'] for t in trained]):,.0f}",
-                f"{np.mean([t['seconds'] for t in trained]) / 60:.1f}",
-            ]
+            row += [f"{np.mean([t['tokens_per_s'] for t in trained]):,.0f}", f"{seconds[method] / 60:.1f}"]
             row += [f"{max(cell.results['peak_memory_bytes'] for cell in same) / 2**30:.1f}"]
-            table.rows.append([*row, "-" if theirs is None else f"{theirs:.2f}"])
+            row += [f"{seconds[method] / seconds['user']:.2f}" if "user" in seconds else "-"]
+            table.rows.append([*row, *_hours(theirs, user)])
+            table.cells += same
     table.notes = [
         "Updates alone, without search, validation and evaluation; tokens as planned; memory is the whole process's peak."
     ]

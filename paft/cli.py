@@ -1,21 +1,35 @@
 """What the commands share: one door through which every error leaves."""
 
+import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.errors import InputError
+from paft.runs import write_atomically
 
-_failed: list[str] = []  # cells of the sweep that this process runs, each with its reason
-
+FAILED = "failed"  # in the folder of a sweep: a file for each cell that failed
 CONFIG_PATH = str(Path(__file__).resolve().parent.parent / "conf")
+
+_sweeps: list[Path] = []  # folders of the sweeps that this process started
+
+
+class SweepStarted(Callback):
+    """Remembers where a sweep leaves word of the cells that failed, which a launcher may run in other processes."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called by Hydra."""
+        _sweeps.append(Path(config.hydra.sweep.dir))
 
 
 def run_hydra(main: Callable[[], None]) -> None:
@@ -24,8 +38,10 @@ def run_hydra(main: Callable[[], None]) -> None:
     try:
         run_plain(main)
     finally:
-        if _failed:
-            print(f"{len(_failed)} cells failed; the same command tries them again:", *_failed, sep="\n  ", file=sys.stderr)
+        failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
+        if failed:
+            lines = [f"{' '.join(cell['typed'])}: {cell['reason']}" for cell in failed]
+            print(f"{len(failed)} cells failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
 
 
 def run_job(job: Callable[[list[str], str | None], None]) -> None:
@@ -42,14 +58,27 @@ def run_job(job: Callable[[list[str], str | None], None]) -> None:
     recipe = [hydra.runtime.choices.get(group) for group in ("experiment", "scale")]
     group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
     try:
+        check_launcher(hydra.launcher)
         job(typed, group)
     except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
         traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed cell's model
         said = " ".join(str(error).split())
         reason = said if isinstance(error, InputError) else f"{type(error).__name__}: {said[:300]}"
         print(f"error: {reason}", file=sys.stderr)
-        _failed.append(f"{' '.join(typed)}: {reason}")
+        folder = Path(hydra.sweep.dir) / FAILED
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / f"{hydra.job.num:05}.json", json.dumps({"typed": typed, "reason": reason}, indent=1) + "\n")
         raise
+
+
+def check_launcher(launcher: Mapping[str, Any]) -> None:
+    """Refuse jobs of several tasks or GPUs, which would do the same work several times; raises InputError."""
+    for key in ("nodes", "tasks_per_node", "gpus_per_node"):
+        if (launcher.get(key) or 1) > 1:
+            raise InputError(
+                f"hydra.launcher.{key}={launcher[key]}: a run uses one device; ask for one of each, and for several jobs at "
+                "once with hydra.launcher.array_parallelism."
+            )
 
 
 def run_plain(main: Callable[[], None]) -> None:

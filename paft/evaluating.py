@@ -86,8 +86,11 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> None:
     started = time.perf_counter()
     reset_peak_memory()
     model = _load(evaluation)
-    evaluation.folder.create()  # now that the model has shown that it can be used
-    with wandb_run(config, evaluation.name, "evaluation", folder, group) as logger, disk_full_is_an_input_error(folder):
+    with (
+        evaluation.folder.held(),  # created now that the model has shown that it can be used
+        wandb_run(config, evaluation.name, "evaluation", folder, group) as logger,
+        disk_full_is_an_input_error(folder),
+    ):
         results = _score_and_report(evaluation, model, started)
         if logger is not None:
             log_results(logger, results, folder)

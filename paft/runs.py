@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from paft.errors import InputError
 
+_LOCK = ".lock"
+_PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and hold its lock
 _MARK = "run.json"
 _LEAST_FREE_BYTES = 200 * 2**20
 
@@ -34,11 +38,26 @@ class RunFolder:
         last = self.path / "checkpoints" / "last.ckpt"
         return last if last.is_file() else None
 
-    def create(self) -> None:
-        """Create the folder with its run.json, unless it is there."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Create the folder with its run.json, unless it is there, and keep other processes out of it.
+
+        Raises InputError if another process is at work in it. A killed process leaves no lock behind.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        if not (mark := self.path / _MARK).is_file():
-            write_atomically(mark, json.dumps(self.identity, indent=2))
+        lock = FileLock(self.path / _LOCK, timeout=_PATIENCE_S)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{self.path}: another process is at work on this run; wait for it, then give the same command again."
+            ) from None
+        try:
+            if not (mark := self.path / _MARK).is_file():
+                write_atomically(mark, json.dumps(self.identity, indent=2))
+            yield
+        finally:
+            lock.release()
 
 
 def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
@@ -56,7 +75,7 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
     parent = next(p for p in (path, *path.parents) if p.exists())
     if not parent.is_dir():
         raise InputError(f"output_root={output_root}: {parent} is a file; choose another folder.")
-    if parent == path and {p.name for p in path.iterdir()} - {_scratch(mark).name}:  # a kill may have left that
+    if parent == path and {p.name for p in path.iterdir()} - {_scratch(mark).name, _LOCK}:  # a kill may have left that
         if not mark.is_file():
             raise InputError(f"{path}: this folder is not one of ours (it has no run.json); move it or set output_root.")
         try:

@@ -96,8 +96,11 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
     started = time.perf_counter()
     reset_peak_memory()
     base = load_base(config.model, device_of(config.trainer.accelerator), backward=run.updates is not None)
-    run.folder.create()  # now that the model has shown that it can be used
-    with wandb_run(config, config.run_name, config.method.name, folder, group) as logger, disk_full_is_an_input_error(folder):
+    with (
+        run.folder.held(),  # created now that the model has shown that it can be used
+        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+        disk_full_is_an_input_error(folder),
+    ):
         results, measured = _train_and_score(run, base, logger, started)
         write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:
@@ -160,12 +163,16 @@ def _measuring(run: Run, model: Any) -> Measuring:
 def add_measures(run: Run, names: Sequence[str], group: str | None) -> None:
     """Measure more of a finished run and write it into its results.json, and to W&B."""
     config, folder = run.config, run.folder.path
-    results = json.loads(run.folder.results.read_text())
     model: Any = load_base(config.model, device_of(config.trainer.accelerator))
     if run.updates is not None:
         trained = read_metadata(folder / "adapter").get("base")
         model = with_adapter(model, folder / "adapter", trained, config.model.path or "the embedded one")
-    with wandb_run(config, config.run_name, config.method.name, folder, group) as logger, disk_full_is_an_input_error(folder):
+    with (
+        run.folder.held(),
+        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+        disk_full_is_an_input_error(folder),
+    ):
+        results = json.loads(run.folder.results.read_text())
         found = measure_also(names, config, run.inputs, _measuring(run, model), folder)
         results["also"] = results.get("also", {}) | found
         write_atomically(run.folder.results, json.dumps(results, indent=2) + "\n")

@@ -35,6 +35,15 @@ def runs(tiny_llama, tmp_path_factory) -> Path:
     cells += [["K=1"], ["K=1", "train_prompts=2"], ["schedule.unit=row"]]
     for cell in cells:
         run_training(compose_config(*common, *cell))
+    run_training(compose_config(*common, "K=3"))  # in no table
+    failed = root / "sweeps" / "2026-01-01" / "failed"
+    failed.mkdir(parents=True)
+    for i, (typed, reason) in enumerate([
+        ([*common, "train_prompts=61"], "train_prompts=61: the training pool has 60 prompts."),
+        ([*common, "K=1"], "another run's reason: finished since"),
+        (["no_such_key=1"], "another run's reason: no training run"),
+    ]):  # fmt: skip
+        (failed / f"{i}.json").write_text(json.dumps({"typed": typed, "reason": reason}))
     (root / "unfinished").mkdir()
     (root / "unfinished" / "run.json").write_text("{}")
     return root
@@ -46,7 +55,11 @@ def test_the_report_has_every_table_and_names_what_is_missing(runs, tmp_path):
     assert done.returncode == 0, done.stderr
     page = (out / "README.md").read_text()
     assert all(f"## {section}" in page for section in SECTIONS)
-    assert "unfinished: not finished" in page and "No runs of TopAccuracy." in page
+    assert "unfinished: not finished" in page and "No runs of TopAccuracy, Robust (BATprompt)." in page
+    assert "Not all have the same seeds: ZOPO lacks seed 1." in page and "No runs of K=2 T=3, K=8 T=3, K=1 T=6." in page
+    assert "No runs of 1, 5, 10, 24, 400, composed." in page
+    assert "belong to no table:\n\n* story_facts-tiny" in page
+    assert "train_prompts=61: the training pool has 60" in page and page.count("another run's reason") == 0
     assert "PAFT less the best of the others" in page and "ZOPO chose story_facts-" in page
     assert page.count("best K per data set") == 1  # the paper's flaws stand beside its numbers
     html = (out / "index.html").read_text()
@@ -135,6 +148,13 @@ def test_the_job_script_asks_for_what_is_set():
     assert done.returncode == 0, done.stderr
     for line in ("--partition=gpu", "--time=30", "--gpus-per-node=1", "--mem=48GB", "--array=0-1%2"):
         assert f"#SBATCH {line}" in done.stdout
+    assert "--mem" not in run("slurm", "hydra.launcher.mem_gb=null").stdout
+
+
+def test_a_job_of_several_tasks_or_gpus_is_refused():
+    for key in ("tasks_per_node", "gpus_per_node"):
+        done = run("slurm", f"hydra.launcher.{key}=2")
+        assert done.returncode == 2 and f"hydra.launcher.{key}=2: a run uses one device" in done.stderr
 
 
 def test_the_dashboard_is_built_and_nothing_is_sent():
@@ -151,3 +171,11 @@ def test_a_sweep_through_submitit(tiny_overrides, tmp_path):
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "runs").glob("story_facts-*/results.json"))) == 2
+
+
+@pytest.mark.slow
+def test_cells_that_failed_in_jobs_of_their_own_are_listed(tiny_overrides):
+    command = [sys.executable, "train.py", "-m", "train_prompts=61,62", "hydra/launcher=submitit_local", *tiny_overrides]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 2 and "2 cells failed; the same command tries them again:" in done.stderr
+    assert "train_prompts=62: the training pool has 60 prompts" in done.stderr
