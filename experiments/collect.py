@@ -1,6 +1,7 @@
 """Finding finished runs and telling which cell of which experiment each is."""
 
 import json
+import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -15,6 +16,7 @@ from paft.cli import CONFIG_PATH, FAILED
 from paft.config import from_dict, parse
 from paft.errors import InputError
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
+from paft.runs import write_atomically
 
 # What cells of one data set may differ in; all else must be alike for their numbers to stand in one table.
 _OF_A_CELL = {"method", "K", "T", "seed", "schedule", "train_prompts"}
@@ -200,3 +202,20 @@ def by_seed(cells: Iterable[Cell], what: str) -> list[Cell]:
                 f"{what}, seed {cell.seed}: there are two runs, {other.folder.name} and {cell.folder.name}; give one."
             )
     return list(found.values())
+
+
+def keep(cells: Iterable[Cell], out: Path) -> None:
+    """Copy what a report is made from, without the places of the machine that the runs were made on.
+
+    Adapters, logs and figures stay behind.
+    """
+    for cell in cells:
+        folder = out / cell.folder.name
+        if folder.resolve() == cell.folder:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in (cell.folder / "run.json", *cell.folder.glob("*.parquet")):
+            shutil.copy2(file, folder)
+        shutil.copytree(cell.folder / "prompts", folder / "prompts", dirs_exist_ok=True)
+        config = {**cell.config, "data_root": None, "output_root": "outputs", "rerun": None}
+        write_atomically(folder / "results.json", json.dumps({**cell.results, "config": config}, indent=1) + "\n")

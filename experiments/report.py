@@ -1,6 +1,7 @@
 """The paper's tables and figures from finished runs, beside the paper's numbers.
 
     python experiments/report.py RUNS... --out DIR     # RUNS: folders of runs, or folders that hold them, such as outputs
+    python experiments/report.py RUNS... --keep --out DIR     # and keeps in DIR/runs what the report is made from
     python experiments/report.py --paper               # the paper's numbers alone, with their sources and flaws
 
 Writes README.md, index.html (one file, pictures included), a CSV for each table, and PNG and PDF for each figure.
@@ -18,7 +19,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 from cells import commits
-from collect import Cell, check_alike, failures, find
+from collect import Cell, check_alike, failures, find, keep
 from markdown_it import MarkdownIt
 from tables import (
     PAPER,
@@ -248,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", type=Path, help="folders of runs, or folders that hold them")
     parser.add_argument("--out", type=Path, default=Path("outputs/report"))
+    parser.add_argument("--keep", action="store_true", help="copy scores, prompts and results of the runs to OUT/runs")
     parser.add_argument("--paper", action="store_true", help="print the paper's numbers and nothing else")
     arguments = parser.parse_args()
     if arguments.paper:
@@ -260,6 +262,8 @@ def main() -> None:
     cells, left_out = find(arguments.runs)
     failed = failures(arguments.runs, {cell.folder.name for cell in cells})
     write(cells, left_out, failed, arguments.out)
+    if arguments.keep:
+        keep(cells, arguments.out / "runs")
 
 
 if __name__ == "__main__":

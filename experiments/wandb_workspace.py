@@ -96,7 +96,10 @@ def main() -> None:
 
     if not logged_in() or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         raise InputError("This machine is not logged in to W&B; run `wandb login`, or give --check to build it here.")
-    built.save()
+    try:
+        built.save()
+    except Exception as error:  # unreachable, key refused, no right to the project
+        raise InputError(f"W&B did not take the workspace ({' '.join(str(error).split())[:300]}); nothing was sent.") from None
     print(f"Workspace: {built.url}")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,10 @@ REPOSITORY = Path(CONFIG_PATH).parent
 SECTIONS = ("Table 1", "Figure 3", "Table 3", "Table 4", "Table 5", "Figure 8", "Figure 9", "Table 10", "Controls")
 
 
-def run(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, f"experiments/{script}.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    settings = {"cwd": REPOSITORY, "env": os.environ | environment}
+    return subprocess.run(command, **settings, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,16 @@ def test_the_numbers_of_the_report_are_those_of_the_runs(runs, tmp_path):
     assert [row["training prompts"] for row in sizes] == ["2", "60"]
     controls = list(csv.DictReader((tmp_path / "controls.csv").open()))
     assert len(controls) == 3  # default, frozen, one fixed prompt
+
+
+def test_what_is_kept_of_the_runs_gives_the_same_report(runs, tmp_path):
+    assert run("report", runs, "--keep", "--out", tmp_path / "one").returncode == 0
+    kept = tmp_path / "one" / "runs"
+    assert not list(kept.glob("*/adapter")) and str(runs) not in "".join(p.read_text() for p in kept.glob("*/*.json"))
+    assert run("report", kept, "--keep", "--out", tmp_path / "one").returncode == 0  # in its own place
+    assert run("report", kept, "--out", tmp_path / "two").returncode == 0
+    for table in (tmp_path / "one").glob("*.csv"):
+        assert table.read_text() == (tmp_path / "two" / table.name).read_text()
 
 
 def test_prompts_that_were_dealt_at_random_stand_apart(runs, tiny_llama, tmp_path):
@@ -160,6 +172,9 @@ def test_a_job_of_several_tasks_or_gpus_is_refused():
 def test_the_dashboard_is_built_and_nothing_is_sent():
     done = run("wandb_workspace", "--check")
     assert done.returncode == 0 and "3 sections, 10 panels" in done.stdout and "nothing was sent" in done.stdout
+    unreachable = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"}
+    done = run("wandb_workspace", "--entity", "someone", **unreachable)
+    assert done.returncode == 2 and "W&B did not take the workspace" in done.stderr and "Traceback" not in done.stderr
     done = run("wandb_workspace")
     assert done.returncode == 2 and "--entity is missing" in done.stderr
 
