@@ -1,22 +1,34 @@
-"""Put the demo's table and figure into README.md, between its markers: python experiments/readme.py"""
+"""Put tables and figures of experiments/results into README.md, between their markers: python experiments/readme.py"""
 
 import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-DEMO = Path("experiments/results/demo")
+DEMO, PAPER = (Path("experiments/results") / name for name in ("demo", "paper_cpu"))
 
 
 def main() -> None:
-    """Copy the table of experiments/results/demo/README.md."""
-    page = (ROOT / DEMO / "README.md").read_text(encoding="utf-8")
-    section = page.split("## story_facts", 1)[1].split("Made by", 1)[0].strip()
+    """Copy what the README shows."""
+    section = _section(DEMO, "story_facts", "Made by")
     lines = [line for line in section.splitlines() if not re.match(r"\| .*, seed [12] \|", line)]  # one seed is enough here
-    section = "\n".join(lines).replace("](story_facts.png)", f"]({DEMO}/story_facts.png)")
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    block = f"<!-- demo:begin -->\n{section}\n<!-- demo:end -->"
-    readme.write_text(re.sub(r"<!-- demo:begin -->.*<!-- demo:end -->", lambda _: block, text, flags=re.S), encoding="utf-8")
+    blocks = {"demo": "\n".join(lines)}
+    table, figure = _section(PAPER, "Table 1: story_facts"), _section(PAPER, "Figure 8: pool size, story_facts")
+    rows, notes = table.split("\n\n", 1)
+    size, compared = notes.splitlines()[:2]
+    (picture,) = (line for line in figure.splitlines() if line.startswith("!["))
+    blocks["paper"] = "\n\n".join([rows, f"{size}\n{compared}", picture])
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        text = re.sub(f"{begin}.*{end}", lambda _, b=block, x=begin, y=end: f"{x}\n{b}\n{y}", text, flags=re.S)  # type: ignore[misc]
+    (ROOT / "README.md").write_text(text, encoding="utf-8")
+
+
+def _section(folder: Path, title: str, until: str = "\n## ") -> str:
+    """Return a section of a page of results, without its title; its figures by their place in the repository."""
+    page = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    section = page.split(f"## {title}\n", 1)[1].split(until, 1)[0].strip()
+    return re.sub(r"\]\((\w+\.png)\)", rf"]({folder}/\1)", section)
 
 
 if __name__ == "__main__":

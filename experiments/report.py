@@ -155,9 +155,11 @@ def _published(value: Any) -> str:
 def markdown(table: Table) -> list[str]:
     """Lay out a table with its figures and notes."""
     lines = [f"## {table.title}", ""]
-    if table.rows:
-        lines += [f"| {' | '.join(table.headings)} |", f"|---|{'---:|' * (len(table.headings) - 1)}"]
-        lines += [f"| {' | '.join(row)} |" for row in table.rows] + [""]
+    if table.rows:  # without columns in which there is nothing, such as the paper's numbers of a data set that it lacks
+        columns = [c for c in zip(table.headings, *table.rows, strict=True) if set(c[1:]) != {"-"}]
+        headings, *rows = zip(*columns, strict=True)
+        lines += [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
+        lines += [f"| {' | '.join(row)} |" for row in rows] + [""]
     elif table.headings:
         lines += [f"No runs. `{table.command}`" if table.command else "No runs.", ""]
     for figure in table.figures:

@@ -235,13 +235,16 @@ def _best_of_others(methods: Mapping[str, Found]) -> list[str]:
 
 def _chosen(methods: Mapping[str, Found]) -> list[str]:
     """Say which prompts the searches chose, by id."""
-    said = []
+    said: dict[str, list[str]] = {}
     for name, found in methods.items():
         picks = [cell.results["selection"] for cell in found.cells]
         if all(picks):
-            ids = ", ".join(pick["chosen"]["id"] for pick in picks)
-            said.append(f"{_NAMES[name]} chose {ids} with {picks[0]['renderings']:,} renderings of validation examples.")
-    return said
+            ids = ", ".join(dict.fromkeys(pick["chosen"]["id"] for pick in picks))
+            spent = f"chose {ids} with {picks[0]['renderings']:,} renderings of validation examples"
+            said.setdefault(spent, []).append(_NAMES[name])
+    alone = [f"{names[0]} {spent}." for spent, names in said.items() if len(names) == 1]
+    alike = [f"{' and '.join(names)} each {spent}: their runs are equal." for spent, names in said.items() if len(names) > 1]
+    return alone + alike
 
 
 def _by_dataset(cells: Sequence[Cell]) -> dict[str, dict[str, list[Cell]]]:

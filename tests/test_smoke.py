@@ -10,15 +10,16 @@ import pytest
 from paft.cli import CONFIG_PATH
 
 REPOSITORY = Path(CONFIG_PATH).parent
-RECIPES = ("table1", "table3", "table4", "table5", "pool_size", "controls")
+RECIPES = ("table1", "table3", "table4", "table5", "pool_size", "controls", "random_split")
 ROWS = {
     "table1_story_facts": 6,
+    "table1_story_facts_random_split": 2,
     "table3": 6,
     "table4": 3,
     "table5_story_facts": 5,
     "pool_size_story_facts": 7,
-    "mmd": 1,
-    "table10": 5,
+    "mmd": 2,
+    "table10": 7,
     "controls": 6,
 }
 
@@ -26,8 +27,13 @@ ROWS = {
 @pytest.mark.slow
 def test_every_recipe_ends_in_a_report_with_every_table(tmp_path):
     common = [f"output_root={tmp_path / 'runs'}", "trainer.progress=false", "trainer.accelerator=cpu"]
+    split = [sys.executable, "experiments/random_split.py", "story_facts", "--out", tmp_path / "random_split"]
+    subprocess.run(split, cwd=REPOSITORY, capture_output=True, timeout=300, check=True)
+    folder = tmp_path / "random_split" / "story_facts"
+    pools = [f"prompts.{name}={folder / name}.yaml" for name in ("train", "validation", "test")]
     for recipe in RECIPES:
         command = [sys.executable, "train.py", "-m", f"experiment={recipe}", "scale=smoke", *common]
+        command += pools if recipe == "random_split" else []
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=900, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
     command = [sys.executable, "experiments/report.py", tmp_path / "runs", "--out", tmp_path / "report"]
