@@ -46,8 +46,8 @@ def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None
 
 # What a repeated run may take from the command: nothing that changes a number, or what its fingerprints will be checked for.
 _MAY_DIFFER = (
-    "trainer.progress", "trainer.workers", "also", "data_root", "dataset.path",
-    "prompts.train", "prompts.validation", "prompts.test",
+    "trainer.progress", "trainer.workers", "trainer.checkpoint_every", "trainer.checkpoints_kept", "also",
+    "data_root", "dataset.path", "prompts.train", "prompts.validation", "prompts.test",
 )  # fmt: skip
 
 

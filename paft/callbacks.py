@@ -1,11 +1,10 @@
-"""Lightning callbacks of a training run."""
+"""Lightning callbacks of a training run: its bar and its speed."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 from paft.batch import Update
@@ -58,39 +57,3 @@ class Speed(Callback):
         self.tokens += batch.n_tokens
         self.truncated += batch.n_truncated
         pl_module.log("tokens_per_s", self.tokens_per_s, prog_bar=True)
-
-
-class SaveBest(ModelCheckpoint):
-    """Keeps the adapter of the best validation as best.ckpt, also when the run folder was moved in between."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="validation/mean", mode="max", enable_version_counter=False)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # Lightning would forget the best score
-            best = str(Path(str(self.dirpath)) / "best.ckpt")
-            paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
-            state_dict = {
-                **state_dict,
-                **paths,
-                "dirpath": self.dirpath,
-                "best_k_models": {best: state_dict["best_model_score"]},
-            }
-        super().load_state_dict(state_dict)
-
-
-class SaveLast(Checkpoint):
-    """Keeps the state to go on from: after each validation, and when the run is interrupted.
-
-    A Checkpoint so that Lightning calls it among those, after the ModelCheckpoint whose state it must hold.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        trainer.save_checkpoint(self.path)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        if trainer.global_step > 0:
-            trainer.save_checkpoint(self.path)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -96,8 +97,9 @@ def run_plain(main: Callable[[], None]) -> None:
         _leave("error: dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each.", 2)
     except (NotADirectoryError, PermissionError) as error:  # a file we may not read; Hydra's own folder of a sweep
         _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
-    except KeyboardInterrupt:
-        _leave("\nInterrupted; the same command goes on from the last checkpoint, if there is one yet.", 130)
+    except KeyboardInterrupt as interrupted:
+        (number,) = interrupted.args or (signal.SIGINT,)
+        _leave("\nInterrupted; the same command goes on from the last checkpoint, if there is one yet.", 128 + number)
 
 
 def _leave(message: str, code: int) -> None:

@@ -135,6 +135,8 @@ class TrainerConfig(_Section):
     accelerator: Literal["auto", "cpu", "cuda"]
     micro_batch_tokens: PositiveInt
     workers: NonNegativeInt
+    checkpoint_every: PositiveInt = 50  # earlier versions had none: their results are read, too
+    checkpoints_kept: PositiveInt = 2
     progress: bool
 
 

@@ -1,6 +1,7 @@
 """Run folders: named by content, created once the model has loaded, continued or skipped by the same command."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -33,10 +34,9 @@ class RunFolder:
         return self.path / "results.json"
 
     @property
-    def checkpoint(self) -> Path | None:
-        """The checkpoint to go on from, if there is one."""
-        last = self.path / "checkpoints" / "last.ckpt"
-        return last if last.is_file() else None
+    def digest(self) -> str:
+        """A short name of what the run is."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @contextmanager
     def held(self) -> Iterator[None]:

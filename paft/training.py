@@ -13,7 +13,8 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from paft.also import measure_also
-from paft.callbacks import ProgressBar, SaveBest, SaveLast, Speed
+from paft.callbacks import ProgressBar, Speed
+from paft.checkpoints import SaveBest, SaveState, usable_state
 from paft.config import TrainConfig, read_metadata
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
@@ -201,6 +202,9 @@ def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, log
     module = PaftModule(model, config.optim, total, config.seed, validate)
     speed = Speed()
     best = SaveBest(folder / "checkpoints")
+    state = SaveState(
+        folder / "checkpoints", run.folder.digest, config.trainer.checkpoint_every, config.trainer.checkpoints_kept
+    )
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
@@ -215,18 +219,20 @@ def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, log
         callbacks=[
             speed,
             best,
-            SaveLast(folder / "checkpoints" / "last.ckpt"),
+            state,
             *([ProgressBar()] if config.trainer.progress else []),
         ],
         enable_progress_bar=config.trainer.progress,
         enable_model_summary=False,
     )
     try:
-        trainer.fit(module, data, ckpt_path=run.folder.checkpoint)
-    except SystemExit:  # Lightning's answer to Ctrl-C
-        raise KeyboardInterrupt from None
+        trainer.fit(module, data, ckpt_path=usable_state(state.folder, state.run))
+    except SystemExit as left:  # Lightning's answer to KeyboardInterrupt
+        if not isinstance(left.__context__, KeyboardInterrupt):
+            raise  # submitit has queued the job again
+        raise KeyboardInterrupt(*left.__context__.args) from None
     if best.best_model_path:
-        module.load_state_dict(torch.load(best.best_model_path, weights_only=True)["state_dict"])
+        module.load_state_dict(best.best())
     model.to(device)
     return {
         "updates": total,

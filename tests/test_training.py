@@ -13,7 +13,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from paft.callbacks import SaveBest, Speed
+from paft.callbacks import Speed
+from paft.checkpoints import SaveBest, states
 from paft.config import ModelConfig, TrainConfig
 from paft.errors import InputError
 from paft.model.adapter import read_metadata
@@ -51,7 +52,7 @@ def test_k_t_and_seed_reach_the_schedule_and_the_trainer(tiny_overrides):
     assert (run.updates.schedule.k, run.updates.epochs, run.updates.schedule.seed) == (2, 5, 7)
     assert run.plan.updates == 5 * 3 and run.plan.draws == 5 * 2
     assert train(run)["training"]["updates"] == 15
-    assert torch.load(run.folder.path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 15
+    assert torch.load(states(run.folder.path / "checkpoints")[0], weights_only=True)["global_step"] == 15
 
 
 def test_a_finished_run_is_not_repeated(tiny_overrides, capsys):
@@ -65,7 +66,7 @@ def test_a_finished_run_is_not_repeated(tiny_overrides, capsys):
 
 def test_the_checkpoint_holds_the_adapter_alone(tiny_overrides):
     folder, _ = results_of(compose_config(*tiny_overrides))
-    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    state = torch.load(states(folder / "checkpoints")[0], weights_only=True)["state_dict"]
     assert state and all("lora_" in key for key in state)
 
 
@@ -88,7 +89,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tiny_overrides, tmp_path,
     monkeypatch.undo()
     folder, results = results_of(config)
     assert results["robustness"] == expected["robustness"]
-    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (whole, folder))
+    one, other = (torch.load(states(f / "checkpoints")[0], weights_only=True)["state_dict"] for f in (whole, folder))
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
@@ -235,11 +236,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_overrides, tmp_pa
     repository = Path(__file__).parent.parent
     run = subprocess.Popen(command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "runs").glob("*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+    while not list((tmp_path / "runs").glob("*/checkpoints/update-*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.2)
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=60)
     assert run.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
-    (last,) = (tmp_path / "runs").glob("*/checkpoints/last.ckpt")
-    assert torch.load(last, weights_only=True)["global_step"] >= 3
+    (folder,) = (tmp_path / "runs").glob("*/checkpoints")
+    assert torch.load(states(folder)[0], weights_only=True)["global_step"] >= 3
     assert not list((tmp_path / "runs").glob("*/results.json"))

@@ -1,0 +1,144 @@
+"""Checkpoints of a training run: the state to go on from, which a kill at any moment leaves whole, and the best adapter."""
+
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from paft.batch import Update
+from paft.errors import InputError
+
+# Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class SaveBest(ModelCheckpoint):
+    """Keeps the adapter of the best validation as best.ckpt, also when the run folder was moved in between."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", monitor="validation/mean", mode="max", enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # Lightning would forget the best score
+            best = str(Path(str(self.dirpath)) / "best.ckpt")
+            paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
+            state_dict = {
+                **state_dict,
+                **paths,
+                "dirpath": self.dirpath,
+                "best_k_models": {best: state_dict["best_model_score"]},
+            }
+        super().load_state_dict(state_dict)
+
+    def best(self) -> Mapping[str, torch.Tensor]:
+        """Return the adapter of the best validation; raises InputError if its file is damaged."""
+        try:
+            found: dict[str, torch.Tensor] = torch.load(self.best_model_path, weights_only=True)["state_dict"]
+        except Exception as error:  # torch has no one class for a damaged file
+            raise InputError(
+                f"{self.best_model_path}: this checkpoint is damaged ({type(error).__name__}); delete the folder "
+                f"{Path(self.best_model_path).parent} and give the same command again: the run is trained anew."
+            ) from None
+        return found
+
+
+class SaveState(Checkpoint):
+    """Keeps the state to go on from: every few updates, after each validation, and when the run is told to stop.
+
+    A state is saved between two updates, never within one, so that a run that goes on is bit for bit the undisturbed one. A
+    signal therefore waits for the end of its update; a second one does not wait, nor does one during validation. A handler
+    that was there before (submitit's, which queues the job again) is called then; without one the run ends as by Ctrl-C.
+
+    A Checkpoint so that Lightning calls it among those, after the ModelCheckpoint whose state it must hold.
+
+    Args:
+        run: what identifies the run; a checkpoint of another one is not gone on from.
+        every: updates between two states.
+        keep: how many of the newest states are kept; one damaged by a failing disk is then no loss of all.
+    """
+
+    def __init__(self, folder: Path, run: str, every: int, keep: int) -> None:
+        self.folder, self.run, self.every, self.keep = folder, run, every, keep
+        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._saved = 0
+        self._updating = False
+        self._told: int | None = None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = self.run
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = trainer.global_step
+        self._updating = True
+        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+            for number, before in self._before.items():
+                if before is not signal.SIG_IGN:
+                    signal.signal(number, self._tell)  # Lightning puts the earlier ones back in the end
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Update, batch_idx: int) -> None:
+        # Here, not at the end of the batch before: Lightning has now counted that one as done.
+        due = trainer.global_step % self.every == 0 or self._told is not None
+        if due and trainer.global_step > self._saved:
+            self._save(trainer)
+        if self._told is not None:
+            told, self._told = self._told, None
+            self._stop(told)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._updating = False
+        if self._told is not None:
+            self._stop(self._told)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+        self._updating = True
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        if self._updating and self._told is None:
+            self._told = number
+        else:
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        before = self._before[signal.Signals(number)]
+        if callable(before) and before is not signal.default_int_handler:
+            before(number, None)
+        else:
+            raise KeyboardInterrupt(number)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        path = self.folder / f"update-{trainer.global_step:07}.ckpt"
+        scratch = path.with_suffix(".tmp")
+        trainer.save_checkpoint(scratch)
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        scratch.replace(path)
+        self._saved = trainer.global_step
+        for old in states(self.folder)[self.keep :]:
+            old.unlink()
+
+
+def states(folder: Path) -> list[Path]:
+    """Return the states that a run may go on from, the newest first."""
+    return sorted(folder.glob("update-*.ckpt"), reverse=True)
+
+
+def usable_state(folder: Path, run: str) -> Path | None:
+    """Return the newest state that is whole and of this run, None if there is none; says which were passed over, and why."""
+    for path in states(folder):
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+            wrong = None if found["run"] == run and found["state_dict"] else "is of another run"
+        except Exception as error:  # torch has no one class for a damaged file
+            wrong = f"is damaged ({type(error).__name__})"
+        if wrong is None:
+            return path
+        print(f"{path} {wrong}; going on from the one before it, if there is one.", flush=True)
+    return None
