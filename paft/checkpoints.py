@@ -23,7 +23,14 @@ class SaveBest(ModelCheckpoint):
     """Keeps the adapter of the best validation as best.ckpt, also when the run folder was moved in between."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder, "best", monitor="validation/mean", mode="max", enable_version_counter=False)
+        super().__init__(
+            folder,
+            "best",
+            monitor="validation/mean",
+            mode="max",
+            save_on_train_epoch_end=False,  # but when validation ends: the state that is saved then must know the best
+            enable_version_counter=False,
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # Lightning would forget the best score

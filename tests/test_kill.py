@@ -64,3 +64,12 @@ def test_a_sweep_killed_in_its_third_cell_ends_with_the_same_report(tiny_llama, 
     subprocess.run(command(killed), check=True, capture_output=True, **settings)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished  # not run twice
     assert len(report(killed)["table5_story_facts.csv"]) == 6 and report(killed) == report(tmp_path / "whole")
+
+
+def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path):
+    shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu"]
+    script = [sys.executable, "experiments/reliability/resume.py", "--kills", "3", "--report", tmp_path / "report", *shape]
+    settings = {"cwd": Path(CONFIG_PATH).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 runs of 12 updates" in done.stdout and "bit for bit" in (tmp_path / "report" / "README.md").read_text()
