@@ -80,6 +80,11 @@ class SaveState(Checkpoint):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = self.run
+        if self._updating:  # Lightning has begun to count the next update, which it would not do over
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            for count in (progress["total"], progress["current"]):
+                count["ready"] -= 1
+            progress["is_last_batch"] = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved = trainer.global_step
@@ -90,22 +95,27 @@ class SaveState(Checkpoint):
                     signal.signal(number, self._tell)  # Lightning puts the earlier ones back in the end
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Update, batch_idx: int) -> None:
-        # Here, not at the end of the batch before: Lightning has now counted that one as done.
+        # Here, not at the end of the update before: its losses are logged now.
         due = trainer.global_step % self.every == 0 or self._told is not None
         if due and trainer.global_step > self._saved:
             self._save(trainer)
-        if self._told is not None:
-            told, self._told = self._told, None
-            self._stop(told)
+        self._obey()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._updating = False
-        if self._told is not None:
-            self._stop(self._told)
+        self._obey()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer)
         self._updating = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._obey()
+
+    def _obey(self) -> None:
+        if self._told is not None:
+            told, self._told = self._told, None
+            self._stop(told)
 
     def _tell(self, number: int, frame: FrameType | None) -> None:
         if self._updating and self._told is None:

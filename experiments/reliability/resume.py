@@ -2,9 +2,10 @@
 
     python experiments/reliability/resume.py [--kills 20] [--report experiments/results/resume] [overrides of train.py]
 
-By default SmolLM2-135M on story_facts with LoRA dropout, two loader workers, updates split into micro-batches and a checkpoint
-every second update. Each kill falls on a run of its own, at a random moment of a random update; the run is then started again.
-Compared bit for bit: adapter, score matrix, accuracy per prompt, and of every update loss, gradient norm and prompt.
+By default SmolLM2-135M on story_facts with LoRA dropout, two loader workers, updates split into micro-batches, validation
+across epochs and a checkpoint every update. Each kill falls on a run of its own, at a random moment of a random update; the run
+is then started again. Compared bit for bit: adapter, score matrix, accuracy per prompt, and of every update loss, gradient norm
+and prompt.
 """
 
 import argparse
@@ -28,7 +29,13 @@ from paft.runs import write_atomically
 
 _ROOT = Path(__file__).parent.parent.parent
 _SMALL = ["train_examples=44", "T=2", "eval_prompts=4", "eval_examples=8", "validation.prompts=2", "validation.examples=4"]
-_HARD = ["model.lora.dropout=0.1", "trainer.workers=2", "trainer.micro_batch_tokens=256", "trainer.checkpoint_every=2"]
+_HARD = [
+    "model.lora.dropout=0.1",
+    "trainer.workers=2",
+    "trainer.micro_batch_tokens=256",
+    "trainer.checkpoint_every=1",
+    "validation.every=5",
+]
 _FILES = ("adapter/adapter_model.safetensors", "matrix.parquet", "per_prompt.csv")
 
 

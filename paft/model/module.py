@@ -73,8 +73,7 @@ class PaftModule(pl.LightningModule):
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         (group,) = optimizer.param_groups
-        update = self.global_step
-        group["lr"] = self.learning_rate(update)
+        group["lr"] = self.learning_rate(self.global_step)
         optimizer.zero_grad()
         loss = torch.zeros((), device=self.device)
         for micro_batch in batch.micro_batches:
@@ -84,8 +83,7 @@ class PaftModule(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         self.log("loss", loss, prog_bar=True)
-        # Lightning's own count of steps is one off in a run that goes on in the middle of an epoch.
-        self.log_dict({"grad_norm": norm, "lr": group["lr"], "step": float(update), "epoch": float(self.current_epoch)})
+        self.log_dict({"grad_norm": norm, "lr": group["lr"]})
         if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
             self.log("template", float(batch.templates[0]))
 
@@ -96,7 +94,6 @@ class PaftModule(pl.LightningModule):
         """Score the validation matrix."""
         if self.validate is not None:
             self.log_dict({f"validation/{name}": value for name, value in self.validate(self.model).items()}, prog_bar=True)
-            self.log_dict({"step": float(self.global_step - 1), "epoch": float(self.current_epoch)})
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the adapter alone."""
