@@ -21,7 +21,7 @@ from paft.model.cpu import keep_freed_memory
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
-from paft.reporting.wandb import log_results, wandb_run
+from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.runs import RunFolder, claim, disk_full_is_an_input_error, write_atomically
 
 
@@ -179,6 +179,8 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None) -> Evaluati
     if evaluation.folder.results.is_file():
         if config.output is not None:
             _predict(evaluation, evaluation.folder.path / "matrix.parquet")
+        if misses(config, evaluation.folder.path):
+            send_results(config, evaluation.name, "evaluation", evaluation.folder, group)
         print(f"Finished already: {evaluation.folder.results}", flush=True)
     else:
         evaluate(evaluation, group)

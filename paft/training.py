@@ -33,7 +33,7 @@ from paft.prompts import PromptPool, Schedule
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
-from paft.reporting.wandb import log_results, wandb_run
+from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.runs import RunFolder, claim, disk_full_is_an_input_error, write_atomically
 from paft.selection.search import check_budget, search
 
@@ -275,6 +275,8 @@ def run_training(config: TrainConfig, group: str | None = None, original: dict[s
     missing = [name for name in config.also if name not in measured]
     if missing:
         add_measures(run, missing, group)
+    elif misses(config, run.folder.path):
+        send_results(config, config.run_name, config.method.name, run.folder, group)
     print(f"Finished already: {run.folder.results}", flush=True)
     return run
 

@@ -1,6 +1,7 @@
 """Weights & Biases: online where the machine is logged in, otherwise offline; never a question, never a hang."""
 
 import csv
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,29 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 
 from paft.config import EvaluateConfig, TrainConfig
-from paft.runs import write_atomically
+from paft.runs import RunFolder, write_atomically
 
 _INIT_TIMEOUT_S = 30
+_LOGGED = "wandb_logged"  # in the folder of a run: its results are in W&B, or in the offline run that lies there
+
+
+class _Forgiving(WandbLogger):
+    """A logger whose failures cost no update of a training run; it names the first one."""
+
+    _failed = False
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:  # its service died, a full disk; the CSV has them all
+            if not self._failed:
+                print(f"W&B misses metrics from update {step} on ({_said(error)}); they are in log/ of the run's folder.")
+            self._failed = True
+
+
+def misses(config: TrainConfig | EvaluateConfig, folder: Path) -> bool:
+    """Say whether the results of a finished run still have to be sent: it was killed before, or W&B had failed."""
+    return config.logger.name == "wandb" and not (folder / _LOGGED).is_file()
 
 
 @contextmanager
@@ -31,9 +52,29 @@ def wandb_run(
     try:
         yield logger
     except BaseException:
-        logger.experiment.finish(exit_code=1)
+        _finish(logger, 1)
         raise
-    logger.experiment.finish(exit_code=0)
+    _finish(logger, 0)
+
+
+def _finish(logger: WandbLogger, exit_code: int) -> None:
+    try:
+        logger.experiment.finish(exit_code=exit_code)
+    except Exception as error:
+        print(f"W&B could not finish its run ({_said(error)}); `wandb sync` sends what lies in the run's folder.")
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def send_results(
+    config: TrainConfig | EvaluateConfig, name: str, job_type: str, run_folder: RunFolder, group: str | None
+) -> None:
+    """Send the results of a finished run, which W&B misses."""
+    with run_folder.held(), wandb_run(config, name, job_type, run_folder.path, group) as logger:
+        if logger is not None:
+            log_results(logger, json.loads(run_folder.results.read_text(encoding="utf-8")), run_folder.path)
 
 
 def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None) -> WandbLogger:
@@ -57,13 +98,26 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
     try:
         experiment = wandb.init(mode=mode, **same, **arguments)
     except Exception as error:  # unreachable, key refused, timed out: the run matters more
-        print(f"W&B could not be reached ({type(error).__name__}); logging offline, `wandb sync` uploads later.")
+        print(f"W&B could not be reached ({_said(error)}); logging offline, `wandb sync` uploads later.")
         experiment = wandb.init(mode="offline", **arguments)
-    return WandbLogger(experiment=experiment)
+    return _Forgiving(experiment=experiment)
 
 
 def log_results(logger: WandbLogger, results: dict[str, Any], folder: Path) -> None:
-    """Add to the run its summary, pools and adapter and, where rows have labels, the per-prompt table, figure and report."""
+    """Add to the run its summary, pools and adapter and, where rows have labels, the per-prompt table, figure and report.
+
+    Where W&B fails, that is said, and the same command sends them another time.
+    """
+    try:
+        _log(logger, results, folder)
+        write_atomically(folder / _LOGGED, "")
+    except Exception as error:
+        print(
+            f"W&B misses the results of {results['run']} ({_said(error)}); they are in {folder}; the same command sends them."
+        )
+
+
+def _log(logger: WandbLogger, results: dict[str, Any], folder: Path) -> None:
     import wandb
 
     run = logger.experiment

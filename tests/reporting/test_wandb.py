@@ -47,3 +47,34 @@ def test_a_run_that_dies_is_a_failed_run(tmp_path):
         logger.experiment.finish = lambda exit_code: codes.append(exit_code) or finish(exit_code=exit_code)
         raise ValueError("died")
     assert codes == [1]
+
+
+def test_a_wandb_that_fails_costs_no_result_and_is_sent_what_it_misses(tiny_overrides, monkeypatch, capsys):
+    from paft.training import run_training
+
+    def quota(*_, **__):
+        raise wandb.errors.CommError("quota exceeded")
+
+    config = compose_config(*tiny_overrides, "logger=wandb")
+    monkeypatch.setattr(WandbLogger, "log_metrics", quota)
+    monkeypatch.setattr(wandb, "Table", quota)
+    folder = run_training(config).folder
+    said = capsys.readouterr().out
+    assert folder.results.is_file() and len((folder.path / "log/version_0/metrics.csv").read_text().splitlines()) == 9
+    assert said.count("W&B misses metrics from update 0 on (CommError: quota exceeded)") == 1
+    assert "W&B misses the results of" in said and "the same command sends them" in said
+    monkeypatch.undo()
+    run_training(config)
+    assert len(list(folder.path.glob("wandb/offline-run-*"))) == 2
+    assert list(folder.path.glob("wandb/offline-run-*/files/media/table/per_prompt*.json"))
+    run_training(config)  # nothing is missing now
+    assert len(list(folder.path.glob("wandb/offline-run-*"))) == 2
+
+
+def test_a_finished_run_is_sent_when_wandb_is_asked_for(tiny_overrides):
+    from paft.training import run_training
+
+    folder = run_training(compose_config(*tiny_overrides)).folder.path
+    assert not (folder / "wandb").exists()
+    run_training(compose_config(*tiny_overrides, "logger=wandb"))
+    assert len(list(folder.glob("wandb/offline-run-*/files/media/html/report*.html"))) == 1
