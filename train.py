@@ -47,7 +47,7 @@ def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None
 # What a repeated run may take from the command: nothing that changes a number, or what its fingerprints will be checked for.
 _MAY_DIFFER = (
     "trainer.progress", "trainer.workers", "trainer.checkpoint_every", "trainer.checkpoints_kept", "also",
-    "data_root", "dataset.path", "prompts.train", "prompts.validation", "prompts.test",
+    "data_root", "dataset.path", "model.remote_code", "prompts.train", "prompts.validation", "prompts.test",
 )  # fmt: skip
 
 
@@ -57,8 +57,8 @@ def repeated(config: TrainConfig, original: dict[str, Any], typed: Sequence[str]
     Raises InputError for an override of anything else, and if the original's config does not fit this code.
     """
     own, merged = OmegaConf.create(config.model_dump()), OmegaConf.create(original)
-    for key in ("output_root", "rerun", "logger"):
-        OmegaConf.update(merged, key, own[key])
+    for key in ("output_root", "rerun", "logger", "model.remote_code"):  # a results.json may come from a stranger
+        OmegaConf.update(merged, key, OmegaConf.select(own, key))
     for override in typed:
         key = override.lstrip("+~").split("=")[0]
         if key in _MAY_DIFFER:

@@ -78,6 +78,7 @@ class ModelConfig(_Section):
     activation_checkpointing: bool = False
     chat_template: bool = False
     system_prompt: str | None = None
+    remote_code: bool = False
 
     @property
     def label(self) -> str:
@@ -308,6 +309,8 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
         if about is None:
             raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
         content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
+        if section == "model":  # an adapter may come from a stranger, and does not say whose code is run here
+            content[section]["remote_code"] = bool(given.get("remote_code"))
     keys = {override.lstrip("+~").split("=")[0] for override in typed}
     if about is not None:
         for key in {"answer", "options"} - {key.removeprefix("dataset.") for key in keys}:

@@ -5,5 +5,9 @@ class InputError(Exception):
     """Something the user gave cannot be used.
 
     The message is one sentence that names the file, line or key, says what is wrong and what would
-    be right. The entry points print it without a traceback and exit with code 2.
+    be right. The entry points print it without a traceback and exit with code 2. Control characters that came
+    from a file are written out in it: they neither break the sentence nor reach a terminal.
     """
+
+    def __str__(self) -> str:
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())

@@ -15,7 +15,8 @@ import torch
 
 import train as entry
 from paft.cli import run_plain
-from tests.conftest import compose_config
+from paft.errors import InputError
+from tests.conftest import compose_config, compose_evaluation
 
 TRAIN_PY = Path(entry.__file__)
 
@@ -415,3 +416,38 @@ def test_the_command(row, heavy, tmp_path, tiny_overrides, without_torch):
     else:
         assert_one_sentence(done.stderr)
     assert files_below(tmp_path) == before
+
+
+def test_code_that_comes_with_a_model_is_run_for_those_who_ask_for_it_by_name(tiny_llama, tmp_path, tiny_overrides):
+    folder = tmp_path / "stranger"
+    shutil.copytree(tiny_llama, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "strange", "auto_map": {"AutoConfig": "strange.Config", "AutoModelForCausalLM": "strange.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "strange.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class Config(LlamaConfig):\n    model_type = 'strange'\n"
+        "class Model(LlamaForCausalLM):\n    config_class = Config\n"
+    )
+    from paft.training import prepare
+
+    with pytest.raises(InputError, match=r"if you trust who wrote it, give model\.remote_code=true"):
+        prepare(compose_config(*tiny_overrides, f"model.path={folder}"))
+    assert not (tmp_path / "ran").exists()
+    assert prepare(compose_config(*tiny_overrides, f"model.path={folder}", "model.remote_code=true")).plan.updates
+    assert (tmp_path / "ran").exists()
+
+
+def test_neither_an_adapter_nor_a_results_file_says_whose_code_is_run(tmp_path):
+    about = compose_config("model.remote_code=true")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    (adapter / "paft.json").write_text(
+        json.dumps({"model": about.model.model_dump(), "dataset": about.dataset.model_dump(), "method": "paft"})
+    )
+    assert not compose_evaluation(f"adapter={adapter}").model.remote_code
+    assert compose_evaluation(f"adapter={adapter}", "model.remote_code=true").model.remote_code
+    mine = compose_config(f"rerun={tmp_path}")
+    assert not entry.repeated(mine, about.model_dump(), []).model.remote_code

@@ -1,6 +1,7 @@
 """Loading rows, from the hub or from a folder, and cutting them into train, validation and test examples."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from paft.config import DatasetConfig
 from paft.data.story_facts import generate_rows
 from paft.data.task import BUILT_IN, Example, GoldForm, Task, gold_index
 from paft.errors import InputError
+from paft.jsonl import parse_object
 
 # Cuts and slices are the same whatever the run's seed, so that runs of all seeds are compared on the same examples.
 _SPLIT_SEED = 20250218
 _VALIDATION_SHARE, _VALIDATION_MOST = 0.1, 1000
+_LONGEST_ROW = 2**24  # characters; a file without line breaks is no JSONL
 _STORY_FACTS_ROWS = {"train": 2200, "test": 1000}
 
 
@@ -189,16 +192,17 @@ def read_jsonl(path: Path) -> _Rows:
     empty = True
     with path.open(encoding="utf-8-sig") as file:
         try:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                empty = False
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise InputError(f'{path}, line {number}: a row is a JSON object, e.g. {{"question": ...}}.')
-                yield f"{path}, line {number}", row
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: this is not valid JSON ({error.msg}).") from None
+            for number in itertools.count(1):
+                line = file.readline(_LONGEST_ROW + 1)
+                if not line:
+                    break
+                if len(line) > _LONGEST_ROW:
+                    raise InputError(
+                        f"{path}, line {number}: the row has more than {_LONGEST_ROW:,} characters; split the file."
+                    )
+                if line.strip():
+                    empty = False
+                    yield f"{path}, line {number}", parse_object(line, f"{path}, line {number}", "row", '{"question": ...}')
         except UnicodeDecodeError:
             raise InputError(f"{path}: the file is not UTF-8 text.") from None
     if empty:

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 from paft.errors import InputError
 from paft.prompts.pool import Answer, Form, Options
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 GoldForm: TypeAlias = Literal["name", "index", "text"]  # what a right answer is given as; a letter is a name too
 
@@ -68,14 +70,14 @@ class Task:
             fields, gold, group = self._read(row)
         except KeyError as error:
             raise InputError(f"{where}: the row lacks the field {error.args[0]!r}, which {self.name} needs.") from None
-        fields = {name: str(value) for name, value in fields.items()}
+        fields = {name: _text(value, f"{where}: the field {name!r}") for name, value in fields.items()}
         choices = tuple(fields[name] for name in self.choice_fields)
         if not choices:
             if not labelled:
                 return Example(id_, fields, (), -1, "", group or id_, part, where)
             if not str(gold).strip():
                 raise InputError(f"{where}: {self.gold!r} is empty; a free-form row needs its answer.")
-            return Example(id_, fields, (), -1, str(gold), group or id_, part, where)
+            return Example(id_, fields, (), -1, _text(gold, f"{where}: {self.gold!r}"), group or id_, part, where)
         if empty := [name for name in self.choice_fields if not fields[name].strip()]:
             raise InputError(f"{where}: the choice {empty[0]!r} is empty; every choice needs a text.")
         if not labelled:
@@ -118,6 +120,15 @@ class Task:
         return fields, row[self.gold], ""
 
 
+def _text(value: Any, what: str) -> str:
+    """Return a field as a text; raises InputError for a list, an object, or what no text file can hold."""
+    if not isinstance(value, str | int | float):
+        raise InputError(f"{what} is {'a list' if isinstance(value, list) else 'an object'}; it must be a text or a number.")
+    if found := _LONE_SURROGATE.search(text := str(value)):
+        raise InputError(f"{what} holds half a character (U+{ord(found[0]):04X}); write the whole one.")
+    return text
+
+
 def gold_index(gold: Any, names: Sequence[str], choices: Sequence[str], forms: Sequence[GoldForm]) -> int | None:
     """Return which choice `gold` means in the first form that fits: letter or field name, index from 0, text; else None."""
     text = str(gold).strip()
@@ -133,9 +144,11 @@ def gold_index(gold: Any, names: Sequence[str], choices: Sequence[str], forms: S
     return None
 
 
-def _clean_hellaswag(text: Any) -> str:
-    """Remove the WikiHow markers, as evaluation harnesses do."""
-    text = re.sub(r"\[.*?\]", "", str(text).strip().replace(" [title]", ". "))
+def _clean_hellaswag(text: Any) -> Any:
+    """Remove the WikiHow markers of a text, as evaluation harnesses do."""
+    if not isinstance(text, str):
+        return text  # which is refused later
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
     return text.replace("  ", " ")
 
 

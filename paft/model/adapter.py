@@ -69,7 +69,7 @@ def merge(run: Path, out: Path) -> None:
     if out.exists():
         raise InputError(f"--out {out}: this exists already; name a new folder.")
     about = read_metadata(folder)
-    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32"})
+    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "remote_code": False})
     base = load_base(config, torch.device("cpu"))
     adapted = with_adapter(base, folder, about.get("base"), config.path or "the embedded one")
     merged: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]

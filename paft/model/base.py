@@ -109,7 +109,9 @@ def skeleton(model: ModelConfig, adapter: bool) -> torch.nn.Module:
     """
     config = load_config(model)
     with torch.device("meta"):
-        base = _reach(model, lambda *_, **__: AutoModelForCausalLM.from_config(config))
+        base = _reach(
+            model, lambda *_, **kw: AutoModelForCausalLM.from_config(config, trust_remote_code=kw["trust_remote_code"])
+        )
         return add_lora(base, model, seed=0) if adapter else base
 
 
@@ -150,8 +152,14 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
 def _reach(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
     path = smollm2_folder() if model.path is None else model.path
     try:
-        return load(path, revision=model.revision, **kwargs)
+        # Said outright: without it transformers would ask at the terminal.
+        return load(path, revision=model.revision, trust_remote_code=model.remote_code, **kwargs)
     except Exception as error:  # whatever the hub, the files or transformers come up with
+        if not model.remote_code and "custom code" in str(error):
+            raise InputError(
+                f"model.path={model.path}: this model needs code that comes with it; if you trust who wrote it, give "
+                "model.remote_code=true."
+            ) from None
         raise InputError(
             f"model.path={model.path}: this model cannot be loaded; give a hub id that this machine may read, or a folder "
             f"with a transformers model ({type(error).__name__}: {_first_sentence(error)})."

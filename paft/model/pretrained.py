@@ -22,7 +22,8 @@ def load_pretrained(kind: Any, path: str, dtype: torch.dtype | str) -> tuple[Any
     quieten()
     where = smollm2_folder() if path == "embedded" else path
     try:
-        tokenizer, model = AutoTokenizer.from_pretrained(where), kind.from_pretrained(where, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        model = kind.from_pretrained(where, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # whatever the hub, the files or transformers come up with
         raise InputError(f"{path}: this is no causal LM that transformers can load ({type(error).__name__}).") from None
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from paft.errors import InputError
+from paft.jsonl import parse_object
 
 KEYS = {"text", "id", "source", "wording", "layout"}  # of a prompt; only text is required
 HEADER = {"answer": ("letter", "text"), "options": ("shown", "hidden")}  # of a pool; in tables, columns of one value
@@ -59,9 +59,14 @@ def _read_text(path: Path) -> str:
 def _read_yaml(path: Path) -> PromptFile:
     import yaml
 
+    text = _read_text(path)
     try:
-        root = yaml.compose(_read_text(path), Loader=yaml.SafeLoader)
-        content = yaml.safe_load(_read_text(path))
+        if any(
+            isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)
+        ):  # a few may stand for billions
+            raise InputError(f"{path}: a YAML pool has no aliases (*name); write each prompt out.")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("prompts"), list):
@@ -108,27 +113,10 @@ def _read_jsonl(path: Path) -> PromptFile:
     def rows() -> Iterator[Row]:
         for number, line in enumerate(_read_text(path).split("\n"), 1):
             if line.strip():
-                try:
-                    row = json.loads(line, object_pairs_hook=_unique)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{path}, line {number}: this is not valid JSON ({error.msg}).") from None
-                except KeyError as error:
-                    raise InputError(f"{path}, line {number}: the key {error.args[0]!r} occurs twice; give it once.") from None
-                except RecursionError:
-                    raise InputError(f"{path}, line {number}: this is nested too deeply to be a prompt.") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{path}, line {number}: a prompt is a JSON object with at least a `text`.")
+                row = parse_object(line, f"{path}, line {number}", "prompt", '{"text": ...}')
                 yield f"line {number}", row
 
     return _table(path, rows())
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object of which every key occurs once; raises KeyError with one that does not."""
-    keys = [key for key, _ in pairs]
-    if twice := [key for key in keys if keys.count(key) > 1]:
-        raise KeyError(twice[0])
-    return dict(pairs)
 
 
 def _read_csv(path: Path) -> PromptFile:

@@ -371,3 +371,22 @@ def test_a_story_answers_its_question(split):
         assert re.search(rf"\b{asked}\b", sentence)
     counts = Counter(row["answer"] for row in rows)
     assert set(counts) == set("ABCD") and min(counts.values()) > 40
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"text": "?", "text": "!", "yes": "y", "no": "n", "label": "y"}', "line 1: the key 'text' occurs twice"),
+        ('{"text": NaN, "yes": "y", "no": "n", "label": "y"}', "line 1: this is not valid JSON (NaN is no number)"),
+        ('{"text": 1' + "0" * 5000 + ', "yes": "y", "no": "n", "label": "y"}', "line 1: a number has too many digits"),
+        ("[" * 100_000, "line 1: this is nested too deeply to be a row"),
+        ('{"text": ["?"], "yes": "y", "no": "n", "label": "y"}', "line 1: the field 'text' is a list; it must be a text"),
+        ('{"text": {"a": 1}, "yes": "y", "no": "n", "label": "y"}', "line 1: the field 'text' is an object; it must be"),
+        ('{"text": "\\ud83d", "yes": "y", "no": "n", "label": "y"}', "the field 'text' holds half a character (U+D83D)"),
+        ('{"text": "' + "x" * 2**24 + '"}', "line 1: the row has more than 16,777,216 characters"),
+    ],
+    ids=["twice", "NaN", "digits", "nesting", "list", "object", "surrogate", "row bomb"],
+)
+def test_a_row_of_a_stranger_is_refused_in_one_sentence(line, sentence, own):
+    (own / "train.jsonl").write_text(line + "\n")
+    assert sentence in refused(own)

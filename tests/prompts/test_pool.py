@@ -16,6 +16,7 @@ from paft.errors import InputError
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
 from paft.prompts.audit import audit, read_for_audit
 from paft.prompts.pool import Form
+from paft.prompts.readers import read_prompts
 
 COLUMNS = ("id", "source", "wording", "layout", "text")
 ROWS = [
@@ -512,3 +513,17 @@ def test_a_shipped_pool_survives_yaml(folder, tmp_path):
         path = tmp_path / f"{split}.yaml"
         path.write_text(pool.to_yaml(), encoding="utf-8")
         assert load_pool(path, form_of(folder)) == pool
+
+
+def test_aliases_are_refused_before_they_unfold(tmp_path):
+    bomb = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    bomb += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+    (tmp_path / "pool.yaml").write_text("\n".join(bomb))
+    with pytest.raises(InputError, match="a YAML pool has no aliases"):
+        read_prompts(tmp_path / "pool.yaml")
+
+
+def test_a_number_that_is_too_long_is_one_sentence(tmp_path):
+    (tmp_path / "pool.jsonl").write_text('{"text": ' + "1" * 5000 + "}\n")
+    with pytest.raises(InputError, match="line 1: a number has too many digits"):
+        read_prompts(tmp_path / "pool.jsonl")
