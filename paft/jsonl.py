@@ -6,11 +6,12 @@ from typing import Any
 from paft.errors import InputError
 
 
-def parse_object(line: str, where: str, what: str, example: str) -> dict[str, Any]:
+def parse_object(line: str, where: str, what: str) -> dict[str, Any]:
     """Return the JSON object of a line.
 
     Args:
-        where: the file and the line; what: what an object is here (a row, a prompt); example: of one.
+        where: the file and the line.
+        what: what a line is, in a sentence.
 
     Raises InputError for anything else, a key that occurs twice, and numbers and nesting that no row has.
     """
@@ -21,11 +22,11 @@ def parse_object(line: str, where: str, what: str, example: str) -> dict[str, An
     except KeyError as error:
         raise InputError(f"{where}: the key {error.args[0]!r} occurs twice; give it once.") from None
     except RecursionError:
-        raise InputError(f"{where}: this is nested too deeply to be a {what}.") from None
+        raise InputError(f"{where}: this is nested too deeply; {what}.") from None
     except ValueError:  # Python reads no number of more than 4,300 digits
         raise InputError(f"{where}: a number has too many digits.") from None
     if not isinstance(found, dict):
-        raise InputError(f"{where}: a {what} is a JSON object, e.g. {example}.")
+        raise InputError(f"{where}: {what}.")
     return found
 
 

@@ -202,7 +202,8 @@ def read_jsonl(path: Path) -> _Rows:
                     )
                 if line.strip():
                     empty = False
-                    yield f"{path}, line {number}", parse_object(line, f"{path}, line {number}", "row", '{"question": ...}')
+                    where = f"{path}, line {number}"
+                    yield where, parse_object(line, where, 'a row is a JSON object, e.g. {"question": ...}')
         except UnicodeDecodeError:
             raise InputError(f"{path}: the file is not UTF-8 text.") from None
     if empty:

@@ -113,7 +113,7 @@ def _read_jsonl(path: Path) -> PromptFile:
     def rows() -> Iterator[Row]:
         for number, line in enumerate(_read_text(path).split("\n"), 1):
             if line.strip():
-                row = parse_object(line, f"{path}, line {number}", "prompt", '{"text": ...}')
+                row = parse_object(line, f"{path}, line {number}", "a prompt is a JSON object with at least a `text`")
                 yield f"line {number}", row
 
     return _table(path, rows())

@@ -379,7 +379,7 @@ def test_a_story_answers_its_question(split):
         ('{"text": "?", "text": "!", "yes": "y", "no": "n", "label": "y"}', "line 1: the key 'text' occurs twice"),
         ('{"text": NaN, "yes": "y", "no": "n", "label": "y"}', "line 1: this is not valid JSON (NaN is no number)"),
         ('{"text": 1' + "0" * 5000 + ', "yes": "y", "no": "n", "label": "y"}', "line 1: a number has too many digits"),
-        ("[" * 100_000, "line 1: this is nested too deeply to be a row"),
+        ("[" * 100_000, "line 1: this is nested too deeply; a row is a JSON object"),
         ('{"text": ["?"], "yes": "y", "no": "n", "label": "y"}', "line 1: the field 'text' is a list; it must be a text"),
         ('{"text": {"a": 1}, "yes": "y", "no": "n", "label": "y"}', "line 1: the field 'text' is an object; it must be"),
         ('{"text": "\\ud83d", "yes": "y", "no": "n", "label": "y"}', "the field 'text' holds half a character (U+D83D)"),
