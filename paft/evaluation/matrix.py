@@ -78,10 +78,13 @@ def read_matrix(path: Path) -> ScoreMatrix:
 
 
 def matrix_of(cells: pa.Table, where: Path | str = "score matrix") -> ScoreMatrix:
-    """Put cells, sorted by prompt and example, into a matrix; raises InputError if some are missing."""
-    n_examples = 1 + max(cells["example"].to_numpy(), default=-1)
-    n_prompts = 1 + max(cells["prompt"].to_numpy(), default=-1)
-    if len(cells) == 0 or len(cells) != n_prompts * n_examples:
+    """Put cells, sorted by prompt and example, into a matrix; raises InputError if they are not one of each."""
+    if any(cells[name].null_count for name in _COLUMNS):
+        raise InputError(f"{where}: some cells have no value; evaluate the run again.")
+    prompts, examples = (cells[name].to_numpy().astype(np.int64) for name in ("prompt", "example"))
+    n_prompts, n_examples = (1 + int(places.max(initial=-1)) for places in (prompts, examples))
+    whole = 0 < len(cells) == n_prompts * n_examples
+    if not whole or (prompts * n_examples + examples != np.arange(len(cells))).any() or (examples < 0).any():
         raise InputError(f"{where}: {len(cells)} cells are not all of {n_prompts} prompts x {n_examples} examples.")
 
     def by_prompt(name: str) -> tuple[str, ...]:

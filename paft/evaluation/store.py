@@ -63,7 +63,7 @@ class MatrixStore:
         try:
             if (pq.read_schema(self.path).metadata or {}).get(b"digest") != self.digest.encode():
                 return False
-            pq.read_table(self.path, columns=["prompt", "example", "correct"])  # its pages are whole, too
+            pq.read_table(self.path, page_checksum_verification=True)  # its pages are whole, too
             self.seconds()
         except (pa.ArrowException, OSError, ValueError):
             return False
@@ -74,8 +74,8 @@ class MatrixStore:
         """Return the cells of a batch, if it was scored before; a torn one is scored again."""
         path = self._part(batch)
         try:
-            return pq.read_table(path).to_pylist() if path.is_file() else None
-        except (pa.ArrowException, OSError):
+            return pq.read_table(path, page_checksum_verification=True).to_pylist() if path.is_file() else None
+        except (pa.ArrowException, OSError, ValueError):  # ValueError: a name that is no UTF-8
             return None
 
     def save_part(self, batch: int, rows: Sequence[Row], seconds: Mapping[str, float]) -> None:
@@ -88,7 +88,7 @@ class MatrixStore:
         path = self._part(batch)
         scratch = path.with_suffix(".tmp")
         schema = SCHEMA.with_metadata({"seconds": json.dumps(seconds)})
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch)
+        pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch, write_page_checksum=True)
         scratch.replace(path)
 
     def finish(self, windows: Sequence[range]) -> None:
@@ -100,7 +100,7 @@ class MatrixStore:
         seconds: dict[str, float] = {}
         scratch = self.path.with_name(f".{self.path.name}.tmp")
         schema = SCHEMA.with_metadata({"digest": self.digest, "version": str(VERSION)})
-        with pq.ParquetWriter(scratch, schema) as writer:
+        with pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer:
             for window in windows:
                 tables = [pq.read_table(self._part(batch)) for batch in window]
                 for table in tables:
@@ -134,12 +134,19 @@ def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = No
     Raises InputError if the file is no matrix, or one of another version.
     """
     try:
-        version = (pq.read_schema(path).metadata or {}).get(b"version", b"1").decode()
+        schema = pq.read_schema(path)
+        version = (schema.metadata or {}).get(b"version", b"1").decode()
         if version == str(VERSION):
+            if not schema.equals(SCHEMA):
+                raise pa.ArrowInvalid("its columns are others")
             wanted = None if columns is None else list(columns)
-            return pq.read_table(path, columns=wanted, filters=where, read_dictionary=_REPEATED)
+            cells = pq.read_table(
+                path, columns=wanted, filters=where, read_dictionary=_REPEATED, page_checksum_verification=True
+            )
+            cells.validate(full=True)
+            return cells
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such score matrix; give the folder of a finished run.") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no UTF-8
         raise InputError(f"{path}: this score matrix is damaged ({type(error).__name__}); evaluate the run again.") from None
     raise InputError(f"{path}: this score matrix is of version {version}, this code reads {VERSION}; evaluate the run again.")
