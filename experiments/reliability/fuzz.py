@@ -52,13 +52,21 @@ _PIECES = st.sampled_from([
     "!!python/object:os.system ", "1e999", "0x1F", "2001-99-99", "[", "]", "|-", "\t", "\ufeff", "=cmd|' /C calc'!A0",
 ])  # fmt: skip
 _TEXT = st.lists(st.one_of(_PIECES, st.text(max_size=8)), max_size=12).map("".join)
-_GOOD = st.just("{question}\nA. {A}\nB. {B}\nAnswer:")
+_WORDS = st.one_of(
+    st.just(""), st.text(max_size=10), st.sampled_from(["🙂", "é", "ا\u200f", "\u202e", "{{", "}}", "%s", ": ", "- "])
+)
+_GOOD = st.builds(lambda a, b, c: f"{a}{{question}}\n{b}A. {{A}}\nB. {{B}}\nAnswer{c}:", _WORDS, _WORDS, _WORDS)
 _SCALAR = st.one_of(_TEXT, st.none(), st.booleans(), st.integers(), st.floats(), st.just("A"), st.just("1"))
 _VALUE = st.recursive(
     _SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3), max_leaves=4
 )
 _PROMPT = st.dictionaries(st.sampled_from(["text", "id", "source", "wording", "layout", "other"]), _VALUE, max_size=4)
-_PROMPT = st.one_of(_PROMPT, st.builds(lambda prompt, text: prompt | {"text": text}, _PROMPT, st.one_of(_GOOD, _TEXT)))
+_PROMPT = st.one_of(
+    st.builds(lambda text: {"text": text}, _GOOD),
+    st.builds(lambda text, word: {"text": text, "source": word, "wording": word}, _GOOD, _WORDS),
+    st.builds(lambda prompt, text: prompt | {"text": text}, _PROMPT, st.one_of(_GOOD, _TEXT)),
+    _PROMPT,
+)
 _ROW = st.dictionaries(st.sampled_from(["question", "A", "B", "answer", "x"]), _VALUE, max_size=5)
 _GOOD_ROW = st.builds(
     lambda row, a, b, gold: {"question": "?", "A": a, "B": b, "answer": gold} | row,
@@ -66,6 +74,15 @@ _GOOD_ROW = st.builds(
     _SCALAR,
     _SCALAR,
     st.sampled_from(["A", "B", 0, 1, "C", 2, True, None]),
+)
+
+
+_FINE_ROW = st.builds(
+    lambda question, a, b, gold: {"question": question, "A": f"a {a}", "B": f"b {b}", "answer": gold},
+    st.one_of(_WORDS, st.integers(), st.just("{A}")),
+    _WORDS,
+    _WORDS,
+    st.sampled_from(["A", "B", 0, 1, "1"]),
 )
 
 
@@ -170,6 +187,7 @@ def _pools() -> st.SearchStrategy[tuple[str, bytes]]:
     suffixes = st.sampled_from([".yaml", ".jsonl", ".csv"])
     return st.one_of(
         st.builds(as_yaml, header, prompts),
+        st.builds(as_yaml, st.just({}), st.lists(st.builds(lambda text: {"text": text}, _GOOD), min_size=1, max_size=3)),
         st.builds(as_jsonl, prompts),
         st.builds(as_csv, names, cells),
         st.tuples(suffixes, _TEXT.map(_bytes)),
@@ -267,7 +285,8 @@ def _configs() -> st.SearchStrategy[dict[str, Any]]:
 
 def _kinds() -> dict[str, tuple[int, st.SearchStrategy[Any], Check]]:
     """Return kind -> (its share of the inputs in percent, how they are made, what is checked)."""
-    lines = st.lists(st.one_of(_ROW, _GOOD_ROW), max_size=4).map(lambda rows: "".join(json.dumps(row) + "\n" for row in rows))
+    some = st.one_of(st.lists(_FINE_ROW, max_size=4), st.lists(st.one_of(_FINE_ROW, _ROW, _GOOD_ROW), max_size=3))
+    lines = some.map(lambda rows: "".join(json.dumps(row) + "\n" for row in rows))
     rows = st.one_of(
         lines.map(_bytes),
         _TEXT.map(_bytes),
