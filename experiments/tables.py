@@ -208,9 +208,11 @@ def _size(found: Iterable[Found]) -> list[str]:
     first = next(iter(found))
     _, prompts, examples = first.correct.shape
     threshold = first.cells[0].results["threshold"]
+    hidden = first.cells[0].config["dataset"]["options"] == "hidden"
+    unlike = ["The options are hidden and likelihood is measured, which the paper does not do."] if hidden else []
     top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
     chance = percent(first.cells[0].part(first.part).chance)
-    return [f"Percent, over {prompts} unseen prompts x {examples:,} test examples; chance is {chance}{top}."]
+    return [f"Percent, over {prompts} unseen prompts x {examples:,} test examples; chance is {chance}{top}.", *unlike]
 
 
 def _best_of_others(methods: Mapping[str, Found]) -> list[str]:
@@ -364,7 +366,8 @@ def k_and_t(cells: Sequence[Cell]) -> list[Table]:
             "is chosen like that; ours is K=4, T=3, fixed beforehand."
         )
         table.notes += _absent(rows[part], _K_AND_T)
-    return list(parts.values()) or [Table("table5", "Table 5: K and T", command, headings)]
+    compared = [table for table in parts.values() if len(table.rows) > 1]
+    return compared or [Table("table5", "Table 5: K and T", command, headings)]
 
 
 _SIZES = ("1", "2", "5", "10", "24", "60", "400, composed")
@@ -420,8 +423,9 @@ def controls(cells: Sequence[Cell]) -> Table:
     for label, wanted in labels.items():
         for found in _select(cells, label, wanted):
             parts.setdefault(found.part, {})[label] = found
+    of_table_1 = {"PAFT, a prompt held for 4 updates (default)", "one fixed prompt"}
     for part, rows in parts.items():
-        if len(rows) == 1:
+        if rows.keys() <= of_table_1:
             continue
         for label, found in rows.items():
             tokens = f"{np.mean([cell.results['plan']['tokens'] for cell in found.cells]):,.0f}"

@@ -41,4 +41,4 @@ def test_every_recipe_ends_in_a_report_with_every_table(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     for table, n in ROWS.items():
         assert len(list(csv.reader((tmp_path / "report" / f"{table}.csv").open()))) == n + 1, table
-    assert "No runs" not in (tmp_path / "report" / "README.md").read_text()
+    assert "No runs." not in (tmp_path / "report" / "README.md").read_text()
