@@ -138,8 +138,11 @@ class SaveState(Checkpoint):
             os.fsync(file.fileno())
         scratch.replace(path)
         self._saved = trainer.global_step
-        for old in states(self.folder)[self.keep :]:
-            old.unlink()
+        there = states(self.folder)
+        kept = [state for state in there if state <= path][: self.keep]  # a later one was passed over when the run went on
+        for old in there:
+            if old not in kept:
+                old.unlink()
 
 
 def states(folder: Path) -> list[Path]:

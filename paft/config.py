@@ -184,9 +184,7 @@ class TrainConfig(_Section):
         if self.method.name == "paft":
             parts.append(f"K{self.K}")
         if self.method.name != "base":
-            parts.append(f"T{self.T}")
-        if self.method.name != "base":
-            parts.append(f"seed{self.seed}")
+            parts += [f"T{self.T}", f"seed{self.seed}"]
         return "-".join([*parts, digest, *(["rerun"] if self.rerun else [])])
 
     def identity(self) -> dict[str, Any]:

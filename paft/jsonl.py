@@ -1,7 +1,8 @@
 """One line of JSONL, as strangers may write it."""
 
 import json
-from typing import Any
+import math
+from typing import Any, NoReturn
 
 from paft.errors import InputError
 
@@ -16,7 +17,7 @@ def parse_object(line: str, where: str, what: str) -> dict[str, Any]:
     Raises InputError for anything else, a key that occurs twice, and numbers and nesting that no row has.
     """
     try:
-        found = json.loads(line, object_pairs_hook=_unique, parse_constant=_no_number)
+        found = json.loads(line, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: this is not valid JSON ({error.msg}).") from None
     except KeyError as error:
@@ -30,8 +31,12 @@ def parse_object(line: str, where: str, what: str) -> dict[str, Any]:
     return found
 
 
-def _no_number(name: str) -> None:
-    raise json.JSONDecodeError(f"{name} is no number", "", 0)
+def _finite(text: str) -> float:
+    return _no_number(text) if math.isinf(number := float(text)) else number
+
+
+def _no_number(text: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{text} is no number", "", 0)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

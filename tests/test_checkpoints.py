@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from paft.checkpoints import states, usable_state
+from paft.checkpoints import SaveBest, SaveState, states, usable_state
 from paft.cli import CONFIG_PATH
 from paft.errors import InputError
 from paft.training import run_training
@@ -60,12 +60,24 @@ def test_a_run_goes_on_from_the_state_before_a_torn_one(tiny_overrides, tmp_path
     states(folder / "checkpoints")[0].write_bytes(b"torn")
     run_training(config)
     assert "update-0000006.ckpt is damaged" in capsys.readouterr().out
+    torch.load(states(folder / "checkpoints")[0], weights_only=True)  # the damaged one is gone
     assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
 
 
-def test_a_damaged_best_checkpoint_is_one_sentence(tiny_overrides, monkeypatch):
-    from paft.checkpoints import SaveBest
+def test_a_damaged_state_never_takes_the_place_of_a_new_one(tmp_path):
+    class Trainer:
+        global_step = 11
 
+        def save_checkpoint(self, path):
+            path.write_bytes(b"whole")
+
+    for update in (10, 20):  # 20 is damaged; the run went on from 10
+        (tmp_path / f"update-{update:07}.ckpt").write_bytes(b"")
+    SaveState(tmp_path, "this", every=1, keep=1)._save(Trainer())
+    assert [path.name for path in tmp_path.iterdir()] == ["update-0000011.ckpt"]
+
+
+def test_a_damaged_best_checkpoint_is_one_sentence(tiny_overrides, monkeypatch):
     before = SaveBest.best
 
     def damaged(self):
@@ -79,7 +91,7 @@ def test_a_damaged_best_checkpoint_is_one_sentence(tiny_overrides, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(number, tiny_overrides, tmp_path):
-    small = [*tiny_overrides, "T=30", "model.lora.dropout=0.1", "trainer.checkpoint_every=1000", "validation.every=45"]
+    small = [*tiny_overrides, "T=100", "model.lora.dropout=0.1", "trainer.checkpoint_every=1000", "validation.every=150"]
     settings = {"cwd": REPOSITORY, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
     command = [sys.executable, "train.py", *small]
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **settings)
@@ -91,7 +103,7 @@ def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(number, ti
     assert run.returncode == 128 + number and "the same command goes on" in said and "Traceback" not in said
     (folder,) = (path.parent for path in log.glob("*/run.json"))
     (state,) = states(folder / "checkpoints")
-    assert 15 <= torch.load(state, weights_only=True)["global_step"] < 45  # no validation was reached: the signal saved it
+    assert 15 <= torch.load(state, weights_only=True)["global_step"] < 150  # no validation was reached: the signal saved it
     subprocess.run(command, check=True, capture_output=True, **settings)
     whole = subprocess.run([*command, f"output_root={tmp_path / 'whole'}"], check=True, capture_output=True, **settings)
     assert whole.returncode == 0

@@ -63,7 +63,8 @@ class MatrixStore:
         try:
             if (pq.read_schema(self.path).metadata or {}).get(b"digest") != self.digest.encode():
                 return False
-            pq.read_table(self.path, page_checksum_verification=True)  # its pages are whole, too
+            for _ in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches():
+                pass  # its pages are whole, too; read one by one, since a matrix may be larger than memory
             self.seconds()
         except (pa.ArrowException, OSError, ValueError):
             return False

@@ -13,10 +13,11 @@ def main() -> None:
     merging = commands.add_parser("merge", help="write the base model with the adapter's weights added in")
     merging.add_argument("run", type=Path, help="a run folder, or its adapter folder")
     merging.add_argument("--out", type=Path, required=True, help="a new folder for the merged model")
+    merging.add_argument("--remote-code", action="store_true", help="run the code that comes with the base model")
     arguments = parser.parse_args()
     from paft.model.adapter import merge
 
-    merge(arguments.run, arguments.out)
+    merge(arguments.run, arguments.out, arguments.remote_code)
     print(f"Merged model: {arguments.out}")
 
 

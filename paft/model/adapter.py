@@ -57,11 +57,12 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
     return model
 
 
-def merge(run: Path, out: Path) -> None:
+def merge(run: Path, out: Path, remote_code: bool = False) -> None:
     """Write the base model with the adapter's weights added in, in fp32, and its tokenizer.
 
     Args:
         run: a run folder, or its adapter folder.
+        remote_code: whether code that comes with the base model may be run; an adapter does not say so.
 
     Raises InputError if there is no adapter, or `out` exists.
     """
@@ -69,7 +70,7 @@ def merge(run: Path, out: Path) -> None:
     if out.exists():
         raise InputError(f"--out {out}: this exists already; name a new folder.")
     about = read_metadata(folder)
-    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "remote_code": False})
+    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "remote_code": remote_code})
     base = load_base(config, torch.device("cpu"))
     adapted = with_adapter(base, folder, about.get("base"), config.path or "the embedded one")
     merged: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]

@@ -158,7 +158,7 @@ def _reach(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
         if not model.remote_code and "custom code" in str(error):
             raise InputError(
                 f"model.path={model.path}: this model needs code that comes with it; if you trust who wrote it, give "
-                "model.remote_code=true."
+                "model.remote_code=true (to merge, --remote-code)."
             ) from None
         raise InputError(
             f"model.path={model.path}: this model cannot be loaded; give a hub id that this machine may read, or a folder "

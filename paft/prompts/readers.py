@@ -59,14 +59,16 @@ def _read_text(path: Path) -> str:
 def _read_yaml(path: Path) -> PromptFile:
     import yaml
 
-    text = _read_text(path)
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):  # a few may stand for billions
+                raise InputError(f"{path}: a YAML pool has no aliases (*name); write each prompt out.")
+            return super().compose_node(parent, index)
+
     try:
-        if any(
-            isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)
-        ):  # a few may stand for billions
-            raise InputError(f"{path}: a YAML pool has no aliases (*name); write each prompt out.")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
+        loader = Loader(_read_text(path))
+        root = loader.get_single_node()
+        content = None if root is None else loader.construct_document(root)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
         raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict) or not isinstance(content.get("prompts"), list):

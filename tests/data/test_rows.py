@@ -378,6 +378,7 @@ def test_a_story_answers_its_question(split):
     [
         ('{"text": "?", "text": "!", "yes": "y", "no": "n", "label": "y"}', "line 1: the key 'text' occurs twice"),
         ('{"text": NaN, "yes": "y", "no": "n", "label": "y"}', "line 1: this is not valid JSON (NaN is no number)"),
+        ('{"text": 1e999, "yes": "y", "no": "n", "label": "y"}', "line 1: this is not valid JSON (1e999 is no number)"),
         ('{"text": 1' + "0" * 5000 + ', "yes": "y", "no": "n", "label": "y"}', "line 1: a number has too many digits"),
         ("[" * 100_000, "line 1: this is nested too deeply; a row is a JSON object"),
         ('{"text": ["?"], "yes": "y", "no": "n", "label": "y"}', "line 1: the field 'text' is a list; it must be a text"),
@@ -385,7 +386,7 @@ def test_a_story_answers_its_question(split):
         ('{"text": "\\ud83d", "yes": "y", "no": "n", "label": "y"}', "the field 'text' holds half a character (U+D83D)"),
         ('{"text": "' + "x" * 2**24 + '"}', "line 1: the row has more than 16,777,216 characters"),
     ],
-    ids=["twice", "NaN", "digits", "nesting", "list", "object", "surrogate", "row bomb"],
+    ids=["twice", "NaN", "infinite", "digits", "nesting", "list", "object", "surrogate", "row bomb"],
 )
 def test_a_row_of_a_stranger_is_refused_in_one_sentence(line, sentence, own):
     (own / "train.jsonl").write_text(line + "\n")
