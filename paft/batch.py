@@ -204,7 +204,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Update:
-    """The examples of one optimiser update."""
+    """The examples of one optimiser update; micro_batches are those of this rank, all else is of the whole update."""
 
     micro_batches: list[MicroBatch]
     n_tokens: int

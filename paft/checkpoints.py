@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
@@ -12,11 +13,11 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from paft import ranks
 from paft.batch import Update
 from paft.errors import InputError
 
-# Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_AT_ONCE_S = 1.0  # a signal that comes twice so soon came by two ways
 
 
 class SaveBest(ModelCheckpoint):
@@ -62,6 +63,7 @@ class SaveState(Checkpoint):
     A state is saved between two updates, never within one, so that a run that goes on is bit for bit the undisturbed one. A
     signal therefore waits for the end of its update; a second one does not wait, nor does one during validation. A handler
     that was there before (submitit's, which queues the job again) is called then; without one the run ends as by Ctrl-C.
+    Several ranks stop after the same update, whichever is told first.
 
     A Checkpoint so that Lightning calls it among those, after the ModelCheckpoint whose state it must hold.
 
@@ -73,10 +75,11 @@ class SaveState(Checkpoint):
 
     def __init__(self, folder: Path, run: str, every: int, keep: int) -> None:
         self.folder, self.run, self.every, self.keep = folder, run, every, keep
-        self._before = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._before = {number: signal.getsignal(number) for number in ranks.SIGNALS}
         self._saved = 0
         self._updating = False
-        self._told: int | None = None
+        self._told = 0  # the number of a signal that waits
+        self._told_at = -_AT_ONCE_S
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = self.run
@@ -96,48 +99,50 @@ class SaveState(Checkpoint):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Update, batch_idx: int) -> None:
         # Here, not at the end of the update before: its losses are logged now.
-        due = trainer.global_step % self.every == 0 or self._told is not None
-        if due and trainer.global_step > self._saved:
+        told = self._any_told()
+        if (told or trainer.global_step % self.every == 0) and trainer.global_step > self._saved:
             self._save(trainer)
-        self._obey()
+        self._obey(told)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._updating = False
-        self._obey()
+        self._obey(self._any_told())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer)
         self._updating = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._obey()
+        self._obey(self._any_told())
 
-    def _obey(self) -> None:
-        if self._told is not None:
-            told, self._told = self._told, None
-            self._stop(told)
+    def _any_told(self) -> int:
+        """Return the signal that a rank was told, 0 if none was."""
+        return max(ranks.gather(self._told))
+
+    def _obey(self, told: int) -> None:
+        if told:
+            self._told = 0
+            ranks.stop(told, self._before[signal.Signals(told)])
 
     def _tell(self, number: int, frame: FrameType | None) -> None:
-        if self._updating and self._told is None:
+        again, self._told_at = time.monotonic() < self._told_at + _AT_ONCE_S, time.monotonic()
+        if again:
+            return
+        if self._updating and not self._told:
             self._told = number
         else:
-            self._stop(number)
-
-    def _stop(self, number: int) -> None:
-        before = self._before[signal.Signals(number)]
-        if callable(before) and before is not signal.default_int_handler:
-            before(number, None)
-        else:
-            raise KeyboardInterrupt(number)
+            ranks.stop(number, self._before[signal.Signals(number)])
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"update-{trainer.global_step:07}.ckpt"
         scratch = path.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
+        self._saved = trainer.global_step
+        if ranks.rank() > 0:
+            return
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
         scratch.replace(path)
-        self._saved = trainer.global_step
         there = states(self.folder)
         kept = [state for state in there if state <= path][: self.keep]  # a later one was passed over when the run went on
         for old in there:

@@ -1,7 +1,9 @@
 """What the commands share: one door through which every error leaves."""
 
+import errno
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -13,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.errors import InputError
@@ -21,6 +23,8 @@ from paft.runs import write_atomically
 
 FAILED = "failed"  # in the folder of a sweep: a file for each cell that failed
 CONFIG_PATH = str(Path(__file__).resolve().parent.parent / "conf")
+
+_BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 
 _sweeps: list[Path] = []  # folders of the sweeps that this process started
 
@@ -45,21 +49,22 @@ def run_hydra(main: Callable[[], None]) -> None:
             print(f"{len(failed)} cells failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
 
 
-def run_job(job: Callable[[list[str], str | None], None]) -> None:
+def run_job(job: Callable[[list[str], str | None], None], devices: int) -> None:
     """Run what a Hydra main function is for: one job; of a sweep, one that does not keep the others from running.
 
     Args:
         job: takes the overrides on the command line and the name of the sweep, if it belongs to one.
+        devices: how many devices the job uses.
     """
     hydra = HydraConfig.get()
-    typed = list(hydra.overrides.task)
+    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # as they stand there, ${...} too
     if hydra.mode != RunMode.MULTIRUN:
         run_plain(lambda: job(typed, None))  # here, since Hydra would add a line of its own
         return
     recipe = [hydra.runtime.choices.get(group) for group in ("experiment", "scale")]
     group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
     try:
-        check_launcher(hydra.launcher)
+        check_launcher(hydra.launcher, devices)
         job(typed, group)
     except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
         traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed cell's model
@@ -72,14 +77,19 @@ def run_job(job: Callable[[list[str], str | None], None]) -> None:
         raise
 
 
-def check_launcher(launcher: Mapping[str, Any]) -> None:
-    """Refuse jobs of several tasks or GPUs, which would do the same work several times; raises InputError."""
-    for key in ("nodes", "tasks_per_node", "gpus_per_node"):
+def check_launcher(launcher: Mapping[str, Any], devices: int) -> None:
+    """Refuse jobs of several tasks, which would do the same work several times, or of GPUs that idle; raises InputError."""
+    for key in ("nodes", "tasks_per_node"):
         if (launcher.get(key) or 1) > 1:
             raise InputError(
-                f"hydra.launcher.{key}={launcher[key]}: a run uses one device; ask for one of each, and for several jobs at "
-                "once with hydra.launcher.array_parallelism."
+                f"hydra.launcher.{key}={launcher[key]}: a run is one task on one node, which starts a process on each of its "
+                "devices itself; ask for one, and for several jobs at once with hydra.launcher.array_parallelism."
             )
+    gpus = launcher.get("gpus_per_node") or 1
+    if gpus not in (1, devices):
+        raise InputError(
+            f"hydra.launcher.gpus_per_node={gpus}: a run uses {devices}; give as many devices=, in train.py trainer.devices=."
+        )
 
 
 def run_plain(main: Callable[[], None]) -> None:
@@ -89,17 +99,30 @@ def run_plain(main: Callable[[], None]) -> None:
     except InputError as error:
         _leave(f"error: {error}", 2)
     except (HydraException, OmegaConfBaseException) as error:
-        cause = f"\n{error.__cause__}" if error.__cause__ is not None else ""
-        _leave(f"error: {error}{cause}", 2)
+        _leave(f"error: {_in_a_sentence(error)}", 2)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # Hydra's answer to model=null
             raise
         _leave("error: dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each.", 2)
-    except (NotADirectoryError, PermissionError) as error:  # a file we may not read; Hydra's own folder of a sweep
+    except OSError as error:  # a file we may not read; Hydra's own folder of a sweep
+        if error.errno not in _BAD_PLACES:
+            raise
         _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
     except KeyboardInterrupt as interrupted:
         (number,) = interrupted.args or (signal.SIGINT,)
         _leave("\nInterrupted; the same command goes on from the last checkpoint, if there is one yet.", 128 + number)
+
+
+def _in_a_sentence(error: Exception) -> str:
+    """Return what Hydra or OmegaConf say, without the place of our files and advice that does not help here."""
+    said = " ".join(str(error).partition("Config search path:")[0].partition("To append to your config")[0].split())
+    said, _, names = said.partition(" Available options in ")
+    if names:
+        return f"{said}; there are {', '.join(names.partition(': ')[2].split())}."
+    said, _, key = said.partition(" See https:")[0].partition(" full_key: ")
+    where = getattr(error, "override", None) or key.split(" ")[0]
+    said = re.sub(r" \d\. |[.:] (?=[A-Z])", "; ", said).rstrip(".")
+    return f"{where}{': ' if where else ''}{said}; --cfg job shows the keys and values that there are."
 
 
 def _leave(message: str, code: int) -> None:

@@ -1,6 +1,7 @@
 """What a run is: the typed form of conf/train.yaml and conf/evaluate.yaml. Imports nothing heavy: mistakes show at once."""
 
 import hashlib
+import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,7 @@ class ModelConfig(_Section):
     lora: LoraConfig
     revision: str | None = None
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    quantization: Literal["4bit"] | None = None
     attention: Literal["auto", "eager", "sdpa"] = "auto"
     activation_checkpointing: bool = False
     chat_template: bool = False
@@ -134,9 +136,10 @@ class TrainerConfig(_Section):
     """How the machine is used; none of it changes what is learnt, beyond floating-point noise."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
+    devices: PositiveInt = 1  # earlier versions had none of these three: their results are read, too
     micro_batch_tokens: PositiveInt
     workers: NonNegativeInt
-    checkpoint_every: PositiveInt = 50  # earlier versions had none: their results are read, too
+    checkpoint_every: PositiveInt = 50
     checkpoints_kept: PositiveInt = 2
     progress: bool
 
@@ -198,12 +201,20 @@ class TrainConfig(_Section):
         identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
         if not self.method.searches:
             del identity["method"]["budget"]
+        _forget_later_settings(identity["model"])
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in unused_pools:
             del identity["prompts"][split]
         return identity
+
+
+def _forget_later_settings(model: dict[str, Any]) -> None:
+    """Leave out what earlier versions did not have, where it does nothing: their runs keep their names."""
+    for key, nothing in (("quantization", None), ("remote_code", False)):
+        if model[key] == nothing:
+            del model[key]
 
 
 class TestPromptsConfig(_Section):
@@ -229,6 +240,7 @@ class EvaluateConfig(_Section):
     prompts: TestPromptsConfig
     output: str | None
     accelerator: Literal["auto", "cpu", "cuda"]
+    devices: PositiveInt
     batch_tokens: PositiveInt
     progress: bool
     data_root: str | None
@@ -239,6 +251,7 @@ class EvaluateConfig(_Section):
         used = {"max_new_tokens"} if self.way == "generate" else {"normalise"}
         identity = self.model_dump(include={"dataset", "model", "cutoff", *used}) | {"scoring": self.way}
         del identity["dataset"]["path"], identity["dataset"]["threshold"], identity["model"]["path"]
+        _forget_later_settings(identity["model"])
         return identity
 
     @property
@@ -378,5 +391,7 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
         raise InputError(f"dataset.name={dataset.name}: choose a data set with dataset=, your own with dataset=jsonl.")
     if hub is not None and (unknown := [part for part in dataset.parts if part not in hub.configs]):
         raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
+    if model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"model.quantization={model.quantization} needs bitsandbytes; run `pip install -e '.[qlora]'`.")
     if model.system_prompt is not None and not model.chat_template:
         raise InputError("model.system_prompt needs model.chat_template=true; without a chat template it would be ignored.")

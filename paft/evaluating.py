@@ -1,28 +1,28 @@
 """An evaluation from config to results: check, load, score, report, predict."""
 
-import hashlib
 import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from paft.config import EvaluateConfig, read_metadata
+from paft import ranks
+from paft.checked import CheckedEvaluation, check_evaluation
+from paft.config import EvaluateConfig
 from paft.data.encode import Encoder
-from paft.data.load import TestInputs, answer_kind, load_test_inputs
-from paft.data.rows import fingerprint
-from paft.errors import InputError
+from paft.data.load import TestInputs, answer_kind
 from paft.evaluation.predictions import predictions
 from paft.evaluation.robustness import con
-from paft.measuring import Measuring, adapter_digest
-from paft.model.adapter import with_adapter
-from paft.model.base import base_identity, device_of, load_base, load_config, load_tokenizer, window_of
+from paft.measuring import Measuring
+from paft.model.adapter import base_of, with_adapter
+from paft.model.base import check_quantization, device_of, load_base, load_config, load_tokenizer, window_of
 from paft.model.cpu import keep_freed_memory
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
+from paft.reporting.table import print_run
 from paft.reporting.wandb import log_results, misses, send_results, wandb_run
-from paft.runs import RunFolder, claim, disk_full_is_an_input_error, write_atomically
+from paft.runs import RunFolder, disk_full_is_an_input_error, write_atomically
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,15 @@ class Evaluation:
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model
 
 
-def prepare(config: EvaluateConfig) -> Evaluation:
-    """Load and check all inputs and find the folder; raises InputError. Writes nothing."""
-    device_of(config.accelerator)
-    trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
-    inputs = load_test_inputs(config)
+def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) -> Evaluation:
+    """Check the rest of an evaluation; raises InputError. Writes nothing.
+
+    Args:
+        checked: what check_evaluation(config) says, for a caller that asked before it imported this.
+    """
+    checked = checked or check_evaluation(config)
+    inputs = checked.inputs
+    check_quantization(config.model, device_of(config.accelerator))
     architecture = load_config(config.model)
     encoder = Encoder(
         load_tokenizer(config.model),
@@ -52,28 +56,7 @@ def prepare(config: EvaluateConfig) -> Evaluation:
         config.model.system_prompt,
     )
     encoder.check_cutoff(inputs.examples)
-    if config.output is not None:
-        _check_output(Path(config.output), Path(str(config.dataset.path)))
-    identity = {
-        "config": config.identity(),
-        "base": base_identity(config.model) if config.adapter is None else None,  # an adapter knows its base model
-        "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
-        "data": {"test": fingerprint(inputs.examples)},
-        "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
-    }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    method = "base" if config.adapter is None else str(trained.get("method", "adapter"))  # earlier versions do not say
-    name = "-".join(["eval", config.dataset.name, config.model.label, method, config.way, digest])
-    return Evaluation(config, name, method, claim(config.output_root, name, identity), inputs, encoder, trained)
-
-
-def _check_output(output: Path, rows: Path) -> None:
-    if output.exists() and output.samefile(rows):
-        raise InputError(f"output={output}: this is the file of the rows; name another one.")
-    if output.is_dir():
-        raise InputError(f"output={output}: this is a folder; name a file in it.")
-    if not output.parent.is_dir():
-        raise InputError(f"output={output}: there is no folder {output.parent}; make it first.")
+    return Evaluation(config, checked.name, checked.method, checked.folder, inputs, encoder, checked.trained)
 
 
 def evaluate(evaluation: Evaluation, group: str | None = None) -> None:
@@ -87,9 +70,9 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> None:
     reset_peak_memory()
     model = _load(evaluation)
     with (
+        disk_full_is_an_input_error(folder),
         evaluation.folder.held(),  # created now that the model has shown that it can be used
         wandb_run(config, evaluation.name, "evaluation", folder, group) as logger,
-        disk_full_is_an_input_error(folder),
     ):
         results = _score_and_report(evaluation, model, started)
         if logger is not None:
@@ -102,13 +85,14 @@ def _load(evaluation: Evaluation) -> Any:
     base = load_base(config.model, device_of(config.accelerator))
     if adapter is None:
         return base
-    return with_adapter(base, Path(adapter), evaluation.trained.get("base"), config.model.path or "the embedded one")
+    return with_adapter(base, Path(adapter), base_of(evaluation.trained, config.model), config.model.path or "the embedded one")
 
 
 def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> dict[str, Any]:
     config, folder, inputs = evaluation.config, evaluation.folder.path, evaluation.inputs
     dataset = config.dataset
-    save_pools(folder / "prompts", inputs.pools)
+    if ranks.rank() == 0:
+        save_pools(folder / "prompts", inputs.pools)
     measure = Measuring(
         model,
         evaluation.encoder,
@@ -146,8 +130,9 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> dic
         _predict(evaluation, measured.path)
         results |= {"robustness": None, "uncertainty": None, "parts": {}, "con": None, "chance": None}
         results["consensus"] = None if results["consensus"] is None else results["consensus"] | {"majority": None}
-        write_atomically(evaluation.folder.results, json.dumps(results, indent=2) + "\n")
-    else:
+        if ranks.rank() == 0:
+            write_atomically(evaluation.folder.results, json.dumps(results, indent=2) + "\n")
+    elif ranks.rank() == 0:
         write_results(folder, measured, results, inputs.pool, inputs.examples, evaluation.method)
     return results
 
@@ -155,17 +140,19 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> dic
 def _predict(evaluation: Evaluation, matrix: Path) -> None:
     """Write a line of JSON for each row: the row and what most prompts predict."""
     config, inputs = evaluation.config, evaluation.inputs
+    if ranks.rank() > 0:
+        return
     lines = predictions(matrix, inputs.task, inputs.rows or [], config.dataset.metric)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_atomically(evaluation.folder.path / "predictions.jsonl", text)  # another adapter may be told to use the same output
     write_atomically(Path(str(config.output)), text)
 
 
-def run_evaluation(config: EvaluateConfig, group: str | None = None) -> Evaluation:
-    """Prepare an evaluation, say what it will do, and do it unless it is finished already."""
+def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: CheckedEvaluation | None = None) -> Evaluation:
+    """Prepare an evaluation, say what it will do, do it unless it is finished already, and print its tables."""
     quieten()
     keep_freed_memory()
-    evaluation = prepare(config)
+    evaluation = prepare(config, checked)
     inputs = evaluation.inputs
     n_prompts, n_examples = len(inputs.pool.templates), len(inputs.examples)
     print(f"Evaluation {evaluation.folder.path}")
@@ -184,4 +171,6 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None) -> Evaluati
         print(f"Finished already: {evaluation.folder.results}", flush=True)
     else:
         evaluate(evaluation, group)
+    if ranks.rank() == 0:
+        print_run(evaluation.method, json.loads(evaluation.folder.results.read_text()), evaluation.folder.results)
     return evaluation

@@ -1,6 +1,5 @@
 """From a model to a score matrix on disk: what the end of a training run and an evaluation have in common."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from paft.evaluation.scoring import Way, answering_by, score
 from paft.evaluation.store import MatrixStore
 from paft.model.attention import NAMES
 from paft.model.base import kernel_of, weights_fingerprint
+from paft.model.identity import adapter_digest
 from paft.prompts import PromptPool
 
 
@@ -56,7 +56,7 @@ class Measuring:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(base, PreTrainedModel)
         base.set_attn_implementation(NAMES[kernel_of(config, base.device, backward=False)])
-        self.merged: bool | None = None  # not yet tried
+        self.merged: bool | None = None if config.quantization is None else False  # None: not yet tried
         self.identity = {
             **identity,
             "base": weights_fingerprint(base),
@@ -104,8 +104,3 @@ class Measuring:
             return 0
         first = [self.encoder.scoring(template, examples[0]).continuations for template in pool.templates]
         return sum(any(len(letter) > 1 for letter in letters) for letters in first)
-
-
-def adapter_digest(folder: Path) -> str:
-    """Return SHA-256 over an adapter's weights."""
-    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()

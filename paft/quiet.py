@@ -16,5 +16,6 @@ def quieten() -> None:
         ".*your dataloader is not resumable.*",  # it is: its sampler starts where the trainer stands
         ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run goes on
         ".*does not have many workers.*",  # rendering costs under 1% of a step
+        ".*sync_dist=True.*",  # what ranks log of a validation is the same on all
     ):
         warnings.filterwarnings("ignore", message)

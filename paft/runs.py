@@ -13,6 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from paft import ranks
 from paft.errors import InputError
 
 _LOCK = ".lock"
@@ -42,8 +43,14 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Create the folder with its run.json, unless it is there, and keep other processes out of it.
 
-        Raises InputError if another process is at work in it. A killed process leaves no lock behind.
+        Of several ranks the first does so for all. A killed process leaves no lock behind.
+
+        Raises InputError if another process is at work in it.
         """
+        if ranks.rank() > 0:
+            ranks.barrier()
+            yield
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / _LOCK, timeout=_PATIENCE_S)
         try:
@@ -55,6 +62,7 @@ class RunFolder:
         try:
             if not (mark := self.path / _MARK).is_file():
                 write_atomically(mark, json.dumps(self.identity, indent=2))
+            ranks.barrier()  # all have read what was there before
             yield
         finally:
             lock.release()
@@ -72,10 +80,8 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
     """
     path = Path(output_root) / name
     mark = path / _MARK
-    parent = next(p for p in (path, *path.parents) if p.exists())
-    if not parent.is_dir():
-        raise InputError(f"output_root={output_root}: {parent} is a file; choose another folder.")
-    if parent == path and {p.name for p in path.iterdir()} - {_scratch(mark).name, _LOCK}:  # a kill may have left that
+    left = {_scratch(mark).name, _LOCK}  # by a kill, perhaps
+    if path.is_dir() and {p.name for p in path.iterdir()} - left:
         if not mark.is_file():
             raise InputError(f"{path}: this folder is not one of ours (it has no run.json); move it or set output_root.")
         try:
@@ -86,15 +92,32 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
             differs = ", ".join(sorted(key for key in identity if found.get(key) != json.loads(json.dumps(identity[key]))))
             raise InputError(f"{path}: this run was made from other data or prompts ({differs}); move it or set output_root.")
         return RunFolder(path, identity)
-    if not os.access(parent, os.W_OK):
-        raise InputError(f"output_root={output_root}: {parent} cannot be written to; choose another folder.")
-    free = shutil.disk_usage(parent).free
+    check_place(f"output_root={output_root}", path)
+    free = shutil.disk_usage(_there(path)).free
     if free < _LEAST_FREE_BYTES:
         raise InputError(
             f"output_root={output_root}: only {free / 2**20:.0f} MiB are free on that disk; a run needs at least "
             f"{_LEAST_FREE_BYTES // 2**20} MiB."
         )
     return RunFolder(path, identity)
+
+
+def check_place(what: str, folder: Path) -> None:
+    """Refuse a place where no folder can be made, or be written to; raises InputError.
+
+    Args:
+        what: the setting that names it, and its value.
+    """
+    parent = _there(folder)
+    if not parent.is_dir():
+        raise InputError(f"{what}: {parent} is a file; choose another folder.")
+    if not os.access(parent, os.W_OK):
+        raise InputError(f"{what}: {parent} cannot be written to; choose another folder.")
+
+
+def _there(path: Path) -> Path:
+    """Return the path, or the first folder above it that is there."""
+    return next(p for p in (path, *path.parents) if p.exists())
 
 
 def write_atomically(path: Path, text: str) -> None:

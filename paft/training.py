@@ -8,34 +8,47 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import DDPStrategy
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from paft import ranks
 from paft.also import measure_also
 from paft.callbacks import ProgressBar, Speed
+from paft.checked import CheckedRun, check_run
 from paft.checkpoints import SaveBest, SaveState, usable_state
 from paft.config import TrainConfig, read_metadata
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
-from paft.data.load import Inputs, answer_kind, load_inputs
+from paft.data.load import Inputs, answer_kind
 from paft.data.updates import UpdatePlan
-from paft.errors import InputError
 from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, score
 from paft.measuring import Measured, Measuring
-from paft.model.adapter import save_adapter, with_adapter
-from paft.model.base import add_lora, base_identity, device_of, load_base, load_config, load_tokenizer, skeleton, window_of
+from paft.model.adapter import base_of, save_adapter, with_adapter
+from paft.model.base import (
+    add_lora,
+    check_quantization,
+    device_of,
+    load_base,
+    load_config,
+    load_tokenizer,
+    skeleton,
+    window_of,
+)
 from paft.model.cpu import keep_freed_memory
 from paft.model.module import PaftModule
 from paft.plan import Plan, make_plan
-from paft.prompts import PromptPool, Schedule
+from paft.prompts import PromptPool
 from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import describe_pools, save_pools, summarise, write_results
+from paft.reporting.table import print_run
 from paft.reporting.wandb import log_results, misses, send_results, wandb_run
-from paft.runs import RunFolder, claim, disk_full_is_an_input_error, write_atomically
-from paft.selection.search import check_budget, search
+from paft.runs import RunFolder, disk_full_is_an_input_error, write_atomically
+from paft.selection.search import search
 
 
 @dataclass(frozen=True)
@@ -50,12 +63,17 @@ class Run:
     updates: UpdatePlan | None  # None: nothing is trained
 
 
-def prepare(config: TrainConfig) -> Run:
-    """Load and check all inputs, plan the run and find its folder; raises InputError. Writes nothing."""
-    device_of(config.trainer.accelerator)
-    inputs = load_inputs(config)
+def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> Run:
+    """Check the rest of a run and plan it; raises InputError. Writes nothing.
+
+    Args:
+        checked: what check_run(config) says, for a caller that asked before it imported this.
+    """
+    checked = checked or check_run(config)
+    inputs, updates = checked.inputs, checked.updates
+    check_quantization(config.model, device_of(config.trainer.accelerator))
     architecture = load_config(config.model)
-    without_weights = skeleton(config.model, adapter=inputs.train is not None)
+    without_weights = skeleton(config.model, adapter=updates is not None)
     encoder = Encoder(
         load_tokenizer(config.model),
         answer_kind(config.dataset, inputs.examples.task),
@@ -64,27 +82,8 @@ def prepare(config: TrainConfig) -> Run:
         config.model.system_prompt,
     )
     encoder.check_cutoff([*inputs.examples.train, *inputs.examples.validation, *inputs.examples.test])
-    updates = None
-    if inputs.train is not None:
-        if config.method.searches:
-            check_budget(config.method, len(inputs.train.templates))
-        n_templates = 1 if config.method.searches else len(inputs.train.templates)
-        schedule = Schedule(n_templates, config.K, config.seed, config.schedule.unit)
-        updates = UpdatePlan(len(inputs.examples.train), config.examples_per_update, config.T, schedule)
-        total, every = updates.updates_per_epoch * config.T, config.validation.every
-        if every is not None and every > total:
-            raise InputError(
-                f"validation.every={every}: the run has {total} updates, so nothing would choose its checkpoint; lower it, or "
-                "use null for once an epoch."
-            )
     plan = make_plan(config, inputs, encoder, updates, without_weights)
-    identity = {
-        "config": config.identity(),
-        "base": base_identity(config.model),
-        "data": inputs.examples.fingerprints if updates is not None else {"test": inputs.examples.fingerprints["test"]},
-        "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
-    }
-    return Run(config, claim(config.output_root, config.run_name, identity), inputs, encoder, plan, updates)
+    return Run(config, checked.folder, inputs, encoder, plan, updates)
 
 
 def train(run: Run, group: str | None = None) -> dict[str, Any]:
@@ -98,12 +97,13 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
     reset_peak_memory()
     base = load_base(config.model, device_of(config.trainer.accelerator), backward=run.updates is not None)
     with (
+        disk_full_is_an_input_error(folder),
         run.folder.held(),  # created now that the model has shown that it can be used
         wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
-        disk_full_is_an_input_error(folder),
     ):
         results, measured = _train_and_score(run, base, logger, started)
-        write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
+        if ranks.rank() == 0:
+            write_results(folder, measured, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:
             log_results(logger, results, folder)
     return results
@@ -111,7 +111,8 @@ def train(run: Run, group: str | None = None) -> dict[str, Any]:
 
 def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, started: float) -> tuple[dict[str, Any], Measured]:
     config, folder, inputs = run.config, run.folder.path, run.inputs
-    save_pools(folder / "prompts", inputs.pools)
+    if ranks.rank() == 0:
+        save_pools(folder / "prompts", inputs.pools)
     trained: dict[str, Any] = {}
     selection = None
     model: Any = base
@@ -123,7 +124,9 @@ def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, sta
             pool = replace(pool, templates=(selection.chosen,))
         model = add_lora(base, config.model, config.seed)
         trained = _fit(run, pool, model, base.device, logger)
-        save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, describe_pools(inputs.pools))
+        if ranks.rank() == 0:
+            save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, describe_pools(inputs.pools))
+        ranks.barrier()  # what is measured next says of which adapter
     measure = _measuring(run, model)
     measured = measure(folder, inputs.test, inputs.examples.test, config.dataset.metric)
     results = {
@@ -166,17 +169,18 @@ def add_measures(run: Run, names: Sequence[str], group: str | None) -> None:
     config, folder = run.config, run.folder.path
     model: Any = load_base(config.model, device_of(config.trainer.accelerator))
     if run.updates is not None:
-        trained = read_metadata(folder / "adapter").get("base")
+        trained = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained, config.model.path or "the embedded one")
     with (
+        disk_full_is_an_input_error(folder),
         run.folder.held(),
         wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
-        disk_full_is_an_input_error(folder),
     ):
         results = json.loads(run.folder.results.read_text())
         found = measure_also(names, config, run.inputs, _measuring(run, model), folder)
         results["also"] = results.get("also", {}) | found
-        write_atomically(run.folder.results, json.dumps(results, indent=2) + "\n")
+        if ranks.rank() == 0:
+            write_atomically(run.folder.results, json.dumps(results, indent=2) + "\n")
         if logger is not None:
             log_results(logger, results, folder)
 
@@ -207,7 +211,10 @@ def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, log
     )
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=ranks.n_ranks(),
+        strategy=_Ranks() if ranks.n_ranks() > 1 else "auto",
+        use_distributed_sampler=False,  # every rank is told of a whole update, of which it takes its share
+        plugins=LightningEnvironment(),  # the ranks are there already; a cluster's job is one of its tasks
         precision=precision_of(model.dtype),
         max_epochs=config.T,
         val_check_interval=config.validation.every,
@@ -236,12 +243,20 @@ def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, log
     model.to(device)
     return {
         "updates": total,
+        "tokens": speed.tokens,  # real ones, of all ranks
         "best_validation_mean": None if best.best_model_score is None else float(best.best_model_score),
         "tokens_per_s": round(speed.tokens_per_s, 1),
         "seconds": round(speed.seconds, 1),  # of the updates alone
         "prompts_truncated": speed.truncated,
         "earlier_wall_s": speed.earlier_wall_s,
     }
+
+
+class _Ranks(DDPStrategy):
+    """Ranks whose gradients PaftModule adds up itself: an update's micro-batches need not be as many on each."""
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is."""
 
 
 def precision_of(dtype: torch.dtype) -> Literal["bf16-mixed", "32-true"]:
@@ -253,42 +268,35 @@ def precision_of(dtype: torch.dtype) -> Literal["bf16-mixed", "32-true"]:
     return "bf16-mixed" if dtype == torch.bfloat16 else "32-true"
 
 
-def run_training(config: TrainConfig, group: str | None = None, original: dict[str, Any] | None = None) -> Run:
-    """Prepare a run, print its plan, and train it unless it is finished already.
+def run_training(config: TrainConfig, group: str | None = None, checked: CheckedRun | None = None) -> Run:
+    """Prepare a run, print its plan, train it unless it is finished already, and print its table.
 
     Args:
-        original: the results of the run that is to be repeated; raises InputError if its data or prompts were others.
+        checked: what check_run(config) says, for a caller that asked before it imported this.
     """
     quieten()
     keep_freed_memory()
-    run = prepare(config)
-    if original is not None:
-        _check_same_inputs(run, original)
+    run = prepare(config, checked)
     print(run.plan.text(run.folder.path), flush=True)
     for split, pool in run.inputs.pools.items():
         for note in pool.notes:
             print(f"  {split} prompts: {note}", flush=True)
     if not run.folder.results.is_file():
         train(run, group)
-        return run
+    else:
+        _complete(run, group)
+        print(f"Finished already: {run.folder.results}", flush=True)
+    if ranks.rank() == 0:
+        print_run(config.method.name, json.loads(run.folder.results.read_text()), run.folder.results)
+    return run
+
+
+def _complete(run: Run, group: str | None) -> None:
+    """Add to a finished run what it lacks: measures that are asked for now, and W&B's copy."""
+    config = run.config
     measured = json.loads(run.folder.results.read_text()).get("also", {})  # runs of earlier versions lack it
     missing = [name for name in config.also if name not in measured]
     if missing:
         add_measures(run, missing, group)
     elif misses(config, run.folder.path):
         send_results(config, config.run_name, config.method.name, run.folder, group)
-    print(f"Finished already: {run.folder.results}", flush=True)
-    return run
-
-
-def _check_same_inputs(run: Run, original: dict[str, Any]) -> None:
-    before, now = original["fingerprints"], run.folder.identity
-    if before["data"] != now["data"]:
-        raise InputError(
-            f"rerun={run.config.rerun}: its data were others; give the same files with data_root= or dataset.path=."
-        )
-    for split, fingerprint in now["pools"].items():
-        if before["pools"][split]["fingerprint"] != fingerprint:
-            raise InputError(
-                f"rerun={run.config.rerun}: its {split} prompts were others; use the code or the files of that run."
-            )

@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from paft import ranks
 from paft.batch import Branches, MicroBatch, Update, pack
 from paft.data.encode import Encoder
 from paft.data.task import Example
@@ -75,7 +76,7 @@ class Renderings(Dataset[Update]):
     def __getitem__(self, tagged: list[Tagged]) -> Update:
         encoded = [self.encoder.training(self.pool.templates[t.template], self.examples[t.row]) for t in tagged]
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
-        batches = split_into_micro_batches(lengths, self.micro_batch_tokens)
+        batches = split_into_micro_batches(lengths, self.micro_batch_tokens, ranks.rank(), ranks.n_ranks())
         return Update(
             micro_batches=[
                 _micro_batch([(e.context, e.continuations[0]) for e in map(encoded.__getitem__, b)]) for b in batches

@@ -54,15 +54,16 @@ class UpdatePlan:
         return draws[self.schedule.unit], len({tag.template for tag in tagged})
 
 
-def split_into_micro_batches(lengths: list[int], most_tokens: int) -> list[list[int]]:
+def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:
     """Split sequences into micro-batches of at most `most_tokens` tokens.
 
     Args:
         lengths: tokens of each sequence; one longer than most_tokens is a micro-batch of its own.
+        rank, n_ranks: whose micro-batches to return: the sequences are dealt out by length, so that all have as much to do.
 
     Returns lists of indices into `lengths`, sorted by length, so that rows of like length are together.
     """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)[rank::n_ranks]
     batches: list[list[int]] = [[]]
     tokens = 0
     for index in order:
@@ -71,4 +72,4 @@ def split_into_micro_batches(lengths: list[int], most_tokens: int) -> list[list[
             batches.append([])
             tokens = lengths[index]
         batches[-1].append(index)
-    return batches
+    return batches if order else []

@@ -7,6 +7,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from paft import ranks
 from paft.batch import Branches, pack
 from paft.data.encode import Encoder
 from paft.data.task import Example
@@ -50,6 +51,7 @@ def merge_within_tolerance(
     originals = [layer.weight.clone() for layer in adapted]
     model.merge_adapter()
     tolerable = _distance(usual, log_probs(together)) <= max(_LEAST, _TIMES_THE_NOISE * _distance(usual, noisy))
+    tolerable = all(ranks.gather(tolerable))  # ranks score parts of one matrix: all merge, or none
     if not tolerable:
         model.unmerge_adapter()
         for layer, weight in zip(adapted, originals, strict=True):  # subtracting again would leave rounding behind

@@ -4,12 +4,14 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal, TypeAlias
 
 import pyarrow as pa
 import torch
 from tqdm import tqdm
 
+from paft import ranks
 from paft.data.encode import Encoder
 from paft.data.task import Example
 from paft.evaluation.answers import Metric
@@ -63,6 +65,8 @@ def score(
     Args:
         batch_tokens: of a batch; smaller ones are tried where they do not fit into memory.
         store: keeps each batch as it is scored, and gives back those of an evaluation that was cut off.
+
+    Several ranks score the batches in turn, and all return the whole matrix.
     """
     if store is not None and store.finished():
         return read_matrix(store.path)
@@ -76,31 +80,37 @@ def score(
     done = right = number = resumed = 0
     total = len(pool.templates) * len(examples)
     labelled = any(example.answer for example in examples)
-    with torch.no_grad(), tqdm(total=total, desc="scoring", unit="cell", disable=not progress, smoothing=0.02) as bar:
+    silent = not progress or ranks.rank() > 0
+    with torch.no_grad(), tqdm(total=total, desc="scoring", unit="cell", disable=silent, smoothing=0.02) as bar:
         for window in windows(pool, examples):
             first = number
             for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
-                found = None if store is None else store.load_part(number)
-                if found is not None and _are(found, batch):
-                    resumed += len(batch)
-                    bar.initial = resumed  # not of this process's speed
-                else:
-                    started = time.perf_counter()
-                    found = [names.of(cell) | row for cell, row in zip(batch, within(batch), strict=True)]
-                    if store is not None:
-                        store.save_part(number, found, _shares(found, time.perf_counter() - started))
+                if number % ranks.n_ranks() == ranks.rank():
+                    found = None if store is None else store.load_part(number)
+                    if found is not None and _are(found, batch):
+                        resumed += len(batch)
+                        bar.initial = resumed  # not of this process's speed
+                    else:
+                        started = time.perf_counter()
+                        found = [names.of(cell) | row for cell, row in zip(batch, within(batch), strict=True)]
+                        if store is not None:
+                            store.save_part(number, found, _shares(found, time.perf_counter() - started))
+                    rows += found if store is None else []
+                    done, right = done + len(found), right + sum(row["correct"] for row in found)
+                    if labelled:
+                        bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
                 number += 1
-                rows += found if store is None else []
-                done, right = done + len(found), right + sum(row["correct"] for row in found)
-                if labelled:
-                    bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
                 bar.update(len(batch))
             parts.append(range(first, number))
     model.train(was_training)
     if store is None:
+        rows = list(chain.from_iterable(ranks.gather(rows)))
         table = pa.Table.from_pylist(rows, schema=SCHEMA).sort_by([("prompt", "ascending"), ("example", "ascending")])
         return matrix_of(table)
-    store.finish(parts)
+    ranks.barrier()
+    if ranks.rank() == 0:
+        store.finish(parts)
+    ranks.barrier()
     return read_matrix(store.path)
 
 

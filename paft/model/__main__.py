@@ -4,6 +4,9 @@ import argparse
 from pathlib import Path
 
 from paft.cli import run_plain
+from paft.config import read_metadata
+from paft.errors import InputError
+from paft.runs import check_place
 
 
 def main() -> None:
@@ -15,10 +18,17 @@ def main() -> None:
     merging.add_argument("--out", type=Path, required=True, help="a new folder for the merged model")
     merging.add_argument("--remote-code", action="store_true", help="run the code that comes with the base model")
     arguments = parser.parse_args()
+    run, out = arguments.run, arguments.out
+    if out.exists():
+        raise InputError(f"--out {out}: this exists already; name a new folder.")
+    check_place(f"--out {out}", out)
+    folder = run / "adapter" if (run / "adapter").is_dir() else run
+    read_metadata(folder)
+    # Heavy imports wait until what can be seen without them is known to be right.
     from paft.model.adapter import merge
 
-    merge(arguments.run, arguments.out, arguments.remote_code)
-    print(f"Merged model: {arguments.out}")
+    merge(folder, out, arguments.remote_code)
+    print(f"Merged model: {out}")
 
 
 if __name__ == "__main__":

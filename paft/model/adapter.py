@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +58,31 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
     return model
 
 
-def merge(run: Path, out: Path, remote_code: bool = False) -> None:
+def base_of(about: Mapping[str, Any], model: ModelConfig) -> str | None:
+    """Return the fingerprint of the base weights that an adapter was trained on.
+
+    None where it cannot be compared: what it was trained on was quantised, and the base model is not, or the other way round.
+
+    Args:
+        about: the adapter's metadata.
+        model: how the base model is loaded now.
+    """
+    return about.get("base") if about["model"].get("quantization") == model.quantization else None
+
+
+def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
     """Write the base model with the adapter's weights added in, in fp32, and its tokenizer.
 
     Args:
-        run: a run folder, or its adapter folder.
+        out: a new folder.
         remote_code: whether code that comes with the base model may be run; an adapter does not say so.
 
-    Raises InputError if there is no adapter, or `out` exists.
+    Raises InputError if there is no adapter, or not one of its base model.
     """
-    folder = run / "adapter" if (run / "adapter").is_dir() else run
-    if out.exists():
-        raise InputError(f"--out {out}: this exists already; name a new folder.")
-    about = read_metadata(folder)
-    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "remote_code": remote_code})
+    about = read_metadata(adapter)
+    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "quantization": None, "remote_code": remote_code})
     base = load_base(config, torch.device("cpu"))
-    adapted = with_adapter(base, folder, about.get("base"), config.path or "the embedded one")
+    adapted = with_adapter(base, adapter, base_of(about, config), config.path or "the embedded one")
     merged: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]
     merged.set_attn_implementation("sdpa")  # ours is not for other people's config.json
     scratch = out.with_name(f".{out.name}.tmp")

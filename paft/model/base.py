@@ -1,7 +1,6 @@
 """Loading a base model and its tokenizer, with the settings that are easy to get wrong made explicit."""
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,14 +22,21 @@ from paft.errors import InputError
 from paft.model.attention import NAMES, Kernel, packed_logits, register
 from paft.model.embedded import smollm2_folder
 
-_PIECE = 4096  # bytes
-
 
 def device_of(accelerator: str) -> torch.device:
     """Return the device of an accelerator setting; raises InputError if CUDA is asked for where none is."""
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("accelerator=cuda: this machine has no usable CUDA device; use cpu or auto.")
     return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+def check_quantization(model: ModelConfig, device: torch.device) -> None:
+    """Raise InputError if weights are to be quantised where that cannot be trained through.
+
+    bitsandbytes computes on some CPUs, too, but repacks weights at the first evaluation into a form without a gradient.
+    """
+    if model.quantization is not None and device.type != "cuda":
+        raise InputError(f"model.quantization={model.quantization} needs an NVIDIA GPU; leave it out on this machine.")
 
 
 def dtype_of(model: ModelConfig, device: torch.device) -> torch.dtype:
@@ -64,30 +71,8 @@ def window_of(config: PreTrainedConfig, otherwise: int) -> int:
     return getattr(config, "max_position_embeddings", otherwise)
 
 
-def base_identity(model: ModelConfig) -> str:
-    """Return what tells base models apart before any is loaded: hub id and revision, or a digest of a folder's weight files.
-
-    The digest is over the files' names and sizes and a thousand pieces spread over each: cheap, and other for other weights,
-    those of an adapter merged into some layers included.
-    """
-    if model.path is None:
-        return "embedded"
-    folder = Path(model.path)
-    if not folder.is_dir():
-        return f"{model.path}@{model.revision}"
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            for place in range(0, size, max(_PIECE, size // 1000)):
-                file.seek(place)
-                digest.update(file.read(_PIECE))
-    return digest.hexdigest()[:16]
-
-
 def load_base(model: ModelConfig, device: torch.device, backward: bool = False) -> PreTrainedModel:
-    """Load the frozen base model, ready for packed batches.
+    """Load the frozen base model, ready for packed batches; quantised to NF4 as in QLoRA (arXiv 2305.14314) where asked for.
 
     Args:
         backward: whether it is to be trained through.
@@ -95,8 +80,19 @@ def load_base(model: ModelConfig, device: torch.device, backward: bool = False) 
     Raises InputError if it cannot be reached or its architecture cannot run packed batches.
     """
     register()
-    dtype, kernel = dtype_of(model, device), kernel_of(model, device, backward)
-    base = _reach(model, AutoModelForCausalLM.from_pretrained, dtype=dtype, attn_implementation=NAMES[kernel]).to(device)
+    settings: dict[str, Any] = {
+        "dtype": dtype_of(model, device),
+        "attn_implementation": NAMES[kernel_of(model, device, backward)],
+    }
+    if model.quantization is not None:
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=settings["dtype"],
+        )
+        settings["device_map"] = {"": torch.cuda.current_device() if device.type == "cuda" else "cpu"}
+    base = _reach(model, AutoModelForCausalLM.from_pretrained, **settings).to(device)
     base.requires_grad_(False)
     _check_packing(base)
     return base
@@ -193,8 +189,11 @@ def _check_packing(base: PreTrainedModel) -> None:
 
 
 def weights_fingerprint(base: PreTrainedModel) -> dict[str, str | None]:
-    """Say which weights these are: the hub's commit, and a hash of a few values of each, the same in bf16 and in fp32."""
-    own = [p for name, p in base.named_parameters() if "lora_" not in name]
+    """Say which weights these are: the hub's commit, and a hash of a few values of each, the same in bf16 and in fp32.
+
+    Quantised weights are left out: their form is bitsandbytes' own business.
+    """
+    own = [p for name, p in base.named_parameters() if "lora_" not in name and p.is_floating_point()]
     sample = torch.cat([p.detach().flatten()[:64].bfloat16().float().cpu() for p in own])
     digest = hashlib.sha256(sample.numpy().tobytes()).hexdigest()[:16]
     return {"hub_commit": getattr(base.config, "_commit_hash", None), "sample": digest}

@@ -10,6 +10,7 @@ from paft.model.base import dtype_of, kernel_of
 # Bytes that stay for the backward pass per input and output feature of a linear layer, per byte of the dtype:
 # measured on Llama-shaped layers (paft/model/attention.py, bf16), where norms keep fp32 copies.
 _KEPT = 1.4
+_QUANTISED = 0.52  # bytes of a 4-bit weight with its share of the blocks' scales
 _RUNTIME = 600 * 2**20  # Python, torch, transformers and lightning themselves
 
 
@@ -37,4 +38,7 @@ def training_memory(model: ModelConfig, adapted: PeftModel, device: torch.device
         per_token += layers * architecture.num_attention_heads * longest * (4 + 1.5 * size)
     if model.activation_checkpointing:
         per_token = per_token / layers + layers * architecture.hidden_size * size
-    return round(frozen * size + 16 * trained + tokens * per_token + _RUNTIME)  # 16: weight, gradient, two moments in fp32
+    weights = frozen * size
+    if model.quantization is not None:
+        weights -= (size - _QUANTISED) * sum(m.weight.numel() for m in linears)
+    return round(weights + 16 * trained + tokens * per_token + _RUNTIME)  # 16: weight, gradient, two moments in fp32

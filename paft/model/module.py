@@ -1,7 +1,7 @@
 """The LightningModule: one step is one optimiser update, whatever micro-batches it is split into."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -65,8 +65,8 @@ class PaftModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Update, batch_idx: int) -> None:
         """Seed dropout."""
-        # Dropout is a function of seed and update, so that a resumed run repeats it.
-        torch.manual_seed((self.seed << 32) + self.global_step)
+        # Dropout is a function of seed, rank and update, so that a resumed run repeats it.
+        torch.manual_seed((self.seed << 32) + (self.global_rank << 24) + self.global_step)
 
     def training_step(self, batch: Update, batch_idx: int) -> None:
         """Take one optimiser update."""
@@ -80,6 +80,8 @@ class PaftModule(pl.LightningModule):
             part = answer_loss(self.model, micro_batch) / batch.n_targets
             self.manual_backward(part)
             loss += part.detach()
+        if self.trainer.world_size > 1:
+            loss = sum_over_ranks(loss, group["params"])
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         self.log("loss", loss, prog_bar=True)
@@ -105,6 +107,18 @@ class PaftModule(pl.LightningModule):
         if own != set(state_dict):
             raise RuntimeError(f"The checkpoint's adapter does not fit the model: {sorted(own ^ set(state_dict))[:3]} ...")
         return set_peft_model_state_dict(self.model, dict(state_dict))
+
+
+def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Sum the gradients of all ranks in place, and return the sum of their losses; all fp32, in one message."""
+    # A rank has no gradient where no example of the update fell to it.
+    parts = [loss, *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)]
+    together = torch.cat([part.flatten() for part in parts])
+    torch.distributed.all_reduce(together)
+    loss, *gradients = together.split([part.numel() for part in parts])
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.view_as(parameter)
+    return loss.squeeze()
 
 
 def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:

@@ -177,7 +177,7 @@ def _answer(where: str, gold: Any, shown: Mapping[str, str], choices: Collection
 def _construct(arguments: argparse.Namespace) -> None:
     from paft.prompts.construction.construct import Construction, construct
     from paft.prompts.construction.generators import LocalGenerator, read_generators
-    from paft.runs import disk_full_is_an_input_error
+    from paft.runs import check_place, disk_full_is_an_input_error
 
     if (arguments.dataset is None) == (arguments.data is None):
         raise InputError("Give either --dataset (a built-in data set) or --data with --fields (your own rows).")
@@ -190,6 +190,7 @@ def _construct(arguments: argparse.Namespace) -> None:
             f"--split generator needs three generators, there are {len(generators)}; add some, or split otherwise."
         )
     out = arguments.out or Path("outputs") / "pools" / asked.name
+    check_place(f"--out {out}", out)
     plan = Construction(
         name=asked.name,
         form=asked.form,
@@ -240,18 +241,20 @@ def _print_construction(report: Mapping[str, Any], out: Path) -> None:
 
 def _audit(arguments: argparse.Namespace) -> None:
     from paft.prompts.audit import audit, read_for_audit
-    from paft.reporting.audit import distances, print_audit, print_distances, save_audit
+    from paft.runs import check_place
 
     paths = {split: getattr(arguments, split) for split in _SPLITS if getattr(arguments, split) is not None}
     if not paths:
         raise InputError("Name the pools: --train FILE --test FILE, and --validation FILE if there is one.")
     if arguments.model is not None and not {"train", "test"} <= {*paths}:
         raise InputError("--model measures how far --train and --test are apart; give both.")
-    if arguments.report is not None and arguments.report.is_file():
-        raise InputError(f"--report {arguments.report}: this is a file; name a folder.")
+    if arguments.report is not None:
+        check_place(f"--report {arguments.report}", arguments.report)
     asked = None if arguments.dataset is None else _asked(arguments, 0)
     form, aliases = (None, None) if asked is None else (asked.form, asked.aliases)
     pools = {split: read_for_audit(path, form, aliases) for split, path in paths.items()}
+    from paft.reporting.audit import distances, print_audit, print_distances, save_audit
+
     found = audit(pools)
     apart = None
     if {"train", "test"} <= {*pools} and min(len(pools[split].entries) for split in ("train", "test")) > 1:

@@ -65,7 +65,7 @@ def _read(parts: Path) -> Parts:
 
     try:
         return Parts.model_validate(yaml.safe_load(parts.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{parts}: there is no such file of parts.") from None
     except ValidationError as error:  # a ValueError too
         problem = error.errors()[0]

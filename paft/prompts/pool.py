@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ class PromptPool:
         content = [self.answer, self.options, *(t.text for t in self.templates)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    @property
+    @cached_property  # of 10,000 prompts it takes seconds
     def n_wordings(self) -> int:
         """How many of the templates are no near-copy of an earlier one."""
         return count_wordings(t.text for t in self.templates)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import paft
+from paft import ranks
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "tokenizers", "numpy", "hydra-core")
 
@@ -60,6 +61,8 @@ def _git() -> dict[str, Any]:
 
 
 def _device(device: torch.device) -> dict[str, Any]:
+    several = {"ranks": ranks.n_ranks()} if ranks.n_ranks() > 1 else {}
     if device.type == "cuda":
-        return {"type": "cuda", "name": torch.cuda.get_device_name(device)}
-    return {"type": "cpu", "name": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+        return {"type": "cuda", "name": torch.cuda.get_device_name(device), **several}
+    name = platform.processor() or platform.machine()
+    return {"type": "cpu", "name": name, "threads": torch.get_num_threads(), **several}

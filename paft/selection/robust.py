@@ -7,10 +7,9 @@ against perturbations of its text; as in the paper's comparison, the outcome is 
 import random
 
 from paft.prompts import PromptTemplate
-from paft.prompts.perturb import Kind, changed
+from paft.prompts.perturb import changed
+from paft.selection.budget import KINDS
 from paft.selection.scorer import Scorer, Selection, Trial
-
-KINDS: tuple[Kind, ...] = ("typos", "case", "punctuation", "whitespace")  # the order of the parts is part of a prompt's idea
 
 
 def robust(score: Scorer, seed: int) -> Selection:

@@ -7,29 +7,20 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from paft.config import MethodConfig, TrainConfig
+from paft import ranks
+from paft.config import TrainConfig
 from paft.data.encode import Encoder
 from paft.data.load import Inputs
-from paft.errors import InputError
 from paft.measuring import Measuring
 from paft.model.attention import NAMES
 from paft.model.base import kernel_of
 from paft.model.embeddings import mean_hidden_states
 from paft.prompts import PromptPool
 from paft.runs import write_atomically
-from paft.selection.robust import KINDS, robust
+from paft.selection.robust import robust
 from paft.selection.scorer import Scorer, Selection, Trial
 from paft.selection.top_accuracy import top_accuracy
-from paft.selection.zopo import START, zopo
-
-
-def check_budget(method: MethodConfig, n_prompts: int) -> None:
-    """Raise InputError if the budget does not give every prompt that is tested one rendering."""
-    least = {"top_accuracy": n_prompts, "robust": len(KINDS) * n_prompts, "zopo": min(START, n_prompts)}[method.name]
-    if method.budget is not None and method.budget < least:
-        raise InputError(
-            f"method.budget={method.budget}: {method.name} on {n_prompts} training prompts needs {least} renderings at least."
-        )
+from paft.selection.zopo import zopo
 
 
 def _found(path: Path, pool: PromptPool) -> Selection | None:
@@ -69,5 +60,6 @@ def search(
             embeddings = mean_hidden_states([t.text for t in inputs.train.templates], encoder.tokenizer, base)
             found = zopo(score, embeddings, config.seed)
     base.set_attn_implementation(NAMES[kernel_of(config.model, base.device, backward=True)])
-    write_atomically(folder / "selection.json", json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n")
+    if ranks.rank() == 0:
+        write_atomically(folder / "selection.json", json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n")
     return found

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paft.prompts.mmd import Vectors, bandwidth
+from paft.selection.budget import START
 from paft.selection.scorer import Scorer, Scores, Selection, Trial
 
-START = 5  # prompts tested at random
 _TESTED = 4  # one prompt in four is tested, each on four times as many examples as when all are
 
 

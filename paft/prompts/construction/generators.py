@@ -82,7 +82,7 @@ def read_generators(path: Path) -> list[Generator]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: there is no such file; it should list the models that write prompts.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}.") from None

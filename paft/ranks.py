@@ -1,0 +1,192 @@
+"""Several processes at one run, one per device: starting them, and what they tell each other.
+
+Every rank does the same work in the same order and knows the same things. What is split is the examples of an update and the
+batches of an evaluation. Rank 0 alone writes and speaks. A run with one device is one rank, the process itself.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from paft.errors import InputError
+
+# Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+_PATIENCE_S = 10  # for the other ranks when one has died: they may be saying the same, or wait for it in vain
+_LONGEST = 8000  # characters of a traceback: nobody reads before the process has ended
+_FOR_EVER = timedelta(days=30)  # a rank that dies ends the others, so waiting for one that is slow needs no limit
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Return the number of this process among those at work on the run."""
+    return int(os.environ.get("PAFT_RANK", 0))
+
+
+def n_ranks() -> int:
+    """Return how many processes are at work on the run."""
+    return int(os.environ.get("PAFT_RANKS", 1))
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if n_ranks() > 1:
+        from torch import distributed
+
+        distributed.barrier()
+
+
+def gather(value: T) -> list[T]:
+    """Return every rank's value, in the order of ranks, on all of them."""
+    if n_ranks() == 1:
+        return [value]
+    from torch import distributed
+
+    values: list[Any] = [None] * n_ranks()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def run_on(devices: int, accelerator: str, work: Callable[..., object], *arguments: Any) -> None:
+    """Call `work` with the arguments, where there are several devices in a process of its own on each.
+
+    A signal is passed on to all of them. Should one die, the others are ended.
+
+    Args:
+        accelerator: auto, cpu or cuda.
+        work: a function of a module, and arguments that can be pickled.
+
+    Raises what `work` raises, as if it had run here: InputError and KeyboardInterrupt as they are, anything else, of which a
+    rank has shown the traceback, as ChildProcessError.
+    """
+    if devices == 1:
+        work(*arguments)
+        return
+    context = multiprocessing.get_context("spawn")
+    failures = context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as scratch:
+        meeting = (Path(scratch) / "meeting").as_uri()
+        processes = [
+            context.Process(target=_rank, args=(number, devices, accelerator, meeting, failures, work, arguments))
+            for number in range(devices)
+        ]
+        with _signals_passed_on(processes) as told:
+            for process in processes:
+                process.start()
+            _wait(processes)
+    codes = [process.exitcode for process in processes]
+    if not any(codes):
+        return
+    if told:
+        stop(told[0], signal.getsignal(told[0]))
+    if failures.empty():  # killed from outside
+        raise ChildProcessError(f"one of {devices} processes was killed (exit codes {codes}).")
+    number, error, text = failures.get()  # of the first: the others fail because it is gone
+    if error == InputError.__name__:
+        raise InputError(text)
+    print(text, file=sys.stderr)
+    raise ChildProcessError(f"process {number} of {devices} failed ({error}); its traceback stands above.")
+
+
+def stop(number: int, handler: Any) -> None:
+    """Do what a signal asks for that was kept waiting: call its handler (submitit's), or end as by Ctrl-C."""
+    if callable(handler) and handler is not signal.default_int_handler:
+        handler(number, None)
+    else:
+        raise KeyboardInterrupt(number)
+
+
+def _wait(processes: Sequence[SpawnProcess]) -> None:
+    """Wait until all have ended; end the others soon after one has failed."""
+    going = list(processes)
+    try:
+        while going:
+            failed = any(process.exitcode for process in processes)
+            ended = wait([process.sentinel for process in going], timeout=_PATIENCE_S if failed else None)
+            if failed and not ended:
+                break
+            going = [process for process in going if process.is_alive()]
+    finally:
+        for process in going:
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _signals_passed_on(processes: Sequence[SpawnProcess]) -> Iterator[list[int]]:
+    """Pass signals on to processes; yields those that came."""
+    told: list[int] = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        told.append(number)
+        for process in processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
+
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield told
+        return
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _rank(
+    number: int, devices: int, accelerator: str, meeting: str, failures: Any, work: Callable[..., object], arguments: Any
+) -> None:
+    """What each of several processes does."""
+    os.setpgid(0, 0)  # Ctrl-C reaches the process that started this one, which passes it on, and not all of them at once
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ |= {"PAFT_RANK": str(number), "PAFT_RANKS": str(devices), "LOCAL_RANK": str(number)}
+    if number > 0:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    try:
+        _meet(number, devices, accelerator, meeting)
+        work(*arguments)
+        barrier()  # none leaves while another may still have something to say to it
+    except KeyboardInterrupt:
+        sys.exit(1)
+    except Exception as error:
+        text = str(error) if isinstance(error, InputError) else traceback.format_exc()[-_LONGEST:]
+        failures.put((number, type(error).__name__, text))
+        sys.exit(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _meet(number: int, devices: int, accelerator: str, meeting: str) -> None:
+    """Take a device and join the other ranks; raises InputError if there are not so many devices."""
+    import torch
+    from torch import distributed
+
+    if accelerator != "cpu" and torch.cuda.is_available():
+        there = torch.cuda.device_count()
+        if devices > there:
+            raise InputError(f"devices={devices}: this machine has {there} CUDA devices; ask for as many, or for fewer.")
+        torch.cuda.set_device(number)
+        backend = "cpu:gloo,cuda:nccl"
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
+        backend = "gloo"
+    distributed.init_process_group(backend, init_method=meeting, rank=number, world_size=devices, timeout=_FOR_EVER)
