@@ -6,7 +6,7 @@ import pytest
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
-from paft.reporting.wandb import log_results, wandb_run
+from paft.reporting.wandb import RunLogger, log_results, wandb_run
 from tests.conftest import compose_config
 from tests.reporting.test_report import written
 
@@ -14,7 +14,7 @@ from tests.reporting.test_report import written
 def test_the_run_holds_summary_table_figure_and_report(tmp_path):
     results, page, _ = written(tmp_path, generated=True)
     run = wandb.init(mode="offline", dir=tmp_path, project="paft", settings=wandb.Settings(silent=True))
-    log_results(WandbLogger(experiment=run), results, tmp_path)
+    log_results(RunLogger(run), results, tmp_path)
     summary = dict(run.summary)
     run.finish()
     mean = results["uncertainty"]["mean"]
@@ -30,8 +30,14 @@ def test_the_run_holds_summary_table_figure_and_report(tmp_path):
 
 def test_a_run_over_rows_without_labels_holds_what_there_is(tmp_path):
     run = wandb.init(mode="offline", dir=tmp_path, project="paft", settings=wandb.Settings(silent=True))
-    results = {"robustness": None, "uncertainty": None, "con": None, "consensus": {"agreement": 0.75, "majority": None}}
-    log_results(WandbLogger(experiment=run), results, tmp_path)
+    results = {
+        "run": "r",
+        "robustness": None,
+        "uncertainty": None,
+        "con": None,
+        "consensus": {"agreement": 0.75, "majority": None},
+    }
+    log_results(RunLogger(run), results, tmp_path)
     assert dict(run.summary)["consensus/agreement"] == 0.75
     run.finish()
 
@@ -62,7 +68,7 @@ def test_a_wandb_that_fails_costs_no_result_and_is_sent_what_it_misses(tiny_over
     said = capsys.readouterr().out
     assert folder.results.is_file() and len((folder.path / "log/version_0/metrics.csv").read_text().splitlines()) == 9
     assert said.count("W&B misses metrics from update 0 on (CommError: quota exceeded)") == 1
-    assert "W&B misses the results of" in said and "the same command sends them" in said
+    assert "W&B misses a part of" in said and "the same command sends it" in said
     monkeypatch.undo()
     run_training(config)
     assert len(list(folder.path.glob("wandb/offline-run-*"))) == 2
