@@ -7,40 +7,19 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from experiments.reliability.bad_input import write_without_heavy
+from experiments.reliability.tiny import save_tiny_llama
 from paft.cli import CONFIG_PATH
 from paft.config import EvaluateConfig, TrainConfig, parse, parse_evaluation
-from paft.data.story_facts import generate_rows
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a 2-layer random Llama (grouped-query attention) and a byte-level BPE tokenizer."""
     folder = tmp_path_factory.mktemp("tiny_llama")
-    text = [f"{row['story']} {row['question']} {row['A']} Answer:" for row in generate_rows("train", 300)]
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(text, trainers.BpeTrainer(vocab_size=512, special_tokens=["<end>"], initial_alphabet=alphabet))
-    PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<end>", pad_token="<end>").save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        eos_token_id=0,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    save_tiny_llama(folder)
     return folder
 
 
@@ -59,10 +38,7 @@ def compose_evaluation(*overrides: str) -> EvaluateConfig:
 @pytest.fixture
 def without_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH with which importing torch, lightning or transformers ends the process."""
-    folder = tmp_path_factory.mktemp("without_torch")
-    for name in ("torch", "lightning", "transformers", "peft", "datasets"):
-        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n")
-    return folder
+    return write_without_heavy(tmp_path_factory.mktemp("without_torch"))
 
 
 @pytest.fixture

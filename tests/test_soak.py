@@ -1,0 +1,26 @@
+"""The soak, with runs as short as they can be: minutes, most of them for comparing 10,000 prompts."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paft.cli import CONFIG_PATH
+
+
+@pytest.mark.slow
+def test_a_short_soak_is_flat_and_leaves_its_page(tmp_path):
+    command = [sys.executable, "experiments/reliability/soak.py", "--minutes", "0.1", "--report", tmp_path]
+    settings = {"cwd": Path(CONFIG_PATH).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "**Flat.**" in (tmp_path / "README.md").read_text() and (tmp_path / "soak.png").stat().st_size > 10_000
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert found["wrong"] == [] and found["git"]
+    for sweep in found["sweeps"]:
+        assert len(sweep["left"]) == 3 and len(sweep["samples"]) > 10
+        assert max(sample["checkpoint_files"] for sample in sweep["samples"]) >= 3  # two states and the best
+        assert max(sample["children"] for sample in sweep["samples"]) >= sweep["workers"]
