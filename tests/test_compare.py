@@ -144,17 +144,7 @@ def test_runs_that_were_measured_in_two_ways_are_said_to_be(runs, tmp_path):
 
 
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
-    assert "there is no results.json" in refused(compare(runs[0], tmp_path))
-    (tmp_path / "page").mkdir()
-    (tmp_path / "page" / "results.json").write_text('[{"rows": 1}]')
-    assert "this is no results.json of a run" in refused(compare(runs[0], tmp_path / "page"))
-    (tmp_path / "file").write_text("x")
-    assert "this is a file; name a folder" in refused(compare(*runs[:2], "--report", tmp_path / "file"))
     old = write_run(tmp_path / "old", answers(4, 10, 0.1, 1.0), version=1)
     assert f"version 1, this code reads {VERSION}" in refused(compare(runs[0], old))
     other = write_run(tmp_path / "other", answers(4, 10, 0.1, 1.0), [f"other {i}" for i in range(4)])
     assert "they share 0 prompts and 10 examples" in refused(compare(runs[0], other))
-    unlabelled = write_run(tmp_path / "unlabelled", answers(4, 10, 0.1, 1.0), robustness=None)
-    assert "its rows have no answers" in refused(compare(runs[0], unlabelled))
-    (old / "results.json").write_text('{"run": ')
-    assert "it is damaged" in refused(compare(runs[0], old))

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 
-import evaluate as entry
-from paft.cli import CONFIG_PATH, run_plain
+from experiments.reliability.bad_input import lines, question
+from paft.cli import CONFIG_PATH
 from paft.data.story_facts import generate_rows
 from paft.errors import InputError
 from paft.evaluating import run_evaluation
@@ -19,7 +18,6 @@ from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import read_cells
 from paft.training import run_training
 from tests.conftest import compose_config, compose_evaluation
-from tests.test_bad_input import assert_one_sentence, files_below, lines, question
 
 OWN_PROMPTS = [{"text": "{question} A: {A} B: {B}\nAnswer:"}, {"text": "Choose A ({A}) or B ({B}). {question}"}]
 SMALL = [
@@ -233,98 +231,17 @@ def test_a_torn_or_incomplete_adapter_is_refused(trained, tmp_path, common, caps
         assert not (tmp_path / "runs").exists()
 
 
-BAD = [
-    ("nothing to evaluate", "", "dataset has no value; choose one with dataset="),
-    ("no model", "dataset=piqa", "model has no value; choose one with model="),
-    ("no adapter", "adapter=@", "@: this is no adapter of a PAFT run; give the folder RUN/adapter"),
-    ("a run instead of its adapter", "adapter=%RUN", "%RUN: this is no adapter of a PAFT run"),
-    (
-        "another base model",
-        "adapter=%RUN/adapter ; model=llama3_8b",
-        "it was trained on %TINY, not on meta-llama/Meta-Llama-3-8B",
-    ),
-    (
-        "another base in the same place",
-        "adapter=%RUN/adapter ; model.path=@/other",
-        "it was trained on another base model than",
-    ),
-    ("no such way", "adapter=%RUN/adapter ; scoring=guess", "scoring=guess: input should be 'likelihood' or 'generate'"),
-    ("no such unit", "adapter=%RUN/adapter ; normalise=word", "normalise=word: input should be 'sum', 'token' or 'byte'"),
-    ("no prompts", "adapter=%RUN/adapter ; eval_prompts=0", "eval_prompts=0: input should be greater than 0"),
-    ("an empty pool", "adapter=%RUN/adapter ; prompts.test=@/empty.jsonl", "@/empty.jsonl: the pool is empty"),
-    ("the other kind", "adapter=%RUN/adapter ; prompts.test=@/letter.yaml", "@/letter.yaml: this pool says answer: letter"),
-    (
-        "generating the unseen",
-        "dataset=piqa ; model=smollm2_135m ; dataset.answer=text ; ++dataset.options=hidden ; scoring=generate",
-        "scoring=generate: a model cannot write an option that it was not shown",
-    ),
-    ("likelihood of free text", "dataset=gsm8k ; model=smollm2_135m ; scoring=likelihood", "scoring=likelihood needs choices"),
-    ("output without rows", "adapter=%RUN/adapter ; output=@/p.jsonl", "output=@/p.jsonl: predictions are for a file of rows"),
-    (
-        "output over its rows",
-        "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/rows.jsonl",
-        "this is the file of the rows",
-    ),
-    (
-        "output into nowhere",
-        "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/no/p.jsonl",
-        "there is no folder @/no",
-    ),
-    (
-        "rows that lack a field",
-        "adapter=%OWN/adapter ; dataset.path=@/short.jsonl ; output=@/p.jsonl",
-        "@/short.jsonl, line 1",
-    ),
-    ("several adapters without -m", "adapter=[a,b]", "adapter=['a', 'b']: this is one folder, RUN/adapter"),
-    ("predictions into a folder", "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@", "output=@: this is a folder"),
-    ("a folder of a built-in data set", "adapter=%RUN/adapter ; dataset.path=@", "is given with data_root="),
-    ("no likelihood to normalise", "adapter=%RUN/adapter ; scoring=generate ; normalise=sum", "normalise does nothing with"),
-    ("nothing to generate", "adapter=%RUN/adapter ; max_new_tokens=9", "max_new_tokens does nothing with scoring=likelihood"),
-    (
-        "some of all rows",
-        "adapter=%OWN/adapter ; dataset.path=@/rows.jsonl ; output=@/p.jsonl ; eval_examples=2",
-        "eval_examples does nothing with output=",
-    ),
-    (
-        "no such rows",
-        "adapter=%OWN/adapter ; dataset.path=@/none.jsonl ; output=@/p.jsonl",
-        "output=@/p.jsonl: predictions are for",
-    ),
-]
+def test_another_base_model_in_the_same_place_is_refused(trained, tiny_llama, common, tmp_path):
+    from transformers import AutoModelForCausalLM
 
-
-@pytest.mark.parametrize(("name", "overrides", "sentence"), BAD, ids=[row[0] for row in BAD])
-def test_bad_input(name, overrides, sentence, trained, own, tiny_llama, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    here = {"@": str(tmp_path), "%RUN": str(trained), "%OWN": str(own), "%TINY": str(tiny_llama)}
-    (tmp_path / "empty.jsonl").write_text("\n")
-    (tmp_path / "letter.yaml").write_text("answer: letter\nprompts:\n  - text: '{story} {question} {A} {B} {C} {D}'\n")
-    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(3))))
-    (tmp_path / "short.jsonl").write_text(lines({"question": "?", "A": "1"}))
-    if "other" in overrides:
-        from transformers import AutoModelForCausalLM
-
-        other = AutoModelForCausalLM.from_pretrained(tiny_llama)
-        other.get_input_embeddings().weight.data[:] += 1
-        other.save_pretrained(tmp_path / "other")
-        for file in tiny_llama.glob("tokenizer*"):
-            (tmp_path / "other" / file.name).write_bytes(file.read_bytes())
-    else:
-        monkeypatch.setattr("paft.evaluating.load_base", lambda *_: pytest.fail("the model was loaded"))
-    for short, long in here.items():
-        overrides, sentence = overrides.replace(short, long), sentence.replace(short, long)
-    typed = [override for override in overrides.split(" ; ") if override]
-    typed += ["accelerator=cpu", "progress=false", f"output_root={tmp_path / 'runs'}"]
-    before = files_below(tmp_path)
-    capsys.readouterr()
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
-        composed = compose("evaluate", typed)
-    with pytest.raises(SystemExit) as left:
-        run_plain(lambda: entry.job(composed, typed))
-    message = capsys.readouterr().err
-    assert left.value.code == 2 and sentence in message
-    assert_one_sentence(message)
-    assert files_below(tmp_path) == before
+    other = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    other.get_input_embeddings().weight.data[:] += 1
+    other.save_pretrained(tmp_path / "other")
+    for file in tiny_llama.glob("tokenizer*"):
+        (tmp_path / "other" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(InputError, match="it was trained on another base model than"):
+        evaluated(f"adapter={trained / 'adapter'}", f"model.path={tmp_path / 'other'}", *common)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
