@@ -80,7 +80,8 @@ def report(
 def commits(runs: Iterable[Mapping[str, Any]]) -> str:
     """Name the commits that the runs were made at; a sweep that goes on another day may have several."""
     states = [run["git"] for run in runs]
-    counts = Counter(f"{(s['commit'] or 'no commit')[:7]}{' with changes' if s['dirty'] else ''}" for s in states)
+    short = (s["commit"][:7] if s["commit"] else "no commit" for s in states)
+    counts = Counter(f"{name}{' with changes' if s['dirty'] else ''}" for name, s in zip(short, states, strict=True))
     return ", ".join(f"{name} ({n} runs)" if len(counts) > 1 else name for name, n in counts.items())
 
 

@@ -20,6 +20,12 @@ from paft.runs import write_atomically
 
 # What cells of one data set may differ in; all else must be alike for their numbers to stand in one table.
 _OF_A_CELL = {"method", "K", "T", "seed", "schedule", "train_prompts"}
+_WAY = ("scoring", "normalise", "max_new_tokens", "stop_at_line_break")  # of scoring: what must be alike
+_LEFT_OUT = "left_out.json"  # in a folder of kept runs: what the report said of others
+_NO_CONFIG = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: Hydra's answer to model=null
+_PLACES = ("output_root=", "data_root=")
+
+_DAMAGED = "its results.json is damaged; delete it and give the same command again"
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,23 @@ class Cell:
         pools = {split: pool["fingerprint"] for split, pool in prints["pools"].items()}
         own |= {"test prompts": pools["test"], "test examples": prints["data"]["test"]}
         own |= {"base model": prints["base_model"]["sample"], "dtype": self.results["dtype"]}
-        own["scoring"] = {k: v for k, v in self.results["how"].items() if k in ("scoring", "normalise", "max_new_tokens")}
+        own["scoring"] = _way(self.results["how"])
         if self.method != "base":
             own |= {"training examples": prints["data"]["train"], "validation prompts": pools["validation"]}
         if self.method not in ("base", "user") and self.plain_pool:
             own["training prompts"] = pools["train"]
         if self.results["selection"] is not None:
             own["method.budget"] = self.config["method"]["budget"]
+        for measure, also in self.results["also"].items():
+            own[f"the scoring of {measure}"] = _way(also["how"])
+            if "pool" in also:
+                own[f"{measure} prompts"] = also["pool"]["fingerprint"]
         return own
+
+
+def _way(how: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a way of scoring must be alike."""
+    return {key: value for key, value in how.items() if key in _WAY}
 
 
 @cache
@@ -110,53 +125,111 @@ def _place(pool: str) -> str:
     return folder.parent.name or folder.name or Path(pool).stem
 
 
-def find(paths: Sequence[Path]) -> tuple[list[Cell], list[str]]:
-    """Return the finished training runs in or under the folders, and a line about each folder that was left out.
+@dataclass(frozen=True)
+class Collected:
+    """What there is in the folders that a report is asked for."""
+
+    cells: list[Cell]
+    left_out: dict[str, str]  # name of a folder that is no finished run -> why
+    failed: list[dict[str, Any]]  # cells of sweeps that failed: what was typed, and the reason
+
+    @property
+    def failures(self) -> list[str]:
+        """A line for each cell that failed."""
+        return [f"{' '.join(cell['typed'])}: {cell['reason']}" for cell in self.failed]
+
+
+def find(paths: Sequence[Path]) -> Collected:
+    """Return the finished training runs in or under the folders, and what else is there.
 
     Raises InputError for a path that is no folder, and where there is no run at all.
     """
     cells: list[Cell] = []
-    left_out: list[str] = []
+    left_out: dict[str, str] = {}
     seen = set[Path]()
     for path in paths:
         if not path.is_dir():
             raise InputError(f"{path}: there is no such folder; give folders of runs, or one that holds them.")
+        left_out |= _kept(path)["left_out"]
         for folder in sorted({mark.parent.resolve() for mark in (*path.glob("run.json"), *path.glob("*/run.json"))} - seen):
             seen.add(folder)
             found = _read(folder)
             if isinstance(found, Cell):
                 cells.append(found)
             else:
-                left_out.append(f"{folder.name}: {found}")
+                left_out[folder.name] = found
+    finished = {cell.folder.name for cell in cells}
+    left_out = {name: why for name, why in left_out.items() if name not in finished}
+    found_all = Collected(cells, left_out, _failed(paths, finished))
     if not cells:
-        told = f" ({left_out[0]})" if left_out else ""
+        reasons = [*(f"{name}: {why}" for name, why in left_out.items()), *found_all.failures]
+        told = f" ({'; '.join(reason.rstrip('.') for reason in reasons)})" if reasons else ""
         raise InputError(f"{', '.join(map(str, paths))}: there is no finished training run here{told}.")
-    return cells, left_out
+    return found_all
 
 
-def failures(paths: Sequence[Path], finished: Collection[str]) -> list[str]:
-    """Return a line for each cell that failed in a sweep of these folders and was not finished since.
+def _failed(paths: Sequence[Path], finished: Collection[str]) -> list[dict[str, Any]]:
+    """Return the record of each cell that failed in a sweep of these folders and was not finished since.
 
     Args:
         finished: names of runs.
     """
-    reasons: dict[str, str] = {}
+    found: dict[str, dict[str, Any]] = {}
     for path in paths:
-        for record in sorted(path.glob(f"sweeps/*/{FAILED}/*.json")):  # the last sweep has the last word
-            cell = json.loads(record.read_text(encoding="utf-8"))
-            name = _run_name(cell["typed"])
+        of_sweeps = (_record(file, path) for file in sorted(path.glob(f"sweeps/*/{FAILED}/*.json")))
+        for record in (*_kept(path)["failed"], *of_sweeps):  # the last sweep has the last word
+            name = _run_name(record["typed"])
             if name is not None and name not in finished:
-                reasons[name] = f"{' '.join(cell['typed'])}: {cell['reason']}"
-    return list(reasons.values())
+                found[name] = record
+    return list(found.values())
+
+
+def _record(file: Path, root: Path) -> dict[str, Any]:
+    """Return what a sweep left of a cell that failed, but for places of this machine."""
+    try:
+        cell = json.loads(file.read_text(encoding="utf-8"))
+        typed, reason = [str(word) for word in cell["typed"]], str(cell["reason"])
+    except (ValueError, KeyError, TypeError):
+        return {"typed": [str(file.relative_to(root))], "reason": "this record of a failed cell is damaged"}
+    return {"typed": [word for word in typed if not word.startswith(_PLACES)], "reason": reason}
 
 
 def _run_name(typed: Sequence[str]) -> str | None:
-    """Return the run that overrides stand for; None if they are those of no training run."""
+    """Return the run that overrides stand for; if they cannot be told, what was typed; None for an evaluation."""
+    as_typed = " ".join(typed)
     try:
         with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
             return parse(compose("train", list(typed))).run_name
-    except (InputError, HydraException, OmegaConfBaseException):
-        return None
+    except InputError:
+        return as_typed
+    except _NO_CONFIG:
+        return None if _composes("evaluate", typed) else as_typed
+
+
+def _composes(config: str, typed: Sequence[str]) -> bool:
+    try:
+        with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+            compose(config, list(typed))
+    except _NO_CONFIG:
+        return False
+    return True
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    """Return what a report that was made before left out; see keep.
+
+    Raises InputError for a damaged file.
+    """
+    file = path / _LEFT_OUT
+    if not file.is_file():
+        return {"left_out": {}, "failed": []}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        left_out = {str(name): str(why) for name, why in content["left_out"].items()}
+        failed = [{"typed": list(map(str, cell["typed"])), "reason": str(cell["reason"])} for cell in content["failed"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{file}: this file is damaged; delete it, or make the report with --keep again.") from None
+    return {"left_out": left_out, "failed": failed}
 
 
 def _read(folder: Path) -> Cell | str:
@@ -166,12 +239,19 @@ def _read(folder: Path) -> Cell | str:
     except FileNotFoundError:
         return "not finished; the same command goes on with it"
     except ValueError:
-        return "its results.json is damaged; delete it and give the same command again"
+        return _DAMAGED
+    if not isinstance(results, dict):
+        return _DAMAGED
     if "training" not in results:
         return "an evaluation, no training run"
     if not {"also", "selection", "how"} <= set(results) or "train_prompts" not in results.get("config", {}):
         return "made by an earlier version; run it again"
-    return Cell(folder, results)
+    cell = Cell(folder, results)
+    try:
+        _ = cell.measured_like, cell.parts
+    except (InputError, KeyError, TypeError, AttributeError):
+        return _DAMAGED
+    return cell
 
 
 def check_alike(cells: Iterable[Cell]) -> None:
@@ -204,12 +284,12 @@ def by_seed(cells: Iterable[Cell], what: str) -> list[Cell]:
     return list(found.values())
 
 
-def keep(cells: Iterable[Cell], out: Path) -> None:
-    """Copy what a report is made from, without the places of the machine that the runs were made on.
+def keep(found: Collected, out: Path) -> None:
+    """Copy what a report is made from, and names of what it left out, without the places of the machine they were made on.
 
     Adapters, logs and figures stay behind.
     """
-    for cell in cells:
+    for cell in found.cells:
         folder = out / cell.folder.name
         if folder.resolve() == cell.folder:
             continue
@@ -219,3 +299,5 @@ def keep(cells: Iterable[Cell], out: Path) -> None:
         shutil.copytree(cell.folder / "prompts", folder / "prompts", dirs_exist_ok=True)
         config = {**cell.config, "data_root": None, "output_root": "outputs", "rerun": None}
         write_atomically(folder / "results.json", json.dumps({**cell.results, "config": config}, indent=1) + "\n")
+    content = {"left_out": found.left_out, "failed": found.failed}
+    write_atomically(out / _LEFT_OUT, json.dumps(content, indent=1) + "\n")

@@ -24,7 +24,7 @@ from paft.cli import run_plain
 from paft.errors import InputError
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
-from paft.runs import write_atomically
+from paft.runs import check_place, write_atomically
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def load(folder: Path) -> Run:
         results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: there is no results.json; give the folder of a finished run.") from None
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or no text
         raise InputError(f"{path}: it is damaged; evaluate the run again.") from None
     if not isinstance(results, dict) or "robustness" not in results or "run" not in results:
         raise InputError(f"{path}: this is no results.json of a run; give the folder of a finished run.")
@@ -237,8 +237,8 @@ def main() -> None:
         )
     parser.add_argument("--report", type=Path, help="folder for README.md, comparison.json and overlay.png")
     arguments = parser.parse_args()
-    if arguments.report is not None and arguments.report.is_file():
-        raise InputError(f"--report {arguments.report}: this is a file; name a folder.")
+    if arguments.report is not None:
+        check_place(f"--report {arguments.report}", arguments.report)
     compared = compare_sides(*([Path(folder) for folder in side.split(",")] for side in (arguments.a, arguments.b)))
     console = Console()
     table = Table("", *("A", "B", "A - B"), title_justify="left")

@@ -19,6 +19,7 @@ from paft.data.load import answer_kind
 from paft.data.task import BUILT_IN
 from paft.prompts import load_pool, shipped_pool_path
 from paft.prompts.writers import write_pool
+from paft.runs import check_place
 
 SPLITS = ("train", "validation", "test")
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/random_split"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    check_place(f"--out {arguments.out}", arguments.out)
     for dataset in arguments.datasets:
         print(deal(dataset, arguments.out / dataset, arguments.seed))
 

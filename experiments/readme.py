@@ -13,15 +13,21 @@ def main() -> None:
     lines = [line for line in section.splitlines() if not re.match(r"\| .*, seed [12] \|", line)]  # one seed is enough here
     blocks = {"demo": "\n".join(lines)}
     table, figure = _section(PAPER, "Table 1: story_facts"), _section(PAPER, "Figure 8: pool size, story_facts")
-    rows, notes = table.split("\n\n", 1)
-    size, compared = notes.splitlines()[:2]
-    (picture,) = (line for line in figure.splitlines() if line.startswith("!["))
-    blocks["paper"] = "\n\n".join([rows, f"{size}\n{compared}", picture])
+    top = (ROOT / PAPER / "README.md").read_text(encoding="utf-8").split("\n## ", 1)[0]
+    rows = table.split("\n\n", 1)[0]
+    notes = [_line(table, "* Percent"), f"* {_line(top, 'Mean: ')}", _line(table, "* PAFT less the best")]
+    blocks["paper"] = "\n\n".join([rows, "\n".join(notes), _line(figure, "![")])
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, block in blocks.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         text = re.sub(f"{begin}.*{end}", lambda _, b=block, x=begin, y=end: f"{x}\n{b}\n{y}", text, flags=re.S)  # type: ignore[misc]
     (ROOT / "README.md").write_text(text, encoding="utf-8")
+
+
+def _line(text: str, begin: str) -> str:
+    """Return the one line that begins like that."""
+    (line,) = (line for line in text.splitlines() if line.startswith(begin))
+    return line
 
 
 def _section(folder: Path, title: str, until: str = "\n## ") -> str:

@@ -24,7 +24,7 @@ def script(overrides: list[str]) -> str:
     with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
         config = compose("train", ["hydra/launcher=slurm", *overrides], return_hydra_config=True)
     launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)
-    check_launcher(launcher)
+    check_launcher(launcher, config.trainer.devices)
     given = {key: value for key, value in launcher.items() if key not in _OF_THE_LAUNCHER and value is not None}
     slurm_names: Any = SlurmExecutor._equivalence_dict()
     settings: dict[str, Any] = {slurm_names.get(key, key): value for key, value in given.items()}

@@ -1,188 +1,74 @@
-"""The paper's tables and figures from finished runs, each beside the paper's numbers."""
+"""The paper's tables from finished runs, each beside the paper's numbers."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
-import yaml
-from collect import Cell, by_seed
+from collect import Cell
+from commands import commands
+from found import METHODS, Found, by_dataset, is_default, is_paft, is_user, of_table_1, paired, rows_by_part, tokens, unit
+from layout import Entry, Table, file_name, interval, number, percent, percentage, words
+from notes import (
+    PARTS,
+    absent,
+    best_of_others,
+    chosen,
+    common_seeds,
+    device_name,
+    method_names,
+    model_name,
+    not_one_configuration,
+    nothing_printed,
+    protocol,
+    unequal_seeds,
+)
+from paper import NAMES, PAPER, beside, hours, less, published
 
-from paft.evaluation.statistics import Estimate, can_promise, compare, mean_interval
+from paft.evaluation.statistics import Estimate
 
-PAPER: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "paper.yaml").read_text(encoding="utf-8"))
-METHODS = ("base", "user", "top_accuracy", "robust", "zopo", "paft")
-_NAMES = {
-    "base": "Base",
-    "user": "User",
-    "top_accuracy": "TopAccuracy",
-    "robust": "Robust (BATprompt)",
-    "zopo": "ZOPO",
-    "paft": "PAFT",
-}
-
-
-def file_name(*parts: str) -> str:
-    """Return a name for a file, without its suffix."""
-    return re.sub(r"\W+", "_", "_".join(parts))
-
-
-@dataclass
-class Table:
-    """A table of the report."""
-
-    name: str  # of its file
-    title: str
-    command: str  # that makes its runs
-    headings: list[str]
-    rows: list[list[str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    figures: list[str] = field(default_factory=list)  # names of PNG files
-    curve: list[tuple[int, bool, float, float, float]] = field(default_factory=list)  # prompts; composed; mean, worst, std
-    cells: list[Cell] = field(default_factory=list)  # that it was made from
-
-
-@dataclass(frozen=True)
-class Found:
-    """One label of a table: its runs, one a seed, on one part of a data set."""
-
-    cells: list[Cell]
-    part: str
-    measure: str = "matrix"  # the file of its scores
-
-    @property
-    def correct(self) -> np.ndarray:
-        """(S, P, E) of bool as float."""
-        return np.stack([cell.part(self.part, self.measure).correct for cell in self.cells]).astype(float)
-
-    @property
-    def groups(self) -> np.ndarray:
-        """Which examples are no independent evidence: (E,)."""
-        return np.unique(self.cells[0].part(self.part, self.measure).groups, return_inverse=True)[1]
-
-    @cached_property
-    def mean(self) -> Estimate:
-        """The mean over seeds, prompts and examples, with an interval for other prompts and examples if one can be given."""
-        over_seeds = self.correct.mean(0)
-        if can_promise(over_seeds, self.groups):
-            return mean_interval(over_seeds, self.groups)
-        return Estimate(float(over_seeds.mean()))
-
-    def average(self, key: str) -> float | None:
-        """Return an entry of robustness, averaged over the seeds."""
-        values = [cell.parts[self.part][key] for cell in self.cells]
-        return None if values[0] is None else float(np.mean(values))
-
-    @property
-    def seeds(self) -> str:
-        """The std of the means over seeds in percent, and how many there are."""
-        means = [cell.parts[self.part]["mean"] for cell in self.cells]
-        return f"{100 * np.std(means, ddof=1):.1f} ({len(means)})" if len(means) > 1 else f"- ({len(means)})"
-
-
-def _absent(rows: Mapping[str, Found], wanted: Iterable[str]) -> list[str]:
-    """Say which of the wanted rows have no runs, and which lack seeds that another has."""
-    without = [label for label in wanted if label not in rows]
-    said = [f"No runs of {', '.join(without)}."] if without else []
-    seeds = {label: {c.seed for c in found.cells} for label, found in rows.items() if found.cells[0].method != "base"}
-    every = set[int]().union(*seeds.values())
-    lacking = [f"{label} lacks seed {', '.join(map(str, sorted(every - own)))}" for label, own in seeds.items() if every - own]
-    return [*said, *([f"Not all have the same seeds: {'; '.join(lacking)}."] if lacking else [])]
-
-
-def percent(value: float | None, sign: str = "") -> str:
-    """Return a fraction as a percentage; - for None."""
-    return "-" if value is None else f"{100 * value:{sign}.1f}"
-
-
-def bracketed(estimate: Estimate, sign: str = "") -> str:
-    """Return an estimate in percent with its interval, if it has one."""
-    if estimate.low is None or estimate.high is None:
-        return percent(estimate.value, sign)
-    return f"{percent(estimate.value, sign)} [{percent(estimate.low, sign)}, {percent(estimate.high, sign)}]"
-
-
-def _select(cells: Iterable[Cell], label: str, wanted: Callable[[Cell], bool]) -> list[Found]:
-    """Return the runs of a label by data set and part."""
-    datasets: dict[str, list[Cell]] = {}
-    for cell in cells:
-        if wanted(cell):
-            datasets.setdefault(cell.dataset, []).append(cell)
-    return [Found(by_seed(same, f"{label} on {dataset}"), part) for dataset, same in datasets.items() for part in same[0].parts]
-
-
-def _is_default_paft(cell: Cell) -> bool:
-    config = cell.config
-    return cell.method == "paft" and cell.plain_pool and (config["K"], config["T"]) == (4, 3) and _unit(cell) == "update"
-
-
-def _unit(cell: Cell) -> str:
-    return str(cell.config["schedule"]["unit"])
-
-
-def of_table_1(cells: Sequence[Cell]) -> dict[str, dict[str, Found]]:
-    """Return part -> method -> its runs, as Table 1 has them: K=4, T=3, our own plain prompt for `user`."""
-
-    def wanted(method: str) -> Callable[[Cell], bool]:
-        if method == "paft":
-            return _is_default_paft
-        if method == "base":
-            return lambda cell: cell.method == "base"
-        if method == "user":
-            return lambda cell: cell.method == "user" and cell.config["T"] == 3 and cell.config["method"]["prompt"] is None
-        return lambda cell: cell.method == method and cell.config["T"] == 3 and cell.plain_pool
-
-    found: dict[str, dict[str, Found]] = {}
-    for method in METHODS:
-        for one in _select(cells, method, wanted(method)):
-            found.setdefault(one.part, {})[method] = one
-    return found
-
-
-def _published(table: str, row: str, column: str) -> list[float] | float | None:
-    entry = PAPER[table]
-    if not entry.get("rows") or column not in entry["columns"] or row not in entry["rows"]:
-        return None
-    value: list[float] | float = entry["rows"][row][entry["columns"].index(column)]
-    return value
+_SEEDS = ["seeds", "std of seeds"]
+_OUR_NUMBERS = ["mean", "std", "worst", *_SEEDS]
 
 
 def main_results(cells: Sequence[Cell]) -> list[Table]:
     """Table 1: one table for each part of a data set."""
-    command = "python train.py -m experiment=table1 scale=SCALE dataset=hellaswag,piqa,winogrande,race"
-    headings = ["", "mean", "std", "worst", "Top", "std of seeds (how many)", "paper: mean ± std, Top", "mean less the paper's"]
+    headings = ["method", "mean", "std", "worst", "Top", *_SEEDS, "paper", "mean less the paper's"]
     tables = []
     for part, methods in of_table_1(cells).items():
-        table = Table(file_name("table1", part), f"Table 1: {part}", command, headings)
+        table = Table(file_name("table1", part), f"Table 1: {part}", "table1", headings)
         for method, found in methods.items():
-            theirs = _published("main_results", method, part)
+            theirs = published("main_results", method, part)
             if method == "base" and theirs is None:
-                theirs = _published("other_tasks", method, part)
-            row = [_NAMES[method], bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
-            table.rows.append([*row, percent(found.average("top")), found.seeds, *_beside(theirs, found.mean.value)])
-            table.cells += found.cells
-        table.notes = [*_size(methods.values()), *_best_of_others(methods), *_chosen(methods)]
-        table.notes += _absent({_NAMES[m]: found for m, found in methods.items()}, (_NAMES[m] for m in METHODS))
+                theirs = published("other_tasks", method, part)
+            mean, std, worst, *seeds = _ours(found)
+            table.rows.append([words(NAMES[method]), mean, std, worst, percentage(found.average("top")), *seeds])
+            table.rows[-1] += beside(theirs, found.mean.value)
+            _add_runs(table, found.cells)
+        table.notes = [_size(methods.values()), *_of_the_paper(part, methods), *best_of_others(methods), *chosen(methods)]
+        named = {NAMES[method]: found for method, found in methods.items()}
+        table.notes += [*absent(named, method_names()), *unequal_seeds(named)]
         tables.append(table)
-    return [*tables, *_average(cells)] or [Table("table1", "Table 1: all methods", command, headings)]
+    return [*tables, *_average(cells)] or [_without_runs("table1", "Table 1: all methods", headings, cells)]
+
+
+def _of_the_paper(part: str, methods: Mapping[str, Found]) -> list[str]:
+    """Say how the paper's numbers in Table 1 are unlike ours, or that there are none."""
+    first = next(iter(methods.values())).cells[0]
+    tables = [table for table in ("main_results", "other_tasks") if published(table, "base", part) is not None]
+    if not tables:
+        return nothing_printed("main_results", [part])
+    return [protocol(first, tables[0], part), *(not_one_configuration(part) if "paft" in methods else [])]
 
 
 def _average(cells: Sequence[Cell]) -> list[Table]:
     """Return Table 1's last column: the methods that were run on all of the paper's five, averaged over them."""
-    parts, printed = PAPER["main_results"]["columns"], PAPER["main_results"]["average"]
     found = of_table_1(cells)
-    methods = [m for m in METHODS if all(m in found.get(part, {}) for part in parts)]
-    table = Table(
-        "table1_average",
-        "Table 1: average of the five",
-        "",
-        ["", "mean", "std", "Top", "paper: mean ± std, Top", "less the paper's"],
-    )
+    methods = [m for m in METHODS if all(m in found.get(part, {}) for part in PARTS)]
+    headings = ["method", "mean", "std", "Top", "paper", "mean less the paper's"]
+    table = Table("table1_average", "Table 1: average of the five", "", headings)
     for method in methods:
-        five = [found[part][method] for part in parts]
+        five = [found[part][method] for part in PARTS]
         means = [one.mean for one in five]
         widths = [None if m.low is None or m.high is None else (m.high - m.low) / 2 for m in means]
         value = float(np.mean([m.value for m in means]))
@@ -191,112 +77,116 @@ def _average(cells: Sequence[Cell]) -> list[Table]:
             width = float(np.linalg.norm(np.array(widths, float))) / len(five)
             estimate = Estimate(value, value - width, value + width)
         std, top = (float(np.mean([one.average(key) for one in five])) for key in ("std", "top"))
-        table.rows.append([_NAMES[method], bracketed(estimate), percent(std), percent(top), *_beside(printed[method], value)])
+        theirs = published("main_results", method, "average")
+        table.rows.append([words(NAMES[method]), interval(estimate), percentage(std), percentage(top), *beside(theirs, value)])
     table.notes = ["The interval takes the five as independent."]
-    return [table] if methods else []
+    if not methods:
+        return []
+    firsts = [found[part][methods[0]].cells[0] for part in PARTS]
+    if len(models := dict.fromkeys(map(model_name, firsts))) > 1:
+        table.notes.append(f"BEWARE: the five are of {len(models)} models: {', '.join(models)}.")
+    table.notes += [protocol(firsts[0], "main_results", "average"), *not_one_configuration("average")]
+    return [table]
 
 
-def _beside(theirs: Any, ours: float) -> list[str]:
-    """Return what the paper prints for a row, and ours (a fraction) less its mean; two dashes where it prints nothing."""
-    if not isinstance(theirs, list):
-        return ["-", "-"]
-    mean, std, *top = theirs
-    return [f"{mean:.2f} ± {std:.2f}" + (f", {top[0]}" if top else ""), f"{100 * ours - mean:+.1f}"]
-
-
-def _size(found: Iterable[Found]) -> list[str]:
+def _size(found: Iterable[Found]) -> str:
     first = next(iter(found))
     _, prompts, examples = first.correct.shape
     threshold = first.cells[0].results["threshold"]
-    hidden = first.cells[0].config["dataset"]["options"] == "hidden"
-    unlike = ["The options are hidden and likelihood is measured, which the paper does not do."] if hidden else []
     top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
     chance = percent(first.cells[0].part(first.part).chance)
-    return [f"Percent, over {prompts} unseen prompts x {examples:,} test examples; chance is {chance}{top}.", *unlike]
+    return f"Percent, over {prompts} unseen prompts x {examples:,} test examples; chance is {chance}{top}."
 
 
-def _best_of_others(methods: Mapping[str, Found]) -> list[str]:
-    """Compare PAFT with the best of the others, on the cells and seeds that both have."""
-    others = [name for name in methods if name not in ("paft", "base")]
-    if "paft" not in methods or not others:
-        return []
-    best = max(others, key=lambda name: methods[name].mean.value)
-    paft, other = methods["paft"], methods[best]
-    seeds = sorted({c.seed for c in paft.cells} & {c.seed for c in other.cells})
-    if not seeds:
-        return [f"PAFT and {_NAMES[best]} share no seed: no paired difference."]
-    a, b = (Found([c for c in one.cells if c.seed in seeds], one.part) for one in (paft, other))
-    found = compare(a.correct, b.correct, a.groups)
-    p = "" if found.p is None else f", permutation p = {found.p:.3f}"
-    return [
-        f"PAFT less the best of the others ({_NAMES[best]}), paired: mean {bracketed(found.mean, '+')}; std over prompts, less "
-        f"the examples' noise, {percent(found.std_a.value)} instead of {percent(found.std_b.value)}{p}; worst prompt, chosen "
-        f"on other examples, {percent(found.worst_a)} instead of {percent(found.worst_b)}."
-    ]
+def _ours(found: Found) -> list[Entry]:
+    """Return mean, std, worst and what the seeds are and do."""
+    values = [interval(found.mean), percentage(found.average("std")), percentage(found.average("min"))]
+    return [*values, _seeds(found.cells), percentage(found.std_of_seeds)]
 
 
-def _chosen(methods: Mapping[str, Found]) -> list[str]:
-    """Say which prompts the searches chose, by id."""
-    said: dict[str, list[str]] = {}
-    for name, found in methods.items():
-        picks = [cell.results["selection"] for cell in found.cells]
-        if all(picks):
-            ids = ", ".join(dict.fromkeys(pick["chosen"]["id"] for pick in picks))
-            spent = f"chose {ids} with {picks[0]['renderings']:,} renderings of validation examples"
-            said.setdefault(spent, []).append(_NAMES[name])
-    alone = [f"{names[0]} {spent}." for spent, names in said.items() if len(names) == 1]
-    alike = [f"{' and '.join(names)} each {spent}: their runs are equal." for spent, names in said.items() if len(names) > 1]
-    return alone + alike
+def _seeds(cells: Sequence[Cell]) -> Entry:
+    seeds = [str(cell.seed) for cell in cells if cell.method != "base"]
+    return Entry(", ".join(seeds) or "-", {"": " ".join(seeds), ": n": str(len(cells))})
 
 
-def _by_dataset(cells: Sequence[Cell]) -> dict[str, dict[str, list[Cell]]]:
-    """Return data set -> method -> the runs of Table 1, for what is measured on a data set as a whole."""
-    found: dict[str, dict[str, list[Cell]]] = {}
-    for methods in of_table_1(cells).values():
-        for method, one in methods.items():
-            found.setdefault(one.cells[0].dataset, {})[method] = one.cells
-    return found
+def _difference(found: Found, other: Found | None) -> Entry:
+    """Return how much better a row is than another, on the seeds that both have; - for the same and for none."""
+    both = None if other is None or found is other else paired(found, other)
+    if both is None:
+        return words("-")
+    comparison, seeds = both
+    some = "" if seeds == found.seeds else f" (seed {', '.join(map(str, seeds))})"
+    entry = interval(comparison.mean, "+", some)
+    return Entry(entry.text, {**entry.values, ": seeds": " ".join(map(str, seeds))})
+
+
+def _add_runs(table: Table, cells: Sequence[Cell]) -> None:
+    table.cells += cells
+    table.commands = commands(table.recipe, table.cells)
+
+
+def _without_runs(name: str, title: str, headings: list[str], cells: Iterable[Cell]) -> Table:
+    """Return an empty table, with the commands that would fill it for the data sets of these runs."""
+    own = [cell for cell in cells if not cell.prompts]
+    return Table(name, title, name, headings, commands=commands(name, own))
 
 
 def inference(cells: Sequence[Cell]) -> Table:
-    """Table 3: what it costs to have the answers written out."""
-    command = "python train.py -m experiment=table3 scale=SCALE"
-    headings = [
-        "",
-        "",
-        "seeds",
-        "tokens a rendering",
-        "s for all",
-        "times the base model's",
-        "mean",
-        "no answer",
-        "paper: hours",
-        "paper: times the base model's",
-    ]
-    table = Table("table3", "Table 3: inference, answers written out", command, headings)
-    for dataset, methods in _by_dataset(cells).items():
-        took = {
-            m: [c.results["also"]["generate"] for c in same if "generate" in c.results["also"]] for m, same in methods.items()
-        }
-        seconds = {m: float(np.mean([g["seconds"] for g in found])) for m, found in took.items() if found}
-        for method, found in took.items():
-            if not found:
-                continue
-            ratio = f"{seconds[method] / seconds['base']:.2f}" if "base" in seconds else "-"
-            theirs, base = (_published("inference_hours", m, dataset) for m in (method, "base"))
-            mean = percent(float(np.mean([g["robustness"]["mean"] for g in found])))
-            unanswered = percent(float(np.mean([g["unanswered"] / _renderings(g) for g in found])))
-            tokens = f"{np.mean([g['output_tokens'] for g in found]):.1f}"
-            row = [dataset, _NAMES[method], str(len(found)), tokens, f"{seconds[method]:.0f}", ratio, mean, unanswered]
-            table.rows.append([*row, *_hours(theirs, base)])
-            table.cells += [cell for cell in methods[method] if "generate" in cell.results["also"]]
-    table.notes = ["Greedy, up to a line break, end-of-text or 256 tokens. Seconds: on the runs' own device."]
+    """Table 3: what it costs to have the answers written out. A row is of one device."""
+    headings = ["data set", "method", "device", "seeds", "tokens a rendering", "s for all", "times the base model's", "mean"]
+    headings += ["no answer", "paper: hours", "paper: times the base model's"]
+    shown = [cell for cell in cells if cell.config["dataset"]["options"] == "shown"]  # no model can write a hidden one
+    table = _without_runs("table3", "Table 3: inference, answers written out", headings, shown)
+    for dataset, device, methods in _by_device(cells, _generated_on):
+        seconds = {m: float(np.mean([_generated(c)["seconds"] for c in same])) for m, same in methods.items()}
+        for method, same in methods.items():
+            took = [_generated(cell) for cell in same]
+            ratio = seconds[method] / seconds["base"] if "base" in seconds else None
+            unanswered = float(np.mean([g["unanswered"] / _renderings(g) for g in took]))
+            row = [words(dataset), words(NAMES[method]), words(device), _seeds(same)]
+            row += [number(float(np.mean([g["output_tokens"] for g in took])), ".1f"), number(seconds[method], ".0f")]
+            row += [number(ratio, ".2f"), percentage(float(np.mean([g["robustness"]["mean"] for g in took])))]
+            row += [percentage(unanswered)]
+            table.rows.append([*row, *hours(*(published("inference_hours", m, dataset) for m in (method, "base")))])
+            _add_runs(table, same)
+    table.notes = ["Greedy, up to a line break, end-of-text or 256 tokens. Seconds are those of the row's device."]
+    table.notes += _of_the_papers_hours("inference_hours", table)
     return table
 
 
-def _hours(theirs: Any, of: Any) -> list[str]:
-    """Return the paper's hours, and how many times those of another row they are."""
-    return ["-", "-"] if theirs is None else [f"{theirs:.2f}", f"{theirs / of:.2f}"]
+def _of_the_papers_hours(name: str, table: Table) -> list[str]:
+    """Say what the paper's hours are of, where they stand in a table, and for which data sets there are none."""
+    datasets = {row[0].text: published(name, "paft", row[0].text) for row in table.rows}
+    shown = (
+        [f"The paper's: {PAPER[name]['model']}, {PAPER[name]['source'].split('; ')[1]}, on its own prompts."]
+        if any(datasets.values())
+        else []
+    )
+    return [*shown, *nothing_printed(name, (dataset for dataset, hour in datasets.items() if hour is None))]
+
+
+def _by_device(cells: Sequence[Cell], device_of: Callable[[Cell], Any]) -> Iterable[tuple[str, str, dict[str, list[Cell]]]]:
+    """Deal the runs of Table 1 by data set and device: times of several devices have no mean.
+
+    Args:
+        device_of: returns a run's device; None leaves the run out.
+    """
+    for dataset, methods in by_dataset(cells).items():
+        devices: dict[str, dict[str, list[Cell]]] = {}
+        for method, same in methods.items():
+            for cell in same:
+                if (device := device_of(cell)) is not None:
+                    devices.setdefault(device_name(device), {}).setdefault(method, []).append(cell)
+        for device, of_device in devices.items():
+            yield dataset, device, of_device
+
+
+def _generated(cell: Cell) -> Any:
+    return cell.results["also"].get("generate")
+
+
+def _generated_on(cell: Cell) -> Any:
+    return None if _generated(cell) is None else _generated(cell)["device"]
 
 
 def _renderings(generated: Mapping[str, Any]) -> int:
@@ -305,69 +195,80 @@ def _renderings(generated: Mapping[str, Any]) -> int:
 
 def worst_and_adversarial(cells: Sequence[Cell]) -> Table:
     """Table 4: the worst unseen prompt, and Con."""
-    command = "python train.py -m experiment=table4 scale=SCALE"
-    headings = ["", "", "seeds", "worst", "Con, mean", "Con, worst", "paper: Min", "worst less it"]
+    headings = ["data set", "method", "seeds", "worst", "Con, mean", "Con, worst", "paper: Min", "worst less it"]
     headings += ["paper: Con", "mean less it"]
-    table = Table("table4", "Table 4: worst and adversarial prompts", command, headings)
+    table = _without_runs("table4", "Table 4: worst and adversarial prompts", headings, cells)
+    printed = dict[str, Cell | None]()
     for part, methods in of_table_1(cells).items():
         for method, found in methods.items():
             measured = [cell for cell in found.cells if "adversarial" in cell.results["also"]]
             if not measured:
                 continue
             con = Found(measured, part, "adversarial")
-            row = {"user": "sft", "paft": "paft"}.get(method, "")
-            theirs = [_published("worst_and_adversarial", f"{row}_{what}", part) for what in ("min", "con")]
             worst = Found(measured, part).average("min") or 0.0
             con_worst = float(con.correct.mean(2).min(1).mean())
-            printed = []
-            for value, ours in zip(theirs, (worst, con.mean.value), strict=True):
-                if isinstance(value, float) and part != "gsm8k":
-                    printed += [f"{value:.2f}", f"{100 * ours - value:+.1f}"]
-                else:
-                    printed += ["-", "-"]
-            row_of_ours = [percent(worst), bracketed(con.mean), percent(con_worst)]
-            table.rows.append([part, _NAMES[method], str(len(measured)), *row_of_ours, *printed])
-            table.cells += measured
-    table.notes = [
-        "The paper does not say which baseline its SFT is, nor whether Con is the mean or the worst of ten prompts. Its GSM8K "
-        "is tuned with GRPO and does not stand beside ours."
-    ]
+            row = [words(part), words(NAMES[method]), _seeds(measured), percentage(worst), interval(con.mean)]
+            theirs = _min_and_con(method, part, worst, con.mean.value)
+            table.rows.append([*row, percentage(con_worst), *theirs])
+            printed[part] = measured[0] if theirs[0].text != "-" else printed.get(part)
+            _add_runs(table, measured)
+    measured_how = (protocol(cell, "worst_and_adversarial", part) for part, cell in printed.items() if cell is not None)
+    table.notes += dict.fromkeys(measured_how)
+    if any(printed.values()):
+        table.notes.append(
+            "The paper does not say which baseline its SFT is (it stands beside User), nor whether Con is the mean or the "
+            "worst of ten prompts."
+        )
+    table.notes += nothing_printed("worst_and_adversarial", (part for part, cell in printed.items() if cell is None))
     return table
 
 
+def _min_and_con(method: str, part: str, worst: float, con: float) -> list[Entry]:
+    """Return what the paper prints, and ours less it. Its GSM8K is tuned with GRPO and does not stand beside ours."""
+    row = {"user": "sft", "paft": "paft"}.get(method, "")
+    entries = []
+    for what, ours in (("min", worst), ("con", con)):
+        theirs = None if part == "gsm8k" else published("worst_and_adversarial", f"{row}_{what}", part)
+        entries += [words("-"), words("-")] if theirs is None else [words(theirs), less(ours, theirs)]
+    return entries
+
+
 _K_AND_T = {f"K={k} T={t}": (k, t) for k, t in ((1, 3), (2, 3), (4, 3), (8, 3), (1, 6))}
+_DEFAULT = "K=4 T=3"
 
 
 def k_and_t(cells: Sequence[Cell]) -> list[Table]:
     """Table 5: the paper's five cells."""
-    command = "python train.py -m experiment=table5 scale=SCALE dataset=..."
-    headings = ["", "mean", "std", "worst", "std of seeds (how many)", "paper: mean ± std", "mean less the paper's"]
-    parts: dict[str, Table] = {}
-    rows: dict[str, dict[str, Found]] = {}
-    for name, (k, t) in _K_AND_T.items():
+    headings = ["K and T", *_OUR_NUMBERS, f"less {_DEFAULT}", "paper", "mean less the paper's"]
+    labels = {name: partial(is_paft, k=k, t=t) for name, (k, t) in _K_AND_T.items()}
+    tables = []
+    for part, rows in rows_by_part(cells, labels).items():
+        if len(rows) == 1:
+            continue
+        table = Table(file_name("table5", part), f"Table 5: K and T, {part}", "table5", headings)
+        for name, found in rows.items():
+            theirs = beside(published("k_and_t", name, part), found.mean.value)
+            table.rows.append([words(name), *_ours(found), _difference(found, rows.get(_DEFAULT)), *theirs])
+            _add_runs(table, found.cells)
+        first = next(iter(rows.values())).cells[0]
+        theirs_too = published("k_and_t", _DEFAULT, part) is not None
+        table.notes += [protocol(first, "k_and_t", part)] if theirs_too else nothing_printed("k_and_t", [part])
+        table.notes += [*_best_on_the_test_prompts(rows), *absent(rows, _K_AND_T)]
+        tables.append(table)
+    return tables or [_without_runs("table5", "Table 5: K and T", headings, cells)]
 
-        def wanted(cell: Cell, k: int = k, t: int = t) -> bool:
-            held = (cell.config["K"], cell.config["T"]) == (k, t)
-            return cell.method == "paft" and cell.plain_pool and held and _unit(cell) == "update"
 
-        for found in _select(cells, name, wanted):
-            table = parts.setdefault(
-                found.part, Table(file_name("table5", found.part), f"Table 5: K and T, {found.part}", command, headings)
-            )
-            theirs = _published("k_and_t", name, found.part)
-            row = [name, bracketed(found.mean), percent(found.average("std")), percent(found.average("min"))]
-            table.rows.append([*row, found.seeds, *_beside(theirs, found.mean.value)])
-            table.cells += found.cells
-            rows.setdefault(found.part, {})[name] = found
-    for part, table in parts.items():
-        best = max(rows[part], key=lambda name: rows[part][name].mean.value)
-        table.notes.append(
-            f"Best on the test prompts: {best}, {percent(rows[part][best].mean.value)}. The paper's row for PAFT in Table 1 "
-            "is chosen like that; ours is K=4, T=3, fixed beforehand."
-        )
-        table.notes += _absent(rows[part], _K_AND_T)
-    compared = [table for table in parts.values() if len(table.rows) > 1]
-    return compared or [Table("table5", "Table 5: K and T", command, headings)]
+def _best_on_the_test_prompts(rows: Mapping[str, Found]) -> list[str]:
+    """Name the row that somebody would choose who looked at the test prompts."""
+    seeds = common_seeds(rows.values())
+    if not seeds:
+        return []
+    means = {name: found.only(seeds).mean.value for name, found in rows.items()}
+    best = max(means, key=lambda name: means[name])
+    return [
+        f"Best on the test prompts, with the seeds that all rows have ({', '.join(map(str, seeds))}): {best}, "
+        f"{percent(means[best])}. The paper's PAFT in Table 1 is chosen like that; ours is {_DEFAULT}, fixed beforehand."
+    ]
 
 
 _SIZES = ("1", "2", "5", "10", "24", "60", "400, composed")
@@ -375,97 +276,89 @@ _SIZES = ("1", "2", "5", "10", "24", "60", "400, composed")
 
 def pool_size(cells: Sequence[Cell]) -> list[Table]:
     """Figure 8: how many training prompts it takes; K=1, T=3."""
-    command = "python train.py -m experiment=pool_size scale=SCALE dataset=..."
-    headings = ["training prompts", "seen", "draws", "mean", "std", "worst", "std of seeds (how many)"]
-    parts: dict[str, Table] = {}
-    rows: dict[str, dict[str, Found]] = {}
-    one_each = [c for c in cells if c.method == "paft" and (c.config["K"], c.config["T"]) == (1, 3) and _unit(c) == "update"]
+    headings = ["training prompts", "seen", "draws", *_OUR_NUMBERS, "less the whole pool's"]
+    one_each = [c for c in cells if c.method == "paft" and (c.config["K"], c.config["T"]) == (1, 3) and unit(c) == "update"]
     own = [c for c in one_each if c.composed or c.config["prompts"]["train"] is None]
-    for n, composed in sorted({(c.results["plan"]["templates"], c.composed) for c in own}):
-
-        def wanted(cell: Cell, n: int = n, composed: bool = composed) -> bool:
-            return bool(cell.results["plan"]["templates"] == n) and cell.composed == composed
-
-        for found in _select(own, f"{n} prompts", wanted):
-            table = parts.setdefault(
-                found.part, Table(file_name("pool_size", found.part), f"Figure 8: pool size, {found.part}", command, headings)
-            )
+    sizes = sorted({(c.composed, c.results["plan"]["templates"]) for c in own})
+    labels = {f"{n}, composed" if composed else str(n): partial(_has_pool, n=n, composed=composed) for composed, n in sizes}
+    tables = []
+    for part, rows in rows_by_part(own, labels).items():
+        table = Table(file_name("pool_size", part), f"Figure 8: pool size, {part}", "pool_size", headings)
+        whole = next((found for found in rows.values() if found.cells[0].plain_pool), None)
+        for label, found in rows.items():
             plans = [cell.results["plan"] for cell in found.cells]
-            label = f"{n}, composed" if composed else str(n)
-            seen = f"{np.mean([plan['templates_seen'] for plan in plans]):.0f}"
-            row = [label, seen, f"{plans[0]['draws']:,}", bracketed(found.mean), percent(found.average("std"))]
-            table.rows.append([*row, percent(found.average("min")), found.seeds])
-            table.curve.append((n, composed, found.mean.value, found.average("min") or 0.0, found.average("std") or 0.0))
-            table.cells += found.cells
-            rows.setdefault(found.part, {})[label] = found
-    for part, table in parts.items():
-        table.notes.append(
-            "As many draws in every row, one an update; *seen*: how many of the prompts came up (mean over seeds)."
-        )
-        table.notes += _absent(rows[part], _SIZES)
-    return list(parts.values()) or [Table("pool_size", "Figure 8: pool size", command, headings)]
+            n, *kind = label.split(", ")
+            seen = number(float(np.mean([plan["templates_seen"] for plan in plans])), ".0f")
+            row = [Entry(label, {"": n, ": kind": kind[0] if kind else "written"}), seen, number(plans[0]["draws"], ",")]
+            table.rows.append([*row, *_ours(found), _difference(found, whole)])
+            table.curve[label] = found
+            _add_runs(table, found.cells)
+        table.notes = [
+            "As many draws in every row, one an update; *seen*: how many of the prompts came up (mean over seeds).",
+            f"The paper's curves are not tabulated. {' '.join(PAPER['pool_size']['notes'])}",
+            *absent(rows, _SIZES),
+        ]
+        tables.append(table)
+    return tables or [_without_runs("pool_size", "Figure 8: pool size", headings, cells)]
+
+
+def _has_pool(cell: Cell, n: int, composed: bool) -> bool:
+    return bool(cell.results["plan"]["templates"] == n) and cell.composed == composed
+
+
+_HELD = "PAFT, a prompt held for 4 updates (default)"
 
 
 def controls(cells: Sequence[Cell]) -> Table:
     """What the paper lacks."""
-    command = "python train.py -m experiment=controls scale=SCALE dataset=..."
-    headings = ["", "", "tokens", "mean", "std", "worst", "std of seeds (how many)"]
-    table = Table("controls", "Controls that the paper lacks", command, headings)
+    headings = ["data set", "run", "tokens", "times the default's", *_OUR_NUMBERS, "less the default's"]
+    table = _without_runs("controls", "Controls that the paper lacks", headings, cells)
     labels: dict[str, Callable[[Cell], bool]] = {
-        "PAFT, a prompt held for 4 updates (default)": _is_default_paft,
-        "PAFT, held for 4 examples": lambda c: _is_control(c, "example", 4),
-        "PAFT, drawn for each example anew": lambda c: _is_control(c, "example", 1),
-        "frozen: a prompt for each row (the released code)": lambda c: _is_control(c, "row", None),
-        "one fixed prompt": lambda c: _is_user(c, 3),
-        "one fixed prompt, five epochs: about as many tokens": lambda c: _is_user(c, 5),
+        _HELD: is_default,
+        "PAFT, held for 4 examples": partial(_is_control, held="example", k=4),
+        "PAFT, drawn for each example anew": partial(_is_control, held="example", k=1),
+        "frozen: a prompt for each row (the released code)": partial(_is_control, held="row", k=None),
+        "one fixed prompt": partial(is_user, epochs=3),
+        "one fixed prompt, five epochs": partial(is_user, epochs=5),
     }
-    parts: dict[str, dict[str, Found]] = {}
-    for label, wanted in labels.items():
-        for found in _select(cells, label, wanted):
-            parts.setdefault(found.part, {})[label] = found
-    of_table_1 = {"PAFT, a prompt held for 4 updates (default)", "one fixed prompt"}
-    for part, rows in parts.items():
-        if rows.keys() <= of_table_1:
+    for part, rows in rows_by_part(cells, labels).items():
+        if rows.keys() <= {_HELD, "one fixed prompt"}:  # which are Table 1's
             continue
+        default = rows.get(_HELD)
         for label, found in rows.items():
-            tokens = f"{np.mean([cell.results['plan']['tokens'] for cell in found.cells]):,.0f}"
-            values = [bracketed(found.mean), percent(found.average("std")), percent(found.average("min")), found.seeds]
-            table.rows.append([part, label, tokens, *values])
-            table.cells += found.cells
-        table.notes += [f"{part}: {note}" for note in _absent(rows, labels)]
+            ratio = None if default is None else found.tokens / default.tokens
+            row = [words(part), words(label), number(found.tokens, ",.0f"), number(ratio, ".2f")]
+            table.rows.append([*row, *_ours(found), _difference(found, default)])
+            _add_runs(table, found.cells)
+        table.notes += [f"{part}: {note}" for note in absent(rows, labels)]
+    table.notes.append("Tokens: those that were trained on.")
     return table
 
 
-def _is_control(cell: Cell, unit: str, k: int | None) -> bool:
-    own = cell.method == "paft" and cell.plain_pool and cell.config["T"] == 3 and _unit(cell) == unit
+def _is_control(cell: Cell, held: str, k: int | None) -> bool:
+    own = cell.method == "paft" and cell.plain_pool and cell.config["T"] == 3 and unit(cell) == held
     return own and k in (None, cell.config["K"])
 
 
-def _is_user(cell: Cell, epochs: int) -> bool:
-    return cell.method == "user" and cell.config["T"] == epochs and cell.config["method"]["prompt"] is None
-
-
 def training_time(cells: Sequence[Cell]) -> Table:
-    """Table 10: what training costs."""
-    command = "python train.py -m experiment=table1 scale=SCALE"
-    headings = ["", "", "updates", "tokens", "tokens/s", "minutes of training", "peak memory, GiB"]
-    headings += ["times User's", "paper: hours", "paper: times User's"]
-    table = Table("table10", "Table 10: training time", command, headings)
-    for dataset, methods in _by_dataset(cells).items():
-        seconds = {m: np.mean([c.results["training"]["seconds"] for c in same]) for m, same in methods.items() if m != "base"}
+    """Table 10: what training costs. A row is of one device."""
+    headings = ["data set", "method", "device", "updates", "tokens", "tokens/s", "minutes of training", "peak memory, GiB"]
+    headings += ["seeds", "times User's", "paper: hours", "paper: times User's"]
+    table = Table("table10", "Table 10: training time", "table1", headings)
+    for dataset, device, methods in _by_device(cells, lambda c: None if c.method == "base" else c.results["device"]):
+        seconds = {m: float(np.mean([c.results["training"]["seconds"] for c in same])) for m, same in methods.items()}
         for method, same in methods.items():
-            if method == "base":
-                continue
             trained = [cell.results["training"] for cell in same]
-            theirs, user = (_published("training_hours", m, dataset) for m in (method, "user"))
-            row = [dataset, _NAMES[method], f"{trained[0]['updates']:,}"]
-            row += [f"{np.mean([cell.results['plan']['tokens'] for cell in same]):,.0f}"]
-            row += [f"{np.mean([t['tokens_per_s'] for t in trained]):,.0f}", f"{seconds[method] / 60:.1f}"]
-            row += [f"{max(cell.results['peak_memory_bytes'] for cell in same) / 2**30:.1f}"]
-            row += [f"{seconds[method] / seconds['user']:.2f}" if "user" in seconds else "-"]
-            table.rows.append([*row, *_hours(theirs, user)])
-            table.cells += same
+            row = [words(dataset), words(NAMES[method]), words(device), number(trained[0]["updates"], ",")]
+            row += [number(float(np.mean([tokens(cell) for cell in same])), ",.0f")]
+            row += [number(float(np.mean([t["tokens_per_s"] for t in trained])), ",.0f"), number(seconds[method] / 60, ".1f")]
+            row += [number(max(cell.results["peak_memory_bytes"] for cell in same) / 2**30, ".1f"), _seeds(same)]
+            row += [number(seconds[method] / seconds["user"] if "user" in seconds else None, ".2f")]
+            table.rows.append([*row, *hours(*(published("training_hours", m, dataset) for m in (method, "user")))])
+            _add_runs(table, same)
     table.notes = [
-        "Updates alone, without search, validation and evaluation; tokens as planned; memory is the whole process's peak."
+        "Updates alone, without search, validation and evaluation, means over the row's seeds; tokens are those that were "
+        "trained on; memory is the whole process's peak; what else the device did at the time is not known."
     ]
+    table.notes += _of_the_papers_hours("training_hours", table)
     return table

@@ -83,6 +83,8 @@ def main() -> None:
     parser.add_argument("--project", default="paft")
     parser.add_argument("--check", action="store_true", help="build and check; send nothing")
     arguments = parser.parse_args()
+    if arguments.entity is None and not arguments.check:
+        raise InputError("--entity is missing; name your W&B user or team, or give --check.")
     built = workspace(arguments.entity or "ENTITY", arguments.project)
     content = json.loads(built._to_model().model_dump_json(by_alias=True))
     sections = built.sections
@@ -90,8 +92,6 @@ def main() -> None:
         n_panels = sum(len(section.panels) for section in sections)
         print(f"{len(sections)} sections, {n_panels} panels, {len(json.dumps(content)):,} bytes; nothing was sent.")
         return
-    if arguments.entity is None:
-        raise InputError("--entity is missing; name your W&B user or team, or give --check.")
     from paft.reporting.wandb import logged_in
 
     if not logged_in() or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
