@@ -126,10 +126,11 @@ def test_merged_model_equals_the_adapted_one(tiny_overrides, tiny_llama, tmp_pat
         torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-5)
 
 
-def test_rerun_repeats_a_run_exactly(tiny_overrides, capsys):
+@pytest.mark.parametrize("method", ["paft", "base"])
+def test_rerun_repeats_a_run_exactly(method, tiny_overrides, capsys):
     import train as entry
 
-    folder, results = results_of(compose_config(*tiny_overrides))
+    folder, results = results_of(compose_config(*tiny_overrides, f"method={method}"))
     overrides = [f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"]
     entry.job(compose_config(*overrides), overrides)
     again = json.loads((folder.parent / f"{folder.name}-rerun" / "results.json").read_text())
