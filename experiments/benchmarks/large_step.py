@@ -4,8 +4,8 @@
 
 Overrides are train.py's. Nothing is downloaded: the shape is Llama-3-8B's, the tokenizer the embedded model's (it has fewer
 tokens), the rows are story_facts' unless others are named (dataset=race data_root=DIR: the paper's longest). One row with
-activations checkpointed and one without, each for several sizes of micro-batch; where memory runs out, that is said. Updates are
-our own: data module, packed micro-batches, LoRA on q and v, AdamW.
+activations checkpointed and one without, each for several sizes of micro-batch; where memory runs out, that is said. Updates
+are our own: data module, packed micro-batches, LoRA on q and v, AdamW.
 """
 
 import argparse
