@@ -55,7 +55,7 @@ def test_a_run_in_four_bits_is_trained_evaluated_and_merged(tiny_overrides, tmp_
     )  # fmt: skip
     again = json.loads(evaluation.folder.results.read_text())
     assert again["config"]["model"]["quantization"] == "4bit" and again["robustness"] == results["robustness"]
-    merge(folder, tmp_path / "merged")
+    merge(folder / "adapter", tmp_path / "merged")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").dtype == torch.float32
 
 
