@@ -23,7 +23,7 @@ demo: install  ## fine-tune on one prompt and with PAFT, print the comparison, w
 	$(BIN)/python experiments/demo.py
 
 test: install lint  ## lint, type check and all tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .
