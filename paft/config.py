@@ -133,10 +133,13 @@ class ValidationConfig(_Section):
 
 
 class TrainerConfig(_Section):
-    """How the machine is used; none of it changes what is learnt, beyond floating-point noise."""
+    """How the machine is used; none of it changes what is learnt, beyond floating-point noise.
+
+    What has a default came later than the first results, which are still read.
+    """
 
     accelerator: Literal["auto", "cpu", "cuda"]
-    devices: PositiveInt = 1  # earlier versions had none of these three: their results are read, too
+    devices: PositiveInt = 1
     micro_batch_tokens: PositiveInt
     workers: NonNegativeInt
     checkpoint_every: PositiveInt = 50

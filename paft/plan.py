@@ -20,8 +20,8 @@ class Plan:
     """What a run is going to do.
 
     wordings counts the templates that are no near-copies of another; tokens are real tokens of all epochs, estimated from
-    a sample of renderings, of which longest is the longest; memory_bytes is an estimate too. search_renderings bounds what a
-    search for one prompt may score before.
+    a sample of renderings, of which longest is the longest; memory_bytes is an estimate too, of each device. search_renderings
+    bounds what a search for one prompt may score before.
     """
 
     train_examples: int
@@ -34,6 +34,7 @@ class Plan:
     templates_seen: int
     tokens: int
     longest: int
+    devices: int
     memory_bytes: int
     search_renderings: int
     test_renderings: int
@@ -47,12 +48,13 @@ class Plan:
         lines = [f"Run {folder}"]
         if self.updates:
             looked_for = f", looked for with {self.search_renderings:,} renderings" if self.search_renderings else ""
+            each = f", on each of {self.devices} devices" if self.devices > 1 else ""
             lines += [
                 f"  train     {self.train_examples:,} examples, {self.updates:,} updates, about {self.tokens:,} tokens "
                 f"(longest of a sample: {self.longest:,})",
                 f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates, "
                 f"{self.wordings} different in wording{looked_for}",
-                f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training",
+                f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training{each}",
             ]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")
         return "\n".join(lines)
@@ -72,7 +74,8 @@ def make_plan(
             encoded = encoder.training(inputs.train.templates[i % len(inputs.train.templates)], example)
             lengths.append(len(encoded.context) + len(encoded.continuations[0]))
         longest = max(lengths)
-        largest = min(config.trainer.micro_batch_tokens, config.examples_per_update * longest)
+        of_a_device = -(-config.examples_per_update // config.trainer.devices)
+        largest = min(config.trainer.micro_batch_tokens, of_a_device * longest)
         device = device_of(config.trainer.accelerator)
         memory = training_memory(config.model, without_weights, device, max(largest, longest), longest)
         tokens = round(sum(lengths) / len(lengths) * len(examples.train) * config.T)
@@ -87,6 +90,7 @@ def make_plan(
         templates_seen=seen,
         tokens=tokens,
         longest=longest,
+        devices=config.trainer.devices,
         memory_bytes=memory,
         search_renderings=config.method.budget or 0 if config.method.searches else 0,
         test_renderings=len(inputs.test.templates) * len(examples.test),
