@@ -48,7 +48,9 @@ class SaveBest(ModelCheckpoint):
     def best(self) -> Mapping[str, torch.Tensor]:
         """Return the adapter of the best validation; raises InputError if its file is damaged."""
         try:
-            found: dict[str, torch.Tensor] = torch.load(self.best_model_path, weights_only=True)["state_dict"]
+            found: dict[str, torch.Tensor] = torch.load(self.best_model_path, map_location="cpu", weights_only=True)[
+                "state_dict"
+            ]
         except Exception as error:  # torch has no one class for a damaged file
             raise InputError(
                 f"{self.best_model_path}: this checkpoint is damaged ({type(error).__name__}); delete the folder "
@@ -90,6 +92,9 @@ class SaveState(Checkpoint):
             progress["is_last_batch"] = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if ranks.rank() == 0:
+            for torn in self.folder.glob("*.tmp"):  # a kill may have left it
+                torn.unlink()
         self._saved = trainer.global_step
         self._updating = True
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
@@ -138,16 +143,16 @@ class SaveState(Checkpoint):
         scratch = path.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
         self._saved = trainer.global_step
-        if ranks.rank() > 0:
-            return
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        scratch.replace(path)
-        there = states(self.folder)
-        kept = [state for state in there if state <= path][: self.keep]  # a later one was passed over when the run went on
-        for old in there:
-            if old not in kept:
-                old.unlink()
+        if ranks.rank() == 0:
+            with scratch.open("rb") as file:
+                os.fsync(file.fileno())
+            scratch.replace(path)
+            there = states(self.folder)
+            kept = [state for state in there if state <= path][: self.keep]  # a later one was passed over by the run
+            for old in there:
+                if old not in kept:
+                    old.unlink()
+        ranks.barrier()  # who is told to stop next leaves nobody at work on a file
 
 
 def states(folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ from paft.errors import InputError
 
 # Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_PATIENCE_S = 10  # for the other ranks when one has died: they may be saying the same, or wait for it in vain
+_PATIENCE_S = 60  # for the other ranks when one has ended badly: W&B's limits are less, or they wait for it in vain
 _LONGEST = 8000  # characters of a traceback: nobody reads before the process has ended
 _FOR_EVER = timedelta(days=30)  # a rank that dies ends the others, so waiting for one that is slow needs no limit
 
@@ -63,7 +63,8 @@ def gather(value: T) -> list[T]:
 def run_on(devices: int, accelerator: str, work: Callable[..., object], *arguments: Any) -> None:
     """Call `work` with the arguments, where there are several devices in a process of its own on each.
 
-    A signal is passed on to all of them. Should one die, the others are ended.
+    A signal is passed on to all of them. Where a handler that was there before (submitit's) then lets the work go on, they are
+    started again, and go on from what they have kept. Should one die, the others are ended.
 
     Args:
         accelerator: auto, cpu or cuda.
@@ -76,22 +77,23 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
         work(*arguments)
         return
     context = multiprocessing.get_context("spawn")
-    failures = context.SimpleQueue()
-    with tempfile.TemporaryDirectory() as scratch:
-        meeting = (Path(scratch) / "meeting").as_uri()
-        processes = [
-            context.Process(target=_rank, args=(number, devices, accelerator, meeting, failures, work, arguments))
-            for number in range(devices)
-        ]
-        with _signals_passed_on(processes) as told:
-            for process in processes:
-                process.start()
-            _wait(processes)
-    codes = [process.exitcode for process in processes]
-    if not any(codes):
-        return
-    if told:
-        stop(told[0], signal.getsignal(told[0]))
+    while True:
+        failures = context.SimpleQueue()
+        with tempfile.TemporaryDirectory() as scratch:
+            meeting = Path(scratch) / "meeting"
+            processes = [
+                context.Process(target=_rank, args=(number, devices, accelerator, meeting, failures, work, arguments))
+                for number in range(devices)
+            ]
+            with _signals_passed_on(processes) as told:
+                _run(processes)
+        codes = [process.exitcode for process in processes]
+        if not any(codes):
+            return
+        for number in told:
+            stop(number, signal.getsignal(number))
+        if not told:
+            break
     if failures.empty():  # killed from outside
         raise ChildProcessError(f"one of {devices} processes was killed (exit codes {codes}).")
     number, error, text = failures.get()  # of the first: the others fail because it is gone
@@ -109,10 +111,17 @@ def stop(number: int, handler: Any) -> None:
         raise KeyboardInterrupt(number)
 
 
-def _wait(processes: Sequence[SpawnProcess]) -> None:
-    """Wait until all have ended; end the others soon after one has failed."""
-    going = list(processes)
+def _run(processes: Sequence[SpawnProcess]) -> None:
+    """Start all and wait until all have ended; end the others soon after one has failed."""
     try:
+        # A signal waits until there is somebody to pass it on to; a process that starts, until it can be told.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            for process in processes:
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        going = list(processes)
         while going:
             failed = any(process.exitcode for process in processes)
             ended = wait([process.sentinel for process in going], timeout=_PATIENCE_S if failed else None)
@@ -120,18 +129,20 @@ def _wait(processes: Sequence[SpawnProcess]) -> None:
                 break
             going = [process for process in going if process.is_alive()]
     finally:
-        for process in going:
-            process.kill()
-            process.join()
+        for process in processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
 @contextmanager
 def _signals_passed_on(processes: Sequence[SpawnProcess]) -> Iterator[list[int]]:
-    """Pass signals on to processes; yields those that came."""
+    """Pass signals on to processes; yields those that came, each once."""
     told: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        told.append(number)
+        if number not in told:
+            told.append(number)
         for process in processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
@@ -139,7 +150,8 @@ def _signals_passed_on(processes: Sequence[SpawnProcess]) -> Iterator[list[int]]
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
         yield told
         return
-    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
+    passed = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in passed}
     try:
         yield told
     finally:
@@ -148,7 +160,7 @@ def _signals_passed_on(processes: Sequence[SpawnProcess]) -> Iterator[list[int]]
 
 
 def _rank(
-    number: int, devices: int, accelerator: str, meeting: str, failures: Any, work: Callable[..., object], arguments: Any
+    number: int, devices: int, accelerator: str, meeting: Path, failures: Any, work: Callable[..., object], arguments: Any
 ) -> None:
     """What each of several processes does."""
     os.setpgid(0, 0)  # Ctrl-C reaches the process that started this one, which passes it on, and not all of them at once
@@ -156,7 +168,9 @@ def _rank(
     os.environ |= {"PAFT_RANK": str(number), "PAFT_RANKS": str(devices), "LOCAL_RANK": str(number)}
     if number > 0:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a process that nobody spawned
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         _meet(number, devices, accelerator, meeting)
         work(*arguments)
         barrier()  # none leaves while another may still have something to say to it
@@ -175,7 +189,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _meet(number: int, devices: int, accelerator: str, meeting: str) -> None:
+def _meet(number: int, devices: int, accelerator: str, meeting: Path) -> None:
     """Take a device and join the other ranks; raises InputError if there are not so many devices."""
     import torch
     from torch import distributed
@@ -189,4 +203,5 @@ def _meet(number: int, devices: int, accelerator: str, meeting: str) -> None:
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // devices))
         backend = "gloo"
-    distributed.init_process_group(backend, init_method=meeting, rank=number, world_size=devices, timeout=_FOR_EVER)
+    store = torch.distributed.FileStore(str(meeting), devices)  # type: ignore[attr-defined]
+    distributed.init_process_group(backend, store=store, rank=number, world_size=devices, timeout=_FOR_EVER)

@@ -233,7 +233,7 @@ def _fit(run: Run, pool: PromptPool, model: PeftModel, device: torch.device, log
         enable_model_summary=False,
     )
     try:
-        trainer.fit(module, data, ckpt_path=usable_state(state.folder, state.run))
+        trainer.fit(module, data, ckpt_path=ranks.gather(usable_state(state.folder, state.run))[0])
     except SystemExit as left:  # Lightning's answer to KeyboardInterrupt
         if not isinstance(left.__context__, KeyboardInterrupt):
             raise  # submitit has queued the job again

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -108,24 +109,59 @@ def test_a_rank_that_is_killed_ends_the_others():
         run_on(2, "cpu", is_killed)
 
 
-def test_ranks_that_are_told_to_stop_keep_the_last_update_and_go_on(tiny_overrides, tmp_path):
-    small = [*tiny_overrides, "trainer=ddp", "T=100", "model.lora.dropout=0.1", "trainer.checkpoint_every=1000"]
-    settings = {"cwd": REPOSITORY, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
-    command = [sys.executable, "train.py", *small, "validation.every=150"]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **settings)
-    while run.poll() is None and not any("\n9," in p.read_text() for p in (tmp_path / "runs").glob("*/log/*/metrics.csv")):
+SETTINGS = {"cwd": REPOSITORY, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
+
+
+def started(overrides: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "train.py", "trainer=ddp", *overrides]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **SETTINGS)
+
+
+def wait_for_update(number: int, run: subprocess.Popen[str], root: Path) -> None:
+    while run.poll() is None and not any(f"\n{number}," in path.read_text() for path in root.glob("*/log/*/metrics.csv")):
         time.sleep(0.01)
+    assert run.poll() is None
+
+
+def test_ranks_that_are_told_to_stop_keep_the_last_update_and_another_number_of_ranks_goes_on(tiny_overrides, tmp_path):
+    small = [*tiny_overrides, "T=20", "validation.every=30", "trainer.checkpoint_every=1000"]
+    run = started(small)
+    wait_for_update(1, run, tmp_path / "runs")
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate(timeout=120)
     assert run.returncode == 128 + signal.SIGTERM and said.count("the same command goes on") == 1 and "Traceback" not in said
     (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/run.json"))
     (state,) = states(folder / "checkpoints")
-    assert 10 <= torch.load(state, weights_only=True)["global_step"] < 150  # no validation was reached: the signal saved it
+    done = torch.load(state, weights_only=True)["global_step"]
+    assert 3 <= done < 30  # no validation was reached: the signal saved it
+    whole, folder = (trained(1, small, root) for root in (tmp_path / "whole", tmp_path / "runs"))
+    assert len(list(folder.glob("log/version_*"))) == 2
+    adapters = [load_file(path / "adapter" / "adapter_model.safetensors") for path in (whole, folder)]
+    for key in adapters[0]:
+        torch.testing.assert_close(adapters[1][key], adapters[0][key], rtol=1e-3, atol=1e-4)
+
+
+def test_a_signal_before_the_ranks_have_begun_is_not_lost(tiny_overrides, tmp_path):
+    run = started(tiny_overrides)
+    while run.poll() is None and not any("spawn_main" in " ".join(p.cmdline()) for p in psutil.Process(run.pid).children()):
+        time.sleep(0.01)
+    run.send_signal(signal.SIGINT)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 128 + signal.SIGINT and "the same command goes on" in said and "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_is_left_running_of_a_run_that_is_killed(tiny_overrides, tmp_path):
+    run = started([*tiny_overrides, "T=100", "trainer.workers=2"])
+    wait_for_update(3, run, tmp_path / "runs")
+    others = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.communicate(timeout=60)
+    assert len(others) >= 2 and not psutil.wait_procs(others, timeout=30)[1]
 
 
 def test_a_killed_run_of_two_ranks_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path):
     shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer=ddp"]
     script = [sys.executable, "experiments/reliability/resume.py", "--kills", "1", "--report", tmp_path / "report", *shape]
-    settings = {"cwd": REPOSITORY, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
-    done = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False, **settings)
+    done = subprocess.run(script, capture_output=True, timeout=600, check=False, **SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr

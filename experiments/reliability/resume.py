@@ -107,6 +107,7 @@ def main() -> None:
             kills.append({"after update": after + 1, "went on from update": kept[0] if kept else 0})
             print(kills[-1], flush=True)
             compare(whole, finish(root, arguments.overrides))
+    command = " ".join(["python experiments/reliability/resume.py", f"--kills {arguments.kills}", *arguments.overrides])
     lines = [
         "# kill -9 at random moments of a training run",
         "",
@@ -119,7 +120,7 @@ def main() -> None:
         "|---:|---:|",
         *(f"| {' | '.join(map(str, kill.values()))} |" for kill in kills),
         "",
-        "Made by `python experiments/reliability/resume.py`. Versions and device: results.json.",
+        f"Made by `{command}`. Versions and device: results.json.",
         "",
     ]
     print("\n".join(lines))

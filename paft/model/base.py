@@ -131,7 +131,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
         target_modules=list(model.lora.target_modules),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():  # initialisation is a seed stream of its own
+    with torch.random.fork_rng(devices=[]):  # initialisation, on the CPU, is a seed stream of its own
         torch.manual_seed(seed)
         try:
             peft = get_peft_model(base, lora)  # type: ignore[arg-type]

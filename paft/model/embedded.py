@@ -13,6 +13,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from filelock import FileLock
+
 from paft.errors import InputError
 from paft.runs import disk_full_is_an_input_error
 
@@ -33,10 +35,10 @@ def smollm2_folder() -> Path:
     folder = cache_dir() / "smollm2-135m-instruct"
     if not (folder / "config.json").is_file():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            converted = Path(scratch) / "model"
-            _convert(_find_gguf(Path(scratch)), converted)
+        with FileLock(folder.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             if not folder.exists():  # another process may have been faster
+                converted = Path(scratch) / "model"
+                _convert(_find_gguf(Path(scratch)), converted)
                 converted.rename(folder)
     return folder
 

@@ -58,7 +58,7 @@ def search(
             found = robust(score, config.seed)
         case _:
             embeddings = mean_hidden_states([t.text for t in inputs.train.templates], encoder.tokenizer, base)
-            found = zopo(score, embeddings, config.seed)
+            found = zopo(score, ranks.gather(embeddings)[0], config.seed)  # ranks that rounded otherwise would ask for others
     base.set_attn_implementation(NAMES[kernel_of(config.model, base.device, backward=True)])
     if ranks.rank() == 0:
         write_atomically(folder / "selection.json", json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n")
