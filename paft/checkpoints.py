@@ -48,9 +48,8 @@ class SaveBest(ModelCheckpoint):
     def best(self) -> Mapping[str, torch.Tensor]:
         """Return the adapter of the best validation; raises InputError if its file is damaged."""
         try:
-            found: dict[str, torch.Tensor] = torch.load(self.best_model_path, map_location="cpu", weights_only=True)[
-                "state_dict"
-            ]
+            checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
+            found: dict[str, torch.Tensor] = checkpoint["state_dict"]
         except Exception as error:  # torch has no one class for a damaged file
             raise InputError(
                 f"{self.best_model_path}: this checkpoint is damaged ({type(error).__name__}); delete the folder "

@@ -66,6 +66,16 @@ def test_how_an_update_is_split_changes_rounding_alone(tokens, tiny_overrides, t
         torch.testing.assert_close(one[0][key], other[0][key], rtol=1e-3, atol=2e-5)
 
 
+def test_sorting_by_length_inside_the_update_changes_rounding_alone(tiny_overrides, tmp_path, monkeypatch):
+    plain = [*tiny_overrides, *SHAPE[:2]]
+    in_order = trained(plain, tmp_path / "sorted")
+    monkeypatch.setattr("paft.data.datamodule.split_into_micro_batches", lambda lengths, *_: [list(range(len(lengths)))])
+    as_drawn = trained(plain, tmp_path / "as drawn")
+    np.testing.assert_allclose(as_drawn[1], in_order[1], rtol=1e-4)
+    for key in in_order[0]:
+        torch.testing.assert_close(as_drawn[0][key], in_order[0][key], rtol=1e-3, atol=2e-5)
+
+
 def test_activation_checkpointing_changes_nothing(usual, tiny_overrides, tmp_path):
     adapter, losses = trained([*tiny_overrides, *SHAPE, "model.activation_checkpointing=true"], tmp_path / "checkpointed")
     np.testing.assert_allclose(losses, usual[1], rtol=1e-5)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -107,6 +108,32 @@ def is_killed() -> None:
 def test_a_rank_that_is_killed_ends_the_others():
     with pytest.raises(ChildProcessError):
         run_on(2, "cpu", is_killed)
+
+
+def waits_the_first_time(folder: Path) -> None:
+    began = folder / f"began-{rank()}"
+    if not began.exists():
+        began.touch()
+        time.sleep(120)
+    (folder / f"done-{rank()}").touch()
+
+
+def test_a_handler_that_lets_the_work_go_on_starts_the_ranks_again(tmp_path):
+    """As submitit's does for SIGTERM."""
+
+    def tell() -> None:
+        while len(list(tmp_path.glob("began-*"))) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    called: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: called.append(number))
+    try:
+        threading.Thread(target=tell, daemon=True).start()
+        run_on(2, "cpu", waits_the_first_time, tmp_path)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert called == [signal.SIGUSR1] and len(list(tmp_path.glob("done-*"))) == 2
 
 
 SETTINGS = {"cwd": REPOSITORY, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
