@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 
-from paft.cli import run_plain
-from paft.data.task import BUILT_IN
-from paft.prompts.audit import Audit, Audited, audit, read_for_audit
+from paft.cli.hydra_app import run_plain
+from paft.data.tasks import BUILT_IN
+from paft.pools.audit import Audit, Audited, audit, read_for_audit
+from paft.pools.audit_page import distance_table, distances, save_curve
 from paft.prompts.pool import Form
-from paft.reporting.audit import distance_table, distances, save_curve
 from paft.reporting.provenance import provenance
-from paft.runs import write_atomically
+from paft.runtime.files import write_atomically
 
-POOLS = Path(__file__).parent.parent / "paft" / "prompts" / "pools"
+POOLS = Path(__file__).parent.parent / "paft" / "prompts" / "shipped"
 SHEETS = {"hel": "hellaswag", "piqa": "piqa", "race": "race", "win": "winogrande"}
 # What is known of the sheets from counting them independently, with difflib's ratio: rows, different rows, test prompts with a
 # near-copy in train, with the same wording there.

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cells import commits, run_cell
 from hydra import compose, initialize_config_dir
 
-from paft.cli import CONFIG_PATH, run_plain
-from paft.config import parse_evaluation
+from experiments.studies import commits, run_cell
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import CONF, parse_evaluation
 
 Results = dict[str, Any]
 
@@ -32,10 +32,10 @@ _KEPT = (
 
 def evaluated(overrides: Sequence[str]) -> Results:
     """Run `evaluate.py` with these overrides unless it has been done; return its results, with what each prompt took."""
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         config = parse_evaluation(compose("evaluate", list(overrides)), overrides)
-    from paft.evaluating import run_evaluation
     from paft.evaluation.matrix import read_matrix
+    from paft.jobs.evaluate import run_evaluation
 
     folder = run_evaluation(config).folder
     results: Results = json.loads(folder.results.read_text())
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=Path("outputs/evaluations"))
     parser.add_argument("--no-progress", action="store_true")
     arguments = parser.parse_args()
-    quiet = ["progress=false"] if arguments.no_progress else []
+    quiet = ["trainer.progress=false"] if arguments.no_progress else []
     adapters = trained(["trainer.progress=false"] if arguments.no_progress else [], arguments.output_root)
     groups: dict[str, dict[str, Results]] = {}
     where = [f"output_root={arguments.output_root}", f"data_root={arguments.data}"]
@@ -80,7 +80,7 @@ def main() -> None:
 def write(folder: Path, groups: Mapping[str, Mapping[str, Results]]) -> None:
     """Write README.md, results.json and a figure per data set."""
     from paft.reporting.figure import save_overlay
-    from paft.runs import write_atomically
+    from paft.runtime.files import write_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
     page = ["# Base model, one fixed prompt and PAFT under the evaluation engine", ""]

@@ -13,20 +13,20 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from paft.cli import CONFIG_PATH, run_plain
-from paft.config import parse
-from paft.data.load import answer_kind
-from paft.data.task import BUILT_IN
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import CONF, parse
+from paft.data.inputs import answer_kind
+from paft.data.tasks import BUILT_IN
 from paft.prompts import load_pool, shipped_pool_path
 from paft.prompts.writers import write_pool
-from paft.runs import check_place
+from paft.runtime.files import check_place
 
 SPLITS = ("train", "validation", "test")
 
 
 def deal(dataset: str, out: Path, seed: int) -> str:
     """Write the three pools of a data set; returns what was done, in a line. Raises InputError where no pool is shipped."""
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         config = parse(compose("train", [f"dataset={dataset}"])).dataset
     task = BUILT_IN[dataset]
     form = task.form(answer_kind(config, task), config.options)

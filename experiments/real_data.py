@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from cells import Results, report, run_cell
 
-from paft.cli import run_plain
+from experiments.studies import Results, report, run_cell
+from paft.cli.hydra_app import run_plain
 
 # Small enough for two cores; nothing was tuned on these data sets.
 _SCALE = {

@@ -9,8 +9,9 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from paft.cli import CONFIG_PATH, check_launcher, run_plain
-from paft.errors import InputError
+from paft.cli.hydra_app import check_launcher, run_plain
+from paft.config.compose import CONF
+from paft.runtime.errors import InputError
 
 _OF_THE_LAUNCHER = {"_target_", "submitit_folder", "max_num_timeout", "name"}  # not SLURM's
 
@@ -21,7 +22,7 @@ def script(overrides: list[str]) -> str:
         from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
     except ModuleNotFoundError:
         raise InputError("submitit is not installed; run `pip install -e '.[slurm]'`.") from None
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         config = compose("train", ["hydra/launcher=slurm", *overrides], return_hydra_config=True)
     launcher: Any = OmegaConf.to_container(config.hydra.launcher, resolve=False)
     check_launcher(launcher, config.trainer.devices)

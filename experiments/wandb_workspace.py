@@ -11,8 +11,8 @@ import json
 import os
 from typing import Any
 
-from paft.cli import run_plain
-from paft.errors import InputError
+from paft.cli.hydra_app import run_plain
+from paft.runtime.errors import InputError
 
 # The numbers of a run's summary, under names that do not change.
 MEAN, STD, WORST, TOP = (f"robustness/{name}" for name in ("mean", "std", "min", "top"))

@@ -9,10 +9,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hydra import compose, initialize_config_dir
 
-from experiments.reliability.bad_input import write_without_heavy
-from experiments.reliability.tiny import save_tiny_llama
-from paft.cli import CONFIG_PATH
-from paft.config import EvaluateConfig, TrainConfig, parse, parse_evaluation
+from paft.config.compose import CONF, parse, parse_evaluation
+from paft.config.schema import EvaluateConfig, TrainConfig
+from tests.reliability.bad_input import write_without_heavy
+from tests.tiny import save_tiny_llama
 
 
 @pytest.fixture(scope="session")
@@ -25,13 +25,13 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compose_config(*overrides: str) -> TrainConfig:
     """Compose conf/train.yaml with overrides, as the command line does."""
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         return parse(compose("train", list(overrides)))
 
 
 def compose_evaluation(*overrides: str) -> EvaluateConfig:
     """Compose conf/evaluate.yaml with overrides, as the command line does."""
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         return parse_evaluation(compose("evaluate", list(overrides)), overrides)
 
 

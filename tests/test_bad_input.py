@@ -1,6 +1,6 @@
 """Bad input: one sentence that says where and what, exit code 2, no traceback, and nothing left behind.
 
-The table of all commands' bad inputs is that of experiments/reliability/bad_input.py.
+The table of all commands' bad inputs is that of tests/reliability/bad_input.py.
 """
 
 import json
@@ -15,10 +15,10 @@ import pytest
 import torch
 
 import train as entry
-from experiments.reliability.bad_input import ROOT, ROWS, Row, apart, files_below, here, is_one_sentence, write_without_heavy
-from paft.cli import run_plain
-from paft.errors import InputError
+from paft.cli.hydra_app import run_plain
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
+from tests.reliability.bad_input import ROOT, ROWS, Row, apart, files_below, here, is_one_sentence, write_without_heavy
 
 LIGHT = [row for row in ROWS if row.needs == "nothing"]
 HEAVY = [row for row in ROWS if row.needs != "nothing"]
@@ -27,7 +27,7 @@ HEAVY = [row for row in ROWS if row.needs != "nothing"]
 ALL_LIGHT = """
 import json, sys, tempfile
 from pathlib import Path
-from experiments.reliability.bad_input import ROWS, here
+from tests.reliability.bad_input import ROWS, here
 from paft.data import rows
 rows._STORY_FACTS_ROWS = {"train": 100, "test": 20}
 found = []
@@ -60,7 +60,7 @@ def test_what_can_be_seen_without_the_model_is_seen_without_heavy_imports(row, l
 @pytest.mark.parametrize("row", HEAVY, ids=name_of)
 def test_what_needs_torch_is_seen_before_the_weights_are_loaded(row, tiny_llama, tmp_path, monkeypatch):
     if row.needs != "weights":
-        for module in ("paft.training", "paft.evaluating"):
+        for module in ("paft.jobs.train", "paft.jobs.evaluate"):
             monkeypatch.setattr(f"{module}.load_base", lambda *_: pytest.fail("the model was loaded"))
     assert here(row, tmp_path, tiny_llama) == ""
 
@@ -111,13 +111,13 @@ def check(
 def elsewhere(tmp_path, monkeypatch):
     """Work in the test's own folder, where a file written by mistake is seen, with less of the built-in task."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("paft.data.rows._STORY_FACTS_ROWS", {"train": 100, "test": 20})
+    monkeypatch.setattr("paft.data.tasks.story_facts.N_ROWS", {"train": 100, "test": 20})
 
 
 @pytest.fixture
 def no_model(monkeypatch):
     """Fail the test where weights are loaded before the mistake is found."""
-    monkeypatch.setattr("paft.training.load_base", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("paft.jobs.train.load_base", lambda *_: pytest.fail("the model was loaded"))
 
 
 def remove(name: str) -> Callable[[Path], None]:
@@ -174,7 +174,7 @@ def test_an_output_root_that_cannot_be_written_to(tmp_path, tiny_overrides, caps
 
 
 def test_a_full_disk(tmp_path, tiny_overrides, capsys, no_model, monkeypatch):
-    monkeypatch.setattr("paft.runs.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
+    monkeypatch.setattr("paft.runtime.run_folder.shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
     check("K=1", "runs: only 0 MiB are free on that disk", tmp_path, tiny_overrides, capsys)
 
 
@@ -206,7 +206,7 @@ def test_code_that_comes_with_a_model_is_run_for_those_who_ask_for_it_by_name(ti
         "class Config(LlamaConfig):\n    model_type = 'strange'\n"
         "class Model(LlamaForCausalLM):\n    config_class = Config\n"
     )
-    from paft.training import prepare
+    from paft.jobs.train import prepare
 
     with pytest.raises(InputError, match=r"if you trust who wrote it, give model\.remote_code=true"):
         prepare(compose_config(*tiny_overrides, f"model.path={folder}"))

@@ -10,20 +10,20 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from paft.cli import CONFIG_PATH
-from paft.config import EvaluateConfig, TrainConfig, from_dict
-from paft.errors import InputError
+from paft.config.compose import CONF, from_dict
+from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 
-REPOSITORY = Path(CONFIG_PATH).parent
+REPOSITORY = Path(CONF).parent
 # Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml.
-PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONFIG_PATH).glob("*/*.yaml")) if p.stem != "adapter"]
+PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem != "adapter"]
 NEEDS = {("dataset", "jsonl"): ["dataset.path=rows", "dataset.gold=answer"]}
 
 
 def composed(*overrides: str) -> dict[str, Any]:
     """conf/train.yaml with overrides in plain types, not yet checked."""
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         content: Any = OmegaConf.to_container(compose("train", list(overrides)))
         return content
 
@@ -55,7 +55,7 @@ def test_every_dataset_and_model_is_evaluated(group, name):
 
 
 def test_the_page_of_evaluate_and_its_type_have_the_same_keys():
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         page: Any = OmegaConf.to_container(compose("evaluate"))
     assert set(page) == set(EvaluateConfig.model_fields)
 
@@ -86,7 +86,7 @@ def test_defaults_are_the_papers():
 
 
 def test_an_experiment_stands_on_top_of_the_page():
-    recipe: Any = OmegaConf.load(Path(CONFIG_PATH) / "experiment" / "demo.yaml")
+    recipe: Any = OmegaConf.load(Path(CONF) / "experiment" / "demo.yaml")
     assert compose_config("experiment=demo").train_examples == recipe.train_examples != compose_config().train_examples
     assert compose_config("experiment=demo", "train_examples=7").train_examples == 7
 

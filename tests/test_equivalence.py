@@ -15,7 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from paft.training import run_training
+from paft.jobs.train import run_training
 from tests.conftest import compose_config
 
 GOLDEN = Path(__file__).parent / "golden.json"
@@ -35,7 +35,7 @@ def trajectory(folder: Path) -> list[tuple[float, ...]]:
 
 def trained(overrides: list[str], root: Path) -> tuple[dict[str, torch.Tensor], list[tuple[float, ...]]]:
     """Train; return the adapter and the trajectory."""
-    folder = run_training(compose_config(*overrides, f"output_root={root}")).folder.path
+    folder = run_training(compose_config(*overrides, f"output_root={root}")).folder
     return load_file(folder / "adapter" / "adapter_model.safetensors"), trajectory(folder)
 
 

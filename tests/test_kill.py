@@ -8,18 +8,18 @@ import sys
 import time
 from pathlib import Path
 
-from paft.cli import CONFIG_PATH
+from paft.config.compose import CONF
 from paft.evaluation.store import read_cells
 
 
 def test_a_killed_process_loses_nothing(tiny_llama, tmp_path):
-    shape = ["dataset=story_facts", "model=smollm2_135m", f"model.path={tiny_llama}", "model.dtype=fp32", "accelerator=cpu"]
-    small = ["eval_prompts=16", "eval_examples=150", "batch_tokens=200", "progress=false"]
+    shape = ["dataset=story_facts", "model=smollm2_135m", f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu"]
+    small = ["eval_prompts=16", "eval_examples=150", "trainer.micro_batch_tokens=200", "trainer.progress=false"]
 
     def command(root: Path) -> list[str]:
         return [sys.executable, "evaluate.py", *shape, *small, f"output_root={root}"]
 
-    settings = {"cwd": Path(CONFIG_PATH).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    settings = {"cwd": Path(CONF).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
     subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True, **settings)
     killed = tmp_path / "killed"
     for wanted in (1, 300):  # batches that are there when the blow falls
@@ -38,7 +38,7 @@ def test_a_killed_process_loses_nothing(tiny_llama, tmp_path):
 def test_a_sweep_killed_in_its_third_cell_ends_with_the_same_report(tiny_llama, tmp_path):
     shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false"]
     small = ["seed=0", "train_examples=64", "eval_examples=12", "eval_prompts=10", "validation.examples=2"]
-    settings = {"cwd": Path(CONFIG_PATH).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    settings = {"cwd": Path(CONF).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
 
     def command(root: Path) -> list[str]:
         return [sys.executable, "train.py", "-m", "experiment=table5", *shape, *small, f"output_root={root}"]
@@ -68,8 +68,8 @@ def test_a_sweep_killed_in_its_third_cell_ends_with_the_same_report(tiny_llama, 
 
 def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path):
     shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu"]
-    script = [sys.executable, "experiments/reliability/resume.py", "--kills", "3", "--report", tmp_path / "report", *shape]
-    settings = {"cwd": Path(CONFIG_PATH).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    script = [sys.executable, "tests/reliability/resume.py", "--kills", "3", "--report", tmp_path / "report", *shape]
+    settings = {"cwd": Path(CONF).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
     done = subprocess.run(script, capture_output=True, text=True, timeout=600, check=False, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "3 runs of 12 updates" in done.stdout and "bit for bit" in (tmp_path / "report" / "README.md").read_text()

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from paft.checkpoints import SaveBest, usable_state
-from paft.config import read_metadata
-from paft.errors import InputError
+from paft.config.adapter import read_metadata
 from paft.model.base import load_base
+from paft.runtime.errors import InputError
+from paft.training.checkpoints import SaveBest, usable_state
 from tests.conftest import compose_config
 
 

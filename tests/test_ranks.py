@@ -16,16 +16,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from paft.checkpoints import states
-from paft.cli import CONFIG_PATH
-from paft.errors import InputError
-from paft.evaluating import run_evaluation
+from paft.config.compose import CONF
 from paft.evaluation.store import read_cells
-from paft.ranks import barrier, rank, run_on
-from paft.training import run_training
+from paft.jobs.evaluate import run_evaluation
+from paft.jobs.train import run_training
+from paft.runtime.errors import InputError
+from paft.runtime.launch import run_on
+from paft.runtime.ranks import barrier, rank
+from paft.training.checkpoints import states
 from tests.conftest import compose_config, compose_evaluation
 
-REPOSITORY = Path(CONFIG_PATH).parent
+REPOSITORY = Path(CONF).parent
 # The last update of an epoch has one example: rank 1 has none.
 SHAPE = ["train_examples=25", "T=2", "trainer.micro_batch_tokens=256"]
 
@@ -61,7 +62,7 @@ def test_two_ranks_are_one_process_within_rounding(tiny_overrides, tmp_path):
 
 def test_a_search_an_evaluation_and_more_measures(tiny_overrides, tmp_path):
     """Whatever scores, scores on all ranks."""
-    more = ["method=zopo", "method.budget=240", "also=[generate,adversarial]"]
+    more = ["method=zopo", "method.budget=240", "extra_measures=[generate,adversarial]"]
     one, two = (trained(n, [*tiny_overrides, *more], tmp_path / f"{n}") for n in (1, 2))
     chosen = [json.loads((folder / "selection.json").read_text())["chosen"] for folder in (one, two)]
     assert chosen[0] == chosen[1]
@@ -72,7 +73,7 @@ def test_a_search_an_evaluation_and_more_measures(tiny_overrides, tmp_path):
         assert tables[0].equals(tables[1])
     evaluation = compose_evaluation(
         f"adapter={two / 'adapter'}", f"output_root={tmp_path / 'evaluations'}", "eval_prompts=3", "eval_examples=6",
-        "accelerator=cpu", "devices=3", "batch_tokens=300", "progress=false",
+        "trainer.accelerator=cpu", "trainer.devices=3", "trainer.micro_batch_tokens=300", "trainer.progress=false",
     )  # fmt: skip
     run_on(3, "cpu", run_evaluation, evaluation)
     (again,) = (tmp_path / "evaluations").glob("eval-*/matrix.parquet")
@@ -189,6 +190,6 @@ def test_nothing_is_left_running_of_a_run_that_is_killed(tiny_overrides, tmp_pat
 
 def test_a_killed_run_of_two_ranks_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path):
     shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer=ddp"]
-    script = [sys.executable, "experiments/reliability/resume.py", "--kills", "1", "--report", tmp_path / "report", *shape]
+    script = [sys.executable, "tests/reliability/resume.py", "--kills", "1", "--report", tmp_path / "report", *shape]
     done = subprocess.run(script, capture_output=True, timeout=600, check=False, **SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -9,20 +9,19 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from paft.cli import CONFIG_PATH
-from paft.config import parse
-from paft.errors import InputError
+from paft.config.compose import CONF, parse
 from paft.evaluation.matrix import read_matrix
-from paft.training import prepare, run_training
+from paft.jobs.train import prepare, run_training
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 
-RECIPES = sorted(path.stem for path in (Path(CONFIG_PATH) / "experiment").glob("*.yaml"))
-SCALES = sorted(path.stem for path in (Path(CONFIG_PATH) / "scale").glob("*.yaml"))
+RECIPES = sorted(path.stem for path in (Path(CONF) / "experiment").glob("*.yaml"))
+SCALES = sorted(path.stem for path in (Path(CONF) / "scale").glob("*.yaml"))
 
 
 def params(*overrides: str) -> dict[str, list[str]]:
     """The lists of values that a recipe sweeps."""
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         config = compose("train", list(overrides), return_hydra_config=True)
     found = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}
     return {str(key): str(values).split(",") for key, values in found.items()}
@@ -55,7 +54,7 @@ def test_what_is_typed_wins_over_the_cell():
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_a_scale_changes_sizes_and_the_model_never_the_method(scale):
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         plain, scaled = (parse(compose("train", overrides)).model_dump() for overrides in ([], [f"scale={scale}"]))
     for key in ("K", "T", "schedule", "examples_per_update", "cutoff", "prompts", "train_prompts", "seed", "also"):
         assert plain[key] == scaled[key]
@@ -80,8 +79,8 @@ def test_more_measures_are_added_to_a_finished_run_without_training_again(tiny_o
     overrides = [*tiny_overrides, "eval_prompts=10", "eval_examples=12"]
     run = run_training(compose_config(*overrides))
     first = json.loads(run.folder.results.read_text())
-    monkeypatch.setattr("paft.training.train", lambda *_: pytest.fail("trained again"))
-    also = "also=[generate,adversarial]"
+    monkeypatch.setattr("paft.jobs.train.train", lambda *_: pytest.fail("trained again"))
+    also = "extra_measures=[generate,adversarial]"
     again = run_training(compose_config(*overrides, also))
     results = json.loads(again.folder.results.read_text())
     assert {key: value for key, value in results.items() if key != "also"} == {k: v for k, v in first.items() if k != "also"}
@@ -98,20 +97,20 @@ def test_more_measures_are_added_to_a_finished_run_without_training_again(tiny_o
 
 def test_more_measures_of_a_fresh_run_and_of_a_base_model(tiny_overrides):
     for method in ("user", "base"):
-        run = run_training(compose_config(*tiny_overrides, f"method={method}", "also=[adversarial]"))
+        run = run_training(compose_config(*tiny_overrides, f"method={method}", "extra_measures=[adversarial]"))
         found = json.loads(run.folder.results.read_text())["also"]["adversarial"]
         assert 0 <= found["worst"] <= found["mean"] <= 1 and found["pool"]["prompts"] == 10
 
 
 def test_hidden_options_are_not_written_out():
     with pytest.raises(InputError, match="a model cannot write an option that it was not shown"):
-        compose_config("dataset=piqa", "dataset.options=hidden", "dataset.answer=text", "also=[generate]")
+        compose_config("dataset=piqa", "dataset.options=hidden", "dataset.answer=text", "extra_measures=[generate]")
 
 
 def test_a_sweep_lists_what_failed_and_goes_on_when_it_is_started_again(tiny_overrides, tmp_path):
     command = [sys.executable, "train.py", "-m", "experiment=table5", "seed=0", "cell=K1_T3,K2_T3", "train_prompts=60,61"]
     command += [o for o in tiny_overrides if not o.startswith("T=")]
-    repository = Path(CONFIG_PATH).parent
+    repository = Path(CONF).parent
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2 and "2 cells failed; the same command tries them again:" in done.stderr
     assert done.stderr.count("train_prompts=61: the training pool has 60 prompts.") >= 2

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from paft.cli import CONFIG_PATH
+from paft.config.compose import CONF
 
-REPOSITORY = Path(CONFIG_PATH).parent
+REPOSITORY = Path(CONF).parent
 RECIPES = ("table1", "table3", "table4", "table5", "pool_size", "controls", "random_split")
 ROWS = {
     "table1_story_facts": 6,

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from paft.batch import Branches, pack
+from paft.jobs.train import run_training
 from paft.model.attention import NAMES, packed_logits, register
 from paft.model.embedded import smollm2_folder
-from paft.training import run_training
+from paft.packing import Branches, pack
 from tests.conftest import compose_config
 
 pytestmark = pytest.mark.slow

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from paft.cli import CONFIG_PATH
+from paft.config.compose import CONF
 
 
 @pytest.mark.slow
 def test_a_short_soak_leaves_its_page(tmp_path):
-    command = [sys.executable, "experiments/reliability/soak.py", "--minutes", "0.1", "--report", tmp_path]
-    settings = {"cwd": Path(CONFIG_PATH).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
+    command = [sys.executable, "tests/reliability/soak.py", "--minutes", "0.1", "--report", tmp_path]
+    settings = {"cwd": Path(CONF).parent, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
     done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
     assert (tmp_path / "results.json").is_file(), done.stdout + done.stderr[-3000:]
     found = json.loads((tmp_path / "results.json").read_text())

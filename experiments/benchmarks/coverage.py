@@ -23,9 +23,9 @@ import numpy as np
 from scipy.stats import norm
 
 import paft
-from paft.cli import run_plain
+from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import Array, Estimate, difference_interval, mean_interval, std_interval, swap_test
-from paft.runs import write_atomically
+from paft.runtime.files import write_atomically
 
 _EXAMPLES = 200
 _BETTER = 0.1

@@ -30,21 +30,22 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
-from paft.cli import CONFIG_PATH, run_plain
-from paft.config import LoraConfig, ModelConfig, parse
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import CONF, parse
+from paft.config.schema import LoraConfig, ModelConfig
 from paft.data.encode import Encoder
 from paft.data.rows import load_examples
-from paft.data.task import Example
+from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, encode, windows
 from paft.evaluation.likelihood import Likelihood, Work
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import answering_by, score
 from paft.model.base import add_lora, load_base, load_tokenizer
-from paft.model.cpu import keep_freed_memory
 from paft.model.embedded import smollm2_folder
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.reporting.provenance import provenance
-from paft.runs import write_atomically
+from paft.runtime.files import write_atomically
+from paft.runtime.process import keep_freed_memory
 
 BATCH_TOKENS = 4096
 PART = 80  # cells of a probe
@@ -79,7 +80,7 @@ class Workload:
 def load(name: str, data: str) -> Workload:
     """Load a workload; the examples are the first rows of the test split in the file's order, so that articles come whole."""
     overrides, prompts, n = WORKLOADS[name]
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         dataset = parse(compose("train", overrides)).dataset
     examples = load_examples(dataset, data, 1, 10**9)
     in_order = sorted(examples.test, key=lambda e: int(e.id.rsplit("-", 1)[1]))[:n]

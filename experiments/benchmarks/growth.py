@@ -20,20 +20,21 @@ from typing import Any, cast
 import torch
 from hydra import compose, initialize_config_dir
 
-from paft.cli import CONFIG_PATH, run_plain
-from paft.config import DatasetConfig, LoraConfig, ModelConfig, parse
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import CONF, parse
+from paft.config.schema import DatasetConfig, LoraConfig, ModelConfig
 from paft.data.encode import Encoder
 from paft.data.rows import load_test
-from paft.data.task import Example, Task
+from paft.data.tasks.base import Example, Task
 from paft.evaluation.cells import Cell
 from paft.evaluation.likelihood import Likelihood
 from paft.evaluation.scoring import answering_by, score
 from paft.evaluation.store import MatrixStore, Row
 from paft.model.base import load_base, load_tokenizer
-from paft.model.cpu import keep_freed_memory
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
-from paft.runs import write_atomically
+from paft.runtime.files import write_atomically
+from paft.runtime.process import keep_freed_memory
 
 _CPU = torch.device("cpu")
 _SIZES = ((10, 100), (50, 100), (10, 1000))
@@ -42,7 +43,7 @@ _SIMULATED = ((100, 1000), (1000, 1000))
 
 def dataset() -> DatasetConfig:
     """Return PIQA's config."""
-    with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+    with initialize_config_dir(CONF, version_base="1.3"):
         return parse(compose("train", ["dataset=piqa"])).dataset
 
 

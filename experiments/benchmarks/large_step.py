@@ -22,20 +22,21 @@ from hydra import compose, initialize_config_dir
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from paft.checked import CheckedRun, check_run
-from paft.cli import CONFIG_PATH, run_plain
-from paft.config import TrainConfig, parse
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import CONF, parse
+from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
-from paft.data.load import answer_kind
+from paft.data.inputs import answer_kind
+from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.attention import NAMES, register
 from paft.model.base import add_lora, device_of, dtype_of, kernel_of, load_tokenizer
 from paft.model.memory import training_memory
-from paft.model.module import PaftModule
-from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
-from paft.runs import write_atomically
-from paft.training import precision_of
+from paft.runtime.files import write_atomically
+from paft.runtime.process import quieten
+from paft.training.fit import precision_of
+from paft.training.module import PaftModule
 
 _GROUPED: dict[str, Any] = {"max_position_embeddings": 8192, "rope_theta": 500_000.0, "tie_word_embeddings": False}
 SHAPES = {
@@ -155,7 +156,7 @@ def main() -> None:
                 f"train_examples={64 * UPDATES}", "examples_per_update=64", "T=1", f"trainer.micro_batch_tokens={tokens}",
                 f"model.activation_checkpointing={checkpointed}", *arguments.overrides,
             ]  # fmt: skip
-            with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+            with initialize_config_dir(CONF, version_base="1.3"):
                 config = parse(compose("train", settings))
             rows.append(measure(SHAPES[arguments.shape], config, check_run(config)))
             print({name: _cell(value) for name, value in rows[-1].items()}, flush=True)

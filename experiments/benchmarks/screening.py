@@ -16,11 +16,11 @@ from pathlib import Path
 
 import torch
 
-from paft.cli import run_plain
+from paft.cli.hydra_app import run_plain
+from paft.pools.screening import Candidate, screen
 from paft.prompts.pool import Form
-from paft.prompts.screening import Candidate, screen
 from paft.reporting.provenance import provenance
-from paft.runs import write_atomically
+from paft.runtime.files import write_atomically
 
 FORM = Form(frozenset({"question"}), frozenset({"A", "B"}), "letter")
 TAIL = "\nQuestion: {question}\nA. {A}\nB. {B}\nAnswer:"

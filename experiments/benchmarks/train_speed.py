@@ -28,21 +28,21 @@ from peft import PeftModel
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from paft.cli import CONFIG_PATH, run_plain
-from paft.config import LoraConfig, ModelConfig, OptimConfig, parse
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import CONF, parse
+from paft.config.schema import LoraConfig, ModelConfig, OptimConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.rows import load_examples
-from paft.data.updates import UpdatePlan
+from paft.data.updates import Updates
 from paft.model.base import add_lora, device_of, load_base, load_tokenizer
-from paft.model.cpu import keep_freed_memory
 from paft.model.embedded import smollm2_folder
-from paft.model.module import PaftModule
 from paft.prompts import PromptPool, PromptTemplate, Schedule, load_pool, shipped_pool_path
-from paft.quiet import quieten
 from paft.reporting.provenance import peak_memory_bytes, provenance
-from paft.runs import write_atomically
-from paft.training import precision_of
+from paft.runtime.files import write_atomically
+from paft.runtime.process import keep_freed_memory, quieten
+from paft.training.fit import precision_of
+from paft.training.module import PaftModule
 
 EXAMPLES_PER_UPDATE = 8
 MICRO_BATCH_TOKENS = 2048
@@ -53,14 +53,14 @@ class Workload:
     """The PIQA renderings that both sides train on."""
 
     def __init__(self, data: str, updates: int) -> None:
-        with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+        with initialize_config_dir(CONF, version_base="1.3"):
             dataset = parse(compose("train", ["dataset=piqa"])).dataset
         examples = load_examples(dataset, data, updates * EXAMPLES_PER_UPDATE, 1)
         task = examples.task
         path = shipped_pool_path("piqa", "letter", "shown", "user")
         self.pool = load_pool(path, task.form("letter", "shown"))
         self.examples = examples.train
-        self.plan = UpdatePlan(len(self.examples), EXAMPLES_PER_UPDATE, 1, Schedule(1, 4, 0))
+        self.plan = Updates(len(self.examples), EXAMPLES_PER_UPDATE, 1, Schedule(1, 4, 0))
         self.encoder = Encoder(load_tokenizer(model_config("fp32")), "letter", 1024)
         self.updates = updates
 
@@ -254,7 +254,7 @@ def rendering_cost(work: Workload, seconds_per_update: float) -> dict[str, float
     for size in (10, 10_000):
         text = work.pool.templates[0].text
         pool = PromptPool("many", tuple(PromptTemplate(f"Prompt {i}. {text}", f"p{i}") for i in range(size)), "letter", "shown")
-        plan = UpdatePlan(len(work.examples), EXAMPLES_PER_UPDATE, 1, Schedule(size, 1, 0))
+        plan = Updates(len(work.examples), EXAMPLES_PER_UPDATE, 1, Schedule(size, 1, 0))
         renderings = PaftDataModule(work.examples, pool, plan, work.encoder, MICRO_BATCH_TOKENS).renderings
         times = []
         updates = plan.epoch(0)

@@ -7,46 +7,39 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from paft import ranks
-from paft.batch import Branches, MicroBatch, Update, pack
+from paft.config.schema import TrainConfig
+from paft.data.batch import Update, pack_answers, split_into_micro_batches
 from paft.data.encode import Encoder
-from paft.data.task import Example
-from paft.data.updates import Tagged, UpdatePlan, split_into_micro_batches
+from paft.data.tasks.base import Example
+from paft.data.updates import Tagged, Updates, updates_of
 from paft.prompts import PromptPool
+from paft.runtime import ranks
 
 
 class PaftDataModule(pl.LightningDataModule):
-    """Feeds the trainer one optimiser update at a time.
+    """Feeds the trainer one optimiser update at a time, rendered with the templates that the schedule draws for it.
 
     The sampler (main process) tags each example with its template; workers render and tokenise. All
     of it is a function of (seed, epoch, update), so a run resumed in the middle of an epoch sees
     what it would have seen.
     """
 
-    def __init__(
-        self,
-        examples: Sequence[Example],
-        pool: PromptPool,
-        plan: UpdatePlan,
-        encoder: Encoder,
-        micro_batch_tokens: int,
-        workers: int = 0,
-    ) -> None:
+    def __init__(self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, config: TrainConfig) -> None:
         super().__init__()
-        self.renderings = Renderings(examples, pool, encoder, micro_batch_tokens)
-        self.plan = plan
-        self.workers = workers
+        self.updates = updates_of(config, len(examples), len(pool.templates))
+        self.renderings = Renderings(examples, pool, encoder, config.trainer.micro_batch_tokens)
+        self.workers = config.trainer.workers
 
     def train_dataloader(self) -> DataLoader[Update]:
         """Return the updates of the trainer's epoch that are still to come; called anew for each epoch."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
-        done = self.trainer.global_step - epoch * self.plan.updates_per_epoch
-        sampler = EpochSampler(self.plan, epoch, done)
+        done = self.trainer.global_step - epoch * self.updates.per_epoch
+        sampler = EpochSampler(self.updates, epoch, done)
         return DataLoader(self.renderings, batch_size=None, sampler=sampler, num_workers=self.workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move an update; Lightning's own way does not know frozen dataclasses."""
+        """Move an update to a device; Lightning's own way does not know frozen dataclasses."""
         return batch.to(device) if isinstance(batch, Update) else batch
 
     def val_dataloader(self) -> DataLoader[int]:
@@ -55,16 +48,16 @@ class PaftDataModule(pl.LightningDataModule):
 
 
 class EpochSampler(Sampler[list[Tagged]]):
-    """The updates of one epoch, less those done before an interruption."""
+    """The updates of one epoch, minus those done before an interruption."""
 
-    def __init__(self, plan: UpdatePlan, epoch: int, done: int) -> None:
-        self.plan, self.epoch, self.done = plan, epoch, done
+    def __init__(self, updates: Updates, epoch: int, done: int) -> None:
+        self.updates, self.epoch, self.done = updates, epoch, done
 
     def __len__(self) -> int:
-        return self.plan.updates_per_epoch  # all of them: Lightning itself counts those already done
+        return self.updates.per_epoch  # all of them: Lightning itself counts those already done
 
     def __iter__(self) -> Iterator[list[Tagged]]:
-        return self.plan.epoch(self.epoch, first_update=self.done)
+        return self.updates.of_epoch(self.epoch, first_update=self.done)
 
 
 class Renderings(Dataset[Update]):
@@ -79,25 +72,10 @@ class Renderings(Dataset[Update]):
         batches = split_into_micro_batches(lengths, self.micro_batch_tokens, ranks.rank(), ranks.n_ranks())
         return Update(
             micro_batches=[
-                _micro_batch([(e.context, e.continuations[0]) for e in map(encoded.__getitem__, b)]) for b in batches
+                pack_answers([(e.context, e.continuations[0]) for e in map(encoded.__getitem__, b)]) for b in batches
             ],
             n_tokens=sum(lengths),
             n_targets=sum(len(e.continuations[0]) for e in encoded),
             templates=[t.template for t in tagged],
             n_truncated=sum(e.truncated for e in encoded),
         )
-
-
-def _micro_batch(pairs: Sequence[tuple[list[int], list[int]]]) -> MicroBatch:
-    """Pack (context, answer) pairs; the last token of an answer (end-of-text) is a target, never an input."""
-    positions: list[int] = []
-    start = 0
-    for context, answer in pairs:
-        first = start + len(context) - 1
-        positions += range(first, first + len(answer))
-        start += len(context) + len(answer) - 1
-    return MicroBatch(
-        packing=pack([Branches(context + answer[:-1]) for context, answer in pairs]),
-        positions=torch.tensor(positions),
-        targets=torch.tensor([token for _, answer in pairs for token in answer]),
-    )

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from paft.data.task import LETTERS, Example
-from paft.errors import InputError
+from paft.data.tasks.base import LETTERS, Example
 from paft.prompts import PromptTemplate
 from paft.prompts.pool import Answer
+from paft.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,26 +1,19 @@
-"""Loading rows, from the hub or from a folder, and cutting them into train, validation and test examples."""
+"""Loading the rows of a data set, from the hub or from a folder, as train, validation and test examples."""
 
-import hashlib
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
-import numpy as np
+from paft.config.schema import DatasetConfig
+from paft.data.splits import cut_validation, fingerprint, shuffled
+from paft.data.tasks import BUILT_IN
+from paft.data.tasks.base import Example, GoldForm, Task, gold_index
+from paft.runtime.errors import InputError
+from paft.runtime.jsonl import parse_object
 
-from paft.config import DatasetConfig
-from paft.data.story_facts import generate_rows
-from paft.data.task import BUILT_IN, Example, GoldForm, Task, gold_index
-from paft.errors import InputError
-from paft.jsonl import parse_object
-
-# Cuts and slices are the same whatever the run's seed, so that runs of all seeds are compared on the same examples.
-_SPLIT_SEED = 20250218
-_VALIDATION_SHARE, _VALIDATION_MOST = 0.1, 1000
 _LONGEST_ROW = 2**24  # characters; a file without line breaks is no JSONL
-_STORY_FACTS_ROWS = {"train": 2200, "test": 1000}
 
 
 @dataclass(frozen=True)
@@ -52,12 +45,12 @@ def load_examples(config: DatasetConfig, data_root: str | None, train: int | Non
     validation: list[Example] = []
     for part in config.parts:
         own = _jsonl_validation(config)
-        examples = _shuffled(_load(config, task, data_root, part, "train"))
-        cut, kept = ([], examples) if own else _cut(examples, config.name)
-        validation += _shuffled(list(_examples(task, read_jsonl(own), "validation", part))) if own else cut
+        examples = shuffled(_load(config, task, data_root, part, "train"))
+        cut, kept = ([], examples) if own else cut_validation(examples, config.name)
+        validation += shuffled(list(_examples(task, read_jsonl(own), "validation", part))) if own else cut
         rest += kept
     if len(config.parts) > 1:
-        rest, validation = _shuffled(rest), _shuffled(validation)
+        rest, validation = shuffled(rest), shuffled(validation)
     tested = _test_examples(config, task, data_root, test)
     return Examples(task, tuple(rest[:train]), tuple(validation), tested)
 
@@ -72,7 +65,7 @@ def load_test(config: DatasetConfig, data_root: str | None, most: int | None) ->
     """
     if config.path is not None and not Path(config.path).is_dir():
         task = _task(config, Path(config.path))
-        return task, tuple(_shuffled(list(_examples(task, read_jsonl(Path(config.path)), "test", config.name)))[:most])
+        return task, tuple(shuffled(list(_examples(task, read_jsonl(Path(config.path)), "test", config.name)))[:most])
     if config.path is not None and config.name in BUILT_IN:
         raise InputError(
             f"dataset.path={config.path}: a folder of {config.name} is given with data_root=, which holds {config.name}/; "
@@ -95,27 +88,22 @@ def load_unlabelled(config: DatasetConfig) -> tuple[Task, tuple[Example, ...], l
     return task, tuple(examples), [row for _, row in rows]
 
 
-def fingerprint(examples: Sequence[Example]) -> str:
-    """Return SHA-256 (first 16 hex digits) over ids, fields, answers and groups in their order."""
-    digest = hashlib.sha256()
-    for e in examples:
-        digest.update(json.dumps([e.id, dict(e.fields), e.gold, e.answer, e.group], sort_keys=True).encode())
-    return digest.hexdigest()[:16]
-
-
 def _test_examples(config: DatasetConfig, task: Task, data_root: str | None, most: int | None) -> tuple[Example, ...]:
     """Return a fair sample of the test split, spread evenly over the parts."""
     tested: list[Example] = []
     for index, part in enumerate(config.parts):
         share = None if most is None else most // len(config.parts) + (index < most % len(config.parts))
-        tested += _shuffled(_load(config, task, data_root, part, config.test_split))[:share]
+        tested += shuffled(_load(config, task, data_root, part, config.test_split))[:share]
     return tuple(tested)
 
 
 def _task(config: DatasetConfig, sample: Path, labelled: bool = True) -> Task:
     """Return the task; own data's is read off the rows of a sample file."""
-    if config.name in BUILT_IN:
-        return BUILT_IN[config.name]
+    task = BUILT_IN.get(config.name)
+    if task is not None and (task.generate is not None or config.hub is not None):
+        return task
+    if not config.own_rows:
+        raise InputError(f"dataset.name={config.name}: choose a data set with dataset=, your own with dataset=jsonl.")
     assert config.path is not None and config.gold is not None
     first = next(read_jsonl(sample))[1]
     for name in (*config.choices, *([config.gold] if labelled else [])):
@@ -152,21 +140,16 @@ _Rows: TypeAlias = Iterator[tuple[str, dict[str, Any]]]  # each row with the pla
 
 
 def _load(config: DatasetConfig, task: Task, data_root: str | None, part: str, split: str) -> list[Example]:
-    if config.name == "story_facts":
-        rows = _generated(split)
-    elif config.name == "jsonl":
+    rows: _Rows
+    if task.generate is not None:
+        rows = ((f"{task.name}, {split} row {i}", row) for i, row in enumerate(task.generate(split)))
+    elif config.own_rows:
         rows = read_jsonl(_jsonl_file(config, split))
     elif data_root is not None:
         rows = read_jsonl(Path(data_root) / part / f"{split}.jsonl")
     else:
         rows = _read_hub(config, part, split)
     return list(_examples(task, rows, split, part))
-
-
-def _generated(split: str) -> _Rows:
-    kind: Literal["train", "test"] = "train" if split == "train" else "test"
-    for index, row in enumerate(generate_rows(kind, _STORY_FACTS_ROWS[kind])):
-        yield f"story_facts, {split} row {index}", dict(row)
 
 
 def _examples(task: Task, rows: _Rows, split: str, part: str) -> Iterator[Example]:
@@ -179,7 +162,7 @@ def _jsonl_file(config: DatasetConfig, split: str) -> Path:
 
 
 def _jsonl_validation(config: DatasetConfig) -> Path | None:
-    if config.name != "jsonl":
+    if not config.own_rows:
         return None
     path = _jsonl_file(config, "validation")
     return path if path.is_file() else None
@@ -225,28 +208,3 @@ def _read_hub(config: DatasetConfig, part: str, split: str) -> _Rows:
         ) from None
     for index, row in enumerate(table):
         yield f"{config.hub.id} ({name}), {split} row {index}", dict(row)
-
-
-def _shuffled(examples: list[Example]) -> list[Example]:
-    order = np.random.default_rng(_SPLIT_SEED).permutation(len(examples))
-    return [examples[i] for i in order]
-
-
-def _cut(examples: list[Example], name: str) -> tuple[list[Example], list[Example]]:
-    """Cut whole groups off for validation until its share is reached; return (validation, rest)."""
-    wanted = min(max(1, round(_VALIDATION_SHARE * len(examples))), _VALIDATION_MOST)
-    groups: set[str] = set()
-    size: dict[str, int] = {}
-    for example in examples:
-        size[example.group] = size.get(example.group, 0) + 1
-    taken = 0
-    for group in dict.fromkeys(e.group for e in examples):
-        if taken >= wanted:
-            break
-        groups.add(group)
-        taken += size[group]
-    validation = [e for e in examples if e.group in groups]
-    rest = [e for e in examples if e.group not in groups]
-    if not rest:
-        raise InputError(f"dataset={name}: no row of train.jsonl is left after the cut for validation; give it more rows.")
-    return validation, rest

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from paft.data.task import LETTERS
+from paft.data.tasks.base import LETTERS
 
 Metric = Literal["choice", "last_number", "exact"]
 

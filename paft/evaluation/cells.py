@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from paft.data.encode import Encoded, Encoder
-from paft.data.task import Example
+from paft.data.tasks.base import Example
 from paft.prompts import PromptPool
 
 _WINDOW = 2048  # cells that are encoded at a time: what bounds memory, whatever the size of the matrix

@@ -8,13 +8,13 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from paft.data.encode import Encoder
-from paft.data.task import Example
-from paft.errors import InputError
+from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric, first_option, first_text, is_right
 from paft.evaluation.cells import Cell
 from paft.evaluation.likelihood import NO_NUMBERS, Model
 from paft.evaluation.store import Row
 from paft.model.base import window_of
+from paft.runtime.errors import InputError
 
 MAX_NEW_TOKENS = 256  # as in OpenCompass
 

@@ -10,13 +10,13 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from paft.batch import Branches, pack
 from paft.data.encode import Encoder
-from paft.data.task import Example
-from paft.errors import InputError
+from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, common_prefix
 from paft.evaluation.store import Row
 from paft.model.attention import packed_logits
+from paft.packing import Branches, pack
+from paft.runtime.errors import InputError
 
 Model: TypeAlias = PeftModel | PreTrainedModel
 Normalise = Literal["sum", "token", "byte"]

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from paft.errors import InputError
 from paft.evaluation.store import read_cells
+from paft.runtime.errors import InputError
 
 _COLUMNS = (
     "prompt", "example", "prompt_id", "prompt_digest", "example_id", "example_digest", "group", "part", "n_choices",

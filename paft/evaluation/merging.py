@@ -7,14 +7,14 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
-from paft import ranks
-from paft.batch import Branches, pack
 from paft.data.encode import Encoder
-from paft.data.task import Example
+from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, batches, encode
-from paft.evaluation.halving import WithinMemory
+from paft.evaluation.scoring import WithinMemory
 from paft.model.attention import packed_logits
+from paft.packing import Branches, pack
 from paft.prompts import PromptPool
+from paft.runtime import ranks
 
 _PROMPTS, _EXAMPLES = 4, 4  # of the probe
 _TIMES_THE_NOISE = 2.0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from paft.data.task import Task
+from paft.data.tasks.base import Task
 from paft.evaluation.answers import Metric, last_number
 from paft.evaluation.store import read_cells
 

@@ -62,7 +62,7 @@ class Consensus:
     """How far prompts agree: the share of equal choices over pairs of prompts, and the accuracy of their majority."""
 
     agreement: float
-    majority: float
+    majority: float | None  # None where rows have no labels
 
 
 def accuracy_per_prompt(matrix: ScoreMatrix) -> NDArray[np.float64]:

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paft.errors import InputError
-from paft.runs import write_atomically
+from paft.runtime.errors import InputError
+from paft.runtime.files import write_atomically
 
 Row: TypeAlias = dict[str, Any]  # one cell of the matrix, by the names of the schema
 

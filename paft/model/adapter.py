@@ -8,19 +8,25 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
+from pydantic import BaseModel
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from paft.config import METADATA, ModelConfig, TrainConfig, read_metadata
-from paft.errors import InputError
+from paft.config.adapter import METADATA, read_metadata
+from paft.config.schema import ModelConfig, TrainConfig
 from paft.model.base import load_base, load_tokenizer, weights_fingerprint
-from paft.runs import disk_full_is_an_input_error
+from paft.runtime.errors import InputError
+from paft.runtime.files import disk_full_is_an_input_error
 
 
 def save_adapter(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig, pools: dict[str, Any]
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig, pools: Mapping[str, BaseModel]
 ) -> None:
-    """Write a folder that `PeftModel.from_pretrained` opens: weights, tokenizer, model card, and paft.json."""
+    """Write a folder that `PeftModel.from_pretrained` opens: weights, tokenizer, and paft.json.
+
+    Args:
+        pools: what is said of the pools of the run, by split.
+    """
     # Without save_embedding_layers=False, PEFT asks the hub about the base model.
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
@@ -30,10 +36,10 @@ def save_adapter(
         "model": config.model.model_dump(),
         "base": weights_fingerprint(model.get_base_model())["sample"],
         "dataset": config.dataset.model_dump(),
-        "pools": pools,
+        "pools": {split: pool.model_dump() for split, pool in pools.items()},
     }
     (folder / METADATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_model_card(config, pools), encoding="utf-8")
+    _readable_by_others(folder)
 
 
 def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, name: str) -> PeftModel:
@@ -90,35 +96,13 @@ def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
         with disk_full_is_an_input_error(out):
             merged.save_pretrained(scratch)
             load_tokenizer(config).save_pretrained(scratch)
+            _readable_by_others(scratch)
             scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _model_card(config: TrainConfig, pools: dict[str, Any]) -> str:
-    base = config.model.path or "HuggingFaceTB/SmolLM2-135M-Instruct"
-    embedded = "\nThe base was trained in its embedded form: 4-bit weights, dequantised.\n" if config.model.path is None else ""
-    paft = config.method.name == "paft"
-    trained = f"{pools['train']['prompts']} prompt templates" if paft else "one fixed prompt"
-    return f"""---
-library_name: peft
-base_model: {base}
-tags: [paft, lora, prompt-robustness]
----
-# {config.dataset.name}, {config.method.name}
-
-A LoRA adapter for `{base}`, fine-tuned on {config.dataset.name} under {trained}
-(Prompt-Agnostic Fine-Tuning, arXiv 2502.12859; K={config.K}, T={config.T}, seed {config.seed}).
-{embedded}
-```python
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
-```
-
-`paft.json` holds the settings and the fingerprints of the prompts; the run's `results.json` says how
-robust the model came out.
-"""
+def _readable_by_others(folder: Path) -> None:
+    """Let colleagues and serving accounts read the files: safetensors writes them for their owner alone."""
+    for path in folder.iterdir():
+        path.chmod(0o644)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from paft.batch import Packing, Rectangle
-from paft.errors import InputError
+from paft.packing import Packing, Rectangle
+from paft.runtime.errors import InputError
 
 Kernel = Literal["eager", "sdpa"]
 NAMES: dict[Kernel, str] = {"eager": "paft_eager", "sdpa": "paft_sdpa"}

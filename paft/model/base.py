@@ -16,11 +16,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from paft.batch import Branches, pack
-from paft.config import ModelConfig
-from paft.errors import InputError
+from paft.config.schema import ModelConfig
 from paft.model.attention import NAMES, Kernel, packed_logits, register
 from paft.model.embedded import smollm2_folder
+from paft.packing import Branches, pack
+from paft.runtime.errors import InputError
 
 
 def device_of(accelerator: str) -> torch.device:

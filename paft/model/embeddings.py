@@ -1,4 +1,4 @@
-"""Prompts as vectors: the mean hidden state of a causal LM."""
+"""Prompts as vectors (the mean hidden state of a causal LM), and loading a causal LM by name for what is not a run."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,6 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+from paft.model.embedded import smollm2_folder
+from paft.runtime.errors import InputError
+from paft.runtime.process import quieten
 
 _WINDOW = 512  # tokens; prompts are shorter
 
@@ -23,3 +28,22 @@ def mean_hidden_states(texts: Sequence[str], tokenizer: Any, model: Any) -> NDAr
     vectors = np.stack(rows)
     vectors -= vectors.mean(axis=0)
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9), np.float32)
+
+
+def load_pretrained(kind: Any, path: str, dtype: torch.dtype | str) -> tuple[Any, Any]:
+    """Return (tokenizer, model in evaluation mode, on the GPU if there is one).
+
+    Args:
+        kind: AutoModel or AutoModelForCausalLM.
+        path: a hub id or a folder; `embedded` is the model that comes with the project.
+
+    Raises InputError if they cannot be loaded.
+    """
+    quieten()
+    where = smollm2_folder() if path == "embedded" else path
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        model = kind.from_pretrained(where, dtype=dtype, trust_remote_code=False)
+    except Exception as error:  # whatever the hub, the files or transformers come up with
+        raise InputError(f"{path}: this is no causal LM that transformers can load ({type(error).__name__}).") from None
+    return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from paft.config import ModelConfig
+from paft.config.schema import ModelConfig
 
 _PIECE = 4096  # bytes
 

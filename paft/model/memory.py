@@ -4,7 +4,7 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from paft.config import ModelConfig
+from paft.config.schema import ModelConfig
 from paft.model.base import dtype_of, kernel_of
 
 # Bytes that stay for the backward pass per input and output feature of a linear layer, per byte of the dtype:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from paft.errors import InputError
 from paft.prompts.pool import Answer, PromptPool
 from paft.prompts.template import PromptTemplate, TemplateError
+from paft.runtime.errors import InputError
 
 _SLOTS = ("<wording>", "<cue>")
 

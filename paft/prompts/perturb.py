@@ -11,10 +11,9 @@ from typing import Literal, get_args
 
 from rapidfuzz import fuzz
 
-from paft.errors import InputError
-from paft.prompts.pool import PromptPool
-from paft.prompts.screening import choices_among
+from paft.prompts.pool import PromptPool, choices_among
 from paft.prompts.template import PromptTemplate
+from paft.runtime.errors import InputError
 
 Kind = Literal["typos", "case", "punctuation", "whitespace", "reorder", "distractor"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

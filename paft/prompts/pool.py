@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,13 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from paft.errors import InputError
 from paft.prompts.readers import KEYS, read_prompts
 from paft.prompts.similarity import count_wordings
 from paft.prompts.template import PromptTemplate, TemplateError
+from paft.runtime.errors import InputError
 
 Answer = Literal["letter", "text"]
 Options = Literal["shown", "hidden"]
+
+_CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 
 
 @dataclass(frozen=True)
@@ -90,22 +93,22 @@ class PromptPool:
         return yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10**9)
 
 
-def shipped_pool_path(task: str, answer: Answer, options: Options, split: str, name: str | None = None) -> Path:
-    """Return the path of a shipped pool: pools/<task>/<letter|text|hidden>/<name>.yaml.
+def shipped_pool_path(folder: str, answer: Answer, options: Options, split: str, name: str | None = None) -> Path:
+    """Return the path of a shipped pool: shipped/<folder>/<letter|text|hidden>/<name>.yaml.
 
     Args:
+        folder: the name of the task whose prompts they are.
         split: what it is for, and its name where `name` is None.
 
     Raises InputError where none is shipped.
     """
     name = name or split
     kind = "hidden" if options == "hidden" else answer
-    folder = "race" if task.startswith("race_") else task  # its parts share their prompts
-    path = Path(__file__).parent / "pools" / folder / kind / f"{name}.yaml"
+    path = Path(__file__).parent / "shipped" / folder / kind / f"{name}.yaml"
     if not path.is_file():
         own = "method.prompt=TEMPLATE" if split == "user" else f"prompts.{split}=FILE"
         raise InputError(
-            f"No {name} pool for dataset={task} with dataset.answer={answer} dataset.options={options} is shipped; "
+            f"No {name} pool for dataset={folder} with dataset.answer={answer} dataset.options={options} is shipped; "
             f"give your own with {own}."
         )
     return path
@@ -186,3 +189,9 @@ def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
 def braced(names: Iterable[str]) -> str:
     """Return field names as templates hold them, in order."""
     return " ".join(f"{{{name}}}" for name in sorted(names))
+
+
+def choices_among(fields: Iterable[str]) -> frozenset[str]:
+    """Return the fields that are options by their names: A and B, or option1, sol2, choice_a and the like."""
+    found = frozenset(name for name in fields if _CHOICE.fullmatch(name))
+    return found if len(found) > 1 else frozenset()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from paft.errors import InputError
-from paft.jsonl import parse_object
+from paft.runtime.errors import InputError
+from paft.runtime.jsonl import parse_object
 
 KEYS = {"text", "id", "source", "wording", "layout"}  # of a prompt; only text is required
 HEADER = {"answer": ("letter", "text"), "options": ("shown", "hidden")}  # of a pool; in tables, columns of one value

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
+Vectors = NDArray[np.float32]  # embeddings of prompts: (prompts, features), rows of length 1
 NEAR_COPY = 0.9  # similarity from which two wordings count as copies of each other
 
 _FIELD = re.compile(r"\{\w+\}")
@@ -55,3 +56,16 @@ def count_wordings(texts: Iterable[str]) -> int:
 def similarities(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
     """Return how alike each wording is to each other one: (len(some), len(others)) float32, from 0 to 1."""
     return np.asarray(process.cdist(some, others, scorer=fuzz.ratio, dtype=np.float32, workers=-1) / 100, np.float32)
+
+
+def bandwidth(vectors: Vectors) -> float:
+    """Return the median distance between different rows (Gretton et al. 2012, section 8), for all that is compared."""
+    distances = np.sqrt(squared_distances(vectors, vectors))
+    return float(np.median(distances[np.triu_indices(len(vectors), 1)]))
+
+
+def squared_distances(x: Vectors, y: Vectors) -> NDArray[np.float64]:
+    """Return the squared distance of each row to each other one: (len(x), len(y)) float64."""
+    x64, y64 = x.astype(np.float64), y.astype(np.float64)
+    products = x64 @ y64.T
+    return np.maximum((x64**2).sum(1)[:, None] + (y64**2).sum(1)[None] - 2 * products, 0.0)

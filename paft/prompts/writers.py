@@ -5,9 +5,9 @@ import io
 import json
 from pathlib import Path
 
-from paft.errors import InputError
 from paft.prompts.pool import PromptPool
-from paft.runs import write_atomically
+from paft.runtime.errors import InputError
+from paft.runtime.files import write_atomically
 
 _COLUMNS = ("id", "source", "wording", "layout", "answer", "options", "text")
 

@@ -11,20 +11,16 @@ from typing import Any
 
 import torch
 
-import paft
-from paft import ranks
+from paft.reporting.results import Device, GitState
+from paft.runtime import ranks
 
-_PACKAGES = ("torch", "lightning", "transformers", "peft", "tokenizers", "numpy", "hydra-core")
+_PACKAGES = ("paft", "torch", "lightning", "transformers", "peft", "tokenizers", "numpy", "hydra-core")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Return git hash and dirty flag, versions, and the device, in plain types."""
-    return {
-        "git": _git(),
-        "versions": {"paft": paft.__version__, "python": platform.python_version()}
-        | {name: metadata.version(name) for name in _PACKAGES},
-        "device": _device(device),
-    }
+    """Return the git state, the versions of what computes, and the device, by the names of results.json."""
+    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    return {"git": _git(), "versions": versions, "device": _device(device)}
 
 
 def reset_peak_memory() -> None:
@@ -45,7 +41,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _git() -> dict[str, Any]:
+def _git() -> GitState:
     root = Path(__file__).parent
 
     def git(*arguments: str) -> str | None:
@@ -55,14 +51,14 @@ def _git() -> dict[str, Any]:
             return None
 
     if not git("ls-files", "provenance.py"):  # the repository around us is somebody else's
-        return {"commit": None, "dirty": None}
+        return GitState(commit=None, dirty=None)
     status = git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if status is None else bool(status)}
+    return GitState(commit=git("rev-parse", "HEAD"), dirty=None if status is None else bool(status))
 
 
-def _device(device: torch.device) -> dict[str, Any]:
-    several = {"ranks": ranks.n_ranks()} if ranks.n_ranks() > 1 else {}
+def _device(device: torch.device) -> Device:
+    n = ranks.n_ranks()
     if device.type == "cuda":
-        return {"type": "cuda", "name": torch.cuda.get_device_name(device), **several}
+        return Device(type="cuda", name=torch.cuda.get_device_name(device), ranks=n)
     name = platform.processor() or platform.machine()
-    return {"type": "cpu", "name": name, "threads": torch.get_num_threads(), **several}
+    return Device(type="cpu", name=name, threads=torch.get_num_threads(), ranks=n)

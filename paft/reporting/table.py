@@ -3,83 +3,84 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from paft.evaluation.robustness import Robustness, Uncertainty
+from paft.evaluation.statistics import Estimate
+from paft.reporting.results import Results
+
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
 _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
 
 
-def print_robustness(rows: Mapping[str, Mapping[str, Any]], title: str, notes: Sequence[str] = ()) -> None:
-    """Print one row of robustness (the dict of results.json) per run, in percent."""
+def print_robustness(rows: Mapping[str, Robustness], title: str, notes: Sequence[str] = ()) -> None:
+    """Print one row of robustness per run, in percent."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for column in _COLUMNS:
         table.add_column(_HEADINGS.get(column, column), justify="right")
     for label, row in rows.items():
-        table.add_row(label, *("-" if row[c] is None else f"{100 * row[c]:.1f}" for c in _COLUMNS))
+        table.add_row(label, *(_percent(getattr(row, column)) for column in _COLUMNS))
     console = Console()
     console.print(table)
     for note in notes:
         console.print(note, highlight=False)
 
 
-def coverage(robustness: Mapping[str, Any], chance: float, threshold: float | None) -> str:
+def coverage(robustness: Robustness, chance: float, threshold: float | None) -> str:
     """Say what the numbers were taken over."""
     top = "" if threshold is None else f" Top: prompts at or above {100 * threshold:.0f}."
     return (
-        f"Percent, over {robustness['n_prompts']} test prompts x {robustness['n_examples']} test examples; "
+        f"Percent, over {robustness.n_prompts} test prompts x {robustness.n_examples} test examples; "
         f"chance is {100 * chance:.1f}.{top}"
     )
 
 
-def certainty(uncertainty: Mapping[str, Any] | None) -> str:
-    """Say how sure the numbers are (the dict of results.json)."""
+def certainty(uncertainty: Uncertainty | None) -> str:
+    """Say how sure the numbers are."""
     if uncertainty is None:
         return "Fewer than ten prompts or independent examples, or all answers alike: no interval."
     return (
-        f"For other prompts and examples of the kind: mean {_interval(uncertainty['mean'])}; std less the examples' noise "
-        f"{_interval(uncertainty['std'])}; worst prompt, chosen on others, {100 * uncertainty['worst']:.1f}."
+        f"For other prompts and examples of the kind: mean {_interval(uncertainty.mean)}; std less the examples' noise "
+        f"{_interval(uncertainty.std)}; worst prompt, chosen on others, {100 * uncertainty.worst:.1f}."
     )
 
 
-def remarks(results: Mapping[str, Any]) -> list[str]:
+def remarks(results: Results) -> list[str]:
     """Say what else a reader of results.json should know."""
-    said = []
-    if (agree := results.get("consensus")) is not None:
-        share = f"Two prompts answer alike {100 * agree['agreement']:.1f} times in 100"
-        vote = "" if agree["majority"] is None else f"; their majority is right {100 * agree['majority']:.1f} times"
-        said.append(f"{share}{vote}.")
-    if (con := results.get("con")) is not None:
-        said.append(f"On adversarial prompts (Con): mean {100 * con['mean']:.1f}, worst {100 * con['worst']:.1f}.")
+    lines = []
+    if (agree := results.consensus) is not None:
+        share = f"Two prompts answer alike {100 * agree.agreement:.1f} times in 100"
+        vote = "" if agree.majority is None else f"; their majority is right {100 * agree.majority:.1f} times"
+        lines.append(f"{share}{vote}.")
+    if (con := results.extra_measures.adversarial) is not None:
+        lines.append(f"On adversarial prompts (Con): mean {100 * con.mean:.1f}, worst {100 * con.worst:.1f}.")
     counted = {
-        "ties": "Renderings with equally likely choices, of which the first was taken",
-        "unanswered": "Generated texts that hold no option and count as wrong",
-        "test_prompts_truncated": "Renderings that lost their beginning to the cut-off",
+        "Renderings with equally likely choices, of which the first was taken": results.ties,
+        "Generated texts that hold no option and count as wrong": results.unanswered,
+        "Renderings that lost their beginning to the cut-off": results.test_prompts_truncated,
     }
-    said += [f"{what}: {results[key]:,}." for key, what in counted.items() if results.get(key)]
-    if results.get("how", {}).get("prompts_with_split_letters"):
-        said.append(f"After {results['how']['prompts_with_split_letters']} prompts an option's letter is more than one token.")
-    return said
+    lines += [f"{what}: {n:,}." for what, n in counted.items() if n]
+    if n := results.scoring.prompts_with_split_letters:
+        lines.append(f"After {n} prompts an option's letter is more than one token.")
+    return lines
 
 
-def print_run(label: str, results: Mapping[str, Any], path: Path) -> None:
-    """Print what a finished run found.
+def print_run(label: str, results: Results, path: Path) -> None:
+    """Print the results of a finished run.
 
     Args:
         path: its results.json, beside which its matrix lies.
     """
     notes = remarks(results)
-    if results["robustness"] is None:  # rows without labels
+    if results.robustness is None or results.chance is None:  # rows without labels
         print("\n".join(notes))
         return
-    over = coverage(results["robustness"], results["chance"], results["threshold"])
-    sure = [certainty(results["uncertainty"])] if "how" in results else []  # runs of earlier versions lack it
-    rows = {label: results["robustness"]} | results["parts"]
-    print_robustness(rows, results["run"], [over, *sure, *notes])
+    over = coverage(results.robustness, results.chance, results.threshold)
+    print_robustness({label: results.robustness} | results.parts, results.run, [over, certainty(results.uncertainty), *notes])
     print_extremes(path.with_name("per_prompt.csv"))
     print(f"Results: {path}")
 
@@ -97,9 +98,11 @@ def print_extremes(per_prompt: Path, n: int = 3) -> None:
     Console().print(table)
 
 
-def _interval(estimate: Mapping[str, float | None]) -> str:
-    value, low, high = estimate["value"], estimate["low"], estimate["high"]
-    assert value is not None
-    if low is None or high is None:
-        return f"{100 * value:.1f} (no interval can be promised)"
-    return f"{100 * value:.1f}, 95% interval [{100 * low:.1f}, {100 * high:.1f}]"
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}"
+
+
+def _interval(estimate: Estimate) -> str:
+    if estimate.low is None or estimate.high is None:
+        return f"{100 * estimate.value:.1f} (no interval can be promised)"
+    return f"{100 * estimate.value:.1f}, 95% interval [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"

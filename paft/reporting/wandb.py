@@ -5,7 +5,6 @@ limits below; then W&B's service is ended and the run says what W&B misses. A ru
 """
 
 import csv
-import json
 import os
 import threading
 import time
@@ -16,9 +15,11 @@ from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 
-from paft import ranks
-from paft.config import EvaluateConfig, TrainConfig
-from paft.runs import RunFolder, write_atomically
+from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.reporting.results import Results, read_results
+from paft.runtime import ranks
+from paft.runtime.files import write_atomically
+from paft.runtime.run_folder import RunFolder
 
 # Seconds. A run waits at most for the first of these at its start and, if it began, for the next two at its end.
 _INIT_S = 30
@@ -173,7 +174,7 @@ def send_results(
     """Send a finished run, which W&B misses."""
     with run_folder.held(), wandb_run(config, name, job_type, run_folder.path, group) as logger:
         if logger is not None:
-            log_results(logger, json.loads(run_folder.results.read_text(encoding="utf-8")), run_folder.path)
+            log_results(logger, read_results(run_folder.results), run_folder.path)
 
 
 def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None) -> RunLogger | None:
@@ -240,7 +241,7 @@ def _earlier_updates(folder: Path) -> list[tuple[int, dict[str, float]]]:
     return list(rows.values())
 
 
-def log_results(logger: RunLogger, results: dict[str, Any], folder: Path) -> None:
+def log_results(logger: RunLogger, results: Results, folder: Path) -> None:
     """Add to the run its summary, pools and adapter and, where rows have labels, the per-prompt table, figure and report.
 
     Where W&B fails, that is said when the run is finished, and the same command sends them another time.
@@ -251,15 +252,16 @@ def log_results(logger: RunLogger, results: dict[str, Any], folder: Path) -> Non
         logger.failed = logger.failed or _said(error)
 
 
-def _log(logger: RunLogger, results: dict[str, Any], folder: Path) -> dict[str, float]:
+def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
     import wandb
 
     run = logger.experiment
     numbers: dict[str, float] = {}
-    for group in ("robustness", "uncertainty", "consensus", "con", "also"):
-        numbers |= _flat(group, results.get(group) or {})
+    content = results.model_dump()
+    for group in ("robustness", "uncertainty", "consensus", "extra_measures"):
+        numbers |= _flat(group, content[group] or {})
     run.summary.update(numbers)
-    if results["robustness"] is not None:
+    if results.robustness is not None:
         with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
             names, *rows = csv.reader(file)
         table = wandb.Table(columns=[*names], data=[[id_, *map(float, values)] for id_, *values in rows])
@@ -271,7 +273,7 @@ def _log(logger: RunLogger, results: dict[str, Any], folder: Path) -> dict[str, 
     artifacts = []
     for kind in ("prompts", "adapter"):
         if (folder / kind).is_dir():
-            artifact = wandb.Artifact(f"{results['run']}-{kind}", kind)
+            artifact = wandb.Artifact(f"{results.run}-{kind}", kind)
             artifact.add_dir(str(folder / kind))
             artifacts.append(run.log_artifact(artifact))
     if logger.online:

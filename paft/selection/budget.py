@@ -1,8 +1,8 @@
 """What the searches need at least. Imports nothing heavy: mistakes show at once."""
 
-from paft.config import MethodConfig
-from paft.errors import InputError
+from paft.config.schema import MethodConfig
 from paft.prompts.perturb import Kind
+from paft.runtime.errors import InputError
 
 KINDS: tuple[Kind, ...] = ("typos", "case", "punctuation", "whitespace")  # the order of the parts is part of a prompt's idea
 START = 5  # prompts that zopo tests at random

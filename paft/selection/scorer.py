@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from paft.data.task import Example
+from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric
-from paft.measuring import Measuring
+from paft.evaluation.evaluator import Evaluator
+from paft.evaluation.scoring import Scoring
 from paft.prompts import PromptPool, PromptTemplate
 
 Scores: TypeAlias = NDArray[np.float64]
@@ -51,10 +52,11 @@ class Scorer:
     """
 
     def __init__(
-        self, measure: Measuring, pool: PromptPool, examples: Sequence[Example], metric: Metric, folder: Path, budget: int
+        self, evaluator: Evaluator, pool: PromptPool, examples: Sequence[Example], metric: Metric, folder: Path, budget: int
     ) -> None:
         self.pool, self.budget = pool, budget
-        self._measure, self._examples, self._metric, self._folder = measure, examples, metric, folder
+        self._evaluator, self._examples, self._folder = evaluator, examples, folder
+        self._scoring = Scoring(metric)
         self._calls = 0
 
     def __call__(self, templates: Sequence[PromptTemplate], n_examples: int) -> Scores:
@@ -62,8 +64,9 @@ class Scorer:
         self._calls += 1
         pool = PromptPool("candidates", tuple(templates), self.pool.answer, self.pool.options)
         self._folder.mkdir(parents=True, exist_ok=True)
-        found = self._measure(self._folder, pool, self._examples[:n_examples], self._metric, name=f"scores-{self._calls:03}")
-        return found.matrix.correct.mean(axis=1)
+        examples = self._examples[:n_examples]
+        scored = self._evaluator.score(self._folder, pool, examples, self._scoring, name=f"scores-{self._calls:03}")
+        return scored.matrix.correct.mean(axis=1)
 
     def share(self, n_templates: int) -> int:
         """Return on how many examples each of so many templates may be scored."""

@@ -7,16 +7,16 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from paft import ranks
-from paft.config import TrainConfig
+from paft.config.schema import TrainConfig
 from paft.data.encode import Encoder
-from paft.data.load import Inputs
-from paft.measuring import Measuring
+from paft.data.inputs import Inputs
+from paft.evaluation.evaluator import Evaluator
 from paft.model.attention import NAMES
 from paft.model.base import kernel_of
 from paft.model.embeddings import mean_hidden_states
 from paft.prompts import PromptPool
-from paft.runs import write_atomically
+from paft.runtime import ranks
+from paft.runtime.files import write_atomically
 from paft.selection.robust import robust
 from paft.selection.scorer import Scorer, Selection, Trial
 from paft.selection.top_accuracy import top_accuracy
@@ -48,9 +48,10 @@ def search(
     assert inputs.train is not None and config.method.budget is not None
     if (found := _found(folder / "selection.json", inputs.train)) is not None:
         return found
-    measure = Measuring(base, encoder, config.model, None, identity, config.trainer.micro_batch_tokens, config.trainer.progress)
+    trainer = config.trainer
+    evaluator = Evaluator(base, encoder, config.model, None, identity, trainer.micro_batch_tokens, trainer.progress)
     examples, metric = inputs.examples.validation, config.dataset.metric
-    score = Scorer(measure, inputs.train, examples, metric, folder / "selection", config.method.budget)
+    score = Scorer(evaluator, inputs.train, examples, metric, folder / "selection", config.method.budget)
     match config.method.name:
         case "top_accuracy":
             found = top_accuracy(score)

@@ -11,7 +11,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
-from paft.prompts.mmd import Vectors, bandwidth
+from paft.prompts.similarity import Vectors, bandwidth
 from paft.selection.budget import START
 from paft.selection.scorer import Scorer, Scores, Selection, Trial
 

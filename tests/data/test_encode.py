@@ -9,14 +9,15 @@ import pytest
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from paft.batch import Update
+from paft.data.batch import Update
 from paft.data.datamodule import Renderings
 from paft.data.encode import Encoder
-from paft.data.story_facts import generate_rows
-from paft.data.task import BUILT_IN, Example
+from paft.data.tasks import BUILT_IN
+from paft.data.tasks.base import Example
+from paft.data.tasks.story_facts import generate_rows
 from paft.data.updates import Tagged
-from paft.errors import InputError
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
+from paft.runtime.errors import InputError
 
 TASK = BUILT_IN["story_facts"]
 STORIES = [TASK.example("here", row, f"{i}", "story_facts") for i, row in enumerate(generate_rows("train", 12))]

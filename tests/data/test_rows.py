@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from paft.config import DatasetConfig
-from paft.data.load import load_inputs
+from paft.config.schema import DatasetConfig
+from paft.data.inputs import load_inputs
 from paft.data.rows import Examples, load_examples
-from paft.data.story_facts import generate_rows
-from paft.errors import InputError
+from paft.data.tasks.story_facts import generate_rows
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 
 

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from paft.data.rows import load_examples
-from paft.data.task import BUILT_IN, Example, Task, gold_index
-from paft.errors import InputError
+from paft.data.tasks import BUILT_IN
+from paft.data.tasks.base import Example, Task, gold_index
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 
 # Invented rows with all the columns that the hub's have.

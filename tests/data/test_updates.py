@@ -10,22 +10,22 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from paft.batch import MicroBatch, Update
+from paft.data.batch import MicroBatch, Update, split_into_micro_batches
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
-from paft.data.story_facts import generate_rows
-from paft.data.task import BUILT_IN
-from paft.data.updates import UpdatePlan, split_into_micro_batches
+from paft.data.tasks import BUILT_IN
+from paft.data.tasks.story_facts import generate_rows
+from paft.data.updates import Updates
 from paft.prompts import PromptPool, PromptTemplate, Schedule
 
 UNITS = ("update", "example", "row")
 
 
-def plan(n=50, size=8, epochs=3, pool=24, k=4, seed=0, unit="update") -> UpdatePlan:
-    return UpdatePlan(n, size, epochs, Schedule(pool, k, seed, unit))
+def plan(n=50, size=8, epochs=3, pool=24, k=4, seed=0, unit="update") -> Updates:
+    return Updates(n, size, epochs, Schedule(pool, k, seed, unit))
 
 
-def order(one: UpdatePlan, epoch: int) -> list[int]:
+def order(one: Updates, epoch: int) -> list[int]:
     return [tag.row for update in one.epoch(epoch) for tag in update]
 
 
@@ -38,7 +38,7 @@ def test_every_example_comes_once_an_epoch_and_the_last_update_is_smaller(n, siz
     for epoch in range(3):
         updates = list(one.epoch(epoch))
         assert sorted(tag.row for update in updates for tag in update) == list(range(n))
-        assert len(updates) == one.updates_per_epoch == -(-n // size)
+        assert len(updates) == one.per_epoch == -(-n // size)
         assert [len(update) for update in updates[:-1]] == [size] * (len(updates) - 1)
         assert len(updates[-1]) == (n % size or size)
 
@@ -176,7 +176,7 @@ def data_module(tiny_llama: Path, *, workers=0, epoch=0, done=0, budget=300, uni
     updates = plan(len(EXAMPLES), 4, 3, len(POOL.templates), 2, seed=3, unit=unit)
     encoder = Encoder(AutoTokenizer.from_pretrained(tiny_llama), "text", cutoff=1024)
     data = PaftDataModule(EXAMPLES, POOL, updates, encoder, budget, workers)
-    data.trainer = SimpleNamespace(current_epoch=epoch, global_step=epoch * updates.updates_per_epoch + done)
+    data.trainer = SimpleNamespace(current_epoch=epoch, global_step=epoch * updates.per_epoch + done)
     return data
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paft.data.task import Example
+from paft.data.tasks.base import Example
 from paft.evaluation.answers import first_option, first_text, is_right, last_number
 from paft.evaluation.generation import stop_rule
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from paft.data.task import Task
+from paft.data.tasks.base import Task
 from paft.evaluation.predictions import predictions
 from paft.evaluation.store import SCHEMA, VERSION
 

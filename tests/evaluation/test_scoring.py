@@ -6,11 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen3Config
 
-from paft.batch import Branches
 from paft.data.encode import Encoded, Encoder
-from paft.data.story_facts import generate_rows
-from paft.data.task import Example
-from paft.errors import InputError
+from paft.data.tasks.base import Example
+from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.cells import Cell, batches, common_prefix, encode, windows
 from paft.evaluation.generation import Stop, generate
 from paft.evaluation.likelihood import Likelihood, choice_log_probs, share
@@ -18,8 +16,10 @@ from paft.evaluation.matrix import read_matrix
 from paft.evaluation.scoring import answering_by, score
 from paft.evaluation.store import MatrixStore
 from paft.model.base import load_base, load_tokenizer
+from paft.packing import Branches
 from paft.prompts import PromptPool, PromptTemplate
-from tests.model.test_module import LoraConfig, ModelConfig
+from paft.runtime.errors import InputError
+from tests.training.test_module import LoraConfig, ModelConfig
 
 # Openings of several lengths, one of a letter, one that is empty; the story first, in the middle and at the end.
 TEXTS = (

@@ -12,8 +12,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from paft.batch import Branches, pack
 from paft.model.attention import NAMES, packed_logits, register
+from paft.packing import Branches, pack
 
 SEQUENCES = [list(range(10, 27)), [5], list(range(100, 104)), list(range(40, 49))]
 

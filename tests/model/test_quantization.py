@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from paft.errors import InputError
-from paft.evaluating import run_evaluation
+from paft.jobs.evaluate import run_evaluation
+from paft.jobs.train import prepare, run_training
 from paft.model.adapter import merge
 from paft.model.base import load_base
-from paft.training import prepare, run_training
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 
 
@@ -30,7 +30,7 @@ def tiny_overrides(tiny_overrides, tiny_llama, tmp_path) -> list[str]:
 @pytest.fixture
 def on_a_cpu(monkeypatch):
     """Let it run here, without the repacking that makes it wrong."""
-    for place in ("paft.training", "paft.evaluating"):
+    for place in ("paft.jobs.train", "paft.jobs.evaluate"):
         monkeypatch.setattr(f"{place}.check_quantization", lambda *_: None)
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
 
@@ -41,7 +41,7 @@ def test_a_run_in_four_bits_is_trained_evaluated_and_merged(tiny_overrides, tmp_
     config = compose_config(*tiny_overrides, "model.quantization=4bit", "optim.lr=1e-2")
     base = load_base(config.model, torch.device("cpu"))
     assert isinstance(base.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear4bit)
-    folder = run_training(config).folder.path
+    folder = run_training(config).folder
     rows = csv.DictReader((folder / "log" / "version_0" / "metrics.csv").open())
     losses = [float(row["loss"]) for row in rows if row["loss"]]
     assert losses[-1] < losses[0]
@@ -50,7 +50,7 @@ def test_a_run_in_four_bits_is_trained_evaluated_and_merged(tiny_overrides, tmp_
     evaluation = run_evaluation(
         compose_evaluation(
             f"adapter={folder / 'adapter'}", f"output_root={tmp_path / 'evals'}", "eval_prompts=3", "eval_examples=6",
-            "accelerator=cpu", "batch_tokens=2048", "progress=false",
+            "trainer.accelerator=cpu", "trainer.micro_batch_tokens=2048", "trainer.progress=false",
         )
     )  # fmt: skip
     again = json.loads(evaluation.folder.results.read_text())

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paft.errors import InputError
 from paft.prompts.compose import compose
 from paft.prompts.writers import write_pool
+from paft.runtime.errors import InputError
 from tests.prompts.test_pool import POOLS
 
 PARTS = {

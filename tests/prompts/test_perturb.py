@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from paft.data.task import BUILT_IN
-from paft.errors import InputError
+from paft.data.tasks import BUILT_IN
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
 from paft.prompts.perturb import KINDS, changed, perturb
+from paft.runtime.errors import InputError
 from tests.prompts.test_pool import FOLDERS, shipped
 
 TASK = BUILT_IN["piqa"]

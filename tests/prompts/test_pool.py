@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import paft.prompts
-from paft.data.task import BUILT_IN
-from paft.errors import InputError
+from paft.data.tasks import BUILT_IN
+from paft.pools.audit import audit, read_for_audit
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
-from paft.prompts.audit import audit, read_for_audit
 from paft.prompts.pool import Form
 from paft.prompts.readers import read_prompts
+from paft.runtime.errors import InputError
 
 COLUMNS = ("id", "source", "wording", "layout", "text")
 ROWS = [

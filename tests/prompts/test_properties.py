@@ -3,11 +3,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from paft.pools.replies import templates_in
+from paft.pools.screening import judge
 from paft.prompts import PromptTemplate, TemplateError
-from paft.prompts.construction.replies import templates_in
 from paft.prompts.perturb import KINDS, perturb
 from paft.prompts.pool import Form, PromptPool
-from paft.prompts.screening import judge
 
 NASTY = st.sampled_from(
     [

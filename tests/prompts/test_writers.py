@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paft.errors import InputError
 from paft.prompts import PromptPool, PromptTemplate, TemplateError
 from paft.prompts.writers import write_pool
+from paft.runtime.errors import InputError
 from tests.prompts.test_pool import AWKWARD, FORMS, load
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from paft.reporting.wandb import RunLogger, log_results, wandb_run
 from tests.conftest import compose_config
-from tests.reporting.test_report import written
+from tests.reporting.test_run_page import written
 
 
 def test_the_run_holds_summary_table_figure_and_report(tmp_path):
@@ -56,7 +56,7 @@ def test_a_run_that_dies_is_a_failed_run(tmp_path):
 
 
 def test_a_wandb_that_fails_costs_no_result_and_is_sent_what_it_misses(tiny_overrides, monkeypatch, capsys):
-    from paft.training import run_training
+    from paft.jobs.train import run_training
 
     def quota(*_, **__):
         raise wandb.errors.CommError("quota exceeded")
@@ -78,9 +78,9 @@ def test_a_wandb_that_fails_costs_no_result_and_is_sent_what_it_misses(tiny_over
 
 
 def test_a_finished_run_is_sent_when_wandb_is_asked_for(tiny_overrides):
-    from paft.training import run_training
+    from paft.jobs.train import run_training
 
-    folder = run_training(compose_config(*tiny_overrides)).folder.path
+    folder = run_training(compose_config(*tiny_overrides)).folder
     assert not (folder / "wandb").exists()
     run_training(compose_config(*tiny_overrides, "logger=wandb"))
     assert len(list(folder.glob("wandb/offline-run-*/files/media/html/report*.html"))) == 1

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 import paft.reporting.wandb as ours
-from paft.cli import CONFIG_PATH
-from paft.config import TrainConfig
+from paft.config.compose import CONF
+from paft.config.schema import TrainConfig
 from tests.conftest import compose_config
 from tests.reporting.fake_wandb import HANG, KEY, FakeWandb, fake_wandb
 
@@ -37,10 +37,10 @@ def shorten(monkeypatch) -> None:
 
 
 def run(config: TrainConfig, url: str, monkeypatch) -> Path:
-    from paft.training import run_training
+    from paft.jobs.train import run_training
 
     monkeypatch.setenv("WANDB_BASE_URL", url)
-    return run_training(config).folder.path
+    return run_training(config).folder
 
 
 def check_results(folder: Path) -> None:
@@ -184,7 +184,7 @@ def test_the_command_ends_though_the_network_hangs(tiny_overrides):
         environment = os.environ | {"WANDB_MODE": "online", "WANDB_API_KEY": KEY, "WANDB_BASE_URL": server.url}
         done = subprocess.run(
             [sys.executable, "-c", code, "logger=wandb", *tiny_overrides],
-            cwd=Path(CONFIG_PATH).parent, env=environment, capture_output=True, text=True, timeout=120, check=False,
+            cwd=Path(CONF).parent, env=environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "W&B misses a part of" in done.stdout and KEY not in done.stdout + done.stderr

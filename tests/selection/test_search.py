@@ -5,10 +5,10 @@ import json
 import pytest
 import yaml
 
-from paft.errors import InputError
+from paft.config.adapter import read_metadata
 from paft.evaluation.matrix import read_matrix
-from paft.model.adapter import read_metadata
-from paft.training import prepare, run_training
+from paft.jobs.train import prepare, run_training
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 
 

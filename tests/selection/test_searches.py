@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from paft.prompts import PromptPool, PromptTemplate
+from paft.selection.budget import START
 from paft.selection.robust import KINDS, robust
 from paft.selection.top_accuracy import top_accuracy
-from paft.selection.zopo import START, next_prompt, surrogate_gradient, zopo
+from paft.selection.zopo import next_prompt, surrogate_gradient, zopo
 
 
 class Judge:

@@ -1,0 +1,1 @@
+"""The command line: paft train | evaluate | compare | report | pools | merge."""

@@ -1,0 +1,43 @@
+"""paft evaluate: measure how robust a model is to its prompt's wording (conf/evaluate.yaml)."""
+
+from collections.abc import Sequence
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from paft.cli.hydra_app import run_hydra, run_job
+from paft.config.compose import CONF, parse_evaluation
+from paft.jobs.preflight import check_evaluation
+from paft.reporting.results import Results, read_results
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
+def app(composed: DictConfig) -> float | None:
+    """Run one evaluation; in a sweep, one of its jobs. Returns the mean accuracy; None for rows without labels."""
+    devices = OmegaConf.select(composed, "trainer.devices", default=1)
+    results = run_job(lambda typed, group: job(composed, typed, group), devices)
+    return None if results.robustness is None else results.robustness.mean
+
+
+def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = None) -> Results:
+    """Evaluate.
+
+    Args:
+        typed: the overrides on the command line.
+        group: the sweep that the evaluation belongs to.
+    """
+    config = parse_evaluation(composed, typed)
+    checked = check_evaluation(config)
+    # Heavy imports wait until what can be checked without them is known to be right.
+    from paft.jobs.evaluate import run_evaluation
+    from paft.runtime.launch import run_on
+
+    run_on(config.trainer.devices, config.trainer.accelerator, run_evaluation, config, group, checked)
+    if config.output is not None:
+        print(f"Predictions: {config.output}")
+    return read_results(checked.folder.results)
+
+
+def main() -> None:
+    """Run the command that stands in sys.argv."""
+    run_hydra(app)

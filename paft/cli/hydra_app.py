@@ -1,0 +1,127 @@
+"""What the commands share: one door through which every error leaves."""
+
+import errno
+import json
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from paft.runtime.errors import InputError
+from paft.runtime.files import write_atomically
+
+T = TypeVar("T")
+FAILED = "failed"  # in the folder of a sweep: a file for each cell that failed
+
+_BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
+
+_sweeps: list[Path] = []  # folders of the sweeps that this process started
+
+
+class SweepStarted(Callback):
+    """Remembers where a sweep leaves word of the cells that failed, which a launcher may run in other processes."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Called by Hydra."""
+        _sweeps.append(Path(config.hydra.sweep.dir))
+
+
+def run_hydra(main: Callable[[], Any]) -> None:
+    """Call a Hydra main function; what the user got wrong is one message and exit code 2, without a traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
+    try:
+        run_plain(main)
+    finally:
+        failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
+        if failed:
+            lines = [f"{' '.join(cell['typed'])}: {cell['reason']}" for cell in failed]
+            print(f"{len(failed)} cells failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
+
+
+def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
+    """Return what a job returns; of a sweep, one whose failure does not keep the others from running.
+
+    Args:
+        job: takes the overrides on the command line and the name of the sweep, if it belongs to one.
+        devices: how many devices the job uses.
+    """
+    hydra = HydraConfig.get()
+    typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # as they stand there, ${...} too
+    if hydra.mode != RunMode.MULTIRUN:
+        return run_plain(lambda: job(typed, None))  # here, since Hydra would add a line of its own
+    recipe = [hydra.runtime.choices.get(group) for group in ("experiment", "scale")]
+    group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
+    try:
+        check_launcher(hydra.launcher, devices)
+        return job(typed, group)
+    except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
+        traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed job's model
+        message = " ".join(str(error).split())
+        reason = message if isinstance(error, InputError) else f"{type(error).__name__}: {message[:300]}"
+        print(f"error: {reason}", file=sys.stderr)
+        folder = Path(hydra.sweep.dir) / FAILED
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / f"{hydra.job.num:05}.json", json.dumps({"typed": typed, "reason": reason}, indent=1) + "\n")
+        raise
+
+
+def check_launcher(launcher: Mapping[str, Any], devices: int) -> None:
+    """Refuse jobs of several tasks, which would do the same work several times, or of GPUs that idle; raises InputError."""
+    for key in ("nodes", "tasks_per_node"):
+        if (launcher.get(key) or 1) > 1:
+            raise InputError(
+                f"hydra.launcher.{key}={launcher[key]}: a run is one task on one node, which starts a process on each of its "
+                "devices itself; ask for one, and for several jobs at once with hydra.launcher.array_parallelism."
+            )
+    gpus = launcher.get("gpus_per_node") or 1
+    if gpus not in (1, devices):
+        raise InputError(f"hydra.launcher.gpus_per_node={gpus}: a run uses {devices}; give as many trainer.devices=.")
+
+
+def run_plain(main: Callable[[], T]) -> T:
+    """Return what a function returns; what the user got wrong is one message and exit code 2, without a traceback."""
+    try:
+        return main()
+    except InputError as error:
+        _leave(f"error: {error}", 2)
+    except (HydraException, OmegaConfBaseException) as error:
+        _leave(f"error: {_in_a_sentence(error)}", 2)
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's answer to model=null
+            raise
+        _leave("error: dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each.", 2)
+    except OSError as error:  # a file we may not read; Hydra's own folder of a sweep
+        if error.errno not in _BAD_PLACES:
+            raise
+        _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
+    except KeyboardInterrupt as interrupted:
+        (number,) = interrupted.args or (signal.SIGINT,)
+        _leave("\nInterrupted; the same command goes on from the last checkpoint, if there is one yet.", 128 + number)
+
+
+def _in_a_sentence(error: Exception) -> str:
+    """Return what Hydra or OmegaConf say, without the place of our files and advice that does not help here."""
+    said = " ".join(str(error).partition("Config search path:")[0].partition("To append to your config")[0].split())
+    said, _, names = said.partition(" Available options in ")
+    if names:
+        return f"{said}; there are {', '.join(names.partition(': ')[2].split())}."
+    said, _, key = said.partition(" See https:")[0].partition(" full_key: ")
+    where = getattr(error, "override", None) or key.split(" ")[0]
+    said = re.sub(r" \d\. |[.:] (?=[A-Z])", "; ", said).rstrip(".")
+    return f"{where}{': ' if where else ''}{said}; --cfg job shows the keys and values that there are."
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,54 @@
+"""paft train: fine-tune a model and say how robust it came out (conf/train.yaml is the page to edit)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from paft.cli.hydra_app import run_hydra, run_job
+from paft.config.compose import CONF, parse
+from paft.config.schema import TrainConfig
+from paft.jobs.preflight import check_run
+from paft.jobs.rerun import check_repeats, check_same_inputs, repeated
+from paft.reporting.results import Results, read_results
+
+
+@hydra.main(version_base="1.3", config_path=CONF, config_name="train")
+def app(composed: DictConfig) -> float | None:
+    """Run one training job; in a sweep, one of its jobs.
+
+    Returns the mean accuracy of the best validation, which is what Hydra's sweepers (Optuna) optimise.
+    """
+    devices = OmegaConf.select(composed, "trainer.devices", default=1)
+    results = run_job(lambda typed, group: job(parse(composed), typed, group), devices)
+    return None if results.training is None else results.training.best_validation_mean
+
+
+def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None) -> Results:
+    """Train, and compare with the original where a run is repeated.
+
+    Args:
+        typed: the overrides on the command line.
+        group: the sweep that the run belongs to.
+    """
+    original = None if config.rerun is None else read_results(Path(config.rerun))
+    if original is not None:
+        config = repeated(config, original, typed)
+    checked = check_run(config)
+    if original is not None:
+        check_same_inputs(config, checked.inputs, original)
+    # Heavy imports wait until what can be checked without them is known to be right.
+    from paft.jobs.train import run_training
+    from paft.runtime.launch import run_on
+
+    run_on(config.trainer.devices, config.trainer.accelerator, run_training, config, group, checked)
+    results = read_results(checked.folder.results)
+    if original is not None:
+        check_repeats(config, results, original)
+    return results
+
+
+def main() -> None:
+    """Run the command that stands in sys.argv."""
+    run_hydra(app)

@@ -1,0 +1,23 @@
+"""What an adapter folder says of itself: paft.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from paft.config.schema import DatasetConfig, ModelConfig
+from paft.runtime.errors import InputError
+
+METADATA = "paft.json"  # of an adapter folder
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Return what an adapter's paft.json says; raises InputError if the folder is no adapter of ours."""
+    if not (folder / METADATA).is_file() or not (folder / "adapter_model.safetensors").is_file():
+        raise InputError(f"{folder}: this is no adapter of a PAFT run; give the folder RUN/adapter.")
+    try:
+        about: dict[str, Any] = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+        ModelConfig.model_validate(about["model"])
+        DatasetConfig.model_validate(about["dataset"])
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / METADATA}: this file is damaged; train the adapter again.") from None
+    return about

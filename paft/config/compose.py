@@ -1,0 +1,177 @@
+"""From the YAML files of conf/ and overrides to checked, typed configs."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
+
+from paft.config.adapter import read_metadata
+from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
+from paft.runtime.errors import InputError
+
+
+def _conf() -> str:
+    """Return the folder of the YAML files: inside an installed package, else beside it in the repository."""
+    package = Path(__file__).resolve().parent.parent
+    return str(next((path for path in (package / "conf", package.parent / "conf") if path.is_dir()), package / "conf"))
+
+
+CONF = _conf()
+
+
+def compose_training(overrides: Sequence[str]) -> TrainConfig:
+    """Return the config of a training run that overrides of conf/train.yaml give; raises InputError that names the key."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return parse(compose("train", list(overrides)))
+
+
+def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
+    """Return the config of an evaluation that overrides of conf/evaluate.yaml give; raises InputError that names the key."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return parse_evaluation(compose("evaluate", list(overrides)), overrides)
+
+
+def parse(composed: DictConfig) -> TrainConfig:
+    """Check a composed config against its types and limits.
+
+    Raises InputError that names the key.
+    """
+    content = _plain(composed)
+    for key in ("cell", "cells"):  # of a recipe; the keys that it sets through them are resolved by now
+        content.pop(key, None)
+    return from_dict(content)
+
+
+def from_dict(content: Any) -> TrainConfig:
+    """Build a TrainConfig from plain types; also reads the config inside a results.json.
+
+    Raises InputError that names the key.
+    """
+    config = _validated(TrainConfig, content)
+    _check(config.dataset, config.model)
+    if config.method.searches and config.method.budget is None:
+        raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
+    if "generate" in config.extra_measures and config.dataset.options == "hidden":
+        raise InputError("extra_measures=[generate]: a model cannot write an option that it was not shown; leave it out.")
+    return config
+
+
+def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> EvaluateConfig:
+    """Check a composed config of an evaluation, with what its adapter knows filled in.
+
+    Args:
+        typed: the overrides on the command line; what is typed there wins over what the adapter was trained with.
+
+    Raises InputError that names the key, or the adapter's folder.
+    """
+    content = _plain(composed)
+    keys = {override.lstrip("+~").split("=")[0] for override in typed}
+    _fill_from_adapter(content, keys)
+    config = _validated(EvaluateConfig, content)
+    _check(config.dataset, config.model)
+    _check_scoring(config)
+    _refuse_idle(config, keys)
+    return config
+
+
+def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
+    """Put into an evaluation's config what its adapter was trained with and the command line does not name.
+
+    Args:
+        keys: what is typed on the command line.
+    """
+    if not isinstance(content["adapter"], str | None):
+        raise InputError(f"adapter={content['adapter']}: this is one folder, RUN/adapter; several need -m and commas.")
+    about = None if content["adapter"] is None else read_metadata(Path(content["adapter"]))
+    for section, mark in (("dataset", "name"), ("model", "lora")):  # what conf/*/adapter.yaml leaves open
+        given = content[section]
+        if given.get(mark) is not None:
+            continue
+        if about is None:
+            raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
+        content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
+        if section == "model":  # an adapter may come from a stranger, and does not say whose code is run here
+            content[section]["remote_code"] = bool(given.get("remote_code"))
+    if about is None:
+        return
+    for key in {"answer", "options"} - {key.removeprefix("dataset.") for key in keys}:
+        content["dataset"][key] = about["dataset"][key]
+    for key in {"chat_template", "system_prompt", "revision"} - {key.removeprefix("model.") for key in keys}:
+        content["model"][key] = about["model"][key]  # part of what was trained
+    base, chosen = about["model"]["path"], content["model"]["path"]
+    if "model" in keys and chosen != base:
+        raise InputError(
+            f"adapter={content['adapter']}: it was trained on {base or 'the embedded model'}, not on "
+            f"{chosen or 'the embedded model'}; leave model= out."
+        )
+
+
+def _check_scoring(config: EvaluateConfig) -> None:
+    """Refuse a way of scoring that these answers do not allow."""
+    if config.scoring == "generate" and config.dataset.options == "hidden":
+        raise InputError("scoring=generate: a model cannot write an option that it was not shown; use scoring=likelihood.")
+    if config.scoring == "likelihood" and config.dataset.metric != "choice":
+        raise InputError(
+            f"scoring=likelihood needs choices, and dataset.metric={config.dataset.metric} compares free-form texts; use "
+            "scoring=generate."
+        )
+
+
+def _refuse_idle(config: EvaluateConfig, keys: set[str]) -> None:
+    """Refuse settings that were typed and do nothing in this evaluation."""
+    scoring, rows = f"scoring={config.scored_by}", "output=, which takes all rows"
+    idle = {
+        "normalise": (config.scored_by == "generate", scoring),
+        "max_new_tokens": (config.scored_by == "likelihood", scoring),
+        "eval_examples": (config.output is not None, rows),
+        "prompts.adversarial": (config.output is not None, rows),
+        **{
+            f"trainer.{key}": (True, "an evaluation") for key in ("workers", "checkpoint_every", "checkpoints_kept", "profiler")
+        },
+    }
+    for key, (does_nothing, why) in idle.items():
+        if does_nothing and key in keys:
+            raise InputError(f"{key} does nothing with {why}; leave it out.")
+
+
+def _plain(composed: DictConfig) -> Any:
+    missing = OmegaConf.missing_keys(composed)
+    if missing:
+        key = sorted(missing)[0]
+        raise InputError(f"{key} has no value; give one with {key}=...")
+    return OmegaConf.to_container(composed, resolve=True)
+
+
+Config = TypeVar("Config", TrainConfig, EvaluateConfig)
+
+
+def _validated(kind: type[Config], content: Any) -> Config:
+    try:
+        config = kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise InputError(f"{key} has no value; give one with {key}=...") from None
+        raise InputError(f"{key}={first['input']}: {first['msg'].lower()}.") from None
+    config.dataset.parts = config.dataset.parts or [config.dataset.name]
+    return config
+
+
+def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
+    """Refuse settings that do not go together."""
+    if dataset.own_rows and dataset.gold is None:
+        raise InputError("dataset.gold has no value; name the field of your rows that holds the right answer.")
+    if dataset.options == "hidden" and dataset.answer != "text":
+        raise InputError("dataset.options=hidden needs dataset.answer=text: a hidden option has no letter to answer with.")
+    hub = dataset.hub
+    if hub is not None and (unknown := [part for part in dataset.parts if part not in hub.configs]):
+        raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
+    if model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(f"model.quantization={model.quantization} needs bitsandbytes; run `pip install -e '.[qlora]'`.")
+    if model.system_prompt is not None and not model.chat_template:
+        raise InputError("model.system_prompt needs model.chat_template=true; without a chat template it would be ignored.")

@@ -1,0 +1,265 @@
+"""The typed form of conf/train.yaml and conf/evaluate.yaml, and what makes a run the run it is.
+
+Imports nothing heavy, so that a mistake in a config shows at once.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+
+# Choices that change where a run writes, or what it shows, but never its numbers.
+_NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer", "extra_measures"}
+
+# What a method does not use: sweeping it repeats no run.
+_OF_THE_DRAWS = {"K", "schedule"}
+_OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
+_SEARCHES = ("top_accuracy", "robust", "zopo")
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+PositiveInt = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
+NonNegativeInt = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class HubConfig(_Section):
+    """A data set on the hub: its id, a pinned revision, and the name of a configuration per part."""
+
+    id: str
+    revision: str
+    configs: dict[str, str]  # part -> configuration name
+
+
+class DatasetConfig(_Section):
+    """Where rows come from and what is asked about them."""
+
+    name: str  # one of paft/data/tasks, or jsonl: your own rows
+    answer: Literal["letter", "text"]
+    options: Literal["shown", "hidden"] = "shown"
+    parts: list[str] = []  # subsets reported apart; default: the data set itself
+    test_split: str = "test"  # what papers report
+    hub: HubConfig | None = None
+    path: str | None = None  # dataset=jsonl: the folder with train.jsonl and test.jsonl; evaluate.py: a file of rows, too
+    choices: list[str] = []  # dataset=jsonl: the option fields; none: free-form
+    gold: str | None = None  # dataset=jsonl: the field with the right answer
+    metric: Literal["choice", "last_number", "exact"] = "choice"
+    threshold: float | None = None  # accuracy a prompt must reach to count for Top
+
+    @property
+    def own_rows(self) -> bool:
+        """Whether the rows are the user's own, not those of a built-in data set."""
+        return self.name == "jsonl"
+
+
+class LoraConfig(_Section):
+    """The adapter (PEFT's names)."""
+
+    r: PositiveInt
+    alpha: PositiveInt
+    dropout: float = Field(ge=0, lt=1)
+    target_modules: list[str] = Field(min_length=1)
+
+
+class ModelConfig(_Section):
+    """The base model and its adapter."""
+
+    path: str | None  # hub id or folder; null: the embedded model
+    lora: LoraConfig
+    revision: str | None = None
+    dtype: Literal["auto", "bf16", "fp32"] = "auto"
+    quantization: Literal["4bit"] | None = None
+    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    activation_checkpointing: bool = False
+    chat_template: bool = False
+    system_prompt: str | None = None
+    remote_code: bool = False
+
+    @property
+    def label(self) -> str:
+        """A short name for folders and tables."""
+        return "smollm2-135m" if self.path is None else self.path.rstrip("/").rsplit("/", 1)[-1].lower()
+
+
+class MethodConfig(_Section):
+    """What is trained: paft, one fixed prompt (user, or what a search finds among the training prompts), or nothing (base)."""
+
+    name: Literal["paft", "user", "top_accuracy", "robust", "zopo", "base"]
+    prompt: str | None = None  # user: the template; null: the shipped plain prompt of the data set
+    budget: PositiveInt | None = None  # of a search: renderings of validation examples that it may score
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained."""
+        return self.name != "base"
+
+    @property
+    def searches(self) -> bool:
+        """Whether the one prompt is looked for among the training prompts."""
+        return self.name in _SEARCHES
+
+
+class OptimConfig(_Section):
+    """AdamW with a cosine schedule."""
+
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat
+    warmup: float = Field(ge=0, le=1)  # share of the updates
+    max_grad_norm: PositiveFloat
+
+
+class ScheduleConfig(_Section):
+    """What K counts."""
+
+    unit: Literal["update", "example", "row"]
+
+
+class PromptsConfig(_Section):
+    """Files to use instead of the shipped pools."""
+
+    train: str | None = None
+    validation: str | None = None
+    test: str | None = None
+
+
+class ValidationConfig(_Section):
+    """Validation during training, on validation prompts and validation examples."""
+
+    every: PositiveInt | None  # updates between two validations; null: at the end of each epoch
+    prompts: PositiveInt
+    examples: PositiveInt
+
+
+class TrainerConfig(_Section):
+    """How the machine is used; none of it changes what is learnt, beyond floating-point noise."""
+
+    accelerator: Literal["auto", "cpu", "cuda"]
+    devices: PositiveInt
+    micro_batch_tokens: PositiveInt
+    workers: NonNegativeInt
+    checkpoint_every: PositiveInt
+    checkpoints_kept: PositiveInt
+    progress: bool
+    profiler: Literal["simple", "advanced"] | None = None
+
+
+class LoggerConfig(_Section):
+    """The CSV log is always written; wandb comes on top."""
+
+    name: Literal["csv", "wandb"]
+    project: str = "paft"
+    entity: str | None = None
+    tags: list[str] = []
+
+
+class TrainConfig(_Section):
+    """A training run; conf/train.yaml is this page with its comments."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    method: MethodConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    K: PositiveInt
+    T: PositiveInt
+    seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
+    schedule: ScheduleConfig
+    prompts: PromptsConfig
+    train_prompts: PositiveInt | None
+    train_examples: PositiveInt | None
+    examples_per_update: PositiveInt
+    cutoff: PositiveInt
+    optim: OptimConfig
+    validation: ValidationConfig
+    eval_examples: PositiveInt | None
+    eval_prompts: PositiveInt | None
+    extra_measures: list[Literal["generate", "adversarial"]]
+    data_root: str | None
+    output_root: str = Field(min_length=1)
+    rerun: str | None = None
+
+    @property
+    def run_name(self) -> str:
+        """The run folder's name: what a reader wants to know, and a hash of everything else."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+        parts = [self.dataset.name, self.model.label, self.method.name]
+        if self.method.name == "paft":
+            parts.append(f"K{self.K}")
+        if self.method.name != "base":
+            parts += [f"T{self.T}", f"seed{self.seed}"]
+        return "-".join([*parts, digest, *(["rerun"] if self.rerun else [])])
+
+    def identity(self) -> dict[str, Any]:
+        """Return what makes this run the run it is, in plain types; what its method does not use is left out."""
+        method = self.method.name
+        unused = set() if method == "paft" else _OF_THE_DRAWS
+        if method == "base":
+            unused = unused | _OF_THE_TRAINING
+        if method in ("user", "base"):
+            unused = unused | {"train_prompts"}
+        identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
+        if not self.method.searches:
+            del identity["method"]["budget"]
+        _forget_later_settings(identity["model"])
+        if method == "paft" and self.schedule.unit == "row":
+            del identity["K"]
+        unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
+        for split in unused_pools:
+            del identity["prompts"][split]
+        return identity
+
+
+def _forget_later_settings(model: dict[str, Any]) -> None:
+    """Leave out what earlier versions did not have, where it does nothing: their runs keep their names."""
+    for key, nothing in (("quantization", None), ("remote_code", False)):
+        if model[key] == nothing:
+            del model[key]
+
+
+class TestPromptsConfig(_Section):
+    """Files to use instead of the shipped test pool, and besides it."""
+
+    test: str | None
+    adversarial: str | None
+
+
+class EvaluateConfig(_Section):
+    """An evaluation; conf/evaluate.yaml is this page with its comments."""
+
+    adapter: str | None
+    dataset: DatasetConfig
+    model: ModelConfig
+    logger: LoggerConfig
+    scoring: Literal["likelihood", "generate"] | None
+    normalise: Literal["sum", "token", "byte"] | None
+    max_new_tokens: PositiveInt
+    cutoff: PositiveInt
+    eval_prompts: PositiveInt | None
+    eval_examples: PositiveInt | None
+    prompts: TestPromptsConfig
+    output: str | None
+    trainer: TrainerConfig
+    data_root: str | None
+    output_root: str = Field(min_length=1)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what an evaluation's numbers depend on besides adapter, data and prompts, in plain types."""
+        used = {"max_new_tokens"} if self.scored_by == "generate" else {"normalise"}
+        identity = self.model_dump(include={"dataset", "model", "cutoff", *used}) | {"scoring": self.scored_by}
+        del identity["dataset"]["path"], identity["dataset"]["threshold"], identity["model"]["path"]
+        _forget_later_settings(identity["model"])
+        return identity
+
+    @property
+    def scored_by(self) -> Literal["likelihood", "generate"]:
+        """How cells are answered."""
+        return self.scoring or ("likelihood" if self.dataset.metric == "choice" else "generate")

@@ -1,0 +1,176 @@
+"""Everything a run reads: examples and pools, checked against each other before any model is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
+from paft.data.rows import Examples, load_examples, load_test, load_unlabelled
+from paft.data.tasks.base import LETTERS, Example, Task
+from paft.prompts import PromptPool, PromptTemplate, TemplateError, load_pool, shipped_pool_path
+from paft.prompts.pool import Answer, check_fields
+from paft.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Examples and pools of a run.
+
+    train and validation are None where nothing is trained; of train, a search takes one prompt. adversarial is there where it
+    was asked for, and no part of what the run is.
+    """
+
+    examples: Examples
+    train: PromptPool | None
+    validation: PromptPool | None
+    test: PromptPool
+    adversarial: PromptPool | None
+
+    @property
+    def pools(self) -> dict[str, PromptPool]:
+        """The pools by split."""
+        pools = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: pool for split, pool in pools.items() if pool is not None}
+
+
+def load_inputs(config: TrainConfig) -> Inputs:
+    """Load and check what a run reads; raises InputError."""
+    examples = load_examples(config.dataset, config.data_root, config.train_examples, config.eval_examples)
+    dataset, task = config.dataset, examples.task
+    _check_answers(dataset, task)
+    train = validation = None
+    if config.method.trains:
+        train = _user_pool(config, task) if config.method.name == "user" else _train_pool(config, task)
+        validation = _validation_pool(config, task, train)
+    test = _pool(dataset, task, "test", config.prompts.test).head(config.eval_prompts)
+    adversarial = _pool(dataset, task, "adversarial", None) if "adversarial" in config.extra_measures else None
+    inputs = Inputs(examples, train, validation, test, adversarial)
+    for split, pool in inputs.pools.items():
+        _check_shown(split, pool, getattr(examples, split))
+    return inputs
+
+
+@dataclass(frozen=True)
+class TestInputs:
+    """What an evaluation reads. rows are those of the file that predictions are for, as they are; else None."""
+
+    __test__ = False  # its name is no test's
+
+    task: Task
+    examples: tuple[Example, ...]
+    pool: PromptPool
+    adversarial: PromptPool | None
+    rows: list[dict[str, Any]] | None
+
+    @property
+    def pools(self) -> dict[str, PromptPool]:
+        """The pools by split."""
+        pools = {"test": self.pool, "adversarial": self.adversarial}
+        return {split: pool for split, pool in pools.items() if pool is not None}
+
+
+def load_test_inputs(config: EvaluateConfig) -> TestInputs:
+    """Load and check what an evaluation reads; raises InputError."""
+    dataset = config.dataset
+    rows = None
+    if config.output is None:
+        task, examples = load_test(dataset, config.data_root, config.eval_examples)
+    else:
+        if dataset.path is None or not Path(dataset.path).is_file():
+            raise InputError(
+                f"output={config.output}: predictions are for a file of rows; name it with dataset.path=ROWS.jsonl."
+            )
+        task, examples, rows = load_unlabelled(dataset)
+    _check_answers(dataset, task)
+    given = config.prompts.test
+    if given is None and dataset.own_rows and config.adapter is not None:
+        given = str(Path(config.adapter).parent / "prompts" / "test.yaml")  # those of its run
+        if not Path(given).is_file():
+            raise InputError(
+                f"prompts.test has no value, and {given} is not there; give a file of prompts with prompts.test=..."
+            )
+    pool = _pool(dataset, task, "test", given).head(config.eval_prompts)
+    named = config.prompts.adversarial
+    adversarial = None if named is None else _pool(dataset, task, "adversarial", named)
+    inputs = TestInputs(task, examples, pool, adversarial, rows)
+    for split, used in inputs.pools.items():
+        _check_shown(split, used, examples)
+    return inputs
+
+
+def answer_kind(dataset: DatasetConfig, task: Task) -> Answer:
+    """Return what prompts are answered with; free-form answers are texts."""
+    return dataset.answer if task.choice_fields else "text"
+
+
+def _check_answers(dataset: DatasetConfig, task: Task) -> None:
+    """Refuse answers that these rows do not have, and a metric that cannot score them."""
+    choices = len(task.choice_fields)
+    if dataset.answer == "letter" and choices > len(LETTERS):
+        raise InputError(f"dataset.answer=letter: {choices} choices are more than there are letters; use dataset.answer=text.")
+    if dataset.answer == "letter" and not task.choice_fields and not dataset.own_rows:
+        raise InputError(f"dataset.answer=letter: the rows of {dataset.name} have no options; use dataset.answer=text.")
+    if dataset.metric == "choice" and not task.choice_fields:
+        raise InputError(
+            "dataset.metric=choice needs choices and these rows have none; use dataset.metric=exact or last_number, "
+            "or name the options with dataset.choices."
+        )
+    if dataset.metric != "choice" and answer_kind(dataset, task) == "letter":
+        raise InputError(
+            f"dataset.metric={dataset.metric} compares texts, and dataset.answer=letter asks for letters; use "
+            "dataset.answer=text or dataset.metric=choice."
+        )
+
+
+def _check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> None:
+    """Refuse rows that lack an optional field which a template shows."""
+    shown = frozenset[str]().union(*(template.fields for template in pool.templates))
+    for example in examples:
+        if missing := shown - example.fields.keys():
+            raise InputError(f"{example.where}: the row lacks the field {min(missing)!r}, which the {split} prompts show.")
+
+
+def _pool(dataset: DatasetConfig, task: Task, split: str, given: str | None) -> PromptPool:
+    """Load a pool.
+
+    Args:
+        given: a file, or the name of a shipped pool (composed, adversarial ...); None: the shipped one of the split.
+    """
+    answer = answer_kind(dataset, task)
+    if given is not None and (Path(given).suffix or Path(given).exists()):
+        path = Path(given)
+    else:
+        path = shipped_pool_path(task.pools, answer, dataset.options, split, given)
+    return load_pool(path, task.form(answer, dataset.options), task.aliases)
+
+
+def _validation_pool(config: TrainConfig, task: Task, train: PromptPool) -> PromptPool:
+    """Load the prompts that choose the checkpoint, which are never those that are tested on."""
+    own, given = config.dataset.own_rows, config.prompts.validation
+    if given is None and own:
+        given = config.prompts.train  # own data without validation prompts
+    if given is None and own:
+        return train  # method=user: its one prompt is all there is
+    return _pool(config.dataset, task, "validation", given).head(config.validation.prompts)
+
+
+def _train_pool(config: TrainConfig, task: Task) -> PromptPool:
+    """Load the training pool, or as many of its prompts as are asked for."""
+    pool, n = _pool(config.dataset, task, "train", config.prompts.train), config.train_prompts
+    if n is not None and n > len(pool.templates):
+        raise InputError(f"train_prompts={n}: the training pool has {len(pool.templates)} prompts.")
+    return pool if n is None else pool.drawn(n, config.seed)
+
+
+def _user_pool(config: TrainConfig, task: Task) -> PromptPool:
+    """Return a pool of the one fixed prompt."""
+    if config.method.prompt is None:
+        return _pool(config.dataset, task, "user", None)
+    try:
+        template = PromptTemplate(config.method.prompt.replace("\\n", "\n"), id="user")
+    except TemplateError as error:
+        raise InputError(f"method.prompt: {error}.") from None
+    form = task.form(answer_kind(config.dataset, task), config.dataset.options)
+    check_fields("method.prompt", template, form)
+    return PromptPool("user", (template,), form.answer, form.options)

@@ -1,0 +1,107 @@
+"""From a model and a pool to a finished score matrix on disk: what the end of a training run and an evaluation share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from paft.config.schema import ModelConfig
+from paft.data.encode import Encoder
+from paft.data.splits import fingerprint
+from paft.data.tasks.base import Example
+from paft.evaluation.generation import Generation
+from paft.evaluation.likelihood import Model
+from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.merging import merge_within_tolerance
+from paft.evaluation.scoring import Scoring, answering_by, score
+from paft.evaluation.store import MatrixStore
+from paft.model.attention import NAMES
+from paft.model.base import kernel_of, weights_fingerprint
+from paft.model.identity import adapter_digest
+from paft.prompts import PromptPool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A finished score matrix.
+
+    seconds is what scoring took, by prompt id; settings says how cells were scored, in plain types.
+    """
+
+    matrix: ScoreMatrix
+    path: Path
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+
+
+class Evaluator:
+    """A model that is ready to be scored: its adapter merged where that costs no precision, its attention the fastest.
+
+    Args:
+        adapter: the folder of its adapter; None: a base model.
+        identity: what the numbers depend on besides the weights and these settings, in plain types.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        encoder: Encoder,
+        config: ModelConfig,
+        adapter: Path | None,
+        identity: Mapping[str, Any],
+        batch_tokens: int,
+        progress: bool,
+    ) -> None:
+        self.model, self.encoder, self.batch_tokens, self.progress = model, encoder, batch_tokens, progress
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        assert isinstance(base, PreTrainedModel)
+        base.set_attn_implementation(NAMES[kernel_of(config, base.device, backward=False)])
+        self._may_merge = isinstance(model, PeftModel) and config.quantization is None
+        self._merged: bool | None = None  # None: merging was not tried yet
+        self.identity = {
+            **identity,
+            "base": weights_fingerprint(base),
+            "adapter": None if adapter is None else adapter_digest(adapter),
+            "dtype": str(base.dtype),
+            "attention": base.config._attn_implementation,
+            "device": base.device.type,
+            "batch_tokens": batch_tokens,
+        }
+
+    def score(
+        self, folder: Path, pool: PromptPool, examples: Sequence[Example], scoring: Scoring, name: str = "matrix"
+    ) -> Scored:
+        """Score every prompt of a pool on every example into `folder`/NAME.parquet; resume it, or read it, if it is there."""
+        self._merge_once(pool, examples)
+        answering = answering_by(self.model, self.encoder, pool, examples, scoring)
+        if isinstance(answering, Generation):
+            settings: dict[str, Any] = {
+                "scoring": "generate",
+                "max_new_tokens": scoring.max_new_tokens,
+                "stop_at_line_break": answering.stop.at_line_break,
+            }
+        else:
+            settings = {"scoring": "likelihood", "normalise": answering.normalise}
+        settings |= {"merged": bool(self._merged), "prompts_with_split_letters": self._split_letters(pool, examples)}
+        content = {"pool": pool.fingerprint, "examples": fingerprint(examples)}
+        store = MatrixStore(folder, {**self.identity, **settings, **content}, name)
+        matrix = score(
+            answering, self.encoder, pool, examples, batch_tokens=self.batch_tokens, progress=self.progress, store=store
+        )
+        return Scored(matrix, store.path, store.seconds(), settings)
+
+    def _merge_once(self, pool: PromptPool, examples: Sequence[Example]) -> None:
+        """Merge the adapter before the first pool is scored; all later ones are then scored with the same weights."""
+        if self._merged is None and self._may_merge:
+            assert isinstance(self.model, PeftModel)
+            self._merged = merge_within_tolerance(self.model, self.encoder, pool, examples, self.batch_tokens)
+
+    def _split_letters(self, pool: PromptPool, examples: Sequence[Example]) -> int:
+        """Count the prompts after which an option's letter is not one token; its log-probability is then a sum."""
+        if self.encoder.answer != "letter":
+            return 0
+        first = [self.encoder.scoring(template, examples[0]).continuations for template in pool.templates]
+        return sum(any(len(letter) > 1 for letter in letters) for letters in first)

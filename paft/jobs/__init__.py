@@ -1,0 +1,1 @@
+"""What a command does from config to results: check, plan, compute, save."""

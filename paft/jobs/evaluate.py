@@ -1,0 +1,200 @@
+"""An evaluation from config to results: check, load, score, report, predict."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paft.config.schema import EvaluateConfig
+from paft.data.encode import Encoder
+from paft.data.inputs import TestInputs
+from paft.evaluation.evaluator import Evaluator, Scored
+from paft.evaluation.predictions import predictions
+from paft.evaluation.scoring import Scoring
+from paft.jobs.encoder import make_encoder
+from paft.jobs.preflight import CheckedEvaluation, check_evaluation
+from paft.model.adapter import base_of, with_adapter
+from paft.model.base import check_quantization, device_of, load_base
+from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
+from paft.reporting.results import (
+    BaseModelRecord,
+    ExtraMeasures,
+    Fingerprints,
+    Results,
+    adversarial_prompts,
+    describe_pool,
+    read_results,
+    save_results,
+    summarise,
+)
+from paft.reporting.run_files import save_pools, save_run
+from paft.reporting.table import print_run
+from paft.reporting.wandb import log_results, misses, send_results, wandb_run
+from paft.runtime import ranks
+from paft.runtime.files import disk_full_is_an_input_error, write_atomically
+from paft.runtime.process import keep_freed_memory, quieten
+from paft.runtime.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation that is ready to start: everything that needs no weights is loaded and checked."""
+
+    config: EvaluateConfig
+    name: str
+    method: str  # base: nothing was trained
+    folder: RunFolder
+    inputs: TestInputs
+    encoder: Encoder
+    trained: dict[str, Any]  # the adapter's metadata; empty for a base model
+
+
+def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) -> Evaluation:
+    """Check the rest of an evaluation; raises InputError. Writes nothing.
+
+    Args:
+        checked: what check_evaluation(config) says, if the caller has asked already.
+    """
+    checked = checked or check_evaluation(config)
+    check_quantization(config.model, device_of(config.trainer.accelerator))
+    encoder = make_encoder(config, checked.inputs.task)
+    encoder.check_cutoff(checked.inputs.examples)
+    return Evaluation(config, checked.name, checked.method, checked.folder, checked.inputs, encoder, checked.trained)
+
+
+def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
+    """Score, report and predict.
+
+    Args:
+        group: the sweep that the evaluation belongs to, for W&B.
+    """
+    config, folder = evaluation.config, evaluation.folder.path
+    started = time.perf_counter()
+    reset_peak_memory()
+    model = _load(evaluation)
+    with (
+        disk_full_is_an_input_error(folder),
+        evaluation.folder.held(),  # created now that the model has shown that it can be used
+        wandb_run(config, evaluation.name, "evaluation", folder, group) as logger,
+    ):
+        results = _score_and_report(evaluation, model, started)
+        if logger is not None:
+            log_results(logger, results, folder)
+    return results
+
+
+def _load(evaluation: Evaluation) -> Any:
+    """Load the base model and its adapter; raises InputError if they do not belong together."""
+    config, adapter = evaluation.config, evaluation.config.adapter
+    base = load_base(config.model, device_of(config.trainer.accelerator))
+    if adapter is None:
+        return base
+    return with_adapter(base, Path(adapter), base_of(evaluation.trained, config.model), config.model.path or "the embedded one")
+
+
+def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Results:
+    config, folder, inputs = evaluation.config, evaluation.folder.path, evaluation.inputs
+    if ranks.rank() == 0:
+        save_pools(folder / "prompts", inputs.pools)
+    evaluator = Evaluator(
+        model,
+        evaluation.encoder,
+        config.model,
+        None if config.adapter is None else Path(config.adapter),
+        evaluation.folder.identity,
+        config.trainer.micro_batch_tokens,
+        config.trainer.progress,
+    )
+    scoring = Scoring(config.dataset.metric, config.scoring, config.normalise, config.max_new_tokens)
+    scored = evaluator.score(folder, inputs.pool, inputs.examples, scoring)
+    results = _results(evaluation, evaluator, scored, _extra(evaluation, evaluator, scoring), started)
+    if inputs.rows is not None:
+        _predict(evaluation, scored.path)
+    if ranks.rank() == 0:
+        if inputs.rows is None:
+            save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method)
+        else:  # without labels nothing is right or wrong, so that there is nothing to draw
+            save_results(folder, results)
+    return results
+
+
+def _extra(evaluation: Evaluation, evaluator: Evaluator, scoring: Scoring) -> ExtraMeasures:
+    """Score the adversarial prompts, if there are any."""
+    inputs = evaluation.inputs
+    if inputs.adversarial is None:
+        return ExtraMeasures()
+    folder, pool, origin = evaluation.folder.path, inputs.adversarial, provenance(evaluator.model.device)
+    scored = evaluator.score(folder, pool, inputs.examples, scoring, name="adversarial")
+    found = adversarial_prompts(scored.matrix, pool, scored.settings, origin["git"], origin["device"])
+    return ExtraMeasures(adversarial=found)
+
+
+def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra: ExtraMeasures, started: float) -> Results:
+    config, inputs, identity = evaluation.config, evaluation.inputs, evaluator.identity
+    device = evaluator.model.device
+    summary = summarise(scored.matrix, config.dataset.threshold, scored.settings, labelled=inputs.rows is None)
+    return Results(
+        **dict(summary),
+        kind="evaluation",
+        run=evaluation.name,
+        extra_measures=extra,
+        adapter=config.adapter,
+        trained_by=evaluation.trained.get("run"),
+        wall_s=round(time.perf_counter() - started, 1),
+        peak_memory_bytes=peak_memory_bytes(device),
+        fingerprints=Fingerprints(
+            data=evaluation.folder.identity["data"],
+            pools={split: describe_pool(pool) for split, pool in inputs.pools.items()},
+            base_model=BaseModelRecord.model_validate(identity["base"]),
+            adapter=identity["adapter"],
+        ),
+        **provenance(device),
+        dtype=identity["dtype"].removeprefix("torch."),
+        config=config.model_dump(),
+    )
+
+
+def _predict(evaluation: Evaluation, matrix: Path) -> None:
+    """Write a line of JSON for each row: the row and what most prompts predict."""
+    config, inputs = evaluation.config, evaluation.inputs
+    if ranks.rank() > 0:
+        return
+    lines = predictions(matrix, inputs.task, inputs.rows or [], config.dataset.metric)
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    write_atomically(evaluation.folder.path / "predictions.jsonl", text)  # another adapter may be told to use the same output
+    write_atomically(Path(str(config.output)), text)
+
+
+def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: CheckedEvaluation | None = None) -> Results:
+    """Prepare an evaluation, say what it will do, do it unless it is finished already, and print its tables.
+
+    Args:
+        group: the sweep that the evaluation belongs to, for W&B.
+        checked: what check_evaluation(config) says, if the caller has asked already.
+    """
+    quieten()
+    keep_freed_memory()
+    evaluation = prepare(config, checked)
+    inputs, folder = evaluation.inputs, evaluation.folder
+    n_prompts, n_examples = len(inputs.pool.templates), len(inputs.examples)
+    print(f"Evaluation {folder.path}")
+    print(
+        f"  test      {n_examples:,} examples under each of {n_prompts} prompts, {n_examples * n_prompts:,} renderings",
+        flush=True,
+    )
+    for split, pool in inputs.pools.items():
+        for note in pool.notes:
+            print(f"  {split} prompts: {note}", flush=True)
+    if folder.results.is_file():
+        results = read_results(folder.results)
+        if config.output is not None:
+            _predict(evaluation, folder.path / "matrix.parquet")
+        if misses(config, folder.path):
+            send_results(config, evaluation.name, "evaluation", folder, group)
+        print(f"Finished already: {folder.results}", flush=True)
+    else:
+        results = evaluate(evaluation, group)
+    if ranks.rank() == 0:
+        print_run(evaluation.method, results, folder.results)
+    return results

@@ -1,0 +1,50 @@
+"""Planning a run before it starts, so that nobody learns after a night that it saw 36 of 400 templates."""
+
+from torch import nn
+
+from paft.config.schema import TrainConfig
+from paft.data.encode import Encoder
+from paft.data.inputs import Inputs
+from paft.data.updates import updates_of
+from paft.model.base import device_of
+from paft.model.memory import training_memory
+from paft.reporting.plan import Plan
+
+_SAMPLE = 64  # training renderings that are tokenised to estimate tokens
+
+
+def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_weights: nn.Module) -> Plan:
+    """Count what a run is going to do."""
+    examples = inputs.examples
+    draws = seen = count = tokens = longest = memory = 0
+    if inputs.train is not None:
+        n_templates = 1 if config.method.searches else len(inputs.train.templates)  # a search chooses one
+        updates = updates_of(config, len(examples.train), n_templates)
+        draws, seen = updates.templates_seen()
+        count = updates.total
+        lengths = []
+        for i, example in enumerate(examples.train[:_SAMPLE]):
+            encoded = encoder.training(inputs.train.templates[i % len(inputs.train.templates)], example)
+            lengths.append(len(encoded.context) + len(encoded.continuations[0]))
+        longest = max(lengths)
+        of_a_device = -(-config.examples_per_update // config.trainer.devices)
+        largest = min(config.trainer.micro_batch_tokens, of_a_device * longest)
+        device = device_of(config.trainer.accelerator)
+        memory = training_memory(config.model, without_weights, device, max(largest, longest), longest)
+        tokens = round(sum(lengths) / len(lengths) * len(examples.train) * config.T)
+    return Plan(
+        train_examples=len(examples.train),
+        validation_examples=min(len(examples.validation), config.validation.examples),
+        test_examples=len(examples.test),
+        updates=count,
+        draws=draws,
+        templates=0 if inputs.train is None else len(inputs.train.templates),
+        wordings=0 if inputs.train is None else inputs.train.n_wordings,
+        templates_seen=seen,
+        tokens=tokens,
+        longest=longest,
+        devices=config.trainer.devices,
+        memory_bytes=memory,
+        search_renderings=config.method.budget or 0 if config.method.searches else 0,
+        test_renderings=len(inputs.test.templates) * len(examples.test),
+    )

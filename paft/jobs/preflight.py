@@ -1,0 +1,94 @@
+"""What can be checked of a run or an evaluation without its model: its inputs and its folder.
+
+Imports nothing heavy, so that what is wrong with them shows at once.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paft.config.adapter import read_metadata
+from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
+from paft.data.splits import fingerprint
+from paft.data.updates import updates_of
+from paft.model.identity import adapter_digest, base_identity
+from paft.runtime.errors import InputError
+from paft.runtime.run_folder import RunFolder, claim
+from paft.selection.budget import check_budget
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """What a training run reads, and where it goes."""
+
+    inputs: Inputs
+    folder: RunFolder
+
+
+def check_run(config: TrainConfig) -> CheckedRun:
+    """Load and check what a run reads, and find its folder; raises InputError. Writes nothing."""
+    inputs = load_inputs(config)
+    examples = inputs.examples
+    if inputs.train is not None:
+        if config.method.searches:
+            check_budget(config.method, len(inputs.train.templates))
+        _check_validation(config, updates_of(config, len(examples.train), 1).total)
+    identity = {
+        "config": config.identity(),
+        "base": base_identity(config.model),
+        "data": examples.fingerprints if config.method.trains else {"test": examples.fingerprints["test"]},
+        "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
+    }
+    return CheckedRun(inputs, claim(config.output_root, config.run_name, identity))
+
+
+def _check_validation(config: TrainConfig, n_updates: int) -> None:
+    """Refuse a run that ends before its first validation."""
+    every = config.validation.every
+    if every is not None and every > n_updates:
+        raise InputError(
+            f"validation.every={every}: the run has {n_updates} updates, so nothing would choose its checkpoint; lower it, or "
+            "use null for once an epoch."
+        )
+
+
+@dataclass(frozen=True)
+class CheckedEvaluation:
+    """What an evaluation reads, what it is called, and where it goes."""
+
+    name: str
+    method: str  # base: nothing was trained
+    trained: dict[str, Any]  # the adapter's metadata; empty for a base model
+    inputs: TestInputs
+    folder: RunFolder
+
+
+def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
+    """Load and check what an evaluation reads, and find its folder; raises InputError. Writes nothing."""
+    trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
+    inputs = load_test_inputs(config)
+    if config.output is not None:
+        _check_output(Path(config.output), Path(str(config.dataset.path)))
+    identity = {
+        "config": config.identity(),
+        "base": base_identity(config.model) if config.adapter is None else None,  # an adapter knows its base model
+        "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
+        "data": {"test": fingerprint(inputs.examples)},
+        "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    method = "base" if config.adapter is None else str(trained["method"])
+    name = "-".join(["eval", config.dataset.name, config.model.label, method, config.scored_by, digest])
+    return CheckedEvaluation(name, method, trained, inputs, claim(config.output_root, name, identity))
+
+
+def _check_output(output: Path, rows: Path) -> None:
+    if output.exists() and output.samefile(rows):
+        raise InputError(f"output={output}: this is the file of the rows; name another one.")
+    if output.is_dir():
+        raise InputError(f"output={output}: this is a folder; name a file in it.")
+    if not output.parent.is_dir():
+        raise InputError(f"output={output}: there is no folder {output.parent}; make it first.")

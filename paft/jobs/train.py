@@ -1,0 +1,240 @@
+"""A training run from config to results: check, plan, load, create the folder, train, save, score, report."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from paft.config.adapter import read_metadata
+from paft.config.schema import TrainConfig
+from paft.data.datamodule import PaftDataModule
+from paft.data.encode import Encoder
+from paft.data.inputs import Inputs
+from paft.evaluation.evaluator import Evaluator, Scored
+from paft.evaluation.robustness import robustness
+from paft.evaluation.scoring import Scoring, answering_by, score
+from paft.jobs.encoder import make_encoder
+from paft.jobs.extra_measures import measure_more
+from paft.jobs.plan import make_plan
+from paft.jobs.preflight import CheckedRun, check_run
+from paft.model.adapter import base_of, save_adapter, with_adapter
+from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
+from paft.prompts import PromptPool
+from paft.reporting.model_card import save_model_card
+from paft.reporting.plan import Plan
+from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
+from paft.reporting.results import (
+    BaseModelRecord,
+    ExtraMeasures,
+    Fingerprints,
+    Results,
+    SelectionRecord,
+    TrainingRecord,
+    describe_pool,
+    read_results,
+    save_results,
+    summarise,
+)
+from paft.reporting.run_files import save_pools, save_run
+from paft.reporting.table import print_run
+from paft.reporting.wandb import log_results, misses, send_results, wandb_run
+from paft.runtime import ranks
+from paft.runtime.files import disk_full_is_an_input_error
+from paft.runtime.process import keep_freed_memory, quieten
+from paft.runtime.run_folder import RunFolder
+from paft.selection.search import search
+from paft.training.fit import Fitted, fit
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to start: everything that needs no weights is loaded and checked."""
+
+    config: TrainConfig
+    folder: RunFolder
+    inputs: Inputs
+    encoder: Encoder
+    plan: Plan
+
+
+def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> Run:
+    """Check the rest of a run and plan it; raises InputError. Writes nothing.
+
+    Args:
+        checked: what check_run(config) says, if the caller has asked already.
+    """
+    checked = checked or check_run(config)
+    inputs = checked.inputs
+    check_quantization(config.model, device_of(config.trainer.accelerator))
+    without_weights = skeleton(config.model, adapter=config.method.trains)
+    encoder = make_encoder(config, inputs.examples.task)
+    encoder.check_cutoff([*inputs.examples.train, *inputs.examples.validation, *inputs.examples.test])
+    plan = make_plan(config, inputs, encoder, without_weights)
+    return Run(config, checked.folder, inputs, encoder, plan)
+
+
+def train(run: Run, group: str | None = None) -> Results:
+    """Train, save, score and report a prepared run.
+
+    Args:
+        group: the sweep that the run belongs to, for W&B.
+    """
+    config, folder = run.config, run.folder.path
+    started = time.perf_counter()
+    reset_peak_memory()
+    base = load_base(config.model, device_of(config.trainer.accelerator), backward=config.method.trains)
+    with (
+        disk_full_is_an_input_error(folder),
+        run.folder.held(),  # created now that the model has shown that it can be used
+        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+    ):
+        results, scored = _train_and_score(run, base, logger, started)
+        if ranks.rank() == 0:
+            if config.method.trains:
+                save_model_card(folder / "adapter", results, run.inputs)
+            save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
+        if logger is not None:
+            log_results(logger, results, folder)
+    return results
+
+
+def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, started: float) -> tuple[Results, Scored]:
+    config, folder, inputs = run.config, run.folder.path, run.inputs
+    if ranks.rank() == 0:
+        save_pools(folder / "prompts", inputs.pools)
+    model: Any = base
+    fitted = selection = None
+    if inputs.train is not None:
+        pool = inputs.train
+        if config.method.searches:
+            selection = search(config, base, run.encoder, inputs, folder, run.folder.identity)
+            pool = replace(pool, templates=(selection.chosen,))
+        model = add_lora(base, config.model, config.seed)
+        fitted = _fit(run, model, pool, logger)
+        if ranks.rank() == 0:
+            save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, _pool_records(inputs))
+        ranks.barrier()  # what is scored next says of which adapter
+    evaluator = _evaluator(run, model)
+    scored = evaluator.score(folder, inputs.test, inputs.examples.test, Scoring(config.dataset.metric))
+    results = Results(
+        **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings)),
+        kind="training",
+        run=config.run_name,
+        extra_measures=measure_more(config.extra_measures, config, inputs, evaluator, folder, ExtraMeasures()),
+        training=None if fitted is None else _training_record(fitted),
+        selection=None if selection is None else SelectionRecord.model_validate(selection.as_json()),
+        plan=run.plan,
+        wall_s=round(time.perf_counter() - started + (0.0 if fitted is None else fitted.earlier_wall_s), 1),
+        peak_memory_bytes=peak_memory_bytes(base.device),
+        fingerprints=Fingerprints(
+            data=inputs.examples.fingerprints,
+            pools=_pool_records(inputs),
+            base_model=BaseModelRecord.model_validate(evaluator.identity["base"]),
+        ),
+        **provenance(base.device),
+        dtype=str(base.dtype).removeprefix("torch."),
+        config=config.model_dump(),
+    )
+    return results, scored
+
+
+def _fit(run: Run, model: PeftModel, pool: PromptPool, logger: Logger | None) -> Fitted:
+    """Train the adapter on a pool, its checkpoint chosen on validation prompts and examples."""
+    config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
+    assert validation_pool is not None
+    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config)
+
+    def validate(model: PeftModel) -> dict[str, float]:
+        examples = inputs.examples.validation[: config.validation.examples]
+        answering = answering_by(model, run.encoder, validation_pool, examples, Scoring(config.dataset.metric))
+        budget = config.trainer.micro_batch_tokens
+        found = robustness(score(answering, run.encoder, validation_pool, examples, batch_tokens=budget), None)
+        return {"mean": found.mean, "std": found.std, "worst": found.min}
+
+    return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger)
+
+
+def _training_record(fitted: Fitted) -> TrainingRecord:
+    figures = asdict(fitted)
+    del figures["earlier_wall_s"]  # it is part of the run's wall_s
+    return TrainingRecord(**figures)
+
+
+def _pool_records(inputs: Inputs) -> dict[str, Any]:
+    return {split: describe_pool(pool) for split, pool in inputs.pools.items()}
+
+
+def _evaluator(run: Run, model: Any) -> Evaluator:
+    config, folder = run.config, run.folder
+    return Evaluator(
+        model,
+        run.encoder,
+        config.model,
+        folder.path / "adapter" if config.method.trains else None,
+        folder.identity,
+        config.trainer.micro_batch_tokens,
+        config.trainer.progress,
+    )
+
+
+def add_measures(run: Run, names: Sequence[str], group: str | None) -> Results:
+    """Measure more of a finished run and write it into its results.json, and to W&B."""
+    config, folder = run.config, run.folder.path
+    model: Any = load_base(config.model, device_of(config.trainer.accelerator))
+    if config.method.trains:
+        trained_on = base_of(read_metadata(folder / "adapter"), config.model)
+        model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")
+    with (
+        disk_full_is_an_input_error(folder),
+        run.folder.held(),
+        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+    ):
+        before = read_results(run.folder.results)
+        evaluator = _evaluator(run, model)
+        extra = measure_more(names, config, run.inputs, evaluator, folder, before.extra_measures)
+        results = before.model_copy(update={"extra_measures": extra})
+        if ranks.rank() == 0:
+            save_results(folder, results)
+        if logger is not None:
+            log_results(logger, results, folder)
+    return results
+
+
+def run_training(config: TrainConfig, group: str | None = None, checked: CheckedRun | None = None) -> Results:
+    """Prepare a run, print its plan, train it unless it is finished already, and print its table.
+
+    Args:
+        group: the sweep that the run belongs to, for W&B.
+        checked: what check_run(config) says, if the caller has asked already.
+    """
+    quieten()
+    keep_freed_memory()
+    run = prepare(config, checked)
+    print(run.plan.text(run.folder.path), flush=True)
+    for split, pool in run.inputs.pools.items():
+        for note in pool.notes:
+            print(f"  {split} prompts: {note}", flush=True)
+    if not run.folder.results.is_file():
+        results = train(run, group)
+    else:
+        results = _complete(run, group)
+        print(f"Finished already: {run.folder.results}", flush=True)
+    if ranks.rank() == 0:
+        print_run(config.method.name, results, run.folder.results)
+    return results
+
+
+def _complete(run: Run, group: str | None) -> Results:
+    """Add to a finished run what it lacks: measures that are asked for now, and W&B's copy."""
+    config = run.config
+    results = read_results(run.folder.results)
+    missing = [name for name in config.extra_measures if getattr(results.extra_measures, name) is None]
+    if missing:
+        return add_measures(run, missing, group)
+    if misses(config, run.folder.path):
+        send_results(config, config.run_name, config.method.name, run.folder, group)
+    return results

@@ -1,0 +1,223 @@
+"""Auditing pools: leaks between splits, defects, and how diverse the prompts are."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from paft.pools.families import layout
+from paft.pools.screening import Verdict, judge, last_words
+from paft.prompts.pool import Form, choices_among
+from paft.prompts.readers import KEYS, read_prompts
+from paft.prompts.similarity import NEAR_COPY, count_wordings, similarities, wording
+from paft.prompts.template import PromptTemplate, TemplateError
+from paft.runtime.errors import InputError
+
+_MOST_WORDS = 400
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A prompt of a file, usable or not: where it stands, and what judging it by itself said."""
+
+    where: str
+    id: str
+    text: str
+    wording_family: str
+    layout_family: str
+    template: PromptTemplate | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Audited:
+    """The prompts of one file; blank rows and repeated texts are left out and counted."""
+
+    path: Path
+    entries: tuple[Entry, ...]
+    blank: int
+    repeated: tuple[str, ...]  # where
+    literal_newlines: int
+    form: Form
+
+    @property
+    def wordings(self) -> list[str]:
+        """The words of each prompt."""
+        return [wording(entry.text) for entry in self.entries]
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Something that two splits share."""
+
+    kind: str  # copy, same wording, near-copy, wording family, layout family
+    first: str
+    second: str
+    similarity: float | None = None
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found: per file, between files, and the leaks."""
+
+    files: Mapping[str, dict[str, Any]]
+    between: Mapping[str, dict[str, Any]]
+    leaks: Sequence[Leak] = field(default_factory=list)
+    unnamed: Sequence[str] = ()  # files that name no families: nothing can be said of these
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain types."""
+        leaks = [asdict(leak) for leak in self.leaks]
+        return {
+            "files": dict(self.files),
+            "between": dict(self.between),
+            "leaks": leaks,
+            "families_unnamed": list(self.unnamed),
+        }
+
+
+def read_for_audit(path: Path, form: Form | None = None, aliases: Mapping[str, str] | None = None) -> Audited:
+    """Read a pool with all its flaws.
+
+    Args:
+        form: what templates should hold; None: read off most of them.
+        aliases: other people's field names for ours.
+
+    Raises InputError only if the file cannot be read at all, or holds no prompt.
+    """
+    file = read_prompts(path)
+    found: list[tuple[str, str, Mapping[str, Any]]] = []
+    repeated: list[str] = []
+    blank = len(file.blank)
+    seen: set[str] = set()
+    for where, row in file.rows:
+        text = str(row.get("text") or "")
+        for theirs, ours in (aliases or {}).items():
+            text = text.replace(f"{{{theirs}}}", f"{{{ours}}}")
+        if not text.strip():
+            blank += 1
+        elif text in seen:
+            repeated.append(where)
+        else:
+            seen.add(text)
+            found.append((where, text, row))
+    if not found:
+        raise InputError(f"{path}: the pool is empty; it needs at least one prompt.")
+    form = form or _form([text for _, text, _ in found], file.header)
+    ids = Counter(str(row.get("id")) for _, _, row in found if row.get("id") is not None)
+    entries = tuple(_entry(where, text, row, form, ids) for where, text, row in found)
+    return Audited(path, entries, blank, tuple(repeated), file.unescaped, form)
+
+
+def _form(texts: Sequence[str], header: Mapping[str, Any]) -> Form:
+    """Take the fields that most templates hold as those of the task."""
+    sets = Counter(frozenset(re.findall(r"\{(\w+)\}", text)) for text in texts)
+    fields = sets.most_common(1)[0][0]
+    choices = choices_among(fields)
+    answer = header.get("answer", "letter" if choices else "text")
+    return Form(fields - choices, choices, answer, header.get("options", "shown"))
+
+
+def _entry(where: str, text: str, row: Mapping[str, Any], form: Form, ids: Mapping[str, int]) -> Entry:
+    try:
+        template = PromptTemplate(text, id=str(row.get("id") or where))
+    except TemplateError:
+        template = None
+    families = str(row.get("wording") or ""), str(row.get("layout") or "")
+    verdict = judge(text, form, _MOST_WORDS)
+    if unknown := sorted(map(str, row.keys() - KEYS)):  # what would keep the file from being loaded
+        verdict = Verdict("malformed", f"unknown key {unknown[0]!r}")
+    elif not isinstance(row.get("text"), str):
+        verdict = Verdict("malformed", "text must be a text; put it in quotation marks")
+    elif ids.get(str(row.get("id")), 0) > 1:
+        verdict = Verdict("malformed", f"the id {row['id']!r} is there more than once")
+    return Entry(where, str(row.get("id") or where), text, *families, template, verdict)
+
+
+def audit(pools: Mapping[str, Audited]) -> Audit:
+    """Audit pools, by the name of their split, each by itself and against each other."""
+    between: dict[str, dict[str, Any]] = {}
+    leaks: list[Leak] = []
+    for (first, a), (second, b) in combinations(pools.items(), 2):
+        alike = similarities(b.wordings, a.wordings)
+        between[f"{second} to {first}"] = {
+            "nearest": float(1 - alike.max(axis=1).mean()),
+            "mean_distance": float(1 - alike.mean()),
+            "near_copies": int((alike.max(axis=1) >= NEAR_COPY).sum()),
+            "same_wording": len({*b.wordings} & {*a.wordings}),
+            "arrangements_of_options_unseen": _unseen_arrangements(a, b),
+        }
+        leaks += _copies(first, a, second, b, alike) + _families(first, a, second, b)
+    unnamed = [name for name, pool in pools.items() if not all(e.wording_family for e in pool.entries)]
+    return Audit({name: _alone(pool) for name, pool in pools.items()}, between, leaks, unnamed)
+
+
+def _alone(pool: Audited) -> dict[str, Any]:
+    words = pool.wordings
+    alike = similarities(words, words)
+    pairs = np.triu_indices(len(words), 1)
+    defects = [e for e in pool.entries if e.verdict.reason not in (None, "review")]
+    texts = [e.template for e in pool.entries if e.template is not None]
+    return {
+        "path": str(pool.path),
+        "prompts": len(pool.entries),
+        "wordings": count_wordings(e.text for e in pool.entries),
+        "blank_rows": pool.blank,
+        "repeated": list(pool.repeated),
+        "literal_newlines": pool.literal_newlines,
+        "near_copies_within": int((alike[pairs] >= NEAR_COPY).sum()),
+        "defects": [{"where": e.where, "id": e.id, "reason": e.verdict.reason, "detail": e.verdict.detail} for e in defects],
+        "review": [
+            {"where": e.where, "id": e.id, "detail": e.verdict.detail} for e in pool.entries if e.verdict.reason == "review"
+        ],
+        "mean_distance": float(1 - alike[pairs].mean()) if len(words) > 1 else None,
+        "words": {"median": float(np.median([len(w.split()) for w in words])), "most": max(len(w.split()) for w in words)},
+        "families": {
+            "wording": len({e.wording_family for e in pool.entries if e.wording_family}),
+            "layout": len({e.layout_family for e in pool.entries if e.layout_family}),
+        },
+        "field_order": dict(Counter(" ".join(t.field_order) for t in texts).most_common()),
+        "layouts": dict(Counter(layout(t, pool.form.choice_fields) for t in texts).most_common()),
+        "cues": dict(Counter(_cue(e.text) for e in pool.entries).most_common()),
+    }
+
+
+def _cue(text: str) -> str:
+    return " ".join(last_words(text).strip().rsplit("\n", 1)[-1].split())[-60:]
+
+
+def _copies(first: str, a: Audited, second: str, b: Audited, alike: np.ndarray) -> list[Leak]:
+    texts = {entry.text: entry for entry in a.entries}
+    leaks = []
+    for i, j in zip(*np.nonzero(alike >= NEAR_COPY), strict=True):
+        one, other = a.entries[j], b.entries[i]
+        same = "same wording" if a.wordings[j] == b.wordings[i] else "near-copy"
+        kind = "copy" if other.text in texts and texts[other.text] is one else same
+        leaks.append(Leak(kind, f"{first} {one.id}", f"{second} {other.id}", round(float(alike[i, j]), 3)))
+    return leaks
+
+
+def _families(first: str, a: Audited, second: str, b: Audited) -> list[Leak]:
+    leaks = []
+    for kind in ("wording", "layout"):
+        names = [{getattr(e, f"{kind}_family") for e in pool.entries} - {""} for pool in (a, b)]
+        leaks += [Leak(f"{kind} family", f"{first} {name}", f"{second} {name}") for name in sorted(names[0] & names[1])]
+    return leaks
+
+
+def _unseen_arrangements(a: Audited, b: Audited) -> int | None:
+    """Count prompts of b whose way of setting out the options (mark, lines or inline) no prompt of a has."""
+    if not a.form.choice_fields or a.form.options == "hidden":
+        return None
+
+    def arrangements(pool: Audited) -> list[str]:
+        texts = [e.template for e in pool.entries if e.template is not None]
+        return [layout(t, pool.form.choice_fields).split(" | ", 1)[-1] for t in texts]
+
+    known = {*arrangements(a)}
+    return sum(one not in known for one in arrangements(b))

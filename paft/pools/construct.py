@@ -1,0 +1,252 @@
+"""From a task and generator models to pools: ask, keep every reply, screen, split, write."""
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from paft.pools.families import layout, wordings
+from paft.pools.generators import Generator, Message, Reply, UnavailableError
+from paft.pools.meta_prompts import STRATEGIES, Strategy, ask
+from paft.pools.replies import read_whole, templates_in
+from paft.pools.screening import Candidate, Verdict, screen
+from paft.pools.splitting import FEWEST_LAYOUTS, SplitWay, split
+from paft.prompts.pool import Form, PromptPool
+from paft.prompts.template import PromptTemplate
+from paft.runtime.errors import InputError
+from paft.runtime.files import write_atomically
+
+_POOLS = ("train", "validation", "test")
+LEAST = 10  # "about ten good prompts" suffice in most cases (paper, section 5)
+
+
+@dataclass(frozen=True)
+class Construction:
+    """What is to be constructed.
+
+    rows are example rows (fields, answer); calls is how often each generator is asked with each strategy, per_call how many
+    templates it is asked for; max_words bounds a template's own words.
+    """
+
+    name: str
+    form: Form
+    about: str
+    rows: Sequence[tuple[Mapping[str, str], str]]
+    generators: Sequence[Generator]
+    out: Path
+    calls: int
+    per_call: int
+    way: SplitWay
+    seed: int
+    max_words: int
+    concurrency: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    generator: Generator
+    strategy: Strategy
+    number: int
+    messages: list[Message]
+
+    @property
+    def digest(self) -> str:
+        """Name the call by all that its reply depends on."""
+        content = [self.generator.identity, self.messages, self.number]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def construct(plan: Construction) -> dict[str, Any]:
+    """Construct the pools and return the report.
+
+    Writes replies/ (each reply as it comes), candidates.jsonl (every candidate with its verdict), construction.json and, if
+    enough candidates survive, train.yaml, validation.yaml and test.yaml. Replies that are there are not asked for again.
+
+    Raises InputError if a generator fails, if too few candidates survive, or if pools there were changed by hand.
+    """
+    written = _refuse_edited(plan.out)
+    calls = [
+        _Call(generator, strategy, number, ask(strategy, plan.form, plan.about, plan.per_call, number, plan.rows))
+        for generator in plan.generators
+        for strategy in STRATEGIES
+        for number in range(plan.calls)
+    ]
+    replies_folder = plan.out / "replies"
+    replies_folder.mkdir(parents=True, exist_ok=True)
+    failures = asyncio.run(_ask_all(calls, replies_folder, plan.concurrency))
+    if failures:
+        there = sum((replies_folder / f"{call.digest}.json").is_file() for call in calls)
+        raise InputError(
+            f"{'; '.join(f'generator {name}: {why}' for name, why in failures.items())}. {there} of {len(calls)} replies are "
+            f"kept in {replies_folder}: mend or remove the generator and give the same command again."
+        )
+    replies = [json.loads((replies_folder / f"{call.digest}.json").read_text(encoding="utf-8")) for call in calls]
+    whole, cut = _candidates(plan, calls, replies)
+    judged = [*screen(whole, plan.form, plan.max_words), *cut, *_unreadable(calls, replies)]
+    kept = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
+    report = _report(plan, replies, judged) | {"written": written}
+    for name in _POOLS:  # those of an earlier construction do not belong to what is written now
+        (plan.out / f"{name}.yaml").unlink(missing_ok=True)
+    _write_candidates(plan.out / "candidates.jsonl", judged)
+    _write_report(plan.out, report)
+    if len(kept) < LEAST:
+        why = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items())
+        raise InputError(
+            f"Only {len(kept)} of {len(judged)} candidates survived, at least {LEAST} are needed ({why}); read "
+            f"{plan.out / 'candidates.jsonl'}, then ask more often (--calls {2 * plan.calls}) or add generators."
+        )
+    splits = split(kept, plan.way, plan.seed)
+    texts = {n: PromptPool(n, tuple(splits[n]), plan.form.answer, plan.form.options).to_yaml() for n in _POOLS}
+    report["splits"] = {name: len(found) for name, found in splits.items()}
+    report["written"] = sorted({*written, *map(_digest, texts.values())})
+    _write_report(plan.out, report)  # before the pools: after a kill they are still known as ours
+    for name, text in texts.items():
+        write_atomically(plan.out / f"{name}.yaml", text)
+    return report
+
+
+async def _ask_all(calls: Sequence[_Call], folder: Path, concurrency: int) -> dict[str, str]:
+    """Ask for the replies that are not there yet; returns what failed, by generator. One failure stops that generator alone."""
+    failures: dict[str, str] = {}
+    at_once = {call.generator.name: asyncio.Semaphore(concurrency) for call in calls}  # a slow one holds up no other
+    missing = [call for call in calls if not _is_there(folder / f"{call.digest}.json")]
+    with tqdm(total=len(calls), initial=len(calls) - len(missing), desc="replies", unit="call") as bar:
+
+        async def one(call: _Call) -> None:
+            async with at_once[call.generator.name]:
+                if call.generator.name in failures:
+                    return
+                try:
+                    reply = await call.generator.reply(call.messages, call.number)
+                except UnavailableError as error:
+                    failures.setdefault(call.generator.name, str(error))
+                    return
+            _keep(folder / f"{call.digest}.json", call, reply)
+            bar.update()
+
+        await asyncio.gather(*(one(call) for call in missing))
+    return failures
+
+
+def _is_there(path: Path) -> bool:
+    """Say whether a reply was kept, whole."""
+    try:
+        return "reply" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+
+
+def _keep(path: Path, call: _Call, reply: Reply) -> None:
+    """Write a reply at once: it has been paid for."""
+    content = {
+        "generator": call.generator.name,
+        "strategy": call.strategy,
+        "number": call.number,
+        **call.generator.identity,
+        "messages": call.messages,
+        "reply": asdict(reply),
+    }
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _candidates(
+    plan: Construction, calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]
+) -> tuple[list[Candidate], list[tuple[Candidate, Verdict]]]:
+    """Return the candidates of all replies, and those with which a reply was cut off."""
+    whole: list[Candidate] = []
+    cut: list[tuple[Candidate, Verdict]] = []
+    for call, kept in zip(calls, replies, strict=True):
+        source = call.generator.name
+        prefix = f"{plan.name}-{source}-{call.strategy.removesuffix('-shot')}-{call.number + 1:02}"
+        texts = templates_in(kept["reply"]["text"])
+        found = [Candidate(text, f"{prefix}-{n:02}", source, call.strategy) for n, text in enumerate(texts, 1)]
+        if found and kept["reply"]["finish_reason"] == "length":
+            cut.append((found.pop(), Verdict("cut off", "the reply ended here, at the limit of its length")))
+        whole += found
+    return whole, cut
+
+
+def _unreadable(calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Candidate, Verdict]]:
+    """Report the replies in which no template was found."""
+    for call, kept in zip(calls, replies, strict=True):
+        text = kept["reply"]["text"]
+        if not templates_in(text):
+            why = (
+                f"the reply {call.digest}.json holds no template" if text.strip() else f"the reply {call.digest}.json is empty"
+            )
+            yield Candidate(text, call.digest, call.generator.name, call.strategy), Verdict("unreadable", why)
+
+
+def _templates(plan: Construction, kept: Sequence[Candidate]) -> list[PromptTemplate]:
+    """Turn survivors into templates, with the families that are read off them where these are what is split by."""
+    bare = [PromptTemplate(c.text, c.id, c.source) for c in kept]
+    if plan.way != "family":
+        return bare
+    layouts = [layout(t, plan.form.choice_fields) for t in bare]
+    if len({*layouts}) < FEWEST_LAYOUTS:  # as in tasks of one field
+        layouts = [""] * len(bare)
+    named = zip(bare, wordings(bare), layouts, strict=True)
+    return [PromptTemplate(t.text, t.id, t.source, *families) for t, *families in named]
+
+
+def _report(
+    plan: Construction, replies: Sequence[Mapping[str, Any]], judged: Sequence[tuple[Candidate, Verdict]]
+) -> dict[str, Any]:
+    """Count what came of it; tokens are those of the paper's Table 11."""
+    usage = [kept["reply"] for kept in replies]
+    by_generator: dict[str, Any] = {}
+    for generator in plan.generators:
+        mine = [verdict for candidate, verdict in judged if candidate.source == generator.name]
+        by_generator[generator.name] = {"candidates": len(mine), "kept": sum(v.reason is None for v in mine)}
+    return {
+        "name": plan.name,
+        "calls": len(replies),
+        "candidates": len(judged),
+        "kept": sum(verdict.reason is None for _, verdict in judged),
+        "replies_read_in_part": sum(not read_whole(kept["reply"]["text"]) for kept in replies),
+        "rejected": dict(Counter(verdict.reason for _, verdict in judged if verdict.reason is not None).most_common()),
+        "generators": by_generator,
+        "tokens": {
+            "prompt": sum(reply["prompt_tokens"] or 0 for reply in usage),
+            "completion": sum(reply["completion_tokens"] or 0 for reply in usage),
+            "replies_that_do_not_say": sum(reply["prompt_tokens"] is None for reply in usage),
+        },
+        "split": plan.way,
+        "seed": plan.seed,
+        "max_words": plan.max_words,
+        "per_call": plan.per_call,
+    }
+
+
+def _write_candidates(path: Path, judged: Sequence[tuple[Candidate, Verdict]]) -> None:
+    rows = (
+        {**asdict(candidate), "kept": verdict.reason is None, "reason": verdict.reason, "detail": verdict.detail}
+        for candidate, verdict in judged
+    )
+    write_atomically(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def _write_report(out: Path, report: Mapping[str, Any]) -> None:
+    write_atomically(out / "construction.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+
+
+def _refuse_edited(out: Path) -> list[str]:
+    """Refuse to write over pools that a person changed, or that something else wrote; returns the fingerprints of ours."""
+    try:
+        written: list[str] = json.loads((out / "construction.json").read_text(encoding="utf-8"))["written"]
+    except (OSError, ValueError, KeyError):
+        written = []
+    for path in (out / f"{name}.yaml" for name in _POOLS):
+        if path.is_file() and _digest(path.read_text(encoding="utf-8", errors="replace")) not in written:
+            raise InputError(f"{path}: this pool was not written by `construct`, or was changed since; give another --out.")
+    return written
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

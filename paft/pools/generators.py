@@ -1,0 +1,219 @@
+"""The models that write candidate prompts: OpenAI-compatible endpoints, or local causal LMs."""
+
+import asyncio
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from paft.runtime.errors import InputError
+
+Message = Mapping[str, str]  # role, content
+
+_RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or as long as the server asks
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a model answered; token counts are None where the server does not tell them. length: it was cut off."""
+
+    text: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    finish_reason: str | None
+
+
+class UnavailableError(Exception):
+    """A generator that does not answer; the message says why, in one clause."""
+
+
+class Generator(Protocol):
+    """A model that writes candidate prompts."""
+
+    @property
+    def name(self) -> str:
+        """What the source of its prompts is called."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What its replies depend on; never a key."""
+
+    async def reply(self, messages: Sequence[Message], number: int) -> Reply:
+        """Answer; `number` tells calls with the same messages apart. Raises UnavailableError."""
+
+
+class _Endpoint(BaseModel):
+    """An entry of generators.yaml: a model behind an OpenAI-compatible endpoint."""
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    name: str | None = None
+    base_url: str = "https://api.openai.com/v1"
+    key: str | None = None  # name of the environment variable with the key; None: the server needs none
+    temperature: float = Field(1.0, ge=0)
+    max_tokens: int | None = Field(None, gt=0)  # None: as many as the server allows
+    timeout: float = Field(180.0, gt=0)  # seconds
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError("should begin with http:// or https://")
+        return value
+
+
+class _Local(BaseModel):
+    """An entry of generators.yaml: a causal LM on this machine."""
+
+    model_config = ConfigDict(extra="forbid")
+    path: str
+    name: str | None = None
+    temperature: float = Field(1.0, ge=0)
+    max_tokens: int = Field(2048, gt=0)
+
+
+def read_generators(path: Path) -> list[Generator]:
+    """Read generators.yaml: a list of models; raises InputError that names the file and the entry."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{path}: there is no such file; it should list the models that write prompts.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}.") from None
+    if not isinstance(content, list) or not content:
+        raise InputError(f"{path}: this should be a list of models, e.g. `- {{model: NAME, base_url: URL, key: VARIABLE}}`.")
+    generators: list[Generator] = []
+    for number, entry in enumerate(content, 1):
+        generators.append(_generator(f"{path}, entry {number}", entry))
+    names = [generator.name for generator in generators]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{path}: two generators are called {twice!r}; give one of them another `name`.")
+    models = [generator.identity for generator in generators]
+    if copy := next((n for n, model in zip(names, models, strict=True) if models.count(model) > 1), None):
+        raise InputError(f"{path}: another generator is the same as {copy!r}; give it another model or temperature.")
+    return generators
+
+
+def _generator(where: str, entry: Any) -> Generator:
+    if not isinstance(entry, dict) or not all(isinstance(key, str) for key in entry) or ("path" in entry) == ("model" in entry):
+        raise InputError(f"{where}: an entry has a `model` (behind an endpoint) or a `path` (a local model).")
+    try:
+        if "path" in entry:
+            local = _Local(**entry)
+            return LocalGenerator(local.path, local.name, local.temperature, local.max_tokens)
+        return HttpGenerator(where, _Endpoint(**entry))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise InputError(f"{where}, {'.'.join(map(str, problem['loc']))}: {problem['msg'].lower()}.") from None
+
+
+class HttpGenerator:
+    """A model behind an OpenAI-compatible endpoint.
+
+    Raises InputError if its key is not in the environment.
+    """
+
+    def __init__(self, where: str, endpoint: _Endpoint) -> None:
+        self._endpoint = endpoint
+        self.name = endpoint.name or endpoint.model.rstrip("/").rsplit("/", 1)[-1]
+        self.identity = endpoint.model_dump(exclude={"key", "name", "timeout"})
+        self._key = _key(where, endpoint.key)
+        self._client: Any = None
+
+    async def reply(self, messages: Sequence[Message], number: int) -> Reply:
+        """Ask the endpoint; 429, 5xx and time-outs are tried again. Raises UnavailableError."""
+        import openai
+
+        if self._client is None:
+            end = self._endpoint
+            self._client = openai.AsyncOpenAI(
+                base_url=end.base_url, api_key=self._key, timeout=end.timeout, max_retries=_RETRIES
+            )
+        try:
+            answer = await self._client.chat.completions.create(
+                model=self._endpoint.model,
+                messages=list(messages),
+                temperature=self._endpoint.temperature,
+                **({} if self._endpoint.max_tokens is None else {"max_tokens": self._endpoint.max_tokens}),
+            )
+        except openai.APITimeoutError:
+            raise UnavailableError(f"{self._endpoint.base_url} did not answer within {self._endpoint.timeout:g} s") from None
+        except openai.APIConnectionError:
+            raise UnavailableError(f"{self._endpoint.base_url} cannot be reached") from None
+        except openai.APIStatusError as error:
+            raise UnavailableError(
+                f"{self._endpoint.base_url} answers {error.status_code} ({self._short(error.message)})"
+            ) from None
+        except (openai.OpenAIError, ValueError) as error:
+            raise UnavailableError(f"{self._endpoint.base_url} answers nonsense ({type(error).__name__})") from None
+        try:
+            usage, choice = answer.usage, answer.choices[0]
+            read, written = (None, None) if usage is None else (_count(usage.prompt_tokens), _count(usage.completion_tokens))
+            return Reply(_text(choice.message.content), read, written, choice.finish_reason)
+        except (AttributeError, IndexError, TypeError):  # the client passes on whatever a server sends
+            raise UnavailableError(
+                f"{self._endpoint.base_url} answers no chat completion ({self._short(str(answer))}); check base_url"
+            ) from None
+
+    def _short(self, message: str) -> str:
+        """Return the beginning of what a server says, without the key, which some servers repeat."""
+        return " ".join(message.replace(self._key, "***").split())[:120]
+
+
+def _text(content: Any) -> str:
+    """Return the text of a message; some servers send it in parts, and characters that no file can hold."""
+    if isinstance(content, list):
+        content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return str(content or "").encode("utf-8", "replace").decode()
+
+
+def _count(tokens: Any) -> int | None:
+    return tokens if isinstance(tokens, int) else None
+
+
+def _key(where: str, variable: str | None) -> str:
+    if variable is None:
+        return "none"
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
+        raise InputError(f"{where}, key: this names the environment variable that holds the key; never write the key itself.")
+    if not os.environ.get(variable):
+        raise InputError(f"{where}, key: the environment variable {variable} is not set; set it to the key of this endpoint.")
+    if os.environ[variable] != "".join(os.environ[variable].split()):
+        raise InputError(
+            f"{where}, key: the environment variable {variable} holds white space or a line break; set the key alone."
+        )
+    return os.environ[variable]
+
+
+class LocalGenerator:
+    """A causal LM on this machine; it answers one call at a time."""
+
+    def __init__(self, path: str, name: str | None = None, temperature: float = 1.0, max_tokens: int = 2048) -> None:
+        self._path = path
+        self.name = name or Path(path).name
+        self.identity = {"path": path, "temperature": temperature, "max_tokens": max_tokens}
+        self._temperature, self._max_tokens = temperature, max_tokens
+        self._writer: Any = None
+        self._turn = asyncio.Lock()
+
+    async def reply(self, messages: Sequence[Message], number: int) -> Reply:
+        """Generate an answer; the number seeds the sampling. Raises UnavailableError."""
+        async with self._turn:
+            try:
+                return await asyncio.to_thread(self._write, messages, number)
+            except InputError as error:  # other generators go on: their replies may be paid for
+                raise UnavailableError(str(error).rstrip(".")) from None
+
+    def _write(self, messages: Sequence[Message], number: int) -> Reply:
+        from paft.pools.local_writer import Writer  # torch only where it is needed
+
+        if self._writer is None:
+            self._writer = Writer(self._path)
+        text, prompt, completion, ended = self._writer.write(messages, number, self._temperature, self._max_tokens)
+        return Reply(text, prompt, completion, "stop" if ended else "length")

@@ -1,0 +1,112 @@
+"""The model card of an adapter: what it is, how robust it came out, and how to ask it."""
+
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from paft.config.schema import TrainConfig
+from paft.data.inputs import Inputs
+from paft.prompts import PromptTemplate
+from paft.reporting.results import Results
+from paft.reporting.table import certainty, coverage
+from paft.runtime.files import write_atomically
+
+_EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def save_model_card(folder: Path, results: Results, inputs: Inputs) -> None:
+    """Write README.md into an adapter's folder."""
+    config = TrainConfig.model_validate(results.config)
+    assert inputs.train is not None
+    template = inputs.train.templates[0]
+    if results.selection is not None:
+        template = next(t for t in inputs.train.templates if t.id == results.selection.chosen.id)
+    card = ModelCard(f"---\n{_data(config, results).to_yaml()}\n---\n\n{_text(config, results, inputs, template)}")
+    write_atomically(folder / "README.md", str(card))
+
+
+def base_name(config: TrainConfig) -> str:
+    """Return the name of the base model without any path of this machine: a hub id, or the name of a folder."""
+    path = config.model.path
+    if path is None:
+        return _EMBEDDED
+    return Path(path).resolve().name if Path(path).exists() else path
+
+
+def _data(config: TrainConfig, results: Results) -> ModelCardData:
+    """Return the card's metadata, with the mean accuracy over unseen prompts as a result that the hub shows."""
+    name = f"{config.dataset.name}, {config.method.name}"
+    assert results.robustness is not None
+    robust = results.robustness
+    figures = {
+        "mean accuracy over unseen prompts": robust.mean,
+        "accuracy on the worst unseen prompt": robust.min,
+        "std of the accuracy over unseen prompts": robust.std,
+    }
+    dataset = config.dataset.hub.id if config.dataset.hub is not None else config.dataset.name
+    evaluations = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=config.dataset.name,
+            dataset_split=config.dataset.test_split,
+            metric_type="accuracy",
+            metric_name=figure,
+            metric_value=round(value, 4),
+        )
+        for figure, value in figures.items()
+    ]
+    return ModelCardData(
+        base_model=base_name(config),
+        library_name="peft",
+        tags=["paft", "lora", "prompt-robustness"],
+        model_name=name,
+        eval_results=evaluations,
+    )
+
+
+def _text(config: TrainConfig, results: Results, inputs: Inputs, template: PromptTemplate) -> str:
+    base = base_name(config)
+    embedded = "\nThe base was trained in its embedded form: 4-bit weights, dequantised.\n" if config.model.path is None else ""
+    robust, plan = results.robustness, results.plan
+    assert robust is not None and plan is not None and results.chance is not None
+    prompts = f"{plan.templates_seen} prompt templates" if config.method.name == "paft" else "one fixed prompt"
+    answers = "the letter of an option" if inputs.train is not None and inputs.train.answer == "letter" else "a text"
+    return f"""# {config.dataset.name}, {config.method.name}
+
+A LoRA adapter for `{base}`, fine-tuned on {config.dataset.name} under {prompts}
+(Prompt-Agnostic Fine-Tuning, arXiv 2502.12859; K={config.K}, T={config.T}, seed {config.seed}).
+{embedded}
+## How much the wording still matters
+
+| mean | std | worst prompt | best prompt |
+|---:|---:|---:|---:|
+| {100 * robust.mean:.1f} | {100 * robust.std:.1f} | {100 * robust.min:.1f} | {100 * robust.max:.1f} |
+
+{coverage(robust, results.chance, results.threshold)}
+{certainty(results.uncertainty)}
+
+## How to ask it
+
+One of the prompts that it was trained on, which it answers with {answers}. Put the row's texts in place of the names in
+braces:
+
+```text
+{template.text}
+```
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("PATH/TO/THIS/FOLDER")
+
+inputs = tokenizer(prompt, return_tensors="pt")
+output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
+```
+
+`paft.json` holds the settings and the fingerprints of the prompts; the run's `results.json` holds all numbers.
+"""

@@ -1,0 +1,54 @@
+"""What a finished run leaves in its folder: per_prompt.csv, the figure, the page, the pools, and results.json."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paft.data.tasks.base import Example
+from paft.evaluation.evaluator import Scored
+from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.robustness import accuracy_per_prompt
+from paft.prompts import PromptPool
+from paft.reporting.figure import save_distribution
+from paft.reporting.results import Results, save_results
+from paft.reporting.run_page import write_run_page
+from paft.runtime.files import write_atomically
+
+
+def save_run(folder: Path, scored: Scored, results: Results, pool: PromptPool, examples: Sequence[Example], label: str) -> None:
+    """Write per_prompt.csv (one more per part), figure and page, and last, as the mark of a finished run, results.json."""
+    matrix = scored.matrix
+    assert results.chance is not None
+    seconds = scored.seconds if results.scoring.scoring == "generate" else None
+    write_atomically(folder / "per_prompt.csv", per_prompt_csv(matrix, seconds))
+    for part in results.parts:
+        write_atomically(folder / f"per_prompt_{part}.csv", per_prompt_csv(matrix.part(part)))
+    figure = folder / "distribution.png"
+    save_distribution(figure, {label: accuracy_per_prompt(matrix)}, results.chance, results.threshold)
+    write_run_page(folder / "report.html", results, scored, pool, examples, figure)
+    save_results(folder, results)
+
+
+def per_prompt_csv(matrix: ScoreMatrix, seconds: Mapping[str, float] | None = None) -> str:
+    """Return the accuracy of each prompt as CSV with the columns prompt_id, accuracy and n.
+
+    Args:
+        seconds: what generating took, by prompt id; adds the columns output_tokens (a rendering's mean) and seconds (in all),
+            of which the paper's Table 3 is made.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["prompt_id", "accuracy", "n", *([] if seconds is None else ["output_tokens", "seconds"])])
+    rows = zip(matrix.prompt_ids, accuracy_per_prompt(matrix), matrix.output_tokens.mean(axis=1), strict=True)
+    for prompt, accuracy, tokens in rows:
+        took = [] if seconds is None else [f"{tokens:.2f}", f"{seconds[prompt]:.2f}"]
+        writer.writerow([prompt, f"{accuracy:.6f}", matrix.correct.shape[1], *took])
+    return text.getvalue()
+
+
+def save_pools(folder: Path, pools: Mapping[str, PromptPool]) -> None:
+    """Copy the pools that a run uses into a folder."""
+    folder.mkdir(exist_ok=True)
+    for split, pool in pools.items():
+        write_atomically(folder / f"{split}.yaml", pool.to_yaml())

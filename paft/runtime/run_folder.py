@@ -1,0 +1,101 @@
+"""Run folders: named by content, created once the model has loaded, continued or skipped by the same command."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from paft.runtime import ranks
+from paft.runtime.errors import InputError
+from paft.runtime.files import check_place, existing_parent, scratch_path, write_atomically
+
+_LOCK = ".lock"
+_PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and hold its lock
+_MARK = "run.json"
+_LEAST_FREE_BYTES = 200 * 2**20
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run: run.json says what it is, results.json that it is finished."""
+
+    path: Path
+    identity: dict[str, Any]
+
+    @property
+    def results(self) -> Path:
+        """Where the results of a finished run lie."""
+        return self.path / "results.json"
+
+    @property
+    def digest(self) -> str:
+        """A short name of what the run is."""
+        return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Create the folder with its run.json, unless it is there, and keep other processes out of it.
+
+        Of several ranks the first does so for all. A killed process leaves no lock behind.
+
+        Raises InputError if another process is at work in it.
+        """
+        if ranks.rank() > 0:
+            ranks.barrier()
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / _LOCK, timeout=_PATIENCE_S)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{self.path}: another process is at work on this run; wait for it, then give the same command again."
+            ) from None
+        try:
+            if not (mark := self.path / _MARK).is_file():
+                write_atomically(mark, json.dumps(self.identity, indent=2))
+            ranks.barrier()  # all have read what was there before
+            yield
+        finally:
+            lock.release()
+
+
+def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
+    """Find the place of a run: a folder still to be created, or an unfinished or finished one of the same run.
+
+    Nothing is written here.
+
+    Args:
+        identity: what the run is (config and fingerprints), in plain types.
+
+    Raises InputError for a folder of something else, a place that cannot be written to, or a full disk.
+    """
+    path = Path(output_root) / name
+    mark = path / _MARK
+    left = {scratch_path(mark).name, _LOCK}  # by a kill, perhaps
+    if path.is_dir() and {p.name for p in path.iterdir()} - left:
+        if not mark.is_file():
+            raise InputError(f"{path}: this folder is not one of ours (it has no run.json); move it or set output_root.")
+        try:
+            found = dict(json.loads(mark.read_text()))
+        except (ValueError, TypeError):
+            raise InputError(f"{mark}: this file is damaged; delete the folder to start the run anew.") from None
+        if found != json.loads(json.dumps(identity)):
+            differs = ", ".join(sorted(key for key in identity if found.get(key) != json.loads(json.dumps(identity[key]))))
+            raise InputError(f"{path}: this run was made from other data or prompts ({differs}); move it or set output_root.")
+        return RunFolder(path, identity)
+    check_place(f"output_root={output_root}", path)
+    free = shutil.disk_usage(existing_parent(path)).free
+    if free < _LEAST_FREE_BYTES:
+        raise InputError(
+            f"output_root={output_root}: only {free / 2**20:.0f} MiB are free on that disk; a run needs at least "
+            f"{_LEAST_FREE_BYTES // 2**20} MiB."
+        )
+    return RunFolder(path, identity)

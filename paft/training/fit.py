@@ -1,0 +1,114 @@
+"""Training an adapter with Lightning's Trainer. Where Lightning has to be told to leave something alone, it is told here."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import DDPStrategy
+from peft import PeftModel
+
+from paft.config.schema import TrainConfig
+from paft.data.datamodule import PaftDataModule
+from paft.runtime import ranks
+from paft.training.callbacks import ProgressBar, Speed
+from paft.training.checkpoints import SaveBest, SaveState, usable_state
+from paft.training.module import PaftModule
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Figures of a finished training.
+
+    updates counts all of the run; tokens are real ones (no padding) of all ranks; seconds are those of the updates alone;
+    earlier_wall_s those of the processes that this one resumed.
+    """
+
+    updates: int
+    tokens: int
+    best_validation_mean: float | None
+    tokens_per_s: float
+    seconds: float
+    prompts_truncated: int
+    earlier_wall_s: float
+
+
+def fit(
+    model: PeftModel,
+    data: PaftDataModule,
+    config: TrainConfig,
+    folder: Path,
+    identity: str,
+    validate: Callable[[PeftModel], dict[str, float]],
+    logger: Logger | None,
+) -> Fitted:
+    """Train the adapter in place, or resume its training, and leave the weights of the best validation.
+
+    Args:
+        folder: of the run; checkpoints and the CSV log go there.
+        identity: what identifies the run: a checkpoint of another one is skipped.
+        validate: returns metrics of the model, called at the end of a validation epoch.
+        logger: W&B's, beside the CSV log.
+    """
+    device = model.device
+    module = PaftModule(model, config.optim, data.updates.total, config.seed, validate)
+    speed = Speed()
+    best = SaveBest(folder / "checkpoints")
+    state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=ranks.n_ranks(),
+        strategy=_Ranks() if ranks.n_ranks() > 1 else "auto",
+        use_distributed_sampler=False,  # every rank is told of a whole update, of which it takes its share
+        plugins=LightningEnvironment(),  # the ranks are there already; a cluster's job is one of its tasks
+        precision=precision_of(model.dtype),
+        max_epochs=config.T,
+        val_check_interval=config.validation.every,
+        check_val_every_n_epoch=None if config.validation.every else 1,
+        num_sanity_val_steps=0,
+        reload_dataloaders_every_n_epochs=1,  # the data module then reads where the trainer stands
+        logger=[CSVLogger(folder, name="log"), *([logger] if logger is not None else [])],
+        log_every_n_steps=1,
+        callbacks=[speed, best, state, *([ProgressBar()] if config.trainer.progress else [])],
+        enable_progress_bar=config.trainer.progress,
+        enable_model_summary=False,
+        profiler=config.trainer.profiler,
+    )
+    try:
+        trainer.fit(module, data, ckpt_path=ranks.gather(usable_state(state.folder, state.run))[0])
+    except SystemExit as left:  # Lightning's answer to KeyboardInterrupt
+        if not isinstance(left.__context__, KeyboardInterrupt):
+            raise  # submitit has queued the job again
+        raise KeyboardInterrupt(*left.__context__.args) from None
+    if best.best_model_path:
+        module.load_state_dict(best.best())
+    model.to(device)
+    return Fitted(
+        updates=data.updates.total,
+        tokens=speed.tokens,
+        best_validation_mean=None if best.best_model_score is None else float(best.best_model_score),
+        tokens_per_s=round(speed.tokens_per_s, 1),
+        seconds=round(speed.seconds, 1),
+        prompts_truncated=speed.truncated,
+        earlier_wall_s=speed.earlier_wall_s,
+    )
+
+
+class _Ranks(DDPStrategy):
+    """Ranks whose gradients PaftModule adds up itself: an update's micro-batches need not be as many on each."""
+
+    def configure_ddp(self) -> None:
+        """Leave the module as it is."""
+
+
+def precision_of(dtype: torch.dtype) -> Literal["bf16-mixed", "32-true"]:
+    """Return Lightning's precision for a base model's dtype.
+
+    bf16-mixed computes the fp32 adapter in bf16 and keeps its weights and moments in fp32; bf16-true
+    would round those too.
+    """
+    return "bf16-mixed" if dtype == torch.bfloat16 else "32-true"

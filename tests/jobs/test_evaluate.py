@@ -1,0 +1,272 @@
+"""evaluate.py from config to files, on a tiny model with a tiny adapter."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from paft.config.compose import CONF
+from paft.data.tasks.story_facts import generate_rows
+from paft.evaluation.matrix import read_matrix
+from paft.evaluation.store import read_cells
+from paft.jobs.evaluate import run_evaluation
+from paft.jobs.train import run_training
+from paft.runtime.errors import InputError
+from tests.conftest import compose_config, compose_evaluation
+from tests.reliability.bad_input import lines, question
+
+OWN_PROMPTS = [{"text": "{question} A: {A} B: {B}\nAnswer:"}, {"text": "Choose A ({A}) or B ({B}). {question}"}]
+SMALL = [
+    "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false", "train_examples=16", "T=1", "eval_examples=12",
+    "eval_prompts=4", "validation.prompts=2", "validation.examples=4",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_llama, tmp_path_factory) -> Path:
+    """The folder of a finished run on story_facts."""
+    root = tmp_path_factory.mktemp("runs")
+    return run_training(compose_config(*SMALL, f"model.path={tiny_llama}", f"output_root={root}")).folder
+
+
+@pytest.fixture(scope="module")
+def own(tiny_llama, tmp_path_factory) -> Path:
+    """The folder of a finished run on somebody's own rows, with letters."""
+    root = tmp_path_factory.mktemp("own")
+    for name, first in (("train", 0), ("test", 100)):
+        (root / f"{name}.jsonl").write_text(lines(*map(question, range(first, first + 30))))
+    (root / "prompts.jsonl").write_text(lines(*OWN_PROMPTS))
+    files = [f"dataset.path={root}", f"prompts.train={root}/prompts.jsonl", f"prompts.test={root}/prompts.jsonl"]
+    own = ["dataset=jsonl", "dataset.gold=answer", "dataset.choices=[A,B]", *files]
+    return run_training(compose_config(*SMALL, *own, f"model.path={tiny_llama}", f"output_root={root / 'runs'}")).folder
+
+
+@pytest.fixture
+def common(tmp_path) -> list[str]:
+    return ["trainer.accelerator=cpu", "trainer.progress=false", f"output_root={tmp_path / 'runs'}"]
+
+
+def evaluated(*overrides: str) -> tuple[Path, dict]:
+    folder = run_evaluation(compose_evaluation(*overrides)).folder
+    return folder.path, json.loads(folder.results.read_text())
+
+
+def test_an_adapter_scores_as_at_the_end_of_its_training(trained, common):
+    same = ["trainer.micro_batch_tokens=2048", "eval_examples=12", "eval_prompts=4"]
+    folder, results = evaluated(f"adapter={trained / 'adapter'}", *same, *common)
+    before = json.loads((trained / "results.json").read_text())
+    assert results["robustness"] == before["robustness"] and results["how"] == before["how"]
+    assert read_cells(folder / "matrix.parquet").equals(read_cells(trained / "matrix.parquet"))
+    assert results["how"]["merged"]
+    assert results["trained"] == before["run"] and folder.name.startswith("eval-story_facts-tiny_llama0-paft-likelihood-")
+    assert results["fingerprints"]["base_model"] == before["fingerprints"]["base_model"]
+    assert {"per_prompt.csv", "distribution.png", "report.html", "prompts", "run.json"} <= {p.name for p in folder.iterdir()}
+
+
+def test_a_finished_evaluation_is_not_repeated(trained, common, monkeypatch, capsys):
+    overrides = [f"adapter={trained / 'adapter'}", "eval_examples=6", "eval_prompts=2", *common]
+    evaluated(*overrides)
+    monkeypatch.setattr("paft.jobs.evaluate.load_base", lambda *_: pytest.fail("the model was loaded"))
+    evaluated(*overrides)
+    assert "Finished already" in capsys.readouterr().out
+
+
+def test_the_base_model(tiny_llama, common):
+    shape = ["model=smollm2_135m", f"model.path={tiny_llama}", "model.dtype=fp32", "eval_examples=6", "eval_prompts=2"]
+    folder, results = evaluated("dataset=story_facts", *shape, *common)
+    assert results["fingerprints"]["adapter"] is None and "-base-" in folder.name
+    assert read_matrix(folder / "matrix.parquet").correct.shape == (2, 6)
+
+
+def test_generation_records_texts_tokens_and_times(trained, common):
+    short = ["scoring=generate", "max_new_tokens=6", "eval_examples=6", "eval_prompts=2"]
+    folder, results = evaluated(f"adapter={trained / 'adapter'}", *short, *common)
+    cells = read_cells(folder / "matrix.parquet").to_pylist()
+    assert all(1 <= cell["output_tokens"] <= 6 and isinstance(cell["output"], str) for cell in cells)
+    assert results["how"]["scoring"] == "generate" and results["how"]["stop_at_line_break"]
+    assert results["unanswered"] == sum(cell["predicted"] == -1 for cell in cells)
+    header, first = (folder / "per_prompt.csv").read_text().splitlines()[:2]
+    assert "seconds" in header and "output_tokens" in header and float(first.split(",")[-1]) > 0
+
+
+def test_predictions_for_unlabelled_rows(own, common, tmp_path):
+    rows = [{key: value for key, value in question(n).items() if key != "answer"} | {"mine": n} for n in range(5)]
+    (tmp_path / "rows.jsonl").write_text(lines(*rows))
+    output = tmp_path / "predictions.jsonl"
+    overrides = [f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", f"output={output}", *common]
+    folder, results = evaluated(*overrides)
+    found = [json.loads(line) for line in output.read_text().splitlines()]
+    predicted = read_matrix(folder / "matrix.parquet").predicted
+    assert [{**row, **extra} for row, extra in zip(rows, found, strict=True)] == found
+    for i, row in enumerate(found):
+        votes = [int((predicted[:, i] == choice).sum()) for choice in range(2)]
+        assert row["prediction"] == "AB"[votes.index(max(votes))] and row["prediction_text"] == rows[i][row["prediction"]]
+        assert row["prediction_agreement"] == max(votes) / 2
+    assert results["robustness"] is None and results["consensus"]["majority"] is None
+    assert (folder / "predictions.jsonl").read_bytes() == output.read_bytes()  # kept, whatever else goes to `output`
+    output.unlink()
+    evaluated(*overrides)  # finished already: written again
+    assert len(output.read_text().splitlines()) == 5
+
+
+def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from paft.data.tasks.base import Task
+    from paft.evaluation.predictions import predictions
+    from paft.evaluation.store import SCHEMA, VERSION
+
+    outputs = [["so 4", "is 4.", "5"], ["none", "", "no"], ["7", "8", "8"]]
+    cells = [{"prompt": p, "example": e, "output": outputs[e][p], "predicted": -1} for p in range(3) for e in range(3)]
+    pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), tmp_path / "m.parquet")
+    task = Task("jsonl", (), optional_fields=("q",), gold="a")
+    found = predictions(tmp_path / "m.parquet", task, [{"q": "x"}] * 3, "last_number")
+    assert [(row["prediction"], row["prediction_agreement"]) for row in found] == [("so 4", 0.6667), (None, 0.0), ("8", 0.6667)]
+
+
+def test_labelled_rows_of_a_file_are_a_test_set(own, common, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(7))))
+    _, results = evaluated(f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", *common)
+    assert results["robustness"]["n_examples"] == 7 and results["robustness"]["n_prompts"] == 2
+
+
+def test_letters_that_the_tokenizer_splits_are_scored_whole_and_counted(own, common, tmp_path):
+    """The tiny tokenizer makes two tokens of a letter, its white space being one."""
+    (tmp_path / "test.jsonl").write_text(lines({"text": "{question} {A} {B}:\n"}, {"text": "{A} {B} {question}"}))
+    _, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.test={tmp_path / 'test.jsonl'}", *common)
+    assert results["how"]["prompts_with_split_letters"] == 2
+    assert results["robustness"]["n_prompts"] == 2
+
+
+def test_adversarial_prompts_give_con(own, common, tmp_path):
+    (tmp_path / "adversarial.jsonl").write_text(lines({"text": "{question} {A} {B} anser:"}, {"text": "{A}{B}{question}"}))
+    folder, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.adversarial={tmp_path / 'adversarial.jsonl'}", *common)
+    accuracy = read_matrix(folder / "adversarial.parquet").correct.mean(axis=1)
+    assert results["con"] == {"mean": pytest.approx(accuracy.mean()), "worst": pytest.approx(accuracy.min())}
+
+
+def test_shipped_pools_go_by_their_names(trained, common):
+    overrides = [f"adapter={trained / 'adapter'}", "eval_examples=4", "eval_prompts=2", *common]
+    folder, results = evaluated(*overrides, "prompts.adversarial=adversarial")
+    ids = read_matrix(folder / "adversarial.parquet").prompt_ids
+    assert len(ids) == 10 and all("adversarial" in id_ for id_ in ids) and results["con"] is not None
+
+
+def test_wandb_gets_the_evaluation(trained, common, tmp_path):
+    overrides = [f"adapter={trained / 'adapter'}", "logger=wandb", "eval_examples=6", "eval_prompts=2", *common]
+    folder, _ = evaluated(*overrides)
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    media = {path.suffix for path in offline.rglob("media/**/*") if path.is_file()}
+    assert {".html", ".png", ".json"} <= media
+
+
+def test_another_adapter_or_setting_is_another_evaluation(trained, own, common):
+    names = set()
+    for change in ([], ["normalise=token"], ["cutoff=500"], ["eval_prompts=2"], ["eval_examples=5"], ["model.dtype=bf16"]):
+        usual = ["eval_examples=6", "eval_prompts=3"]
+        from paft.jobs.evaluate import prepare
+
+        names.add(prepare(compose_evaluation(f"adapter={trained / 'adapter'}", *usual, *change, *common)).name)
+    assert len(names) == 6
+
+
+def test_another_base_model_of_the_same_name_is_another_evaluation(tiny_llama, common, tmp_path):
+    import shutil
+
+    from transformers import AutoModelForCausalLM
+
+    for name in ("a", "b"):
+        shutil.copytree(tiny_llama, tmp_path / name / "model")
+    other = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    other.model.layers[0].mlp.down_proj.weight.data += 1
+    other.save_pretrained(tmp_path / "b" / "model")
+    few = ["dataset=story_facts", "model=smollm2_135m", "model.dtype=fp32", "eval_examples=3", "eval_prompts=2", *common]
+    results = [evaluated(*few, f"model.path={tmp_path / name / 'model'}")[1] for name in ("a", "b", "a")]
+    assert results[0] == results[2] and results[0]["run"] != results[1]["run"]
+    assert results[0]["fingerprints"]["base_model"] != results[1]["fingerprints"]["base_model"]
+
+
+def test_an_adapter_keeps_the_prompt_format_it_was_trained_in(trained, tmp_path):
+    """Also where model= is typed beside it, as in a sweep that has the base model too."""
+    import shutil
+
+    shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    about = json.loads((tmp_path / "adapter" / "paft.json").read_text())
+    about["model"] |= {"path": None, "chat_template": True, "system_prompt": "Be brief."}
+    (tmp_path / "adapter" / "paft.json").write_text(json.dumps(about))
+    config = compose_evaluation(f"adapter={tmp_path / 'adapter'}", "model=smollm2_135m")
+    assert config.model.chat_template and config.model.system_prompt == "Be brief."
+    config = compose_evaluation(f"adapter={tmp_path / 'adapter'}", "model=smollm2_135m", "model.system_prompt=null")
+    assert config.model.chat_template and config.model.system_prompt is None
+
+
+def test_a_moved_base_model_is_found_by_its_weights(trained, tiny_llama, common, tmp_path):
+    import shutil
+
+    shutil.copytree(tiny_llama, tmp_path / "moved")
+    few = ["eval_examples=3", "eval_prompts=1"]
+    evaluated(f"adapter={trained / 'adapter'}", f"model.path={tmp_path / 'moved'}", *few, *common)
+
+
+def test_a_torn_or_incomplete_adapter_is_refused(trained, tmp_path, common, capsys):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    for name, sentence in (("torn", "it is damaged, or not one of"), ("half", "its weights are not those of an adapter")):
+        shutil.copytree(trained / "adapter", tmp_path / name)
+        weights = tmp_path / name / "adapter_model.safetensors"
+        if name == "torn":
+            weights.write_bytes(weights.read_bytes()[:100])
+        else:
+            tensors = load_file(weights)
+            save_file(dict(list(tensors.items())[1:]), weights)
+        with pytest.raises(InputError, match=sentence):
+            evaluated(f"adapter={tmp_path / name}", *common)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_another_base_model_in_the_same_place_is_refused(trained, tiny_llama, common, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    other = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    other.get_input_embeddings().weight.data[:] += 1
+    other.save_pretrained(tmp_path / "other")
+    for file in tiny_llama.glob("tokenizer*"):
+        (tmp_path / "other" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(InputError, match="it was trained on another base model than"):
+        evaluated(f"adapter={trained / 'adapter'}", f"model.path={tmp_path / 'other'}", *common)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
+    """The second job's mistake does not keep the third from running."""
+    adapters = f"adapter={trained / 'adapter'},{tmp_path},null"
+    few = ["eval_examples=3", "eval_prompts=2", "trainer.accelerator=cpu", "trainer.progress=false", f"output_root={tmp_path / 'runs'}"]
+    command = [sys.executable, "evaluate.py", "-m", adapters, *few]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=Path(CONF).parent, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "this is no adapter of a PAFT run" in done.stderr and "Traceback" not in done.stderr
+    assert "dataset has no value" in done.stderr
+    assert len(list((tmp_path / "runs").glob("eval-*/results.json"))) == 1
+
+
+def test_a_single_prompt_has_no_spread_and_no_interval(trained, common):
+    _, results = evaluated(f"adapter={trained / 'adapter'}", "eval_prompts=1", "eval_examples=12", *common)
+    assert results["robustness"]["std"] == 0 and results["uncertainty"] is None and results["consensus"] is None
+
+
+def test_a_template_longer_than_the_window_loses_its_beginning_and_is_counted(trained, common):
+    _, results = evaluated(f"adapter={trained / 'adapter'}", "cutoff=24", "eval_prompts=2", "eval_examples=4", *common)
+    assert results["test_prompts_truncated"] == 8
+
+
+def test_the_stories_are_those_of_the_test_split(trained, common):
+    folder, _ = evaluated(f"adapter={trained / 'adapter'}", "eval_examples=null", "eval_prompts=1", *common)
+    assert len(read_matrix(folder / "matrix.parquet").example_ids) == len(generate_rows("test", 1000))
+    assert torch.is_grad_enabled()

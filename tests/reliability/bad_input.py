@@ -1,0 +1,746 @@
+"""Is every bad input refused in one sentence, with exit code 2, with nothing left behind, and before anything slow?
+
+    python tests/reliability/bad_input.py [--report experiments/results/bad_input]
+
+The table below holds the bad inputs of all commands. Each is given to the command in a process of its own, in a folder of its
+own. What can be seen without the model is to be refused without importing torch and what rests on it: these rows run where
+such an import ends the process.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from hydra import compose, initialize_config_dir
+
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import CONF, parse
+from paft.config.schema import TrainConfig
+from paft.runtime.files import check_place, write_atomically
+
+ROOT = Path(CONF).parent
+HEAVY = ("torch", "lightning", "transformers", "peft", "datasets")
+_TIMEOUT_S = 300
+
+Needs = Literal["nothing", "libraries", "weights"]
+Says = Literal["a sentence", "usage", "a list"]
+
+
+class Row(NamedTuple):
+    """A bad input, and what is said to it.
+
+    %MODEL in arguments, files and sentence stands for the folder of a tiny Llama.
+    """
+
+    name: str
+    command: str
+    arguments: str  # separated by " ; "
+    files: Mapping[str, str | bytes]  # to be written first
+    sentence: str  # a piece of it
+    needs: Needs = "nothing"  # what must be loaded to see the mistake: libraries (torch's, the hub's), or a model's weights
+    says: Says = "a sentence"  # usage: argparse's; a list: a sweep's, of its jobs
+
+
+Files = Mapping[str, str | bytes]
+_Table = list[tuple[str, str, Files, str]]  # name, arguments, files, sentence
+
+
+def lines(*rows: object) -> str:
+    """Return JSONL."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def question(n: int, **changes: object) -> dict[str, object]:
+    """Return a row of somebody's own data."""
+    return {"question": f"What is {n} + 1?", "A": f"{n + 1}", "B": f"{n + 2}", "answer": "A"} | changes
+
+
+def _piqa(n: int, **changes: object) -> dict[str, object]:
+    return {"goal": f"Count to {n}.", "sol1": "One by one.", "sol2": "Backwards.", "label": 0} | changes
+
+
+def _composed(*overrides: str) -> TrainConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return parse(compose("train", list(overrides)))
+
+
+def _about(*overrides: str) -> str:
+    """Return the paft.json of an adapter."""
+    config = _composed(*overrides)
+    return json.dumps(
+        {"run": "a run", "method": "paft", "model": config.model.model_dump(), "dataset": config.dataset.model_dump()}
+    )
+
+
+OWN = "dataset=jsonl ; dataset.path=own ; dataset.gold=answer ; dataset.choices=[A,B]"
+OWN_PROMPTS = "prompts.train=mine.jsonl ; prompts.test=mine.jsonl"
+TRAIN, TEST = lines(*map(question, range(20))), lines(*map(question, range(20, 26)))
+OWN_FILES = {
+    "own/train.jsonl": TRAIN,
+    "own/test.jsonl": TEST,
+    "mine.jsonl": lines({"text": "{question} A: {A} B: {B}\nAnswer:"}),
+}
+FREE = "dataset=jsonl ; dataset.path=own ; dataset.gold=answer ; prompts.train=free.jsonl ; prompts.test=free.jsonl"
+FREE_FILES = OWN_FILES | {"free.jsonl": lines({"text": "{question}"})}
+PIQA = "dataset=piqa ; data_root=."
+PIQA_FILES = {
+    "piqa/train.jsonl": lines(*map(_piqa, range(20))),
+    "piqa/validation.jsonl": lines(*map(_piqa, range(20, 26))),
+}
+GSM8K_FILES = {"gsm8k/train.jsonl": TRAIN, "gsm8k/test.jsonl": TEST}
+SHORT_OF_STORY = "{question} {A} {B} {C} {D}"
+WHOLE = "{story} {question} {A} {B} {C} {D}"
+SMALL = "train_examples=24 ; T=2 ; eval_examples=6 ; eval_prompts=3 ; trainer.accelerator=cpu"
+TINY = f"model.path=%MODEL ; model.dtype=fp32 ; {SMALL}"
+
+A_RUN = {
+    "RUN/adapter/paft.json": _about("model.path=%MODEL"),
+    "RUN/adapter/adapter_model.safetensors": "torn",
+    "RUN/results.json": "{}",
+}
+OWN_RUN = {
+    "OWN/adapter/paft.json": _about("model.path=%MODEL", *OWN.split(" ; ")),
+    "OWN/adapter/adapter_model.safetensors": "torn",
+    "OWN/prompts/test.yaml": "answer: letter\nprompts:\n  - text: '{question} {A} {B}'\n",
+    "rows.jsonl": lines(*map(question, range(3))),
+}
+RUN, OWNS = "adapter=RUN/adapter", "adapter=OWN/adapter"
+
+_CONFIG: _Table = [
+    ("misspelt dataset", "dataset=piqqa", {}, "dataset/piqqa'; there are adapter, gsm8k, "),
+    ("misspelt model", "model=smollm", {}, "model/smollm"),
+    ("misspelt experiment", "experiment=dmeo", {}, "experiment/dmeo"),
+    ("misspelt key", "k=3", {}, "'k'"),
+    ("misspelt nested key", "optim.learning_rate=1e-4", {}, "optim.learning_rate"),
+    ("forced unknown key", "+optim.momentum=0.9", {}, "optim.momentum=0.9"),
+    ("forced unknown section", "+optimiser.lr=1", {}, "optimiser="),
+    ("a key taken away", "~K", {}, "K has no value; give one with K=..."),
+    ("a section taken away", "~trainer", {}, "trainer has no value"),
+    ("no override", "seed=1 ; K", {}, "K: Error parsing override 'K'"),
+    ("half an override", "K=[", {}, "K=[: no viable alternative"),
+    ("a sweep without -m", "K=1,2", {}, "add --multirun"),
+    ("unknown interpolation", "K=${optim.k}", {}, "K: Interpolation key 'optim.k' not found"),
+    ("no such variable", "prompts.train=${oc.env:PAFT_NO_SUCH}", {}, "Environment variable 'PAFT_NO_SUCH' not found"),
+    ("no such config", "--config-name=no", {}, "Cannot find primary config 'no'"),
+    ("K no number", "K=abc", {}, "K=abc: input should be a valid integer"),
+    ("K a list", "K=[1,2]", {}, "K=[1, 2]: input should be a valid integer"),
+    ("K null", "K=null", {}, "K=None: input should be a valid integer"),
+    ("K a bool", "K=true", {}, "K=True: value error, should be a number"),
+    ("K a section", "++K.a=3", {}, "K={'a': 3}: input should be a valid integer"),
+    ("lr infinite", "optim.lr=inf", {}, "optim.lr=inf: input should be a finite number"),
+    ("K zero", "K=0", {}, "K=0: input should be greater than 0"),
+    ("no device", "trainer.devices=0", {}, "trainer.devices=0: input should be greater than 0"),
+    ("other bits", "model.quantization=8bit", {}, "model.quantization=8bit: input should be '4bit'"),
+    ("T zero", "T=0", {}, "T=0: input should be greater than 0"),
+    ("seed negative", "seed=-1", {}, "seed=-1: input should be greater than or equal to 0"),
+    ("seed beyond 31 bits", "seed=2147483648", {}, "seed=2147483648: input should be less than 2147483648"),
+    ("lr zero", "optim.lr=0", {}, "optim.lr=0: input should be greater than 0"),
+    ("warm-up over one", "optim.warmup=2", {}, "optim.warmup=2: input should be less than or equal to 1"),
+    ("dropout over one", "model.lora.dropout=1.5", {}, "model.lora.dropout=1.5: input should be less than 1"),
+    ("no target modules", "model.lora.target_modules=[]", {}, "model.lora.target_modules=[]"),
+    ("unknown device", "trainer.accelerator=tpu", {}, "trainer.accelerator=tpu: input should be 'auto', 'cpu' or 'cuda'"),
+    ("unknown trainer", "trainer=ddq", {}, "trainer/ddq"),
+    ("devices no number", "trainer.devices=all", {}, "trainer.devices=all: input should be a valid integer"),
+    ("unknown measure", "extra_measures=[generat]", {}, "also.0=generat: input should be 'generate' or 'adversarial'"),
+    ("choices no list", "dataset=jsonl ; dataset.path=. ; dataset.choices=A", {}, "dataset.choices=A: "),
+    ("own data without path", "dataset=jsonl", {}, "dataset.path has no value"),
+    ("own data without gold", "dataset=jsonl ; dataset.path=.", {}, "dataset.gold has no value"),
+    ("hidden letters", f"{PIQA} ; dataset.options=hidden", PIQA_FILES, "dataset.options=hidden needs dataset.answer=text"),
+    ("a data set by its name", "dataset.name=piqa", {}, "dataset.name=piqa: choose a data set with dataset="),
+    ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: input should be 'story_facts', "),
+    ("unknown part", "dataset=race ; dataset.parts=[race_low]", {}, "dataset.parts: race has no part race_low"),
+    ("system prompt alone", "model.system_prompt=Hi", {}, "model.system_prompt needs model.chat_template=true"),
+    ("no budget", "method=zopo ; method.budget=null", {}, "method.budget has no value"),
+    ("a budget too small", "method=robust ; method.budget=100", {}, "method.budget=100: robust on 60 training prompts"),
+    ("validation never", f"{SMALL} ; validation.every=100", {}, "validation.every=100: the run has 6 updates"),
+    ("empty output_root", "output_root=", {}, "output_root=: "),
+    ("output_root is a file", "output_root=file", {"file": "x"}, "output_root=file: file is a file"),
+    ("output_root below a file", "output_root=file/runs", {"file": "x"}, "output_root=file/runs: file is a file"),
+    ("output_root too long a name", f"output_root={'a' * 300}", {}, "File name too long"),
+]  # fmt: skip
+
+_DATA: _Table = [
+    ("no data file", PIQA, {}, "piqa/train.jsonl: there is no such data file"),
+    ("no test file", OWN, {"own/train.jsonl": TRAIN}, "own/test.jsonl: there is no such data file"),
+    ("no folder of rows", "dataset=piqa ; data_root=file", {"file": "x"}, "file/piqa/train.jsonl: there is no such data file"),
+    ("empty file", PIQA, {"piqa/train.jsonl": ""}, "piqa/train.jsonl: the data file is empty"),
+    ("blank file", OWN, {"own/train.jsonl": TRAIN, "own/test.jsonl": "\n \n"}, "own/test.jsonl: the data file is empty"),
+    ("no JSON", PIQA, {"piqa/train.jsonl": lines(_piqa(0)) + "{goal}\n"}, "piqa/train.jsonl, line 2: this is not valid JSON"),
+    ("no object", PIQA, {"piqa/train.jsonl": lines(_piqa(0), [1])}, "piqa/train.jsonl, line 2: a row is a JSON object"),
+    ("no UTF-8", PIQA, {"piqa/train.jsonl": b"\xff\xfe{}\n"}, "piqa/train.jsonl: the file is not UTF-8"),
+    (
+        "a field lacks",
+        PIQA,
+        {"piqa/train.jsonl": lines(_piqa(0), _piqa(1), {"goal": "x", "sol1": "y", "label": 0})},
+        "piqa/train.jsonl, line 3: the row lacks the field 'sol2'",
+    ),
+    (
+        "a field is null",
+        OWN,
+        OWN_FILES | {"own/test.jsonl": lines(question(0), question(1, B=None))},
+        "own/test.jsonl, line 2: the row lacks the field 'B'",
+    ),
+    (
+        "a field that templates show lacks",
+        f"{OWN} ; {OWN_PROMPTS}",
+        OWN_FILES | {"own/test.jsonl": TEST + lines({"A": "1", "B": "2", "answer": "B"})},
+        "own/test.jsonl, line 7: the row lacks the field 'question', which the test prompts show",
+    ),
+    (
+        "no such answer",
+        OWN,
+        OWN_FILES | {"own/train.jsonl": "\n" + lines(question(0), question(1, answer="C"))},
+        "own/train.jsonl, line 3: 'answer' is 'C'; it must be the letter",
+    ),
+    (
+        "no answer",
+        FREE,
+        FREE_FILES | {"own/train.jsonl": lines(question(0, answer=None))},
+        "own/train.jsonl, line 1: the row lacks the field 'answer'",
+    ),
+    ("no such choices", OWN.replace("[A,B]", "[A,E]"), OWN_FILES, "own/train.jsonl, line 1: the row lacks the field 'E'"),
+    ("one row", OWN, OWN_FILES | {"own/train.jsonl": lines(question(0))}, "dataset=jsonl: no row of train.jsonl is left"),
+    ("choice without choices", FREE, FREE_FILES, "dataset.metric=choice needs choices"),
+    (
+        "generated letters",
+        f"{OWN} ; {OWN_PROMPTS} ; dataset.metric=exact",
+        OWN_FILES,
+        "dataset.metric=exact compares texts, and dataset.answer=letter asks for letters",
+    ),
+    (
+        "letters of free-form rows", "dataset=gsm8k ; data_root=. ; dataset.answer=letter", GSM8K_FILES, "dataset.answer=letter"
+    ),
+]  # fmt: skip
+
+_PROMPTS: _Table = [
+    ("no group", "model=null", {}, "dataset, model, method, trainer and logger cannot be null; name one of the files"),
+    ("no shipped pool of that name", "prompts.train=best", {}, "No best pool for dataset=story_facts"),
+    ("no such file", "prompts.train=no.yaml", {}, "no.yaml: there is no such prompt file"),
+    ("no pool file", "prompts.train=p.txt", {"p.txt": WHOLE}, "p.txt: a prompt pool is a .yaml, .jsonl, .csv or .xlsx"),
+    ("no sheet", "prompts.train=p.xlsx", {"p.xlsx": "x"}, "p.xlsx: "),
+    ("empty pool", "prompts.test=p.yaml", {"p.yaml": "prompts: []\n"}, "p.yaml: the pool is empty"),
+    ("empty file", "prompts.test=p.jsonl", {"p.jsonl": ""}, "p.jsonl: the pool is empty"),
+    ("no YAML", "prompts.test=p.yaml", {"p.yaml": "prompts: [{\n"}, "p.yaml: this is not valid YAML"),
+    ("more prompts than there are", "train_prompts=61", {}, "train_prompts=61: the training pool has 60 prompts"),
+    (
+        "a template lacks a field",
+        "prompts.train=p.jsonl",
+        {"p.jsonl": lines({"text": WHOLE}, {"text": SHORT_OF_STORY})},
+        "p.jsonl, line 2: the template lacks {story}",
+    ),
+    (
+        "a template looks into a field",
+        "prompts.train=p.yaml",
+        {"p.yaml": f"prompts:\n  - text: '{WHOLE}'\n  - text: '{WHOLE} {{story.__class__}}'\n"},
+        "p.yaml, line 3: '{story.__class__}' is no placeholder",
+    ),
+    (
+        "a pool of another answer",
+        "prompts.validation=p.yaml",
+        {"p.yaml": f"answer: letter\nprompts:\n  - text: '{WHOLE}'\n"},
+        "p.yaml: this pool says answer: letter, the run asks for dataset.answer=text",
+    ),
+    ("no hidden pool", "+dataset.options=hidden", {}, "No train pool for dataset=story_facts"),
+    ("no pool for own letters", OWN, OWN_FILES, "No train pool for dataset=jsonl with dataset.answer=letter"),
+    ("no prompt for own data", f"{OWN} ; {OWN_PROMPTS} ; method=user", OWN_FILES, "give your own with method.prompt=TEMPLATE"),
+    ("prompt short of a field", f"method=user ; method.prompt='{SHORT_OF_STORY}'", {}, "method.prompt: the template lacks"),
+    ("prompt of another task", f"method=user ; method.prompt='{WHOLE} {{ctx}}'", {}, "method.prompt: {ctx} is no field"),
+    ("prompt looks into a field", f"method=user ; method.prompt='{WHOLE[:-1]}[0]}}'", {}, "method.prompt: '{D[0]}' is no"),
+]  # fmt: skip
+
+_NO_CONFIG: dict[str, object] = {k: {} for k in ("trainer", "dataset", "prompts")}
+
+
+def _results(config: object, pools: object = ()) -> str:
+    """Return a results.json."""
+    prints = {"data": {}, "pools": pools or {}}
+    return json.dumps({"config": config, "robustness": {}, "fingerprints": prints})
+
+
+_RERUN: _Table = [
+    ("no such results", "rerun=no.json", {}, "rerun=no.json: this is no results.json of a finished run (FileNotFoundError)"),
+    ("results a folder", "rerun=.", {}, "rerun=.: this is no results.json of a finished run"),
+    ("results no JSON", "rerun=r.json", {"r.json": "K: 4"}, "rerun=r.json: this is no results.json"),
+    ("results no UTF-8", "rerun=r.json", {"r.json": b"\xff\xfe"}, "rerun=r.json: this is no results.json"),
+    ("results other JSON", "rerun=r.json", {"r.json": "[1]"}, "rerun=r.json: this is no results.json"),
+    ("odd config", "rerun=r.json", {"r.json": '{"config": [], "robustness": {}}'}, "rerun=r.json: this is no results.json"),
+    (
+        "no config",
+        "rerun=r.json",
+        {"r.json": _results({})},
+        "rerun=r.json: this is no results.json",
+    ),
+    (
+        "odd pools",
+        "rerun=r.json",
+        {"r.json": _results(_NO_CONFIG, [1])},
+        "rerun=r.json: this is no results.json",
+    ),
+    (
+        "half a config",
+        "rerun=r.json",
+        {"r.json": _results(_NO_CONFIG)},
+        "rerun=r.json: its config does not fit: dataset",
+    ),
+    (
+        "a config of one word",
+        "rerun=r.json",
+        {"r.json": _results(_NO_CONFIG | {"model": "x"})},
+        "rerun=r.json: its config does not fit: ",
+    ),
+    (
+        "a config that looks elsewhere",
+        "rerun=r.json",
+        {"r.json": _results(_NO_CONFIG | {"K": "${oc.env:HOME"})},
+        "rerun=r.json: its config does not fit",
+    ),
+    (
+        "results of other rows",
+        "rerun=r.json",
+        {"r.json": _results(_composed().model_dump())},
+        "rerun=r.json: its data were others; give the same files with data_root= or dataset.path=",
+    ),
+]  # fmt: skip
+
+_SWEEPS = [
+    Row("a sweep into a file", "train.py", "-m ; K=1,2 ; output_root=file/runs", {"file": "x"}, "file/runs"),
+    Row("a sweep that is none", "train.py", "-m ; seed=range(0,2", {}, "seed=range(0,2: no viable alternative"),
+    Row("a sweep over no such data set", "train.py", "-m ; dataset=piqa,piqqa", {}, "dataset/piqqa"),
+    Row("every job of a sweep", "train.py", "-m ; K=a,b", {}, "K=b: input should be a valid integer", says="a list"),
+    Row("every evaluation of a sweep", "evaluate.py", "-m ; adapter=a,b", {}, "b: this is no adapter of a", says="a list"),
+]  # fmt: skip
+
+_MODEL: _Table = [
+    ("no hub", f"{SMALL} ; dataset=piqa", {}, "dataset=piqa: baber/piqa could not be loaded from the hub"),
+    ("model out of reach", f"{SMALL} ; model.path=no/such-model", {}, "model.path=no/such-model: this model cannot be loaded"),
+    ("folder without a model", f"{SMALL} ; model.path=own", OWN_FILES, "model.path=own: this model cannot be loaded"),
+    ("no such module", f"{TINY} ; model.lora.target_modules=[query]", {}, "LlamaForCausalLM has no module 'query'"),
+    (
+        "one module too many",
+        f"{TINY} ; model.lora.target_modules=[q_proj,query]",
+        {},
+        "no module 'query'; its linear layers are down_proj",
+    ),
+    ("four bits without a GPU", f"{TINY} ; model.quantization=4bit", {}, "model.quantization=4bit needs an NVIDIA GPU"),
+    ("no linear layer", f"{TINY} ; model.lora.target_modules=[norm]", {}, "model.lora.target_modules=['norm']"),
+    ("cutoff below an answer", f"{TINY} ; cutoff=2", {}, "which cutoff=2 has no room for"),
+    ("cutoff below an answer, base", f"{TINY} ; cutoff=2 ; method=base", {}, "which cutoff=2 has no room for"),
+    ("no chat template", f"{TINY} ; model.chat_template=true", {}, "model.chat_template=true: this tokenizer has no chat"),
+]  # fmt: skip
+
+_EVALUATION: _Table = [
+    ("nothing to evaluate", "", {}, "dataset has no value; choose one with dataset="),
+    ("no model", "dataset=piqa", {}, "model has no value; choose one with model="),
+    ("no adapter", "adapter=.", {}, ".: this is no adapter of a PAFT run; give the folder RUN/adapter"),
+    ("an adapter that is a file", "adapter=file", {"file": "x"}, "file: this is no adapter of a PAFT run"),
+    ("a run instead of its adapter", "adapter=RUN", A_RUN, "RUN: this is no adapter of a PAFT run"),
+    ("several adapters without -m", "adapter=[a,b]", {}, "adapter=['a', 'b']: this is one folder, RUN/adapter"),
+    ("a damaged adapter", RUN, A_RUN | {"RUN/adapter/paft.json": "{"}, "RUN/adapter/paft.json: this file is damaged"),
+    ("an adapter of nothing", RUN, A_RUN | {"RUN/adapter/paft.json": "[]"}, "RUN/adapter/paft.json: this file is damaged"),
+    ("an adapter in no UTF-8", RUN, A_RUN | {"RUN/adapter/paft.json": b"\xff"}, "RUN/adapter/paft.json: this file is damaged"),
+    ("another base model", f"{RUN} ; model=llama3_8b", A_RUN, "it was trained on %MODEL, not on meta-llama/Meta-Llama-3-8B"),
+    ("no such way", f"{RUN} ; scoring=guess", A_RUN, "scoring=guess: input should be 'likelihood' or 'generate'"),
+    ("no such unit", f"{RUN} ; normalise=word", A_RUN, "normalise=word: input should be 'sum', 'token' or 'byte'"),
+    ("no prompts", f"{RUN} ; eval_prompts=0", A_RUN, "eval_prompts=0: input should be greater than 0"),
+    ("misspelt key", f"{RUN} ; adaptor=x", A_RUN, "Could not override 'adaptor'"),
+    ("an empty pool", f"{RUN} ; prompts.test=p.jsonl", A_RUN | {"p.jsonl": "\n"}, "p.jsonl: the pool is empty"),
+    (
+        "the other kind",
+        f"{RUN} ; prompts.test=p.yaml",
+        A_RUN | {"p.yaml": f"answer: letter\nprompts:\n  - text: '{WHOLE}'\n"},
+        "p.yaml: this pool says answer: letter",
+    ),
+    (
+        "generating the unseen",
+        "dataset=piqa ; model=smollm2_135m ; dataset.answer=text ; ++dataset.options=hidden ; scoring=generate",
+        {},
+        "scoring=generate: a model cannot write an option that it was not shown",
+    ),
+    ("likelihood of free text", "dataset=gsm8k ; model=smollm2_135m ; scoring=likelihood", {}, "scoring=likelihood needs"),
+    ("no likelihood to normalise", f"{RUN} ; scoring=generate ; normalise=sum", A_RUN, "normalise does nothing with"),
+    ("nothing to generate", f"{RUN} ; max_new_tokens=9", A_RUN, "max_new_tokens does nothing with scoring=likelihood"),
+    ("output without rows", f"{RUN} ; output=p.jsonl", A_RUN, "output=p.jsonl: predictions are for a file of rows"),
+    ("a folder of a built-in data set", f"{RUN} ; dataset.path=.", A_RUN, "is given with data_root="),
+    (
+        "no such rows",
+        f"{OWNS} ; dataset.path=none.jsonl ; output=p.jsonl",
+        OWN_RUN,
+        "output=p.jsonl: predictions are for a file of rows",
+    ),
+    (
+        "rows that lack a field",
+        f"{OWNS} ; dataset.path=short.jsonl ; output=p.jsonl",
+        OWN_RUN | {"short.jsonl": lines({"question": "?", "A": "1"})},
+        "short.jsonl, line 1",
+    ),
+    (
+        "output over its rows",
+        f"{OWNS} ; dataset.path=rows.jsonl ; output=rows.jsonl",
+        OWN_RUN,
+        "output=rows.jsonl: this is the file of the rows",
+    ),
+    (
+        "output into nowhere",
+        f"{OWNS} ; dataset.path=rows.jsonl ; output=no/p.jsonl",
+        OWN_RUN,
+        "output=no/p.jsonl: there is no folder no",
+    ),
+    ("output into a folder", f"{OWNS} ; dataset.path=rows.jsonl ; output=OWN", OWN_RUN, "output=OWN: this is a folder"),
+    (
+        "some of all rows",
+        f"{OWNS} ; dataset.path=rows.jsonl ; output=p.jsonl ; eval_examples=2",
+        OWN_RUN,
+        "eval_examples does nothing with output=",
+    ),
+    (
+        "own data without its prompts",
+        f"{OWNS} ; dataset.path=rows.jsonl",
+        {name: content for name, content in OWN_RUN.items() if "prompts" not in name},
+        "prompts.test has no value, and OWN/prompts/test.yaml is not there",
+    ),
+    ("into a file", f"{RUN} ; output_root=file", A_RUN | {"file": "x"}, "output_root=file: file is a file"),
+]  # fmt: skip
+
+_EVALUATION_WITH_MODEL = [
+    Row("an adapter's cutoff below an answer", "evaluate.py", f"{RUN} ; cutoff=2 ; eval_examples=6 ; trainer.accelerator=cpu", A_RUN,
+        "which cutoff=2 has no room for", "libraries"),
+    Row("a torn adapter", "evaluate.py", f"{RUN} ; eval_examples=6 ; eval_prompts=2 ; trainer.accelerator=cpu", A_RUN,
+        "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
+    Row("merging a torn adapter", "-m paft.model", "merge ; RUN ; --out ; merged", A_RUN,
+        "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
+]  # fmt: skip
+
+PARTS = "answer: letter\nwordings: {a: ['Choose. {goal} {sol1} {sol2}']}\nlayouts: {b: ['<wording>']}\ncues: ['A:']\n"
+MY_ROWS = {"rows.jsonl": lines(*map(question, range(3))), "generators.yaml": "- {path: some/model}\n"}
+CONSTRUCT = "--data ; rows.jsonl ; --fields ; question,A,B ; --generators ; generators.yaml"
+
+_POOLS: _Table = [
+    ("audit of nothing", "audit", {}, "Name the pools: --train FILE --test FILE"),
+    ("audit of no file", "audit ; --train ; none.yaml", {}, "none.yaml: there is no such prompt file"),
+    ("audit of an empty pool", "audit ; --train ; p.yaml", {"p.yaml": "prompts: []\n"}, "p.yaml: the pool is empty"),
+    ("embedding half", "audit ; --train ; x.yaml ; --model ; embedded", {}, "--model measures how far --train and --test are"),
+    ("audit into a file", "audit ; --train ; x.yaml ; --report ; f", {"f": "x"}, "--report f: f is a file"),
+    ("audit below a file", "audit ; --train ; x.yaml ; --report ; f/x", {"f": "x"}, "--report f/x: f is a file"),
+    ("construct for nothing", "construct ; --local-model ; embedded", {}, "Give either --dataset (a built-in data set)"),
+    ("no generators", "construct ; --dataset ; story_facts ; --generators ; none.yaml", {}, "none.yaml: there is no such file"),
+    ("generators in a folder", "construct ; --dataset ; story_facts ; --generators ; .", {}, ".: there is no such file"),
+    ("no fields", "construct ; --data ; rows.jsonl ; --local-model ; m", MY_ROWS, "--fields is missing; name the fields"),
+    ("a stray choice", f"construct ; {CONSTRUCT} ; --choices ; C", MY_ROWS, "--choices: 'C' is none of --fields question,A,B"),
+    ("a row without a field", f"construct ; {CONSTRUCT.replace('question', 'premise')}", MY_ROWS, "rows.jsonl, line 1: "),
+    ("idle data root", f"construct ; {CONSTRUCT} ; --data-root ; .", MY_ROWS, "--data-root does nothing with --data"),
+    ("too few generators", f"construct ; {CONSTRUCT} ; --split ; generator", MY_ROWS, "--split generator needs three"),
+    ("construct into a file", f"construct ; {CONSTRUCT} ; --out ; f", MY_ROWS | {"f": "x"}, "--out f: f is a file"),
+    (
+        "generators that are none",
+        f"construct ; {CONSTRUCT}",
+        MY_ROWS | {"generators.yaml": "model: x\n"},
+        "generators.yaml: this should be a list of models",
+    ),
+    (
+        "a key that is not set",
+        f"construct ; {CONSTRUCT}",
+        MY_ROWS | {"generators.yaml": "- {model: x, key: PAFT_NO_SUCH}\n"},
+        "generators.yaml, entry 1, key: the environment variable PAFT_NO_SUCH is not set",
+    ),
+    ("perturb no file", "perturb ; none.yaml", {}, "none.yaml: there is no such prompt file"),
+    ("an unknown kind", "perturb ; none.yaml ; --kinds ; spelling", {}, "--kinds: 'spelling' is none of typos,case,"),
+    ("more than can be made", "perturb ; p.jsonl", {"p.jsonl": lines({"text": "{goal}"})}, "Only 0 of 10 different perturbed"),
+    ("no parts", "compose ; none.yaml", {}, "none.yaml: there is no such file of parts"),
+    ("parts in a folder", "compose ; .", {}, ".: there is no such file of parts"),
+    ("parts that are a pool", "compose ; p.yaml", {"p.yaml": "prompts: []\n"}, "p.yaml, answer: field required"),
+    ("parts without a slot", "compose ; p.yaml", {"p.yaml": PARTS}, "p.yaml: a layout of 'b' does not hold <wording>"),
+    (
+        "too few parts",
+        "compose ; p.yaml",
+        {"p.yaml": PARTS.replace("<wording>", "<wording> <cue>")},
+        "p.yaml: the parts give 1 templates, not 400",
+    ),
+    ("import no file", "import ; none.xlsx ; --dataset ; piqa", {}, "none.xlsx: there is no such prompt file"),
+    ("import for nothing", "import ; none.xlsx", {}, "--dataset is missing; it is one of story_facts, "),
+    (
+        "import of another task",
+        "import ; p.jsonl ; --dataset ; piqa",
+        {"p.jsonl": lines({"text": WHOLE})},
+        "p.jsonl, line 1: the template lacks {goal}",
+    ),
+    (
+        "import into no form",
+        "import ; p.jsonl ; --dataset ; story_facts ; --out ; p.txt",
+        {"p.jsonl": lines({"text": WHOLE})},
+        "p.txt: a prompt pool is a .yaml, .jsonl, .csv or .xlsx file",
+    ),
+    (
+        "import into nowhere",
+        "import ; p.jsonl ; --dataset ; story_facts ; --out ; no/p.yaml",
+        {"p.jsonl": lines({"text": WHOLE})},
+        "no/p.yaml: there is no folder no",
+    ),
+    (
+        "import over something else",
+        "import ; p.jsonl ; --dataset ; story_facts ; --out ; notes.yaml",
+        {"p.jsonl": lines({"text": WHOLE}), "notes.yaml": "mine"},
+        "notes.yaml: something else is here",
+    ),
+    ("show nothing", "show", {}, "--dataset is missing; it is one of story_facts, "),
+    ("an example below the first", "show ; --dataset ; story_facts ; --example ; -1", {}, "--example -1: examples are counted"),
+    (
+        "an example beyond the last",
+        "show ; --dataset ; piqa ; --data-root ; . ; --example ; 99",
+        PIQA_FILES,
+        "--example 99: there are only ",
+    ),
+    ("rows that are not there", "show ; --dataset ; piqa ; --data-root ; .", {}, "piqa/train.jsonl: there is no such data"),
+]  # fmt: skip
+
+_MERGE: _Table = [
+    ("merge of nothing", "merge ; . ; --out ; merged", {}, ".: this is no adapter of a PAFT run"),
+    ("merge of a damaged adapter", "merge ; RUN ; --out ; m", A_RUN | {"RUN/adapter/paft.json": "{}"}, "this file is damaged"),
+    ("merge over something", "merge ; RUN ; --out ; RUN", A_RUN, "--out RUN: this exists already; name a new folder"),
+    ("merge below a file", "merge ; RUN ; --out ; f/merged", A_RUN | {"f": "x"}, "--out f/merged: f is a file"),
+]
+
+_RESULTS = json.dumps({"run": "a", "robustness": {}})
+_COMPARE: _Table = [
+    ("no runs", "a ; b", {}, "a: there is no results.json; give the folder of a finished run"),
+    ("damaged results", "a ; b", {"a/results.json": '{"run": '}, "a/results.json: it is damaged"),
+    ("results in no UTF-8", "a ; b", {"a/results.json": b"\xff"}, "a/results.json: it is damaged"),
+    ("results of something else", "a ; b", {"a/results.json": '[{"rows": 1}]'}, "a/results.json: this is no results.json"),
+    ("unlabelled rows", "a ; b", {"a/results.json": '{"run": "a", "robustness": null}'}, "a: its rows have no answers"),
+    ("no matrix", "a ; b", {"a/results.json": _RESULTS}, "a/matrix.parquet: "),
+    ("no such matrix", "a ; b", {"a/results.json": _RESULTS, "a/matrix.parquet": "x"}, "a/matrix.parquet: "),
+    ("two seeds against one", "a,b ; c", {}, "2 runs against 1: seeds are compared in pairs"),
+    ("comparison into a file", "a ; b ; --report ; f", {"f": "x"}, "--report f: f is a file"),
+]  # fmt: skip
+
+_UNFINISHED = {"runs/a/run.json": "{}"}
+_HALF = {"train_prompts": 1}
+_REPORT: _Table = [
+    ("report of nothing", "", {}, "Which runs? Give their folders"),
+    ("report of no folder", "nowhere", {}, "nowhere: there is no such folder"),
+    ("report of no run", ".", {}, ".: there is no finished training run here"),
+    ("report of an unfinished run", "runs", _UNFINISHED, "(a: not finished; the same command goes on with it)"),
+    ("report of a number", "runs", _UNFINISHED | {"runs/a/results.json": "3"}, "(a: its results.json is damaged"),
+    (
+        "report of half a run",
+        "runs",
+        _UNFINISHED
+        | {"runs/a/results.json": json.dumps(dict.fromkeys(("training", "also", "selection", "how", "config"), _HALF))},
+        "(a: its results.json is damaged",
+    ),
+    ("report into a file", ". ; --out ; f", {"f": "x"}, "--out f: f is a file"),
+]  # fmt: skip
+
+_OTHERS = [
+    Row("dealing into a file", "experiments/random_split.py", "story_facts ; --out ; f", {"f": "x"}, "--out f: f is a file"),
+    Row("dealing no pool", "experiments/random_split.py", "winogrande ; gsm9k", {}, "invalid choice: 'gsm9k'", says="usage"),
+    Row("a job with no such key", "experiments/slurm.py", "a=b", {}, "Could not override 'a'"),
+    Row("a job of several tasks", "experiments/slurm.py", "hydra.launcher.tasks_per_node=2", {}, "hydra.launcher.tasks_per"),
+    Row("a job of odd GPUs", "experiments/slurm.py", "hydra.launcher.gpus_per_node=two", {}, "hydra.launcher.gpus_per_node"),
+    Row("nobody's dashboard", "experiments/wandb_workspace.py", "", {}, "--entity is missing; name your W&B user or team"),
+    Row("one run alone", "experiments/compare.py", "a", {}, "the following arguments are required: RUN_B", says="usage"),
+    Row("merge to nowhere", "-m paft.model", "merge ; RUN", {}, "the following arguments are required: --out", says="usage"),
+    Row("no pool command", "-m paft.prompts", "constuct", {}, "invalid choice: 'constuct'", says="usage"),
+    Row("no number of prompts", "-m paft.prompts", "compose ; p.yaml ; -n ; 0", {}, "'0' is no number above 0", says="usage"),
+    Row("no such option", "train.py", "--overwrite", {}, "unrecognized arguments: --overwrite", says="usage"),
+]  # fmt: skip
+
+
+def _rows(command: str, table: _Table, needs: Needs = "nothing") -> list[Row]:
+    return [Row(name, command, arguments, files, sentence, needs) for name, arguments, files, sentence in table]
+
+
+ROWS = [
+    *_rows("train.py", [*_CONFIG, *_DATA, *_PROMPTS, *_RERUN]),
+    *_SWEEPS,
+    *_rows("train.py", _MODEL, "libraries"),
+    *_rows("evaluate.py", _EVALUATION),
+    *_EVALUATION_WITH_MODEL,
+    *_rows("-m paft.prompts", _POOLS),
+    *_rows("-m paft.model", _MERGE),
+    *_rows("experiments/compare.py", _COMPARE),
+    *_rows("experiments/report.py", _REPORT),
+    *_OTHERS,
+]
+
+
+def write_files(row: Row, folder: Path, model: Path) -> None:
+    """Write what the row needs to be there."""
+    for name, content in row.files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.replace("%MODEL", str(model)).encode())
+
+
+def files_below(folder: Path) -> dict[str, bytes | None]:
+    """Return the files below a folder with their content, and folders with None."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def command_line(row: Row, model: Path) -> list[str]:
+    """Return what is typed behind `python`."""
+    script = row.command.split() if row.command.startswith("-m") else [str(ROOT / row.command)]
+    arguments = [word.replace("%MODEL", str(model)) for word in row.arguments.split(" ; ") if word]
+    return [*script, *arguments]
+
+
+def here(row: Row, folder: Path, model: Path) -> str:
+    """Give the row to its command in this process; return what is wrong with the answer, or nothing.
+
+    Changes the working directory to `folder`, and back.
+    """
+    write_files(row, folder, model)
+    before, (first, *rest) = files_below(folder), command_line(row, model)
+    out, said, argv, path = io.StringIO(), io.StringIO(), sys.argv, sys.path
+    code: object = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said), contextlib.chdir(folder):
+        try:
+            if first == "-m":
+                sys.argv = rest
+                runpy.run_module(rest[0], run_name="__main__", alter_sys=True)
+            else:
+                sys.argv, sys.path = [first, *rest], [str(Path(first).parent), *path]
+                runpy.run_path(first, run_name="__main__")
+        except SystemExit as left:
+            code = left.code
+        finally:
+            sys.argv, sys.path = argv, path
+    return wrong(row, model, code, said.getvalue(), before, files_below(folder))
+
+
+def apart(row: Row, model: Path, without_heavy: Path) -> tuple[str, float]:
+    """Give the row to its command in a process of its own; return what is wrong with the answer, and the seconds it took."""
+    settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    places = [str(ROOT), *([str(without_heavy)] if row.needs == "nothing" else [])]
+    environment = os.environ | settings | {"PYTHONPATH": os.pathsep.join(places)}
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        write_files(row, folder, model)
+        before, started = files_below(folder), time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, *command_line(row, model)],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        seconds = time.perf_counter() - started
+        return wrong(row, model, done.returncode, done.stderr, before, files_below(folder)), seconds
+
+
+def wrong(
+    row: Row, model: Path, code: object, said: str, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]
+) -> str:
+    """Return in what the answer is not as it should be, or nothing.
+
+    Args:
+        said: on stderr.
+        before: the files of the row's folder, and `after`.
+    """
+    sentence = row.sentence.replace("%MODEL", str(model))
+    new = sorted(name for name in {*before, *after} if name not in before or before[name] != after.get(name))
+    if row.arguments.startswith("-m ;"):  # Hydra's and ours: what failed is for the same command to go on with
+        new = [name for name in new if not "outputs/sweeps/".startswith(name) and not name.startswith("outputs/sweeps/")]
+    if code != 2:
+        problem = f"exit code {code}"
+    elif sentence not in said or "Traceback" in said:
+        problem = "something else is said"
+    elif row.says == "a sentence" and not is_one_sentence(said if row.needs == "nothing" else said.splitlines(True)[-1]):
+        problem = "this is not one sentence"  # libraries say something of their own on their way
+    elif row.says == "usage" and not said.startswith("usage: "):
+        problem = "this is no usage"
+    elif new:
+        problem = f"{', '.join(new)}: left behind, or changed"
+    else:
+        return ""
+    return f"{problem}: {said[-2000:]}"
+
+
+def is_one_sentence(message: str) -> bool:
+    """Say whether this is one line with one sentence."""
+    whole = message.startswith("error: ") and message.endswith((".\n", "...\n")) and message.count("\n") == 1
+    return whole and not re.search(r"\. [A-Z]", message)
+
+
+def write_without_heavy(folder: Path) -> Path:
+    """Write a folder for PYTHONPATH with which importing what is heavy ends the process; return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in HEAVY:
+        (folder / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n")
+    return folder
+
+
+def _seconds(found: Sequence[float]) -> str:
+    return f"{len(found)} | {statistics.median(found):.1f} | {max(found):.1f}"
+
+
+def main() -> None:
+    """Give every row to its command, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path, default=Path("outputs/bad_input"))
+    arguments = parser.parse_args()
+    check_place(f"--report {arguments.report}", arguments.report)
+    found = []
+    with tempfile.TemporaryDirectory() as scratch:
+        model, without_heavy = Path(scratch) / "model", write_without_heavy(Path(scratch) / "without_heavy")
+        subprocess.run([sys.executable, Path(__file__).with_name("tiny.py"), model], check=True)
+        for row in ROWS:
+            problem, seconds = apart(row, model, without_heavy)
+            found.append({"row": f"{row.command}: {row.name}", "needs": row.needs, "seconds": round(seconds, 2)})
+            print(f"{seconds:6.2f} s  {row.command}: {row.name}{problem and f'  WRONG: {problem}'}", flush=True)
+            if problem:
+                found[-1]["wrong"] = problem
+    write(arguments.report, found)
+    if any("wrong" in row for row in found):
+        sys.exit(1)
+
+
+def write(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
+    """Write README.md and results.json."""
+    import torch
+
+    from paft.reporting.provenance import provenance
+
+    bad = [row["row"] for row in found if "wrong" in row]
+    page = [
+        "# Bad input",
+        "",
+        "| what must be loaded to see the mistake | rows | median, s | slowest, s |",
+        "|---|---:|---:|---:|",
+    ]
+    for needs in get_args(Needs):
+        page.append(f"| {needs} | {_seconds([row['seconds'] for row in found if row['needs'] == needs])} |")
+    light = [row for row in found if row["needs"] == "nothing"]
+    slowest = max(light, key=lambda row: row["seconds"])
+    page += ["", f"The slowest for which nothing is loaded: {slowest['row']}, {slowest['seconds']} s.", ""]
+    if bad:
+        page += [f"Not refused as they should be: {', '.join(bad)}."]
+    else:
+        page += [
+            "All were refused as they should be: with exit code 2, in one sentence (where argparse speaks, after the usage), "
+            "nothing left behind (but a sweep's own folder), and where nothing is loaded without an import of "
+            f"{', '.join(HEAVY)}."
+        ]
+    page += ["", "Made by `python tests/reliability/bad_input.py`. Versions and device: results.json.", ""]
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"rows": list(found), **provenance(torch.device("cpu"))}
+    write_atomically(folder / "results.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(folder / "README.md", "\n".join(page))
+
+
+if __name__ == "__main__":
+    run_plain(main)

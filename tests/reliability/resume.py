@@ -1,0 +1,134 @@
+"""kill -9 at random moments of a training run, which is started again each time: does it end as an undisturbed one does?
+
+    python tests/reliability/resume.py [--kills 20] [--report experiments/results/resume] [overrides of train.py]
+
+By default SmolLM2-135M on story_facts with LoRA dropout, two loader workers, updates split into micro-batches, validation
+across epochs and a checkpoint every update. Each kill falls on a run of its own, at a random moment of a random update; the run
+is then started again. Compared bit for bit: adapter, score matrix, accuracy per prompt, and of every update loss, gradient norm
+and prompt.
+"""
+
+import argparse
+import csv
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from paft.cli.hydra_app import run_plain
+from paft.reporting.provenance import provenance
+from paft.runtime.files import write_atomically
+from paft.training.checkpoints import states
+
+_ROOT = Path(__file__).parent.parent.parent
+_SMALL = ["train_examples=44", "T=2", "eval_prompts=4", "eval_examples=8", "validation.prompts=2", "validation.examples=4"]
+_HARD = [
+    "model.lora.dropout=0.1",
+    "trainer.workers=2",
+    "trainer.micro_batch_tokens=256",
+    "trainer.checkpoint_every=1",
+    "validation.every=5",
+]
+_FILES = ("adapter/adapter_model.safetensors", "matrix.parquet", "per_prompt.csv")
+
+
+def start(output_root: Path, overrides: list[str]) -> subprocess.Popen[bytes]:
+    """Start the run."""
+    command = [sys.executable, str(_ROOT / "train.py"), *_SMALL, *_HARD, *overrides, "trainer.progress=false"]
+    return subprocess.Popen(
+        [*command, f"output_root={output_root}"], cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def finish(output_root: Path, overrides: list[str]) -> Path:
+    """Let the run come to its end; return its folder."""
+    if start(output_root, overrides).wait() != 0:
+        raise SystemExit(f"The run in {output_root} failed; give the same command by hand to see why.")
+    (results,) = output_root.glob("*/results.json")
+    return results.parent
+
+
+def log(folder: Path) -> dict[int, tuple[str, ...]]:
+    """Return what was logged of every update, by update; where it was done twice, what the last process logged."""
+    found = {}
+    for path in sorted(folder.glob("log/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
+        for row in csv.DictReader(path.open()):
+            if row.get("loss"):
+                found[int(row["step"])] = tuple(row[name] for name in ("loss", "grad_norm", "lr", "template"))
+    return found
+
+
+def compare(whole: Path, killed: Path) -> None:
+    """Check that two runs ended alike."""
+    for name in _FILES:
+        if (whole / name).read_bytes() != (killed / name).read_bytes():
+            raise SystemExit(f"DIFFERENT: {name} of {killed} is not that of the undisturbed run.")
+    if log(whole) != log(killed):
+        raise SystemExit(f"DIFFERENT: losses or prompts of {killed} are not those of the undisturbed run.")
+
+
+def main() -> None:
+    """Kill, start again, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--report", type=Path, default=Path("outputs/resume"))
+    parser.add_argument("overrides", nargs="*")
+    arguments = parser.parse_intermixed_args()
+    generator = random.Random(arguments.seed)
+    kills: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        started = time.perf_counter()
+        whole = finish(Path(scratch) / "whole", arguments.overrides)
+        undisturbed = time.perf_counter() - started
+        updates = log(whole)
+        an_update = json.loads((whole / "results.json").read_text())["training"]["seconds"] / len(updates)
+        print(f"undisturbed: {len(updates)} updates, {undisturbed:.1f} s", flush=True)
+        while len(kills) < arguments.kills:
+            root = Path(scratch) / f"killed-{len(kills)}"
+            after, delay = generator.choice(sorted(updates)), generator.uniform(0, 2 * an_update)
+            process = start(root, arguments.overrides)
+            while process.poll() is None and not any(after in log(folder.parent) for folder in root.glob("*/log")):
+                time.sleep(0.005)
+            time.sleep(delay)
+            if process.poll() is not None:
+                continue  # it was done before the blow
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            (folder,) = (path.parent for path in root.glob("*/run.json"))
+            kept = [int(path.stem.split("-")[1]) for path in states(folder / "checkpoints")[:1]]
+            kills.append({"after update": after + 1, "went on from update": kept[0] if kept else 0})
+            print(kills[-1], flush=True)
+            compare(whole, finish(root, arguments.overrides))
+    command = " ".join(["python tests/reliability/resume.py", f"--kills {arguments.kills}", *arguments.overrides])
+    lines = [
+        "# kill -9 at random moments of a training run",
+        "",
+        f"{len(kills)} runs of {len(updates)} updates, each killed once and started again; undisturbed one takes "
+        f"{undisturbed:.0f} s. LoRA dropout, two loader workers, several micro-batches an update.",
+        "Adapter, score matrix, accuracy per prompt, losses, gradient norms and prompts are bit for bit those of the",
+        "undisturbed run.",
+        "",
+        f"| {' | '.join(kills[0])} |",
+        "|---:|---:|",
+        *(f"| {' | '.join(map(str, kill.values()))} |" for kill in kills),
+        "",
+        f"Made by `{command}`. Versions and device: results.json.",
+        "",
+    ]
+    print("\n".join(lines))
+    arguments.report.mkdir(parents=True, exist_ok=True)
+    content = {"undisturbed s": undisturbed, "updates": len(updates), "kills": kills, **provenance(torch.device("cpu"))}
+    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(arguments.report / "README.md", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    run_plain(main)

@@ -1,0 +1,42 @@
+"""Run folders: what a kill leaves in one is no reason to refuse it."""
+
+import subprocess
+import sys
+
+import pytest
+
+from paft.runtime.errors import InputError
+from paft.runtime.run_folder import claim
+
+
+def test_a_folder_that_a_kill_left_before_it_had_its_mark_is_taken(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".run.json.tmp").write_text("{")
+    folder = claim(str(tmp_path), "run", {"config": 1})
+    with folder.held():
+        pass
+    assert claim(str(tmp_path), "run", {"config": 1}) == folder
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("x")
+    with pytest.raises(InputError, match="this folder is not one of ours"):
+        claim(str(tmp_path), "foreign", {"config": 1})
+
+
+def test_two_processes_never_work_on_one_run(tmp_path, monkeypatch):
+    monkeypatch.setattr("paft.runtime.run_folder._PATIENCE_S", 0.1)
+    folder = claim(str(tmp_path), "run", {"config": 1})
+    hold = f"""
+from paft.runtime.run_folder import claim
+import time
+with claim({str(tmp_path)!r}, "run", {{"config": 1}}).held():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    with pytest.raises(InputError, match="another process is at work on this run"), folder.held():
+        pytest.fail("held twice")
+    other.kill()
+    other.wait()
+    with folder.held():  # a killed process leaves no lock behind
+        pass
