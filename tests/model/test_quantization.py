@@ -53,7 +53,7 @@ def test_a_run_in_four_bits_is_trained_evaluated_and_merged(tiny_overrides, tmp_
             "trainer.accelerator=cpu", "trainer.micro_batch_tokens=2048", "trainer.progress=false",
         )
     )  # fmt: skip
-    again = json.loads(evaluation.folder.results.read_text())
+    again = evaluation
     assert again["config"]["model"]["quantization"] == "4bit" and again["robustness"] == results["robustness"]
     merge(folder / "adapter", tmp_path / "merged")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").dtype == torch.float32

@@ -433,7 +433,7 @@ def test_yaml_shows_line_breaks_as_lines():
 
 # The shipped pools.
 
-POOLS = Path(paft.prompts.__file__).parent / "pools"
+POOLS = Path(paft.prompts.__file__).parent / "shipped"
 FOLDERS = sorted(path.relative_to(POOLS).as_posix() for path in POOLS.glob("*/*"))
 SPLITS = ("train", "validation", "test", "user")
 # The kind that a data set's runs use by default; it has adversarial prompts and a composed train pool, too.

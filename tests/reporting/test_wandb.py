@@ -66,15 +66,15 @@ def test_a_wandb_that_fails_costs_no_result_and_is_sent_what_it_misses(tiny_over
     monkeypatch.setattr(wandb, "Table", quota)
     folder = run_training(config).folder
     said = capsys.readouterr().out
-    assert folder.results.is_file() and len((folder.path / "log/version_0/metrics.csv").read_text().splitlines()) == 9
+    assert (folder / "results.json").is_file() and len((folder / "log/version_0/metrics.csv").read_text().splitlines()) == 9
     assert said.count("W&B misses metrics from update 0 on (CommError: quota exceeded)") == 1
     assert "W&B misses a part of" in said and "the same command sends it" in said
     monkeypatch.undo()
     run_training(config)
-    assert len(list(folder.path.glob("wandb/offline-run-*"))) == 2
-    assert list(folder.path.glob("wandb/offline-run-*/files/media/table/per_prompt*.json"))
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 2
+    assert list(folder.glob("wandb/offline-run-*/files/media/table/per_prompt*.json"))
     run_training(config)  # nothing is missing now
-    assert len(list(folder.path.glob("wandb/offline-run-*"))) == 2
+    assert len(list(folder.glob("wandb/offline-run-*"))) == 2
 
 
 def test_a_finished_run_is_sent_when_wandb_is_asked_for(tiny_overrides):
