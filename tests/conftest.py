@@ -7,17 +7,17 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from paft.config.compose import CONF, parse, parse_evaluation
+from paft.config import compose
 from paft.config.schema import EvaluateConfig, TrainConfig
 from tests.reliability.bad_input import write_without_heavy
-from tests.tiny import save_tiny_llama
 
 
 @pytest.fixture(scope="session")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a 2-layer random Llama (grouped-query attention) and a byte-level BPE tokenizer."""
+    from tests.tiny import save_tiny_llama  # here, since many tests need nothing heavy
+
     folder = tmp_path_factory.mktemp("tiny_llama")
     save_tiny_llama(folder)
     return folder
@@ -25,14 +25,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def compose_config(*overrides: str) -> TrainConfig:
     """Compose conf/train.yaml with overrides, as the command line does."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", list(overrides)))
+    return compose.compose_training(overrides)
 
 
 def compose_evaluation(*overrides: str) -> EvaluateConfig:
     """Compose conf/evaluate.yaml with overrides, as the command line does."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return parse_evaluation(compose("evaluate", list(overrides)), overrides)
+    return compose.compose_evaluation(overrides)
 
 
 @pytest.fixture

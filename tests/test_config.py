@@ -96,7 +96,7 @@ def test_the_run_name_is_stable():
     assert config.run_name == compose_config("seed=3").run_name
     assert config.run_name == from_dict(config.model_dump()).run_name  # as `rerun` reads it from results.json
     assert config.run_name.rsplit("-", 1)[0] == "story_facts-smollm2-135m-paft-K4-T3-seed3"
-    script = "import json, sys; from paft.config import from_dict; print(from_dict(json.loads(sys.argv[1])).run_name)"
+    script = "import json, sys; from paft.config.compose import from_dict; print(from_dict(json.loads(sys.argv[1])).run_name)"
     command = [sys.executable, "-c", script, config.model_dump_json()]
     environment = os.environ | {"PYTHONHASHSEED": "1"}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)

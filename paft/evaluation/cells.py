@@ -8,7 +8,7 @@ from paft.data.encode import Encoded, Encoder
 from paft.data.tasks.base import Example
 from paft.prompts import PromptPool
 
-_WINDOW = 2048  # cells that are encoded at a time: what bounds memory, whatever the size of the matrix
+WINDOW = 2048  # cells that are encoded at a time: what bounds memory, whatever the size of the matrix
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,19 @@ class Cell:
         return len(self.encoded.context) + len(self.common) + each
 
 
-def windows(pool: PromptPool, examples: Sequence[Example]) -> list[tuple[range, range]]:
+def windows(pool: PromptPool, examples: Sequence[Example], size: int = WINDOW) -> list[tuple[range, range]]:
     """Cut the matrix into (prompts, examples): as many whole prompts as fit, or a part of one prompt's examples.
 
     Each window's cells stand together in the matrix sorted by prompt and example.
+
+    Args:
+        size: most cells of a window.
     """
     n_prompts, n_examples = len(pool.templates), len(examples)
-    if n_examples > _WINDOW:
-        parts = [range(start, min(start + _WINDOW, n_examples)) for start in range(0, n_examples, _WINDOW)]
+    if n_examples > size:
+        parts = [range(start, min(start + size, n_examples)) for start in range(0, n_examples, size)]
         return [(range(prompt, prompt + 1), part) for prompt in range(n_prompts) for part in parts]
-    step = max(1, _WINDOW // n_examples)
+    step = max(1, size // n_examples)
     return [(range(start, min(start + step, n_prompts)), range(n_examples)) for start in range(0, n_prompts, step)]
 
 

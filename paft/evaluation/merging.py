@@ -17,21 +17,27 @@ from paft.prompts import PromptPool
 from paft.runtime import ranks
 
 _PROMPTS, _EXAMPLES = 4, 4  # of the probe
-_TIMES_THE_NOISE = 2.0
-_LEAST = 1e-5  # nats: fp32 scores that agree this well are equal
 
 
 @torch.no_grad()
 def merge_within_tolerance(
-    model: PeftModel, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], batch_tokens: int
+    model: PeftModel,
+    encoder: Encoder,
+    pool: PromptPool,
+    examples: Sequence[Example],
+    batch_tokens: int,
+    times_the_noise: float = 2.0,
+    least: float = 1e-5,
 ) -> bool:
     """Add the adapter's weights to the base model's, in place, unless that costs more precision than batching does.
 
     Rounding differs with the shape of a batch, so that a rendering's log-probabilities are not quite the same alone and
-    among others. Merging may change those of the next token, averaged over the vocabulary and 16 renderings, by twice as much.
+    among others. Merging may change those of the next token, averaged over the vocabulary and 16 renderings, by
+    `times_the_noise` as much.
 
     Args:
         batch_tokens: of a batch, as in scoring.
+        least: nats by which log-probabilities may change in any case: fp32 scores that agree this well are equal.
 
     Returns whether it was done; if not, the model is as it was.
     """
@@ -50,7 +56,7 @@ def merge_within_tolerance(
     adapted = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, LoraLayer)]
     originals = [layer.weight.clone() for layer in adapted]
     model.merge_adapter()
-    tolerable = _distance(usual, log_probs(together)) <= max(_LEAST, _TIMES_THE_NOISE * _distance(usual, noisy))
+    tolerable = _distance(usual, log_probs(together)) <= max(least, times_the_noise * _distance(usual, noisy))
     tolerable = all(ranks.gather(tolerable))  # ranks score parts of one matrix: all merge, or none
     if not tolerable:
         model.unmerge_adapter()

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric
-from paft.evaluation.cells import Cell, batches, encode, windows
+from paft.evaluation.cells import WINDOW, Cell, batches, encode, windows
 from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, stop_rule
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
@@ -60,12 +60,14 @@ def score(
     batch_tokens: int,
     progress: bool = False,
     store: MatrixStore | None = None,
+    window_cells: int = WINDOW,
 ) -> ScoreMatrix:
     """Score every prompt of the pool on every example.
 
     Args:
         batch_tokens: of a batch; smaller ones are tried where they do not fit into memory.
         store: keeps each batch as it is scored, and gives back those of an evaluation that was cut off.
+        window_cells: cells that are encoded at a time.
 
     Several ranks score the batches in turn, and all return the whole matrix.
     """
@@ -83,7 +85,7 @@ def score(
     labelled = any(example.answer for example in examples)
     silent = not progress or ranks.rank() > 0
     with torch.no_grad(), tqdm(total=total, desc="scoring", unit="cell", disable=silent, smoothing=0.02) as bar:
-        for window in windows(pool, examples):
+        for window in windows(pool, examples, window_cells):
             first = number
             for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
                 if number % ranks.n_ranks() == ranks.rank():

@@ -39,10 +39,13 @@ class RunFolder:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, patience_s: float = _PATIENCE_S) -> Iterator[None]:
         """Create the folder with its run.json, unless it is there, and keep other processes out of it.
 
         Of several ranks the first does so for all. A killed process leaves no lock behind.
+
+        Args:
+            patience_s: seconds to wait for another process.
 
         Raises InputError if another process is at work in it.
         """
@@ -51,7 +54,7 @@ class RunFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / _LOCK, timeout=_PATIENCE_S)
+        lock = FileLock(self.path / _LOCK, timeout=patience_s)
         try:
             lock.acquire()
         except Timeout:

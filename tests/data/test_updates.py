@@ -17,6 +17,7 @@ from paft.data.tasks import BUILT_IN
 from paft.data.tasks.story_facts import generate_rows
 from paft.data.updates import Updates
 from paft.prompts import PromptPool, PromptTemplate, Schedule
+from tests.conftest import compose_config
 
 UNITS = ("update", "example", "row")
 
@@ -26,7 +27,7 @@ def plan(n=50, size=8, epochs=3, pool=24, k=4, seed=0, unit="update") -> Updates
 
 
 def order(one: Updates, epoch: int) -> list[int]:
-    return [tag.row for update in one.epoch(epoch) for tag in update]
+    return [tag.row for update in one.of_epoch(epoch) for tag in update]
 
 
 # The order of the examples.
@@ -36,7 +37,7 @@ def order(one: Updates, epoch: int) -> list[int]:
 def test_every_example_comes_once_an_epoch_and_the_last_update_is_smaller(n, size):
     one = plan(n, size)
     for epoch in range(3):
-        updates = list(one.epoch(epoch))
+        updates = list(one.of_epoch(epoch))
         assert sorted(tag.row for update in updates for tag in update) == list(range(n))
         assert len(updates) == one.per_epoch == -(-n // size)
         assert [len(update) for update in updates[:-1]] == [size] * (len(updates) - 1)
@@ -73,9 +74,9 @@ def test_every_place_is_as_likely_for_every_example():
 @pytest.mark.parametrize("unit", UNITS)
 def test_an_epoch_resumes_at_any_update(unit):
     one = plan(unit=unit)
-    updates = list(one.epoch(2))
+    updates = list(one.of_epoch(2))
     for first in range(len(updates) + 1):
-        assert list(one.epoch(2, first_update=first)) == updates[first:]
+        assert list(one.of_epoch(2, first_update=first)) == updates[first:]
 
 
 # The templates.
@@ -86,7 +87,7 @@ def test_the_tags_are_those_of_the_schedule(unit):
     one = plan(k=3, unit=unit)
     for epoch in range(3):
         position = 0
-        for number, update in enumerate(one.epoch(epoch)):
+        for number, update in enumerate(one.of_epoch(epoch)):
             for tag in update:
                 drawn = one.schedule.template_index(epoch=epoch, update=number, position=position, row=tag.row)
                 assert tag.template == drawn
@@ -94,7 +95,7 @@ def test_the_tags_are_those_of_the_schedule(unit):
 
 
 def test_an_update_has_one_template_and_k_updates_share_it():
-    updates = list(plan(n=80, pool=10**12, k=4).epoch(0))
+    updates = list(plan(n=80, pool=10**12, k=4).of_epoch(0))
     drawn = [{tag.template for tag in update} for update in updates]
     assert all(len(templates) == 1 for templates in drawn)
     assert drawn == [drawn[i // 4 * 4] for i in range(10)]
@@ -103,7 +104,7 @@ def test_an_update_has_one_template_and_k_updates_share_it():
 
 def test_a_frozen_row_keeps_its_template():
     one = plan(unit="row")
-    found = [{tag.row: tag.template for update in one.epoch(epoch) for tag in update} for epoch in range(3)]
+    found = [{tag.row: tag.template for update in one.of_epoch(epoch) for tag in update} for epoch in range(3)]
     assert found[0] == found[1] == found[2]
 
 
@@ -114,7 +115,7 @@ def test_a_frozen_row_keeps_its_template():
 def test_templates_seen_is_what_a_run_sees(unit, n, size, epochs, k):
     def seen(pool: int) -> list[int]:
         one = plan(n, size, epochs, pool, k, unit=unit)
-        return [tag.template for epoch in range(epochs) for update in one.epoch(epoch) for tag in update]
+        return [tag.template for epoch in range(epochs) for update in one.of_epoch(epoch) for tag in update]
 
     # From a pool so large every draw gives a template of its own: counting templates counts draws.
     draws = len(set(seen(10**12)))
@@ -173,10 +174,11 @@ POOL = PromptPool(
 
 def data_module(tiny_llama: Path, *, workers=0, epoch=0, done=0, budget=300, unit="update") -> PaftDataModule:
     """Return a data module whose trainer has done so many updates of an epoch."""
-    updates = plan(len(EXAMPLES), 4, 3, len(POOL.templates), 2, seed=3, unit=unit)
+    machine = (f"trainer.workers={workers}", f"trainer.micro_batch_tokens={budget}")
+    config = compose_config("examples_per_update=4", "T=3", "K=2", "seed=3", f"schedule.unit={unit}", *machine)
     encoder = Encoder(AutoTokenizer.from_pretrained(tiny_llama), "text", cutoff=1024)
-    data = PaftDataModule(EXAMPLES, POOL, updates, encoder, budget, workers)
-    data.trainer = SimpleNamespace(current_epoch=epoch, global_step=epoch * updates.per_epoch + done)
+    data = PaftDataModule(EXAMPLES, POOL, encoder, config)
+    data.trainer = SimpleNamespace(current_epoch=epoch, global_step=epoch * data.updates.per_epoch + done)
     return data
 
 
@@ -199,7 +201,7 @@ def test_the_loader_gives_the_updates_of_the_epoch(tiny_llama):
     loader = data.train_dataloader()
     updates = list(loader)
     assert len(loader) == len(updates) == 6
-    for update, tagged in zip(updates, data.plan.epoch(1), strict=True):
+    for update, tagged in zip(updates, data.updates.of_epoch(1), strict=True):
         assert update.templates == [tag.template for tag in tagged]
         ends = data.renderings.encoder.tokenizer.eos_token_id
         assert sum(int((batch.targets == ends).sum()) for batch in update.micro_batches) == len(tagged)

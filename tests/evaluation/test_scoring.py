@@ -13,7 +13,7 @@ from paft.evaluation.cells import Cell, batches, common_prefix, encode, windows
 from paft.evaluation.generation import Stop, generate
 from paft.evaluation.likelihood import Likelihood, choice_log_probs, share
 from paft.evaluation.matrix import read_matrix
-from paft.evaluation.scoring import answering_by, score
+from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
 from paft.model.base import load_base, load_tokenizer
 from paft.packing import Branches
@@ -162,35 +162,45 @@ def test_batches_keep_to_the_budget_and_hold_every_cell_once(setting):
         assert len(batch) == 1 or sum(s.n_tokens for s in share(batch)[0]) <= 700
 
 
-def test_windows_cover_the_matrix_in_order(monkeypatch, setting):
+def test_windows_cover_the_matrix_in_order(setting):
     _, _, pool, examples = setting
     wanted = [(p, e) for p in range(len(pool.templates)) for e in range(len(examples))]
     for size in (1, 3, 8, 20, 1000):
-        monkeypatch.setattr("paft.evaluation.cells._WINDOW", size)
-        assert [(p, e) for window in windows(pool, examples) for p in window[0] for e in window[1]] == wanted
+        found = windows(pool, examples, size)
+        assert [(p, e) for prompts, some in found for p in prompts for e in some] == wanted
+        assert all(len(prompts) * len(some) <= max(size, len(some)) and len(some) <= size for prompts, some in found)
 
 
-def test_a_batch_that_does_not_fit_into_memory_is_split(setting, monkeypatch):
+class Watched(Likelihood):
+    """Asks `before` of each batch, which may raise, and keeps the batches' sizes."""
+
+    def __init__(self, model, encoder, before):
+        super().__init__(model, encoder)
+        self.before, self.sizes = before, []
+
+    def __call__(self, cells, examples):
+        self.sizes.append(len(cells))
+        self.before(self.sizes)
+        return super().__call__(cells, examples)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_split(setting):
     model, encoder, pool, examples = setting
     whole = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=100_000)
-    sizes = []
 
-    def scarce(model, cells, work=None):
-        sizes.append(len(cells))
-        if len(cells) > 3:
+    def scarce(sizes):
+        if sizes[-1] > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return choice_log_probs(model, cells, work)
 
-    monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", scarce)
-    split = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=100_000)
-    assert sizes[0] == 32 and np.array_equal(split.predicted, whole.predicted)
+    answering = Watched(model, encoder, scarce)
+    split = score(answering, encoder, pool, examples, batch_tokens=100_000)
+    assert answering.sizes[0] == 32 and np.array_equal(split.predicted, whole.predicted)
 
-    def broken(model, cells, work=None):
+    def broken(sizes):
         raise RuntimeError("something else")
 
-    monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", broken)
     with pytest.raises(RuntimeError, match="something else"):
-        score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=100_000)
+        score(Watched(model, encoder, broken), encoder, pool, examples, batch_tokens=100_000)
 
 
 def test_equal_scores_take_the_first_and_are_counted(setting, monkeypatch):
@@ -207,8 +217,8 @@ def test_a_model_that_computes_no_numbers_is_refused(setting):
     model, encoder, pool, examples = setting
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
-    for scoring in ("likelihood", "generate"):
-        answering = answering_by(model, encoder, pool, examples, "choice", scoring, max_new_tokens=3)
+    for method in ("likelihood", "generate"):
+        answering = answering_by(model, encoder, pool, examples, Scoring("choice", method, max_new_tokens=3))
         with pytest.raises(InputError, match=r"not numbers \(NaN\): its training diverged \(lower optim.lr\)"):
             score(answering, encoder, pool, examples, batch_tokens=1000)
 
@@ -225,8 +235,8 @@ def test_scores_are_normalised_as_asked(setting, monkeypatch):
     if encoder.answer == "text":
         assert Likelihood(model, encoder, "byte")([cell], [long])[0]["predicted"] == 0
     hidden = PromptPool("h", pool.templates, "text", "hidden")
-    assert answering_by(model, encoder, hidden, examples, "choice").normalise == "byte"
-    assert answering_by(model, encoder, pool, examples, "choice").normalise == "sum"
+    assert answering_by(model, encoder, hidden, examples, Scoring("choice")).normalise == "byte"
+    assert answering_by(model, encoder, pool, examples, Scoring("choice")).normalise == "sum"
 
 
 def test_generation_equals_one_row_at_a_time(model_folder):
@@ -284,45 +294,39 @@ class Killed(BaseException):
     """What a test calls a kill."""
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(setting, tmp_path, monkeypatch):
+def test_a_killed_evaluation_goes_on_where_it_was(setting, tmp_path):
     model, encoder, pool, examples = setting
-    sizes: list[int] = []
-    kill_at = 0
+    killed = tmp_path / "killed"
 
-    def counted(model, cells, work=None):
-        sizes.append(len(cells))
-        if len(sizes) == kill_at:
-            raise Killed
-        return choice_log_probs(model, cells, work)
+    def run(folder, adapter="one", kill_at=0):
+        """Return the matrix and the sizes of the batches that were scored."""
 
-    def run(folder, adapter="one"):
+        def kill(sizes):
+            if len(sizes) == kill_at:
+                raise Killed
+
         folder.mkdir(exist_ok=True)
-        sizes.clear()
+        answering = Watched(model, encoder, kill)
         store = MatrixStore(folder, {"adapter": adapter})
-        return score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=700, store=store)
+        two = {"window_cells": 16}  # two windows
+        return score(answering, encoder, pool, examples, batch_tokens=700, store=store, **two), answering.sizes
 
-    monkeypatch.setattr("paft.evaluation.cells._WINDOW", 16)  # two windows
-    monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", counted)
-    whole, plan = run(tmp_path / "whole"), list(sizes)
+    whole, plan = run(tmp_path / "whole")
     assert len(plan) > 3
-    kill_at, killed = 4, tmp_path / "killed"
     with pytest.raises(Killed):
-        run(killed)
+        run(killed, kill_at=4)
     (parts,) = killed.glob(".matrix-*")
     assert sorted(path.name for path in parts.iterdir()) == [f"{batch:06}.parquet" for batch in range(3)]
     (parts / "000001.parquet").write_bytes(b"torn")
     (parts / "000002.parquet").write_bytes((parts / "000000.parquet").read_bytes())  # of a plan with other batches
-    kill_at = 0
-    again = run(killed)
+    again, sizes = run(killed)
     assert sizes == plan[1:] and not parts.exists()
     assert np.array_equal(again.predicted, whole.predicted) and np.array_equal(again.correct, whole.correct)
     assert (killed / "matrix.parquet").read_bytes() == (tmp_path / "whole" / "matrix.parquet").read_bytes()
     seconds = MatrixStore(killed, {"adapter": "one"}).seconds()
     assert set(seconds) == {template.id for template in pool.templates} and all(s > 0 for s in seconds.values())
-    run(killed)
-    assert not sizes  # finished already
-    run(killed, adapter="other")
-    assert sizes == plan  # another matrix
+    assert run(killed)[1] == []  # finished already
+    assert run(killed, adapter="other")[1] == plan  # another matrix
 
 
 def test_a_matrix_of_another_version_or_a_damaged_one_is_refused(setting, tmp_path):

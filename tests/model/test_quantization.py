@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import json
 
 import pytest
 import torch
@@ -41,20 +40,19 @@ def test_a_run_in_four_bits_is_trained_evaluated_and_merged(tiny_overrides, tmp_
     config = compose_config(*tiny_overrides, "model.quantization=4bit", "optim.lr=1e-2")
     base = load_base(config.model, torch.device("cpu"))
     assert isinstance(base.model.layers[0].mlp.up_proj, bitsandbytes.nn.Linear4bit)
-    folder = run_training(config).folder
+    results = run_training(config)
+    folder = results.folder
     rows = csv.DictReader((folder / "log" / "version_0" / "metrics.csv").open())
     losses = [float(row["loss"]) for row in rows if row["loss"]]
     assert losses[-1] < losses[0]
-    results = json.loads((folder / "results.json").read_text())
-    assert not results["how"]["merged"]
-    evaluation = run_evaluation(
+    assert not results.scoring.merged
+    again = run_evaluation(
         compose_evaluation(
             f"adapter={folder / 'adapter'}", f"output_root={tmp_path / 'evals'}", "eval_prompts=3", "eval_examples=6",
             "trainer.accelerator=cpu", "trainer.micro_batch_tokens=2048", "trainer.progress=false",
         )
     )  # fmt: skip
-    again = evaluation
-    assert again["config"]["model"]["quantization"] == "4bit" and again["robustness"] == results["robustness"]
+    assert again.config["model"]["quantization"] == "4bit" and again.robustness == results.robustness
     merge(folder / "adapter", tmp_path / "merged")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").dtype == torch.float32
 

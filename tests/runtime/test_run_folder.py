@@ -22,8 +22,7 @@ def test_a_folder_that_a_kill_left_before_it_had_its_mark_is_taken(tmp_path):
         claim(str(tmp_path), "foreign", {"config": 1})
 
 
-def test_two_processes_never_work_on_one_run(tmp_path, monkeypatch):
-    monkeypatch.setattr("paft.runtime.run_folder._PATIENCE_S", 0.1)
+def test_two_processes_never_work_on_one_run(tmp_path):
     folder = claim(str(tmp_path), "run", {"config": 1})
     hold = f"""
 from paft.runtime.run_folder import claim
@@ -34,7 +33,7 @@ with claim({str(tmp_path)!r}, "run", {{"config": 1}}).held():
 """
     other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
-    with pytest.raises(InputError, match="another process is at work on this run"), folder.held():
+    with pytest.raises(InputError, match="another process is at work on this run"), folder.held(patience_s=0.1):
         pytest.fail("held twice")
     other.kill()
     other.wait()

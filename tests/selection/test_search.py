@@ -15,17 +15,17 @@ from tests.conftest import compose_config
 @pytest.mark.parametrize("method", ["top_accuracy", "robust", "zopo"])
 def test_a_search_looks_at_training_prompts_and_validation_examples_alone(method, tiny_overrides, capsys):
     overrides = [*tiny_overrides, f"method={method}", "method.budget=240"]
-    run = run_training(compose_config(*overrides))
+    config = compose_config(*overrides)
+    results = run_training(config)
     assert "1 of 60 templates" in (said := capsys.readouterr().out) and "looked for with 240 renderings" in said
-    folder = run.folder.path
-    results = json.loads(run.folder.results.read_text())
+    folder = results.folder
     found = json.loads((folder / "selection.json").read_text())
-    assert results["selection"] == found and found["renderings"] <= 240
+    assert results.selection.model_dump() == found and found["renderings"] <= 240
     train = {row["id"]: row["text"] for row in yaml.safe_load((folder / "prompts" / "train.yaml").read_text())["prompts"]}
     assert train[found["chosen"]["id"]] == found["chosen"]["text"]
     assert {trial["prompt"] for trial in found["trace"]} <= set(train)
     assert len(found["trace"]) == (60 if method != "zopo" else 15)
-    validation = {example.id for example in run.inputs.examples.validation}
+    validation = {example.id for example in prepare(config).inputs.examples.validation}
     for path in (folder / "selection").glob("*.parquet"):
         assert set(read_matrix(path).example_ids) <= validation
     assert read_metadata(folder / "adapter")["method"] == method
@@ -34,11 +34,11 @@ def test_a_search_looks_at_training_prompts_and_validation_examples_alone(method
 def test_a_search_that_was_done_is_not_done_again(tiny_overrides, monkeypatch):
     config = compose_config(*tiny_overrides, "method=zopo", "method.budget=64")
     folder = run_training(config).folder
-    first = (folder.path / "selection.json").read_bytes()
-    folder.results.unlink()
+    first = (folder / "selection.json").read_bytes()
+    (folder / "results.json").unlink()
     monkeypatch.setattr("paft.selection.search.zopo", lambda *_: pytest.fail("searched again"))
     run_training(compose_config(*tiny_overrides, "method=zopo", "method.budget=64", "trainer.micro_batch_tokens=512"))
-    assert (folder.path / "selection.json").read_bytes() == first and folder.results.is_file()
+    assert (folder / "selection.json").read_bytes() == first and (folder / "results.json").is_file()
 
 
 @pytest.mark.parametrize(("method", "least"), [("top_accuracy", 60), ("robust", 240), ("zopo", 5)])

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from paft.config.schema import LoraConfig, ModelConfig, OptimConfig
+from paft.data.batch import pack_answers
 from paft.data.datamodule import PaftDataModule
 from paft.jobs.train import prepare
 from paft.model.base import add_lora, load_base
@@ -93,8 +94,8 @@ def losses(config):
     """The losses of every update of a run, through Lightning."""
     from paft.jobs.train import run_training
 
-    path = run_training(config).folder
-    rows = [line.split(",") for line in (path / "log" / "version_0" / "metrics.csv").read_text().splitlines()]
+    folder = run_training(config).folder
+    rows = [line.split(",") for line in (folder / "log" / "version_0" / "metrics.csv").read_text().splitlines()]
     column = rows[0].index("loss")
     return [float(row[column]) for row in rows[1:] if row[column]]
 
@@ -112,14 +113,14 @@ def test_paft_with_one_template_is_ordinary_sft(tiny_overrides, tmp_path):
     assert paft == user
 
     run = prepare(config)
-    data = PaftDataModule(run.inputs.examples.train, run.inputs.train, run.updates, run.encoder, 4096)
+    data = PaftDataModule(run.inputs.examples.train, run.inputs.train, run.encoder, config)
     model = add_lora(load_base(config.model, torch.device("cpu")), config.model, config.seed)
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1.0, weight_decay=0.0)
     rate = PaftModule(model, config.optim, len(user), config.seed).learning_rate
     plain = []
     for epoch in range(config.T):
-        for update in run.updates.epoch(epoch):
+        for update in data.updates.of_epoch(epoch):
             encoded = [run.encoder.training(run.inputs.train.templates[0], data.renderings.examples[t.row]) for t in update]
             width = max(len(e.context) + len(e.continuations[0]) for e in encoded)
             ids, labels, mask = (torch.full((len(encoded), width), fill) for fill in (0, -100, 0))

@@ -1,0 +1,33 @@
+"""Kept runs: each still has the name, and is by its settings the run, that it was when it ran."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paft.config.compose import CONF, from_dict
+from paft.reporting.results import read_results
+
+RESULTS = Path(CONF).parent / "experiments" / "results"
+
+
+def kept(study: str) -> list[Path]:
+    return sorted(path.parent for path in RESULTS.glob(f"{study}/runs/*/results.json"))
+
+
+def test_there_are_runs_of_every_study():
+    assert (len(kept("paper_cpu")), len(kept("race_qwen05"))) == (33, 6)
+
+
+@pytest.mark.parametrize("folder", [*kept("paper_cpu"), *kept("race_qwen05")], ids=lambda folder: folder.name)
+def test_a_kept_run_is_the_run_that_it_was(folder):
+    results = read_results(folder)
+    config = from_dict(results.config)
+    assert config.identity() == json.loads((folder / "run.json").read_text())["config"]
+    assert results.run == folder.name
+    if folder.parent.parent.name == "paper_cpu":
+        assert config.run_name == folder.name
+    else:  # the label of its base model was shortened afterwards; the hash is of the label that it had
+        (name, _, rest), shortened = config.run_name.partition(f"-{config.model.label}-"), folder.name
+        label, _, _ = shortened.removeprefix(f"{name}-").partition("-")
+        assert rest.rsplit("-", 1)[0] == shortened.removeprefix(f"{name}-{label}-").rsplit("-", 1)[0]
