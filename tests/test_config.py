@@ -16,8 +16,8 @@ from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 
 REPOSITORY = Path(CONF).parent
-# Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml.
-PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem != "adapter"]
+# Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml, and defaults are of every model.
+PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem not in ("adapter", "defaults")]
 NEEDS = {("dataset", "jsonl"): ["dataset.path=rows", "dataset.gold=answer"]}
 
 
@@ -29,12 +29,13 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def test_the_groups_are_those_of_the_page():
-    assert {group for group, _ in PAGES} == {"dataset", "model", "method", "trainer", "logger", "experiment", "scale"}
+    assert {group for group, _ in PAGES} == {"dataset", "model", "method", "trainer", "logger", "experiment", "scale", "debug", "lora"}
 
 
 @pytest.mark.parametrize(("group", "name"), PAGES, ids="/".join)
 def test_every_yaml_composes_and_parses(group, name):
-    config = compose_config(f"{group}={name}", *NEEDS.get((group, name), []))
+    choice = f"lora@model.lora={name}" if group == "lora" else f"{group}={name}"
+    config = compose_config(choice, *NEEDS.get((group, name), []))
     if group in ("dataset", "method", "logger"):
         assert getattr(config, group).name == name
 
@@ -52,6 +53,23 @@ def test_every_dataset_and_model_is_evaluated(group, name):
     overrides = [f"{key}={value}" for key, value in choices.items()]
     config = compose_evaluation(*overrides, *NEEDS.get((group, name), []))
     assert config.adapter is None and config.dataset.name
+
+
+def test_a_model_takes_any_adapter():
+    config = compose_config("model=qwen2_5_7b", "lora@model.lora=all_linear", "model.lora.r=4")
+    assert (config.model.path, config.model.lora.r, len(config.model.lora.target_modules)) == ("Qwen/Qwen2.5-7B", 4, 7)
+
+
+def test_an_evaluation_uses_the_machine_as_training_does():
+    config = compose_evaluation("dataset=piqa", "model=smollm2_135m", "trainer=ddp")
+    assert (config.trainer.devices, config.trainer.micro_batch_tokens) == (2, 4096)
+
+
+@pytest.mark.parametrize("override", ["workers=2", "checkpoint_every=10", "checkpoints_kept=1", "profiler=simple"])
+def test_settings_of_training_alone_are_refused_in_an_evaluation(override):
+    key = "trainer." + override.partition("=")[0]
+    with pytest.raises(InputError, match=rf"^{key} does nothing with an evaluation; leave it out\.$"):
+        compose_evaluation("dataset=piqa", "model=smollm2_135m", f"trainer.{override}")
 
 
 def test_the_page_of_evaluate_and_its_type_have_the_same_keys():
@@ -117,6 +135,7 @@ def test_the_run_name_is_stable():
         "dataset=piqa",
         "model.path=other/model",
         "model.lora.r=4",
+        "lora@model.lora=all_linear",
         "eval_prompts=3",
     ],
 )
@@ -124,7 +143,7 @@ def test_what_changes_the_numbers_changes_the_name(override):
     assert compose_config(override).run_name != compose_config().run_name
 
 
-@pytest.mark.parametrize("override", ["output_root=elsewhere", "data_root=rows", "logger=wandb"])
+@pytest.mark.parametrize("override", ["output_root=elsewhere", "data_root=rows", "logger=wandb", "lora@model.lora=paper", "trainer.profiler=simple"])
 def test_what_changes_no_number_leaves_the_name(override):
     assert compose_config(override).run_name == compose_config().run_name
 

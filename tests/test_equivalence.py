@@ -95,7 +95,9 @@ def test_the_golden_trajectory(usual):
         GOLDEN.write_text(json.dumps({"environment": environment(), "columns": COLUMNS, "updates": usual[1]}, indent=1) + "\n")
     golden = json.loads(GOLDEN.read_text())
     found, kept = np.array(usual[1]), np.array(golden["updates"])
+    np.testing.assert_allclose(found[:, 2], kept[:, 2], rtol=1e-6)  # learning rates: a function of the update
     assert (found[:, 3] == kept[:, 3]).all(), "other prompts are drawn than ever before"
-    # Elsewhere a tokenizer or a random number may be another; here rounding alone.
-    same = golden["environment"] == environment()
-    np.testing.assert_allclose(found[:, :3], kept[:, :3], rtol=1e-4 if same else 0.05)
+    if golden["environment"] != environment():
+        written, here = (", ".join(where.values()) for where in (golden["environment"], environment()))
+        pytest.skip(f"losses were written with {written}; with {here} a tokenizer or a random number may be another")
+    np.testing.assert_allclose(found[:, :2], kept[:, :2], rtol=1e-4)

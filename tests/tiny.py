@@ -1,6 +1,6 @@
 """A tiny random Llama with a real tokenizer, for tests and for long runs: everything is real but what it knows.
 
-python tests/reliability/tiny.py FOLDER
+python -m tests.tiny FOLDER
 """
 
 import argparse

@@ -13,6 +13,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 def quieten() -> None:
     """Silence what upstream libraries say about themselves at every start; anything unexpected still shows."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips, `max_epochs` reached
+    logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # the table that trainer.profiler asks for
     transformers.utils.logging.disable_progress_bar()
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.13

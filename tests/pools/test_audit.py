@@ -33,7 +33,7 @@ def audited(tmp_path, train, test):
 
 
 def run(monkeypatch, *arguments: object) -> int:
-    monkeypatch.setattr("sys.argv", ["paft.prompts", "audit", *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["paft pools", "audit", *map(str, arguments)])
     try:
         main()
     except SystemExit as leaving:

@@ -1,4 +1,4 @@
-"""python -m paft.prompts: perturb, compose, import and show, and what they say of bad input."""
+"""paft pools: perturb, compose, import and show, and what they say of bad input."""
 
 import json
 import re
@@ -17,7 +17,7 @@ PIQA = BUILT_IN["piqa"].form("letter", "shown")
 
 def run(monkeypatch, capsys, *arguments: object) -> str:
     """Run a command in this process; returns what it prints, or the sentence of its error."""
-    monkeypatch.setattr("sys.argv", ["paft.prompts", *map(str, arguments)])
+    monkeypatch.setattr("sys.argv", ["paft pools", *map(str, arguments)])
     try:
         main()
     except InputError as error:
