@@ -29,7 +29,17 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def test_the_groups_are_those_of_the_page():
-    assert {group for group, _ in PAGES} == {"dataset", "model", "method", "trainer", "logger", "experiment", "scale", "debug", "lora"}
+    assert {group for group, _ in PAGES} == {
+        "dataset",
+        "model",
+        "method",
+        "trainer",
+        "logger",
+        "experiment",
+        "scale",
+        "debug",
+        "lora",
+    }
 
 
 @pytest.mark.parametrize(("group", "name"), PAGES, ids="/".join)
@@ -143,7 +153,9 @@ def test_what_changes_the_numbers_changes_the_name(override):
     assert compose_config(override).run_name != compose_config().run_name
 
 
-@pytest.mark.parametrize("override", ["output_root=elsewhere", "data_root=rows", "logger=wandb", "lora@model.lora=paper", "trainer.profiler=simple"])
+@pytest.mark.parametrize(
+    "override", ["output_root=elsewhere", "data_root=rows", "logger=wandb", "lora@model.lora=paper", "trainer.profiler=simple"]
+)
 def test_what_changes_no_number_leaves_the_name(override):
     assert compose_config(override).run_name == compose_config().run_name
 

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from paft.data.batch import Update
 from paft.runtime import ranks
-from paft.runtime.launch import SIGNALS, stop
 from paft.runtime.errors import InputError
+from paft.runtime.launch import SIGNALS, stop
 
 _AT_ONCE_S = 1.0  # a signal that comes twice so soon came by two ways
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -89,45 +88,49 @@ def test_a_damaged_best_checkpoint_is_one_sentence(tiny_overrides, monkeypatch):
         run_training(compose_config(*tiny_overrides))
 
 
+def told_to_stop(number: int, overrides: list[str], before: str = "") -> subprocess.CompletedProcess[str]:
+    """Give the command in a process that is sent a signal within its fifth update.
+
+    Args:
+        before: what that process does first.
+    """
+    script = f"""
+import os, signal, sys
+from paft.cli.train import main
+from paft.training.module import PaftModule
+
+{before}
+step = PaftModule.training_step
+def told(self, batch, batch_idx):
+    if self.global_step == 4:
+        os.kill(os.getpid(), {int(number)})
+    return step(self, batch, batch_idx)
+PaftModule.training_step = told
+sys.argv = ["train.py", *{overrides!r}]
+main()
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(number, tiny_overrides, tmp_path):
-    small = [*tiny_overrides, "T=100", "model.lora.dropout=0.1", "trainer.checkpoint_every=1000", "validation.every=150"]
-    settings = {"cwd": REPOSITORY, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
-    command = [sys.executable, "train.py", *small]
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **settings)
-    log = tmp_path / "runs"
-    while run.poll() is None and sum(len(p.read_text().splitlines()) for p in log.glob("*/log/*/metrics.csv")) < 20:
-        time.sleep(0.01)
-    run.send_signal(number)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 128 + number and "the same command goes on" in said and "Traceback" not in said
-    (folder,) = (path.parent for path in log.glob("*/run.json"))
+    small = [*tiny_overrides, "T=3", "model.lora.dropout=0.1", "trainer.checkpoint_every=1000", "validation.every=7"]
+    stopped = told_to_stop(number, small)
+    assert stopped.returncode == 128 + number, stopped.stderr
+    assert "the same command goes on" in stopped.stderr and "Traceback" not in stopped.stderr
+    (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/run.json"))
     (state,) = states(folder / "checkpoints")
-    assert 15 <= torch.load(state, weights_only=True)["global_step"] < 150  # no validation was reached: the signal saved it
-    subprocess.run(command, check=True, capture_output=True, **settings)
-    whole = subprocess.run([*command, f"output_root={tmp_path / 'whole'}"], check=True, capture_output=True, **settings)
-    assert whole.returncode == 0
-    assert (folder / ADAPTER).read_bytes() == (tmp_path / "whole" / folder.name / ADAPTER).read_bytes()
+    assert torch.load(state, weights_only=True)["global_step"] == 5  # no validation was reached: the signal saved it
+    assert run_training(compose_config(*small)).folder == folder
+    whole = run_training(compose_config(*small, f"output_root={tmp_path / 'whole'}")).folder
+    assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
 
 
 def test_a_handler_that_was_there_before_is_called_once_the_state_is_saved(tiny_overrides, tmp_path):
     """As submitit's, which queues the job again and exits."""
-    script = f"""
-import os, signal, sys
-from paft.training.module import PaftModule
-from paft.jobs.train import run_training
-from tests.conftest import compose_config
-
-signal.signal(signal.SIGUSR2, lambda *_: sys.exit(9))
-step = PaftModule.training_step
-def told(self, batch, batch_idx):
-    if self.global_step == 4:
-        os.kill(os.getpid(), signal.SIGUSR2)
-    return step(self, batch, batch_idx)
-PaftModule.training_step = told
-run_training(compose_config(*{[*tiny_overrides, "T=4"]!r}))
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 9, done.stderr
+    stopped = told_to_stop(signal.SIGUSR2, [*tiny_overrides, "T=4"], "signal.signal(signal.SIGUSR2, lambda *_: sys.exit(9))")
+    assert stopped.returncode == 9, stopped.stderr
     (folder,) = (tmp_path / "runs").glob("*/checkpoints")
     assert torch.load(states(folder)[0], weights_only=True)["global_step"] == 5
