@@ -43,8 +43,9 @@ class SweepStarted(Callback):
 def run_hydra(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; what the user got wrong is one message and exit code 2, without a traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
+    run_plain(check_conf)
     try:
-        run_plain(lambda: (check_conf(), main()))
+        run_plain(main)
     finally:
         failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
         if failed:
@@ -67,6 +68,7 @@ def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
     group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
     try:
         check_launcher(hydra.launcher, devices)
+        check_sweeper(hydra.sweeper)
         return job(typed, group)
     except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
         traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed job's model
@@ -90,6 +92,21 @@ def check_launcher(launcher: Mapping[str, Any], devices: int) -> None:
     gpus = launcher.get("gpus_per_node") or 1
     if gpus not in (1, devices):
         raise InputError(f"hydra.launcher.gpus_per_node={gpus}: a run uses {devices}; give as many trainer.devices=.")
+
+
+def check_sweeper(sweeper: Mapping[str, Any]) -> None:
+    """Refuse a search for the lowest accuracy, which is what Optuna does unless it is told otherwise; raises InputError."""
+    if "direction" in sweeper and getattr(sweeper["direction"], "name", sweeper["direction"]) != "maximize":
+        raise InputError(
+            "hydra.sweeper.direction: the figure to search by is an accuracy; use hydra/sweeper=search, or give "
+            "hydra.sweeper.direction=maximize."
+        )
+
+
+def is_search() -> bool:
+    """Say whether Hydra runs this job for a sweeper that goes by what the job returns."""
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN and "direction" in hydra.sweeper
 
 
 def run_plain(main: Callable[[], T]) -> T:
