@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from paft.config.compose import check_conf
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -25,6 +26,8 @@ T = TypeVar("T")
 FAILED = "failed"  # in the folder of a sweep: a file for each cell that failed
 
 _BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
+
+_HINT = "--cfg job shows the keys, --help the groups, and lists of values take --multirun."
 
 _sweeps: list[Path] = []  # folders of the sweeps that this process started
 
@@ -40,6 +43,7 @@ class SweepStarted(Callback):
 def run_hydra(main: Callable[[], Any]) -> None:
     """Call a Hydra main function; what the user got wrong is one message and exit code 2, without a traceback."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
+    run_plain(check_conf)
     try:
         run_plain(main)
     finally:
@@ -64,6 +68,7 @@ def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
     group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
     try:
         check_launcher(hydra.launcher, devices)
+        check_sweeper(hydra.sweeper)
         return job(typed, group)
     except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
         traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed job's model
@@ -89,6 +94,21 @@ def check_launcher(launcher: Mapping[str, Any], devices: int) -> None:
         raise InputError(f"hydra.launcher.gpus_per_node={gpus}: a run uses {devices}; give as many trainer.devices=.")
 
 
+def check_sweeper(sweeper: Mapping[str, Any]) -> None:
+    """Refuse a search for the lowest accuracy, which is what Optuna does unless it is told otherwise; raises InputError."""
+    if "direction" in sweeper and getattr(sweeper["direction"], "name", sweeper["direction"]) != "maximize":
+        raise InputError(
+            "hydra.sweeper.direction: the figure to search by is an accuracy; use hydra/sweeper=search, or give "
+            "hydra.sweeper.direction=maximize."
+        )
+
+
+def is_search() -> bool:
+    """Say whether Hydra runs this job for a sweeper that goes by what the job returns."""
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN and "direction" in hydra.sweeper
+
+
 def run_plain(main: Callable[[], T]) -> T:
     """Return what a function returns; what the user got wrong is one message and exit code 2, without a traceback."""
     try:
@@ -96,7 +116,7 @@ def run_plain(main: Callable[[], T]) -> T:
     except InputError as error:
         _leave(f"error: {error}", 2)
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(f"error: {_in_a_sentence(error)}", 2)
+        _leave(f"error: {_first_line(error)}; {_HINT}", 2)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # Hydra's answer to model=null
             raise
@@ -110,16 +130,11 @@ def run_plain(main: Callable[[], T]) -> T:
         _leave("\nInterrupted; the same command goes on from the last checkpoint, if there is one yet.", 128 + number)
 
 
-def _in_a_sentence(error: Exception) -> str:
-    """Return what Hydra or OmegaConf say, without the place of our files and advice that does not help here."""
-    said = " ".join(str(error).partition("Config search path:")[0].partition("To append to your config")[0].split())
-    said, _, names = said.partition(" Available options in ")
-    if names:
-        return f"{said}; there are {', '.join(names.partition(': ')[2].split())}."
-    said, _, key = said.partition(" See https:")[0].partition(" full_key: ")
-    where = getattr(error, "override", None) or key.split(" ")[0]
-    said = re.sub(r" \d\. |[.:] (?=[A-Z])", "; ", said).rstrip(".")
-    return f"{where}{': ' if where else ''}{said}; --cfg job shows the keys and values that there are."
+def _first_line(error: Exception) -> str:
+    """Return the first line of what Hydra or OmegaConf say, behind the override or key that it is about."""
+    line = re.sub(r"\. (?=[A-Z'])", "; ", str(error).partition("\n")[0]).rstrip(".")
+    about = getattr(error, "override", None) or getattr(error, "full_key", None)
+    return line if about is None else f"{about}: {line}"
 
 
 def _leave(message: str, code: int) -> NoReturn:

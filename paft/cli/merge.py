@@ -1,22 +1,19 @@
-"""python -m paft.model merge RUN --out DIR: write a merged model."""
+"""paft merge RUN --out DIR: write the base model with an adapter's weights added in."""
 
 import argparse
 from pathlib import Path
 
-from paft.cli.hydra_app import run_plain
 from paft.config.adapter import read_metadata
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
 
 def main() -> None:
-    """Read the command line and do what it says."""
-    parser = argparse.ArgumentParser(prog="python -m paft.model", description="Work on trained adapters.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    merging = commands.add_parser("merge", help="write the base model with the adapter's weights added in")
-    merging.add_argument("run", type=Path, help="a run folder, or its adapter folder")
-    merging.add_argument("--out", type=Path, required=True, help="a new folder for the merged model")
-    merging.add_argument("--remote-code", action="store_true", help="run the code that comes with the base model")
+    """Merge the adapter in sys.argv; raises InputError for a folder that exists already or holds no adapter."""
+    parser = argparse.ArgumentParser(prog="paft merge", description="Write the base model with an adapter's weights added in.")
+    parser.add_argument("run", type=Path, help="a run folder, or its adapter folder")
+    parser.add_argument("--out", type=Path, required=True, help="a new folder for the merged model")
+    parser.add_argument("--remote-code", action="store_true", help="run the code that comes with the base model")
     arguments = parser.parse_args()
     run, out = arguments.run, arguments.out
     if out.exists():
@@ -29,7 +26,3 @@ def main() -> None:
 
     merge(folder, out, arguments.remote_code)
     print(f"Merged model: {out}")
-
-
-if __name__ == "__main__":
-    run_plain(main)

@@ -1,4 +1,4 @@
-"""python -m paft.prompts construct | audit | perturb | compose | import | show: prompt pools one can trust."""
+"""paft pools construct | audit | perturb | compose | import | show: prompt pools one can trust."""
 
 import argparse
 import json
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from paft.cli.hydra_app import run_plain
 from paft.data.tasks import BUILT_IN
 from paft.data.tasks.base import LETTERS, gold_index
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
@@ -30,13 +29,13 @@ class _Asked:
 
 
 def main() -> None:
-    """Read the command line and do what it says."""
+    """Run the pool command in sys.argv; raises InputError that names what is wrong with it."""
     arguments = _parser().parse_args()
     arguments.command(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m paft.prompts", description="Construct, audit and perturb prompt pools.")
+    parser = argparse.ArgumentParser(prog="paft pools", description="Construct, audit and perturb prompt pools.")
     commands = parser.add_subparsers(required=True, metavar="construct | audit | perturb | compose | import | show")
 
     construct = commands.add_parser("construct", help="have generator models write prompts; screen and split them")
@@ -116,16 +115,13 @@ def _positive(text: str) -> int:
 
 def _asked(arguments: argparse.Namespace, n_rows: int) -> _Asked:
     """Return the task of a built-in data set, with the first examples of a fair sample of its train split."""
-    from hydra import compose, initialize_config_dir
-
-    from paft.config.compose import CONF, parse
+    from paft.config.compose import compose_training
     from paft.data.inputs import answer_kind
     from paft.data.rows import load_examples
 
     if arguments.dataset is None:
         raise InputError(f"--dataset is missing; it is one of {', '.join(BUILT_IN)}.")
-    with initialize_config_dir(CONF, version_base="1.3"):
-        dataset = parse(compose("train", [f"dataset={arguments.dataset}"])).dataset
+    dataset = compose_training([f"dataset={arguments.dataset}"]).dataset
     task = BUILT_IN[arguments.dataset]
     answer: Answer = "text" if arguments.options == "hidden" else arguments.answer or answer_kind(dataset, task)
     rows: list[tuple[Mapping[str, str], str]] = []
@@ -331,7 +327,3 @@ def _show(arguments: argparse.Namespace) -> None:
         print(f"--- {template.id}")
         print(template.render(fields))
     print(f"--- right answer: {json.dumps(answer, ensure_ascii=False)}")
-
-
-if __name__ == "__main__":
-    run_plain(main)

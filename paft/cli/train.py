@@ -6,12 +6,13 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from paft.cli.hydra_app import run_hydra, run_job
+from paft.cli.hydra_app import is_search, run_hydra, run_job
 from paft.config.compose import CONF, parse
 from paft.config.schema import TrainConfig
 from paft.jobs.preflight import check_run
 from paft.jobs.rerun import check_repeats, check_same_inputs, repeated
 from paft.reporting.results import Results, read_results
+from paft.runtime.errors import InputError
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
@@ -20,8 +21,14 @@ def app(composed: DictConfig) -> float | None:
 
     Returns the mean accuracy of the best validation, which is what Hydra's sweepers (Optuna) optimise.
     """
-    devices = OmegaConf.select(composed, "trainer.devices", default=1)
-    results = run_job(lambda typed, group: job(parse(composed), typed, group), devices)
+
+    def run(typed: Sequence[str], group: str | None) -> Results:
+        config = parse(composed)
+        if is_search() and not config.method.trains:
+            raise InputError(f"method={config.method.name}: nothing is trained, so there is no validation to search by.")
+        return job(config, typed, group)
+
+    results = run_job(run, OmegaConf.select(composed, "trainer.devices", default=1))
     return None if results.training is None else results.training.best_validation_mean
 
 

@@ -23,14 +23,22 @@ def _conf() -> str:
 CONF = _conf()
 
 
+def check_conf() -> None:
+    """Raise InputError if the folder of the YAML files is missing."""
+    if not Path(CONF).is_dir():
+        raise InputError(f"{CONF}: the folder of configs is missing; install paft again, or put conf/ back.")
+
+
 def compose_training(overrides: Sequence[str]) -> TrainConfig:
     """Return the config of a training run that overrides of conf/train.yaml give; raises InputError that names the key."""
+    check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
         return parse(compose("train", list(overrides)))
 
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
     """Return the config of an evaluation that overrides of conf/evaluate.yaml give; raises InputError that names the key."""
+    check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
         return parse_evaluation(compose("evaluate", list(overrides)), overrides)
 

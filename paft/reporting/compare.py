@@ -1,14 +1,10 @@
 """Compare two runs on the cells they share: is A more robust than B, and how sure are we?
 
-    python experiments/compare.py RUN_A RUN_B [--report DIR]
-    python experiments/compare.py A1,A2,A3 B1,B2,B3      # seeds of one another, paired in this order
-
 A run is a folder with results.json and matrix.parquet. Shared are prompts of the same text and examples with the same
 fields and answer. The difference of the means has a 95% interval for other prompts and examples of the kind; the stds over
 prompts are compared by a permutation test; the worst prompts are estimated without selection bias and have no interval.
 """
 
-import argparse
 import hashlib
 import json
 from collections.abc import Sequence
@@ -20,11 +16,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from paft.cli.hydra_app import run_plain
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
 from paft.runtime.errors import InputError
-from paft.runtime.files import check_place, write_atomically
+from paft.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -228,18 +223,8 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
     print(f"Written: {folder}")
 
 
-def main() -> None:
-    """Compare, print and, where asked to, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for side in ("a", "b"):
-        parser.add_argument(
-            side, metavar=f"RUN_{side.upper()}", help="a run's folder; several, seeds of one another, with commas"
-        )
-    parser.add_argument("--report", type=Path, help="folder for README.md, comparison.json and overlay.png")
-    arguments = parser.parse_args()
-    if arguments.report is not None:
-        check_place(f"--report {arguments.report}", arguments.report)
-    compared = compare_sides(*([Path(folder) for folder in side.split(",")] for side in (arguments.a, arguments.b)))
+def show(compared: Compared) -> None:
+    """Print the table of a comparison, what its numbers are, and the verdict."""
     console = Console()
     table = Table("", *("A", "B", "A - B"), title_justify="left")
     for column in table.columns[1:]:
@@ -251,9 +236,6 @@ def main() -> None:
     console.print(table)
     for note in (*notes(compared), "", verdict(compared.comparison)):
         console.print(note, highlight=False, markup=False, soft_wrap=True)
-    if arguments.report is not None:
-        report = arguments.report
-        write_report(report, compared, f"python experiments/compare.py {arguments.a} {arguments.b} --report {report}")
 
 
 def _correct(side: Sequence[Run]) -> Array:
@@ -295,7 +277,3 @@ def _signed(estimate: Estimate) -> str:
 
 def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-if __name__ == "__main__":
-    run_plain(main)
