@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from paft.data.tasks import BUILT_IN
 from paft.data.tasks.base import LETTERS, gold_index
-from paft.prompts import PromptPool, load_pool, shipped_pool_path
+from paft.prompts import PromptPool, find_pool, load_pool
 from paft.prompts.pool import Answer, Form, Options, choices_among
 from paft.runtime.errors import InputError
 
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="how a few prompts look when an example is put into them")
     _add_task(show)
-    show.add_argument("--pool", type=Path, help="instead of the shipped pool")
+    show.add_argument("--pool", help="a file, or the name of a shipped pool (composed, adversarial), instead of the split's")
     show.add_argument("--split", choices=_SPLITS, default="train")
     show.add_argument("--example", type=int, default=0, help="which of a fair sample of training rows")
     show.add_argument("-n", type=_positive, default=3)
@@ -319,9 +319,7 @@ def _show(arguments: argparse.Namespace) -> None:
     asked = _asked(arguments, arguments.example + 1)
     if len(asked.rows) <= arguments.example:
         raise InputError(f"--example {arguments.example}: there are only {len(asked.rows)} examples, counted from 0.")
-    form = asked.form
-    path = arguments.pool or shipped_pool_path(BUILT_IN[asked.name].pools, form.answer, form.options, arguments.split)
-    pool = load_pool(path, form, asked.aliases)
+    pool = find_pool(arguments.pool, BUILT_IN[asked.name].pools, arguments.split, asked.form, asked.aliases)
     fields, answer = asked.rows[arguments.example]
     for template in pool.head(arguments.n).templates:
         print(f"--- {template.id}")

@@ -8,7 +8,7 @@ from typing import Any
 from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
 from paft.data.rows import Examples, load_examples, load_test, load_unlabelled
 from paft.data.tasks.base import LETTERS, Example, Task
-from paft.prompts import PromptPool, PromptTemplate, TemplateError, load_pool, shipped_pool_path
+from paft.prompts import PromptPool, PromptTemplate, TemplateError, find_pool
 from paft.prompts.pool import Answer, check_fields
 from paft.runtime.errors import InputError
 
@@ -135,14 +135,9 @@ def _pool(dataset: DatasetConfig, task: Task, split: str, given: str | None) -> 
     """Load a pool.
 
     Args:
-        given: a file, or the name of a shipped pool (composed, adversarial ...); None: the shipped one of the split.
+        given: a file, or the name of a shipped pool; None: the shipped one of the split.
     """
-    answer = answer_kind(dataset, task)
-    if given is not None and (Path(given).suffix or Path(given).exists()):
-        path = Path(given)
-    else:
-        path = shipped_pool_path(task.pools, answer, dataset.options, split, given)
-    return load_pool(path, task.form(answer, dataset.options), task.aliases)
+    return find_pool(given, task.pools, split, task.form(answer_kind(dataset, task), dataset.options), task.aliases)
 
 
 def _validation_pool(config: TrainConfig, task: Task, train: PromptPool) -> PromptPool:

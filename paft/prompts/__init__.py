@@ -1,5 +1,6 @@
 """Prompt templates, prompt pools and the schedule that draws from them. Knows neither torch nor data sets."""
 
+from paft.prompts.find import find_pool
 from paft.prompts.pool import PromptPool, load_pool, shipped_pool_path
 from paft.prompts.schedule import Schedule, ScheduleUnit
 from paft.prompts.template import PromptTemplate, TemplateError
@@ -10,6 +11,7 @@ __all__ = [
     "Schedule",
     "ScheduleUnit",
     "TemplateError",
+    "find_pool",
     "load_pool",
     "shipped_pool_path",
 ]

@@ -96,6 +96,8 @@ class PromptPool:
 def shipped_pool_path(folder: str, answer: Answer, options: Options, split: str, name: str | None = None) -> Path:
     """Return the path of a shipped pool: shipped/<folder>/<letter|text|hidden>/<name>.yaml.
 
+    The pool named composed has no file of its own: its path is that of the parts which compose.py puts together.
+
     Args:
         folder: the name of the task whose prompts they are.
         split: what it is for, and its name where `name` is None.
@@ -104,7 +106,8 @@ def shipped_pool_path(folder: str, answer: Answer, options: Options, split: str,
     """
     name = name or split
     kind = "hidden" if options == "hidden" else answer
-    path = Path(__file__).parent / "shipped" / folder / kind / f"{name}.yaml"
+    file = "parts.yaml" if name == "composed" else f"{name}.yaml"
+    path = Path(__file__).parent / "shipped" / folder / kind / file
     if not path.is_file():
         own = "method.prompt=TEMPLATE" if split == "user" else f"prompts.{split}=FILE"
         raise InputError(

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
@@ -18,10 +19,15 @@ from paft.evaluation.robustness import (
     robustness,
     uncertainty,
 )
+from paft.evaluation.store import read_cells
 from paft.prompts import PromptPool
+from paft.prompts.readers import read_prompts
 from paft.reporting.plan import Plan
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VERSION: Literal[1] = 1  # of results.json
 FILE = "results.json"
@@ -207,6 +213,54 @@ class Results(Summary):
         """The folder of the run, where its score matrix, its prompts and its adapter lie."""
         assert self._folder is not None, "results that were neither read from a folder nor saved to one"
         return self._folder
+
+    def scores(self) -> "pd.DataFrame":
+        """Return the score matrix as a data frame: a row for each prompt and example, with the columns of matrix.parquet.
+
+        Among them are prompt_id, example_id, correct, predicted and gold (indices of choices), log_probs (of each choice) and
+        output (what was generated).
+        """
+        cells: pd.DataFrame = read_cells(self.folder / "matrix.parquet").to_pandas()
+        repeated = cells.select_dtypes("category").columns
+        return cells.astype(dict.fromkeys(repeated, str))
+
+    def per_prompt(self) -> "pd.DataFrame":
+        """Return a data frame with a row for each test prompt: prompt_id, text, wording, layout, accuracy; the worst first."""
+        import pandas as pd
+
+        kept = self.folder.parent.parent / "pools" / f"{self.fingerprints.pools['test'].fingerprint}.yaml"
+        file = self.folder / "prompts" / "test.yaml"
+        rows = read_prompts(file if file.is_file() else kept).rows
+        prompts = pd.DataFrame([dict(row) for _, row in rows]).rename(columns={"id": "prompt_id"})
+        correct = self.scores().groupby("prompt_id")["correct"].mean().rename("accuracy")
+        found = prompts.merge(correct.reset_index(), on="prompt_id").sort_values("accuracy", kind="stable", ignore_index=True)
+        return found[["prompt_id", "text", "wording", "layout", "accuracy"]]
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {value}" for name, value in self._figures().items())
+        return f"Results({self.run}: {figures or 'rows without labels'})"
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        """Show the robustness as a table in a notebook."""
+        figures = self._figures()
+        if not figures:
+            return f"<p>{escape(repr(self))}</p>"
+        heads = "".join(f"<th>{name}</th>" for name in figures)
+        cells = "".join(f"<td>{value}</td>" for value in figures.values())
+        return f"<table><caption>{escape(self.run)}</caption><tr>{heads}</tr><tr>{cells}</tr></table>"
+
+    def _figures(self) -> dict[str, str]:
+        """Return the robustness over the test prompts in percent, by name; nothing for rows without labels."""
+        if self.robustness is None:
+            return {}
+        robust = self.robustness
+        shares = {"mean": robust.mean, "std": robust.std, "worst": robust.min, "best": robust.max, "Top": robust.top}
+        figures = {name: f"{100 * share:.1f}" for name, share in shares.items() if share is not None}
+        if self.uncertainty is not None and self.uncertainty.mean.low is not None and self.uncertainty.mean.high is not None:
+            figures["mean"] += f" [{100 * self.uncertainty.mean.low:.1f}, {100 * self.uncertainty.mean.high:.1f}]"
+        return figures | {"prompts": str(robust.n_prompts), "examples": str(robust.n_examples)}
 
 
 def summarise(matrix: ScoreMatrix, threshold: float | None, settings: Mapping[str, Any], labelled: bool = True) -> Summary:

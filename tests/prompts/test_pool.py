@@ -13,9 +13,10 @@ import yaml
 import paft.prompts
 from paft.data.tasks import BUILT_IN
 from paft.pools.audit import audit, read_for_audit
-from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
+from paft.prompts import PromptPool, PromptTemplate, find_pool, load_pool, shipped_pool_path
 from paft.prompts.pool import Form
 from paft.prompts.readers import read_prompts
+from paft.prompts.writers import write_pool
 from paft.runtime.errors import InputError
 
 COLUMNS = ("id", "source", "wording", "layout", "text")
@@ -456,7 +457,7 @@ def form_of(folder: str) -> Form:
 def shipped(folder: str, composed: bool = False) -> dict[str, PromptPool]:
     name, form = folder.split("/")[0], form_of(folder)
     return {
-        split: load_pool(shipped_pool_path(name, form.answer, form.options, split), form)
+        split: find_pool(split, name, split, form)
         for split in (*splits_of(folder), *(("composed",) if composed and folder in FULL else ()))
     }
 
@@ -465,13 +466,12 @@ def test_every_task_has_shipped_pools():
     tasks = {name for name in BUILT_IN if not name.startswith("race_")}
     assert {folder.split("/")[0] for folder in FOLDERS} == tasks
     wanted = {f"{folder}/{split}.yaml" for folder in FOLDERS for split in splits_of(folder)}
-    wanted |= {f"{folder}/{name}.yaml" for folder in FULL for name in ("parts", "composed")}
+    wanted |= {f"{folder}/parts.yaml" for folder in FULL}
     assert {path.relative_to(POOLS).as_posix() for path in POOLS.rglob("*.*")} == wanted
 
 
 def test_the_parts_of_race_share_their_pools():
-    for answer, options in (("letter", "shown"), ("text", "hidden")):
-        assert len({shipped_pool_path(f"race{part}", answer, options, "test") for part in ("", "_middle", "_high")}) == 1
+    assert {BUILT_IN[f"race{part}"].pools for part in ("", "_middle", "_high")} == {"race"}
 
 
 def test_a_pool_that_is_not_shipped_is_refused():
@@ -498,11 +498,15 @@ def test_a_shipped_pool_loads_and_is_large_enough(folder):
 @pytest.mark.parametrize(
     ("folder", "train"), [*((folder, "train") for folder in FOLDERS), *((folder, "composed") for folder in sorted(FULL))]
 )
-def test_shipped_pools_have_no_leak_and_no_defect(folder, train):
+def test_shipped_pools_have_no_leak_and_no_defect(folder, train, tmp_path):
     """No copy, near-copy or family in two splits; no template that screening would reject."""
     form = form_of(folder)
     splits = [train, *(split for split in splits_of(folder) if split not in ("train", "user"))]
-    found = audit({split: read_for_audit(POOLS / folder / f"{split}.yaml", form) for split in splits})
+    files = {split: POOLS / folder / f"{split}.yaml" for split in splits}
+    if train == "composed":
+        files[train] = tmp_path / "composed.yaml"
+        write_pool(find_pool(train, folder.split("/")[0], train, form), files[train])
+    found = audit({split: read_for_audit(path, form) for split, path in files.items()})
     assert not found.leaks
     assert [defect for facts in found.files.values() for defect in facts["defects"]] == []
 
