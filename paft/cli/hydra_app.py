@@ -21,9 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from paft.config.compose import check_conf
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
+from paft.runtime.run_folder import FAILED
 
 T = TypeVar("T")
-FAILED = "failed"  # in the folder of a sweep: a file for each cell that failed
 
 _BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 

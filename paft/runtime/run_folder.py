@@ -18,6 +18,7 @@ from paft.runtime.files import check_place, existing_parent, scratch_path, write
 _LOCK = ".lock"
 _PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and hold its lock
 _MARK = "run.json"
+FAILED = "failed"  # in the folder of a sweep: a file for each job that failed
 _LEAST_FREE_BYTES = 200 * 2**20
 
 

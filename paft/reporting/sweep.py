@@ -1,0 +1,240 @@
+"""The report of any sweep: what differs between its runs beside their numbers, best first."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from paft.reporting.collect import Collected, collect, keep
+from paft.reporting.page import (
+    Entry,
+    Section,
+    bullets,
+    file_name,
+    interval,
+    percent,
+    percentage,
+    words,
+    write,
+    write_csv,
+    write_html,
+)
+from paft.reporting.runs import FinishedRun, Row, by_seed, check_alike, commits, frame, typed
+from paft.runtime.errors import InputError
+from paft.runtime.files import check_place
+
+READING = (
+    "Mean: over seeds, prompts and examples, in brackets with a 95% interval for other prompts and examples of the kind; the "
+    "seeds are those at hand, and their spread comes on top. std, worst and Top: over prompts, averaged over seeds."
+)
+
+_NUMBERS = ("mean", "std", "worst", "Top")
+_KEYS = {"worst": "min", "Top": "top"}  # of robustness, where they have another name
+_SAME_IN_A_TABLE = ("seed", "dataset.")  # settings that are no columns: seeds are averaged, data sets have rows of their own
+
+
+def report(runs: Sequence[Path], out: Path, keep_runs: bool = False, sort: str = "mean", notes: Sequence[str] = ()) -> None:
+    """Write the report of a sweep: README.md, index.html, sweep.csv, and a figure for each data set.
+
+    Args:
+        runs: folders of runs, or folders that hold them.
+        keep_runs: whether to copy what the report is made from to out/runs and out/pools.
+        sort: the column by which rows are sorted: a number, best first, or a setting.
+        notes: what else to say, at the top of the page.
+
+    Raises InputError if there is no finished run, if numbers do not belong in one table, or for a column that is not there.
+    """
+    check_place(f"--out {out}", out)
+    collected = collect(runs)
+    check_alike(collected.runs, lambda run: run.measured_by)
+    section, labelled = table_of(collected.runs, sort)
+    out.mkdir(parents=True, exist_ok=True)  # now that nothing is wrong
+    section.figures = _draw(labelled, out)
+    write_csv(out, section)
+    page = [f"# {_title(collected.runs)}", "", *origin(collected.runs), *bullets(notes), READING, ""]
+    page += ["What was run:", "", *bullets(f"**{name}**: {what}." for name, what in described(collected.runs).items())]
+    page += [*section.lines(), *left_out(collected), "Made by `paft report RUNS... --out DIR`.", ""]
+    write(out, page)
+    write_html(out, page)
+    if keep_runs:
+        keep(collected, out)
+    print("\n".join(section.lines()))
+    print(f"Written: {out / 'README.md'}, {out / 'index.html'}")
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """A row of the table, with the settings that tell it from others."""
+
+    row: Row
+    settings: Mapping[str, Any]  # those of the columns that its method uses
+
+    def number(self, column: str) -> float | None:
+        return self.row.mean.value if column == "mean" else self.row.average(_KEYS.get(column, column))
+
+
+def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Labelled]]:
+    """Return the table of a sweep, and its rows in their order; raises InputError for a column that is not there."""
+    cells = frame(runs)
+    columns = differing(runs)
+    labelled = []
+    for (part, *_), same in cells.groupby(["part", *columns], sort=False, dropna=False):
+        own = [runs[place] for place in same.index]
+        what = ", ".join([str(part), *(f"{key}={typed(own[0].settings[key])}" for key in columns if key in own[0].settings)])
+        settings = {key: own[0].settings[key] for key in columns if key in own[0].settings}
+        labelled.append(_Labelled(Row(by_seed(own, what), str(part)), settings))
+    labelled = _sorted(labelled, sort, columns)
+    several = cells["part"].nunique() > 1
+    headings = [*(["data set"] if several else []), *(key.removesuffix(".name") for key in columns)]
+    section = Section("sweep", "All runs", [*headings, *_NUMBERS, "seeds", "std of seeds"])
+    for one in labelled:
+        names = [words(one.row.part)] if several else []
+        names += [words(typed(one.settings[key]) if key in one.settings else "-") for key in columns]
+        section.rows.append([*names, *_numbers(one)])
+    section.notes = list(dict.fromkeys(size(one.row, several) for one in labelled))
+    return section, labelled
+
+
+def differing(runs: Sequence[FinishedRun]) -> list[str]:
+    """Return the settings, but for the seed, in which runs on one data set differ that use them."""
+    values: dict[str, dict[str, set[str]]] = {}  # setting -> data set -> as typed
+    for run in runs:
+        for key, value in run.settings.items():
+            values.setdefault(key, {}).setdefault(run.dataset, set()).add(typed(value))
+    return [key for key, of in values.items() if max(map(len, of.values())) > 1 and not key.startswith(_SAME_IN_A_TABLE)]
+
+
+def _sorted(labelled: Sequence[_Labelled], sort: str, columns: Collection[str]) -> list[_Labelled]:
+    """Sort rows within their part of a data set: numbers best first, settings from small to large, what has none last."""
+    places = {part: place for place, part in enumerate(dict.fromkeys(one.row.part for one in labelled))}
+    keys = {key.removesuffix(".name"): key for key in columns} | {key: key for key in columns}
+    if sort not in (*_NUMBERS, *keys):
+        shown = ", ".join((*_NUMBERS, *(key.removesuffix(".name") for key in columns)))
+        raise InputError(f"--sort {sort}: the table has no such column; it has {shown}.")
+
+    def key(one: _Labelled) -> tuple[int, bool, Any]:
+        if sort in _NUMBERS:
+            value = one.number(sort)
+            return places[one.row.part], value is None, value if value is None or sort == "std" else -value
+        setting = one.settings.get(keys[sort])
+        return places[one.row.part], setting is None, setting if isinstance(setting, int | float) else str(setting)
+
+    return sorted(labelled, key=key)
+
+
+def _numbers(one: _Labelled) -> list[Entry]:
+    seeds = " ".join(map(str, one.row.seeds))
+    entry = Entry(seeds.replace(" ", ", ") or "-", {"": seeds, ": n": str(len(one.row.runs))})
+    others = [percentage(one.number(column)) for column in _NUMBERS[1:]]
+    return [interval(one.row.mean), *others, entry, percentage(one.row.std_of_seeds)]
+
+
+def size(row: Row, named: bool = False) -> str:
+    """Say over what the numbers of a row were taken.
+
+    Args:
+        named: whether to name the data set, too.
+    """
+    _, prompts, examples = row.correct.shape
+    threshold = row.runs[0].results.threshold
+    top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
+    chance = percent(row.runs[0].matrix(row.part).chance)
+    name = f"{row.part}: percent" if named else "Percent"
+    return f"{name}, over {prompts} unseen prompts x {examples:,} test examples; chance is {chance}{top}."
+
+
+def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
+    """Draw the accuracy over prompts of every row, all seeds together, in a figure for each data set."""
+    from paft.reporting.figure import save_distribution
+
+    figures: dict[str, str] = {}
+    for dataset in dict.fromkeys(one.row.runs[0].dataset for one in labelled):
+        own = [one for one in labelled if one.row.part == dataset]
+        accuracies = {_label(one): one.row.correct.mean(2).ravel() for one in own}
+        first = own[0].row.runs[0]
+        name = f"{file_name('distribution', dataset)}.png"
+        save_distribution(out / name, accuracies, first.matrix(dataset).chance, first.results.threshold)
+        figures[name] = f"Accuracy over unseen prompts, {dataset}"
+    return figures
+
+
+def _label(one: _Labelled) -> str:
+    settings = (f"{'' if key.endswith('.name') else f'{key}='}{typed(value)}" for key, value in one.settings.items())
+    return ", ".join(settings) or one.row.runs[0].folder.name
+
+
+def _title(runs: Sequence[FinishedRun]) -> str:
+    kinds = "evaluation" if runs[0].results.kind == "evaluation" else "training run"
+    return f"{len(runs)} {kinds}{'s' if len(runs) > 1 else ''} on {', '.join(dict.fromkeys(run.dataset for run in runs))}"
+
+
+def origin(runs: Sequence[FinishedRun]) -> list[str]:
+    """Say what models and commits runs are of, and warn of what may move numbers besides what the tables name."""
+    models = ", ".join(sorted({run.model for run in runs}))
+    lines = [f"{len(runs)} runs of {models}, made at {commits(run.results.git for run in runs)}.", ""]
+    unlike = {
+        "at {} states of the code": {str(run.results.git) for run in runs},
+        "with {} sets of library versions": {str(run.results.versions) for run in runs},
+        "on {} kinds of devices": {str(run.results.device) for run in runs},
+    }
+    if beware := [text.format(len(states)) for text, states in unlike.items() if len(states) > 1]:
+        lines += [f"BEWARE: the runs were made {' and '.join(beware)}, which may move numbers, too.", ""]
+    return lines
+
+
+def described(runs: Iterable[FinishedRun]) -> dict[str, str]:
+    """Say for each data set what its runs have in common: model, sizes, scoring and device."""
+    datasets: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        datasets.setdefault(run.dataset, []).append(run)
+    return {dataset: _described(same) for dataset, same in datasets.items()}
+
+
+def _described(runs: Sequence[FinishedRun]) -> str:
+    cells = frame(runs)
+    robust = runs[0].parts[runs[0].dataset]
+    said = [f"{' and '.join(dict.fromkeys(run.model for run in runs))} in {' and '.join(cells['dtype'].unique())}"]
+    trained = cells[cells["training.updates"].notna()] if "training.updates" in cells else cells[:0]
+    for key, text in (
+        ("model.lora.r", "LoRA r={}"),
+        ("plan.train_examples", "{:,} training rows"),
+        ("examples_per_update", "{} an update"),
+        ("training.updates", "{:,} updates"),
+        ("optim.lr", "learning rate {:g}"),
+    ):
+        said += _in_common(trained, key, text)
+    said.append(f"{robust.n_prompts} test prompts x {robust.n_examples:,} test examples, {scoring(runs[0])}")
+    return "; ".join([*said, f"on {' and '.join(cells['device'].unique())}"])
+
+
+def _in_common(cells: pd.DataFrame, key: str, text: str) -> list[str]:
+    values = cells[key].dropna().unique() if key in cells else np.array([])
+    return [text.format(values[0])] if len(values) == 1 else []
+
+
+def scoring(run: FinishedRun) -> str:
+    """Say how a run's answers were told right from wrong."""
+    by = run.results.scoring
+    if by.scoring == "generate":
+        return "scored on answers written out"
+    options = " with the options hidden" if run.config["dataset"]["options"] == "hidden" else ""
+    return f"scored by likelihood ({'summed' if by.normalise == 'sum' else f'per {by.normalise}'}){options}"
+
+
+def left_out(collected: Collected, others: Sequence[str] = ()) -> list[str]:
+    """Say what a report does not show, and why.
+
+    Args:
+        others: finished runs that belong to no table.
+    """
+    lines: list[str] = []
+    for what, names in (
+        ("Folders that were left out:", [f"{name}: {why}" for name, why in collected.left_out.items()]),
+        ("Jobs that failed (the same command tries them again):", collected.failures),
+        ("Finished runs that belong to no table:", others),
+    ):
+        lines += [what, "", *bullets(names)] if names else []
+    return lines
