@@ -15,11 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is run as a script, whether paft is installed or not
 
 from paft.runtime.ranks import rank
 
+ROOT = Path(__file__).parents[2]
 _POINT = "PAFT_TEST_POINT"  # an environment variable, which ranks inherit
 
 
