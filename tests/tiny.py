@@ -1,9 +1,5 @@
-"""A tiny random Llama with a real tokenizer, for tests and for long runs: everything is real but what it knows.
+"""A tiny random Llama with a real tokenizer, for tests and long runs: everything about it is real except its knowledge."""
 
-python -m tests.tiny FOLDER
-"""
-
-import argparse
 from pathlib import Path
 
 import torch
@@ -35,9 +31,3 @@ def save_tiny_llama(folder: Path) -> None:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    save_tiny_llama(parser.parse_args().folder)

@@ -15,6 +15,7 @@ from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import read_cells
 from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
+from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_input import lines, question
@@ -50,20 +51,20 @@ def common(tmp_path) -> list[str]:
     return ["trainer.accelerator=cpu", "trainer.progress=false", f"output_root={tmp_path / 'runs'}"]
 
 
-def evaluated(*overrides: str) -> tuple[Path, dict]:
-    folder = run_evaluation(compose_evaluation(*overrides)).folder
-    return folder.path, json.loads(folder.results.read_text())
+def evaluated(*overrides: str) -> Results:
+    return run_evaluation(compose_evaluation(*overrides))
 
 
 def test_an_adapter_scores_as_at_the_end_of_its_training(trained, common):
     same = ["trainer.micro_batch_tokens=2048", "eval_examples=12", "eval_prompts=4"]
-    folder, results = evaluated(f"adapter={trained / 'adapter'}", *same, *common)
-    before = json.loads((trained / "results.json").read_text())
-    assert results["robustness"] == before["robustness"] and results["how"] == before["how"]
+    results, before = evaluated(f"adapter={trained / 'adapter'}", *same, *common), read_results(trained)
+    folder = results.folder
+    assert results.robustness == before.robustness and results.scoring == before.scoring
     assert read_cells(folder / "matrix.parquet").equals(read_cells(trained / "matrix.parquet"))
-    assert results["how"]["merged"]
-    assert results["trained"] == before["run"] and folder.name.startswith("eval-story_facts-tiny_llama0-paft-likelihood-")
-    assert results["fingerprints"]["base_model"] == before["fingerprints"]["base_model"]
+    assert results.scoring.merged
+    assert results.trained_by == before.run and folder.name.startswith("eval-story_facts-tiny_llama0-paft-likelihood-")
+    assert results.fingerprints.base_model == before.fingerprints.base_model
+    assert read_results(folder) == results
     assert {"per_prompt.csv", "distribution.png", "report.html", "prompts", "run.json"} <= {p.name for p in folder.iterdir()}
 
 
@@ -77,19 +78,19 @@ def test_a_finished_evaluation_is_not_repeated(trained, common, monkeypatch, cap
 
 def test_the_base_model(tiny_llama, common):
     shape = ["model=smollm2_135m", f"model.path={tiny_llama}", "model.dtype=fp32", "eval_examples=6", "eval_prompts=2"]
-    folder, results = evaluated("dataset=story_facts", *shape, *common)
-    assert results["fingerprints"]["adapter"] is None and "-base-" in folder.name
-    assert read_matrix(folder / "matrix.parquet").correct.shape == (2, 6)
+    results = evaluated("dataset=story_facts", *shape, *common)
+    assert results.fingerprints.adapter is None and "-base-" in results.folder.name
+    assert read_matrix(results.folder / "matrix.parquet").correct.shape == (2, 6)
 
 
 def test_generation_records_texts_tokens_and_times(trained, common):
     short = ["scoring=generate", "max_new_tokens=6", "eval_examples=6", "eval_prompts=2"]
-    folder, results = evaluated(f"adapter={trained / 'adapter'}", *short, *common)
-    cells = read_cells(folder / "matrix.parquet").to_pylist()
+    results = evaluated(f"adapter={trained / 'adapter'}", *short, *common)
+    cells = read_cells(results.folder / "matrix.parquet").to_pylist()
     assert all(1 <= cell["output_tokens"] <= 6 and isinstance(cell["output"], str) for cell in cells)
-    assert results["how"]["scoring"] == "generate" and results["how"]["stop_at_line_break"]
-    assert results["unanswered"] == sum(cell["predicted"] == -1 for cell in cells)
-    header, first = (folder / "per_prompt.csv").read_text().splitlines()[:2]
+    assert results.scoring.scoring == "generate" and results.scoring.stop_at_line_break
+    assert results.unanswered == sum(cell["predicted"] == -1 for cell in cells)
+    header, first = (results.folder / "per_prompt.csv").read_text().splitlines()[:2]
     assert "seconds" in header and "output_tokens" in header and float(first.split(",")[-1]) > 0
 
 
@@ -98,16 +99,16 @@ def test_predictions_for_unlabelled_rows(own, common, tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines(*rows))
     output = tmp_path / "predictions.jsonl"
     overrides = [f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", f"output={output}", *common]
-    folder, results = evaluated(*overrides)
+    results = evaluated(*overrides)
     found = [json.loads(line) for line in output.read_text().splitlines()]
-    predicted = read_matrix(folder / "matrix.parquet").predicted
+    predicted = read_matrix(results.folder / "matrix.parquet").predicted
     assert [{**row, **extra} for row, extra in zip(rows, found, strict=True)] == found
     for i, row in enumerate(found):
         votes = [int((predicted[:, i] == choice).sum()) for choice in range(2)]
         assert row["prediction"] == "AB"[votes.index(max(votes))] and row["prediction_text"] == rows[i][row["prediction"]]
         assert row["prediction_agreement"] == max(votes) / 2
-    assert results["robustness"] is None and results["consensus"]["majority"] is None
-    assert (folder / "predictions.jsonl").read_bytes() == output.read_bytes()  # kept, whatever else goes to `output`
+    assert results.robustness is None and results.consensus is not None and results.consensus.majority is None
+    assert (results.folder / "predictions.jsonl").read_bytes() == output.read_bytes()  # kept, whatever else goes to `output`
     output.unlink()
     evaluated(*overrides)  # finished already: written again
     assert len(output.read_text().splitlines()) == 5
@@ -131,35 +132,36 @@ def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
 
 def test_labelled_rows_of_a_file_are_a_test_set(own, common, tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(7))))
-    _, results = evaluated(f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", *common)
-    assert results["robustness"]["n_examples"] == 7 and results["robustness"]["n_prompts"] == 2
+    results = evaluated(f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", *common)
+    assert (results.robustness.n_examples, results.robustness.n_prompts) == (7, 2)
 
 
 def test_letters_that_the_tokenizer_splits_are_scored_whole_and_counted(own, common, tmp_path):
     """The tiny tokenizer makes two tokens of a letter, its white space being one."""
     (tmp_path / "test.jsonl").write_text(lines({"text": "{question} {A} {B}:\n"}, {"text": "{A} {B} {question}"}))
-    _, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.test={tmp_path / 'test.jsonl'}", *common)
-    assert results["how"]["prompts_with_split_letters"] == 2
-    assert results["robustness"]["n_prompts"] == 2
+    results = evaluated(f"adapter={own / 'adapter'}", f"prompts.test={tmp_path / 'test.jsonl'}", *common)
+    assert results.scoring.prompts_with_split_letters == 2
+    assert results.robustness.n_prompts == 2
 
 
 def test_adversarial_prompts_give_con(own, common, tmp_path):
     (tmp_path / "adversarial.jsonl").write_text(lines({"text": "{question} {A} {B} anser:"}, {"text": "{A}{B}{question}"}))
-    folder, results = evaluated(f"adapter={own / 'adapter'}", f"prompts.adversarial={tmp_path / 'adversarial.jsonl'}", *common)
-    accuracy = read_matrix(folder / "adversarial.parquet").correct.mean(axis=1)
-    assert results["con"] == {"mean": pytest.approx(accuracy.mean()), "worst": pytest.approx(accuracy.min())}
+    results = evaluated(f"adapter={own / 'adapter'}", f"prompts.adversarial={tmp_path / 'adversarial.jsonl'}", *common)
+    accuracy = read_matrix(results.folder / "adversarial.parquet").correct.mean(axis=1)
+    con = results.extra_measures.adversarial
+    assert con is not None and (con.mean, con.worst) == pytest.approx((accuracy.mean(), accuracy.min()))
 
 
 def test_shipped_pools_go_by_their_names(trained, common):
     overrides = [f"adapter={trained / 'adapter'}", "eval_examples=4", "eval_prompts=2", *common]
-    folder, results = evaluated(*overrides, "prompts.adversarial=adversarial")
-    ids = read_matrix(folder / "adversarial.parquet").prompt_ids
-    assert len(ids) == 10 and all("adversarial" in id_ for id_ in ids) and results["con"] is not None
+    results = evaluated(*overrides, "prompts.adversarial=adversarial")
+    ids = read_matrix(results.folder / "adversarial.parquet").prompt_ids
+    assert len(ids) == 10 and all("adversarial" in id_ for id_ in ids) and results.extra_measures.adversarial is not None
 
 
 def test_wandb_gets_the_evaluation(trained, common, tmp_path):
     overrides = [f"adapter={trained / 'adapter'}", "logger=wandb", "eval_examples=6", "eval_prompts=2", *common]
-    folder, _ = evaluated(*overrides)
+    folder = evaluated(*overrides).folder
     (offline,) = (folder / "wandb").glob("offline-run-*")
     media = {path.suffix for path in offline.rglob("media/**/*") if path.is_file()}
     assert {".html", ".png", ".json"} <= media
@@ -186,9 +188,9 @@ def test_another_base_model_of_the_same_name_is_another_evaluation(tiny_llama, c
     other.model.layers[0].mlp.down_proj.weight.data += 1
     other.save_pretrained(tmp_path / "b" / "model")
     few = ["dataset=story_facts", "model=smollm2_135m", "model.dtype=fp32", "eval_examples=3", "eval_prompts=2", *common]
-    results = [evaluated(*few, f"model.path={tmp_path / name / 'model'}")[1] for name in ("a", "b", "a")]
-    assert results[0] == results[2] and results[0]["run"] != results[1]["run"]
-    assert results[0]["fingerprints"]["base_model"] != results[1]["fingerprints"]["base_model"]
+    one, other, again = (evaluated(*few, f"model.path={tmp_path / name / 'model'}") for name in ("a", "b", "a"))
+    assert one == again and one.run != other.run
+    assert one.fingerprints.base_model != other.fingerprints.base_model
 
 
 def test_an_adapter_keeps_the_prompt_format_it_was_trained_in(trained, tmp_path):
@@ -247,7 +249,13 @@ def test_another_base_model_in_the_same_place_is_refused(trained, tiny_llama, co
 def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
     """The second job's mistake does not keep the third from running."""
     adapters = f"adapter={trained / 'adapter'},{tmp_path},null"
-    few = ["eval_examples=3", "eval_prompts=2", "trainer.accelerator=cpu", "trainer.progress=false", f"output_root={tmp_path / 'runs'}"]
+    few = [
+        "eval_examples=3",
+        "eval_prompts=2",
+        "trainer.accelerator=cpu",
+        "trainer.progress=false",
+        f"output_root={tmp_path / 'runs'}",
+    ]
     command = [sys.executable, "evaluate.py", "-m", adapters, *few]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=Path(CONF).parent, env=environment, capture_output=True, text=True, timeout=120)
@@ -257,16 +265,16 @@ def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
 
 
 def test_a_single_prompt_has_no_spread_and_no_interval(trained, common):
-    _, results = evaluated(f"adapter={trained / 'adapter'}", "eval_prompts=1", "eval_examples=12", *common)
-    assert results["robustness"]["std"] == 0 and results["uncertainty"] is None and results["consensus"] is None
+    results = evaluated(f"adapter={trained / 'adapter'}", "eval_prompts=1", "eval_examples=12", *common)
+    assert results.robustness.std == 0 and results.uncertainty is None and results.consensus is None
 
 
 def test_a_template_longer_than_the_window_loses_its_beginning_and_is_counted(trained, common):
-    _, results = evaluated(f"adapter={trained / 'adapter'}", "cutoff=24", "eval_prompts=2", "eval_examples=4", *common)
-    assert results["test_prompts_truncated"] == 8
+    results = evaluated(f"adapter={trained / 'adapter'}", "cutoff=24", "eval_prompts=2", "eval_examples=4", *common)
+    assert results.test_prompts_truncated == 8
 
 
 def test_the_stories_are_those_of_the_test_split(trained, common):
-    folder, _ = evaluated(f"adapter={trained / 'adapter'}", "eval_examples=null", "eval_prompts=1", *common)
-    assert len(read_matrix(folder / "matrix.parquet").example_ids) == len(generate_rows("test", 1000))
+    results = evaluated(f"adapter={trained / 'adapter'}", "eval_examples=null", "eval_prompts=1", *common)
+    assert len(read_matrix(results.folder / "matrix.parquet").example_ids) == len(generate_rows("test", 1000))
     assert torch.is_grad_enabled()

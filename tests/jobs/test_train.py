@@ -5,41 +5,39 @@ import json
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+import paft.cli.merge
+from paft.cli.train import job
 from paft.config.adapter import read_metadata
-from paft.config.schema import ModelConfig, TrainConfig
+from paft.config.schema import ModelConfig
+from paft.jobs.rerun import repeated
 from paft.jobs.train import prepare, run_training, train
 from paft.model.base import load_base
+from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from paft.training.callbacks import Speed
 from paft.training.checkpoints import SaveBest, states
 from tests.conftest import compose_config
-
-
-def results_of(config: TrainConfig) -> tuple[Path, dict]:
-    folder = run_training(config).folder
-    return folder.path, json.loads(folder.results.read_text())
+from tests.reliability.strike import ROOT, start
 
 
 def test_train_to_results(tiny_overrides):
-    folder, results = results_of(compose_config(*tiny_overrides))
-    assert set(results["robustness"]) == {"mean", "std", "min", "max", "spread", "top", "n_prompts", "n_examples"}
-    assert results["robustness"]["n_prompts"] == 3 and results["robustness"]["n_examples"] == 6
-    assert results["chance"] == 0.25
-    assert results["training"]["updates"] == 6 and results["plan"]["updates"] == 6
-    assert results["fingerprints"]["pools"]["train"]["prompts"] == 60
-    assert {"commit", "dirty"} == set(results["git"]) and results["versions"]["torch"] == torch.__version__
+    results = run_training(compose_config(*tiny_overrides))
+    folder = results.folder
+    assert (results.version, results.kind) == (1, "training") and read_results(folder) == results
+    assert (results.robustness.n_prompts, results.robustness.n_examples, results.chance) == (3, 6, 0.25)
+    assert results.training.updates == 6 and results.plan.updates == 6
+    assert results.fingerprints.pools["train"].prompts == 60
+    assert results.versions["torch"] == torch.__version__
     rows = list(csv.DictReader((folder / "per_prompt.csv").open()))
     assert [list(row) for row in rows] == [["prompt_id", "accuracy", "n"]] * 3 and rows[0]["n"] == "6"
     accuracies = [float(row["accuracy"]) for row in rows]
-    assert sum(accuracies) / 3 == pytest.approx(results["robustness"]["mean"], abs=1e-6)
+    assert sum(accuracies) / 3 == pytest.approx(results.robustness.mean, abs=1e-6)
     assert (folder / "distribution.png").stat().st_size > 1000
     log = list(csv.DictReader((folder / "log" / "version_0" / "metrics.csv").open()))
     assert sum(bool(row["loss"]) for row in log) == 6
@@ -48,24 +46,22 @@ def test_train_to_results(tiny_overrides):
 
 def test_k_t_and_seed_reach_the_schedule_and_the_trainer(tiny_overrides):
     run = prepare(compose_config(*tiny_overrides, "K=2", "T=5", "seed=7"))
-    assert run.updates is not None
-    assert (run.updates.schedule.k, run.updates.epochs, run.updates.schedule.seed) == (2, 5, 7)
     assert run.plan.updates == 5 * 3 and run.plan.draws == 5 * 2
-    assert train(run)["training"]["updates"] == 15
+    assert train(run).training.updates == 15
     assert torch.load(states(run.folder.path / "checkpoints")[0], weights_only=True)["global_step"] == 15
 
 
 def test_a_finished_run_is_not_repeated(tiny_overrides, capsys):
     config = compose_config(*tiny_overrides)
-    folder, _ = results_of(config)
+    folder = run_training(config).folder
     before = (folder / "results.json").stat().st_mtime_ns
-    results_of(config)
+    run_training(config)
     assert (folder / "results.json").stat().st_mtime_ns == before
     assert "Finished already" in capsys.readouterr().out
 
 
 def test_the_checkpoint_holds_the_adapter_alone(tiny_overrides):
-    folder, _ = results_of(compose_config(*tiny_overrides))
+    folder = run_training(compose_config(*tiny_overrides)).folder
     state = torch.load(states(folder / "checkpoints")[0], weights_only=True)["state_dict"]
     assert state and all("lora_" in key for key in state)
 
@@ -74,7 +70,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tiny_overrides, tmp_path,
     from paft.training.module import PaftModule
 
     overrides = [*tiny_overrides, "model.lora.dropout=0.1"]
-    whole, expected = results_of(compose_config(*overrides))
+    whole = run_training(compose_config(*overrides))
     config = compose_config(*overrides, f"output_root={tmp_path / 'again'}")
     step = PaftModule.training_step
 
@@ -87,14 +83,15 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tiny_overrides, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         run_training(config)
     monkeypatch.undo()
-    folder, results = results_of(config)
-    assert results["robustness"] == expected["robustness"]
-    one, other = (torch.load(states(f / "checkpoints")[0], weights_only=True)["state_dict"] for f in (whole, folder))
+    resumed = run_training(config)
+    assert resumed.robustness == whole.robustness
+    files = (states(results.folder / "checkpoints")[0] for results in (whole, resumed))
+    one, other = (torch.load(file, weights_only=True)["state_dict"] for file in files)
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def test_adapter_opens_with_stock_peft_in_a_fresh_process(tiny_overrides, tiny_llama, tmp_path):
-    folder, _ = results_of(compose_config(*tiny_overrides))
+    folder = run_training(compose_config(*tiny_overrides)).folder
     script = (
         "import sys, torch\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
         "base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)\n"
@@ -114,10 +111,11 @@ def test_adapter_opens_with_stock_peft_in_a_fresh_process(tiny_overrides, tiny_l
     assert "base_model" in (folder / "adapter" / "README.md").read_text()
 
 
-def test_merged_model_equals_the_adapted_one(tiny_overrides, tiny_llama, tmp_path):
-    folder, _ = results_of(compose_config(*tiny_overrides))
+def test_merged_model_equals_the_adapted_one(tiny_overrides, tiny_llama, tmp_path, monkeypatch):
+    folder = run_training(compose_config(*tiny_overrides)).folder
     out = tmp_path / "merged"
-    subprocess.run([sys.executable, "-m", "paft.model", "merge", folder, "--out", out], check=True)
+    monkeypatch.setattr("sys.argv", ["paft merge", str(folder), "--out", str(out)])
+    paft.cli.merge.main()
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
     adapted = PeftModel.from_pretrained(base, folder / "adapter").eval()
     merged = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
@@ -128,33 +126,29 @@ def test_merged_model_equals_the_adapted_one(tiny_overrides, tiny_llama, tmp_pat
 
 @pytest.mark.parametrize("method", ["paft", "base"])
 def test_rerun_repeats_a_run_exactly(method, tiny_overrides, capsys):
-    import train as entry
-
-    folder, results = results_of(compose_config(*tiny_overrides, f"method={method}"))
+    results = run_training(compose_config(*tiny_overrides, f"method={method}"))
+    folder = results.folder
     overrides = [f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"]
-    entry.job(compose_config(*overrides), overrides)
-    again = json.loads((folder.parent / f"{folder.name}-rerun" / "results.json").read_text())
-    assert again["robustness"] == results["robustness"] and again["fingerprints"] == results["fingerprints"]
-    assert (folder / "per_prompt.csv").read_text() == (folder.parent / f"{folder.name}-rerun" / "per_prompt.csv").read_text()
+    again = job(compose_config(*overrides), overrides)
+    assert again.folder == folder.with_name(f"{folder.name}-rerun")
+    assert again.robustness == results.robustness and again.fingerprints == results.fingerprints
+    assert (folder / "per_prompt.csv").read_text() == (again.folder / "per_prompt.csv").read_text()
     assert "equal robustness" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("override", ["K=8", "optim.lr=1", "dataset=piqa", "trainer.accelerator=cpu"])
 def test_a_rerun_takes_no_other_settings(override, tmp_path):
-    import train as entry
-
     config = compose_config(f"rerun={tmp_path}")
+    original = Results.model_construct(config=config.model_dump())
     with pytest.raises(InputError, match=rf"^{override}: rerun= repeats a run as it was"):
-        entry.repeated(config, config.model_dump(), ["rerun=results.json", "logger=wandb", override])
+        repeated(config, original, ["rerun=results.json", "logger=wandb", override])
 
 
 def test_a_rerun_on_other_rows_is_refused(tiny_overrides, monkeypatch):
-    import train as entry
-
-    folder, _ = results_of(compose_config(*tiny_overrides))
+    folder = run_training(compose_config(*tiny_overrides)).folder
     monkeypatch.setattr("paft.data.tasks.story_facts.N_ROWS", {"train": 60, "test": 20})
     with pytest.raises(InputError, match="its data were others"):
-        entry.job(compose_config(f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"))
+        job(compose_config(f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"))
 
 
 def test_a_continued_run_counts_what_came_before():
@@ -187,8 +181,8 @@ def test_one_prompt_of_ones_own_needs_no_pool(tiny_overrides, tmp_path):
 
 
 def test_method_base_trains_nothing(tiny_overrides):
-    folder, results = results_of(compose_config(*tiny_overrides, "method=base"))
-    assert results["training"] == {} and not (folder / "adapter").exists()
+    results = run_training(compose_config(*tiny_overrides, "method=base"))
+    assert results.training is None and not (results.folder / "adapter").exists()
 
 
 def test_a_foreign_folder_is_refused(tiny_overrides, tmp_path):
@@ -203,7 +197,7 @@ def test_a_foreign_folder_is_refused(tiny_overrides, tmp_path):
 
 def test_two_sweep_jobs_give_two_wandb_runs(tiny_overrides, tmp_path):
     command = [sys.executable, "train.py", "-m", "seed=0,1", "logger=wandb", *tiny_overrides]
-    subprocess.run(command, check=True, cwd=Path(__file__).parent.parent, timeout=300)
+    subprocess.run(command, check=True, cwd=ROOT, timeout=300)
     folders = sorted((tmp_path / "runs").glob("story_facts-*"))
     assert len(folders) == 2
     runs = [run for folder in folders for run in folder.glob("wandb/offline-run-*")]
@@ -226,22 +220,16 @@ def test_a_continued_run_is_the_same_wandb_run(tmp_path):
 def test_one_failed_job_does_not_stop_the_sweep(tiny_overrides, tmp_path):
     sweep = ["-m", "dataset=piqa,story_facts", "data_root=/nowhere"]
     command = [sys.executable, "train.py", *sweep, *tiny_overrides]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode != 0 and "/nowhere/piqa/train.jsonl" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list((tmp_path / "runs").glob("*/results.json"))) == 1
 
 
 def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_overrides, tmp_path):
-    command = [sys.executable, "train.py", *tiny_overrides, "T=500", "validation.every=3"]
-    repository = Path(__file__).parent.parent
-    run = subprocess.Popen(command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "runs").glob("*/checkpoints/update-*.ckpt")) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    run.send_signal(signal.SIGINT)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 130 and "the same command goes on" in said and "Traceback" not in said
+    run = start(signal.SIGINT, "paft.training.module:PaftModule.training_step", 5, "train", *tiny_overrides)
+    _, said = run.communicate()
+    assert run.returncode == 130 and said.startswith("\nInterrupted") and "Traceback" not in said
     (folder,) = (tmp_path / "runs").glob("*/checkpoints")
-    assert torch.load(states(folder)[0], weights_only=True)["global_step"] >= 3
+    assert torch.load(states(folder)[0], weights_only=True)["global_step"] == 5  # the update is finished first
     assert not list((tmp_path / "runs").glob("*/results.json"))

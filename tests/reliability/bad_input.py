@@ -2,8 +2,8 @@
 
     python tests/reliability/bad_input.py [--report experiments/results/bad_input]
 
-The table below holds the bad inputs of all commands. Each is given to the command in a process of its own, in a folder of its
-own. What can be seen without the model is to be refused without importing torch and what rests on it: these rows run where
+The table below holds the bad inputs of all commands. Each is given to its command in a process and a folder of its own. A
+mistake that shows without the model must be refused without importing torch or a library on top of it: these rows run where
 such an import ends the process.
 """
 
@@ -23,14 +23,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from hydra import compose, initialize_config_dir
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is run as a script, whether paft is installed or not
 
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import CONF, parse
-from paft.config.schema import TrainConfig
-from paft.runtime.files import check_place, write_atomically
+from paft.config.compose import compose_training
+from paft.runtime.files import check_place
+from tests.reliability.page import write_page
 
-ROOT = Path(CONF).parent
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "transformers", "peft", "datasets")
 _TIMEOUT_S = 300
 
@@ -39,13 +39,13 @@ Says = Literal["a sentence", "usage", "a list"]
 
 
 class Row(NamedTuple):
-    """A bad input, and what is said to it.
+    """A bad input, and the answer to it.
 
     %MODEL in arguments, files and sentence stands for the folder of a tiny Llama.
     """
 
     name: str
-    command: str
+    command: str  # what is typed behind `python`
     arguments: str  # separated by " ; "
     files: Mapping[str, str | bytes]  # to be written first
     sentence: str  # a piece of it
@@ -71,14 +71,28 @@ def _piqa(n: int, **changes: object) -> dict[str, object]:
     return {"goal": f"Count to {n}.", "sol1": "One by one.", "sol2": "Backwards.", "label": 0} | changes
 
 
-def _composed(*overrides: str) -> TrainConfig:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", list(overrides)))
+def _results(config: object, **changes: object) -> str:
+    """Return the results.json of a training run."""
+    record = {
+        "version": 1, "kind": "training", "run": "a", "robustness": _ROBUSTNESS, "uncertainty": None, "parts": {},
+        "consensus": None, "chance": 0.5, "threshold": None, "ties": 0, "unanswered": 0, "test_prompts_truncated": 0,
+        "scoring": {"scoring": "likelihood", "normalise": "sum", "merged": True, "prompts_with_split_letters": 0},
+        "wall_s": 1.0, "peak_memory_bytes": 1,
+        "fingerprints": {"data": {}, "pools": {}, "base_model": {"hub_commit": None, "sample": ""}},
+        "git": {"commit": None, "dirty": None}, "versions": {}, "device": {"type": "cpu", "name": "cpu"}, "dtype": "float32",
+        "config": config,
+    }  # fmt: skip
+    return json.dumps(record | changes)
+
+
+_ROBUSTNESS = dict.fromkeys(("mean", "std", "min", "max", "spread"), 0.5) | {"top": None, "n_prompts": 2, "n_examples": 2}
+OLD_RESULTS = json.dumps({"run": "a", "robustness": _ROBUSTNESS, "how": {}, "also": {}, "config": {}})
+OF_OLD = "it was written by another version of paft (version None, this one reads 1)"
 
 
 def _about(*overrides: str) -> str:
     """Return the paft.json of an adapter."""
-    config = _composed(*overrides)
+    config = compose_training(overrides)
     return json.dumps(
         {"run": "a run", "method": "paft", "model": config.model.model_dump(), "dataset": config.dataset.model_dump()}
     )
@@ -134,6 +148,10 @@ _CONFIG: _Table = [
     ("unknown interpolation", "K=${optim.k}", {}, "K: Interpolation key 'optim.k' not found"),
     ("no such variable", "prompts.train=${oc.env:PAFT_NO_SUCH}", {}, "Environment variable 'PAFT_NO_SUCH' not found"),
     ("no such config", "--config-name=no", {}, "Cannot find primary config 'no'"),
+    ("misspelt adapter shape", "lora@model.lora=nope", {}, "lora/nope"),
+    ("misspelt debugging", "debug=nope", {}, "debug/nope"),
+    ("a key of an earlier version", "also=[generate]", {}, "Could not override 'also'"),
+    ("unknown profiler", "trainer.profiler=torch", {}, "trainer.profiler=torch: input should be 'simple' or 'advanced'"),
     ("K no number", "K=abc", {}, "K=abc: input should be a valid integer"),
     ("K a list", "K=[1,2]", {}, "K=[1, 2]: input should be a valid integer"),
     ("K null", "K=null", {}, "K=None: input should be a valid integer"),
@@ -153,7 +171,7 @@ _CONFIG: _Table = [
     ("unknown device", "trainer.accelerator=tpu", {}, "trainer.accelerator=tpu: input should be 'auto', 'cpu' or 'cuda'"),
     ("unknown trainer", "trainer=ddq", {}, "trainer/ddq"),
     ("devices no number", "trainer.devices=all", {}, "trainer.devices=all: input should be a valid integer"),
-    ("unknown measure", "extra_measures=[generat]", {}, "also.0=generat: input should be 'generate' or 'adversarial'"),
+    ("unknown measure", "extra_measures=[generat]", {}, "extra_measures.0=generat: input should be 'generate' or '"),
     ("choices no list", "dataset=jsonl ; dataset.path=. ; dataset.choices=A", {}, "dataset.choices=A: "),
     ("own data without path", "dataset=jsonl", {}, "dataset.path has no value"),
     ("own data without gold", "dataset=jsonl ; dataset.path=.", {}, "dataset.gold has no value"),
@@ -263,31 +281,16 @@ _PROMPTS: _Table = [
 _NO_CONFIG: dict[str, object] = {k: {} for k in ("trainer", "dataset", "prompts")}
 
 
-def _results(config: object, pools: object = ()) -> str:
-    """Return a results.json."""
-    prints = {"data": {}, "pools": pools or {}}
-    return json.dumps({"config": config, "robustness": {}, "fingerprints": prints})
-
-
 _RERUN: _Table = [
-    ("no such results", "rerun=no.json", {}, "rerun=no.json: this is no results.json of a finished run (FileNotFoundError)"),
-    ("results a folder", "rerun=.", {}, "rerun=.: this is no results.json of a finished run"),
-    ("results no JSON", "rerun=r.json", {"r.json": "K: 4"}, "rerun=r.json: this is no results.json"),
-    ("results no UTF-8", "rerun=r.json", {"r.json": b"\xff\xfe"}, "rerun=r.json: this is no results.json"),
-    ("results other JSON", "rerun=r.json", {"r.json": "[1]"}, "rerun=r.json: this is no results.json"),
-    ("odd config", "rerun=r.json", {"r.json": '{"config": [], "robustness": {}}'}, "rerun=r.json: this is no results.json"),
-    (
-        "no config",
-        "rerun=r.json",
-        {"r.json": _results({})},
-        "rerun=r.json: this is no results.json",
-    ),
-    (
-        "odd pools",
-        "rerun=r.json",
-        {"r.json": _results(_NO_CONFIG, [1])},
-        "rerun=r.json: this is no results.json",
-    ),
+    ("no such results", "rerun=no.json", {}, "there is no results.json"),
+    ("no results in a folder", "rerun=.", {}, ".: there is no results.json; give the folder of a finished run"),
+    ("results no JSON", "rerun=r.json", {"r.json": "K: 4"}, "r.json: this is no results.json"),
+    ("results no UTF-8", "rerun=r.json", {"r.json": b"\xff\xfe"}, "r.json: this is no results.json"),
+    ("results other JSON", "rerun=r.json", {"r.json": "[1]"}, "r.json: this is no results.json"),
+    ("results of an earlier version", "rerun=r.json", {"r.json": OLD_RESULTS}, f"r.json: {OF_OLD}"),
+    ("odd config", "rerun=r.json", {"r.json": _results([])}, "r.json: this is no results.json"),
+    ("no config", "rerun=r.json", {"r.json": _results({})}, "rerun=r.json: its config does not fit: dataset"),
+    ("odd pools", "rerun=r.json", {"r.json": _results(_NO_CONFIG, fingerprints=[1])}, "r.json: this is no results.json"),
     (
         "half a config",
         "rerun=r.json",
@@ -309,7 +312,7 @@ _RERUN: _Table = [
     (
         "results of other rows",
         "rerun=r.json",
-        {"r.json": _results(_composed().model_dump())},
+        {"r.json": _results(compose_training([]).model_dump())},
         "rerun=r.json: its data were others; give the same files with data_root= or dataset.path=",
     ),
 ]  # fmt: skip
@@ -355,6 +358,10 @@ _EVALUATION: _Table = [
     ("no such unit", f"{RUN} ; normalise=word", A_RUN, "normalise=word: input should be 'sum', 'token' or 'byte'"),
     ("no prompts", f"{RUN} ; eval_prompts=0", A_RUN, "eval_prompts=0: input should be greater than 0"),
     ("misspelt key", f"{RUN} ; adaptor=x", A_RUN, "Could not override 'adaptor'"),
+    ("a device of an earlier version", f"{RUN} ; accelerator=cpu", A_RUN, "Could not override 'accelerator'"),
+    ("no device", f"{RUN} ; trainer.devices=0", A_RUN, "trainer.devices=0: input should be greater than 0"),
+    ("unknown device", f"{RUN} ; trainer.accelerator=tpu", A_RUN, "trainer.accelerator=tpu: input should be 'auto', 'cpu' or"),
+    ("no room in a batch", f"{RUN} ; trainer.micro_batch_tokens=0", A_RUN, "trainer.micro_batch_tokens=0: input should be"),
     ("an empty pool", f"{RUN} ; prompts.test=p.jsonl", A_RUN | {"p.jsonl": "\n"}, "p.jsonl: the pool is empty"),
     (
         "the other kind",
@@ -414,11 +421,11 @@ _EVALUATION: _Table = [
 ]  # fmt: skip
 
 _EVALUATION_WITH_MODEL = [
-    Row("an adapter's cutoff below an answer", "evaluate.py", f"{RUN} ; cutoff=2 ; eval_examples=6 ; trainer.accelerator=cpu", A_RUN,
+    Row("an adapter's cutoff below an answer", "evaluate.py", f"{RUN} ; cutoff=2 ; trainer.accelerator=cpu", A_RUN,
         "which cutoff=2 has no room for", "libraries"),
     Row("a torn adapter", "evaluate.py", f"{RUN} ; eval_examples=6 ; eval_prompts=2 ; trainer.accelerator=cpu", A_RUN,
         "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
-    Row("merging a torn adapter", "-m paft.model", "merge ; RUN ; --out ; merged", A_RUN,
+    Row("merging a torn adapter", "-m paft merge", "RUN ; --out ; merged", A_RUN,
         "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
 ]  # fmt: skip
 
@@ -505,40 +512,39 @@ _POOLS: _Table = [
 ]  # fmt: skip
 
 _MERGE: _Table = [
-    ("merge of nothing", "merge ; . ; --out ; merged", {}, ".: this is no adapter of a PAFT run"),
-    ("merge of a damaged adapter", "merge ; RUN ; --out ; m", A_RUN | {"RUN/adapter/paft.json": "{}"}, "this file is damaged"),
-    ("merge over something", "merge ; RUN ; --out ; RUN", A_RUN, "--out RUN: this exists already; name a new folder"),
-    ("merge below a file", "merge ; RUN ; --out ; f/merged", A_RUN | {"f": "x"}, "--out f/merged: f is a file"),
+    ("merge of nothing", ". ; --out ; merged", {}, ".: this is no adapter of a PAFT run"),
+    ("merge of a damaged adapter", "RUN ; --out ; m", A_RUN | {"RUN/adapter/paft.json": "{}"}, "this file is damaged"),
+    ("merge over something", "RUN ; --out ; RUN", A_RUN, "--out RUN: this exists already; name a new folder"),
+    ("merge below a file", "RUN ; --out ; f/merged", A_RUN | {"f": "x"}, "--out f/merged: f is a file"),
 ]
 
-_RESULTS = json.dumps({"run": "a", "robustness": {}})
 _COMPARE: _Table = [
     ("no runs", "a ; b", {}, "a: there is no results.json; give the folder of a finished run"),
-    ("damaged results", "a ; b", {"a/results.json": '{"run": '}, "a/results.json: it is damaged"),
-    ("results in no UTF-8", "a ; b", {"a/results.json": b"\xff"}, "a/results.json: it is damaged"),
+    ("damaged results", "a ; b", {"a/results.json": '{"run": '}, "a/results.json: this is no results.json of a run, or it is"),
+    ("results in no UTF-8", "a ; b", {"a/results.json": b"\xff"}, "a/results.json: this is no results.json of a run, or it is"),
     ("results of something else", "a ; b", {"a/results.json": '[{"rows": 1}]'}, "a/results.json: this is no results.json"),
-    ("unlabelled rows", "a ; b", {"a/results.json": '{"run": "a", "robustness": null}'}, "a: its rows have no answers"),
-    ("no matrix", "a ; b", {"a/results.json": _RESULTS}, "a/matrix.parquet: "),
-    ("no such matrix", "a ; b", {"a/results.json": _RESULTS, "a/matrix.parquet": "x"}, "a/matrix.parquet: "),
+    ("results of an earlier version", "a ; b", {"a/results.json": OLD_RESULTS}, f"a/results.json: {OF_OLD}"),
+    ("unlabelled rows", "a ; b", {"a/results.json": _results({}, robustness=None)}, "a: its rows have no answers"),
+    ("no matrix", "a ; b", {"a/results.json": _results({})}, "a/matrix.parquet: there is no such score matrix"),
+    ("no score matrix", "a ; b", {"a/results.json": _results({}), "a/matrix.parquet": "x"}, "a/matrix.parquet: this score"),
     ("two seeds against one", "a,b ; c", {}, "2 runs against 1: seeds are compared in pairs"),
     ("comparison into a file", "a ; b ; --report ; f", {"f": "x"}, "--report f: f is a file"),
 ]  # fmt: skip
 
 _UNFINISHED = {"runs/a/run.json": "{}"}
-_HALF = {"train_prompts": 1}
+
+
+def _finished(results: str) -> Files:
+    return {"runs/a/run.json": "{}", "runs/a/results.json": results}
+
+
 _REPORT: _Table = [
-    ("report of nothing", "", {}, "Which runs? Give their folders"),
     ("report of no folder", "nowhere", {}, "nowhere: there is no such folder"),
-    ("report of no run", ".", {}, ".: there is no finished training run here"),
-    ("report of an unfinished run", "runs", _UNFINISHED, "(a: not finished; the same command goes on with it)"),
-    ("report of a number", "runs", _UNFINISHED | {"runs/a/results.json": "3"}, "(a: its results.json is damaged"),
-    (
-        "report of half a run",
-        "runs",
-        _UNFINISHED
-        | {"runs/a/results.json": json.dumps(dict.fromkeys(("training", "also", "selection", "how", "config"), _HALF))},
-        "(a: its results.json is damaged",
-    ),
+    ("report of no run", ".", {}, ".: there is no finished "),
+    ("report of an unfinished run", "runs", _UNFINISHED, "(a: not finished; the same command resumes it)"),
+    ("report of a number", "runs", _finished("3"), "(a: this is no results.json of a run, or it is damaged"),
+    ("report of a run without a config", "runs", _finished(_results({})), "(a: its config is damaged"),
+    ("report of an earlier version", "runs", _finished(OLD_RESULTS), f"(a: {OF_OLD}"),
     ("report into a file", ". ; --out ; f", {"f": "x"}, "--out f: f is a file"),
 ]  # fmt: skip
 
@@ -549,10 +555,14 @@ _OTHERS = [
     Row("a job of several tasks", "experiments/slurm.py", "hydra.launcher.tasks_per_node=2", {}, "hydra.launcher.tasks_per"),
     Row("a job of odd GPUs", "experiments/slurm.py", "hydra.launcher.gpus_per_node=two", {}, "hydra.launcher.gpus_per_node"),
     Row("nobody's dashboard", "experiments/wandb_workspace.py", "", {}, "--entity is missing; name your W&B user or team"),
-    Row("one run alone", "experiments/compare.py", "a", {}, "the following arguments are required: RUN_B", says="usage"),
-    Row("merge to nowhere", "-m paft.model", "merge ; RUN", {}, "the following arguments are required: --out", says="usage"),
-    Row("no pool command", "-m paft.prompts", "constuct", {}, "invalid choice: 'constuct'", says="usage"),
-    Row("no number of prompts", "-m paft.prompts", "compose ; p.yaml ; -n ; 0", {}, "'0' is no number above 0", says="usage"),
+    Row("no such command", "-m paft", "nonsense", {}, "nonsense: there is no such command; give one of train, evaluate, "),
+    Row("a misspelt command", "-m paft", "trian", {}, "trian: there is no such command; do you mean train"),
+    Row("one run alone", "-m paft compare", "a", {}, "the following arguments are required: RUN_B", says="usage"),
+    Row("report of nothing", "-m paft report", "", {}, "the following arguments are required: RUNS", says="usage"),
+    Row("paper without runs", "-m experiments.paper", "", {}, "Which runs? Give their folders"),
+    Row("merge to nowhere", "-m paft merge", "RUN", {}, "the following arguments are required: --out", says="usage"),
+    Row("no pool command", "-m paft pools", "constuct", {}, "invalid choice: 'constuct'", says="usage"),
+    Row("no number of prompts", "-m paft pools", "compose ; p.yaml ; -n ; 0", {}, "'0' is no number above 0", says="usage"),
     Row("no such option", "train.py", "--overwrite", {}, "unrecognized arguments: --overwrite", says="usage"),
 ]  # fmt: skip
 
@@ -567,10 +577,11 @@ ROWS = [
     *_rows("train.py", _MODEL, "libraries"),
     *_rows("evaluate.py", _EVALUATION),
     *_EVALUATION_WITH_MODEL,
-    *_rows("-m paft.prompts", _POOLS),
-    *_rows("-m paft.model", _MERGE),
-    *_rows("experiments/compare.py", _COMPARE),
-    *_rows("experiments/report.py", _REPORT),
+    *_rows("-m paft pools", _POOLS),
+    *_rows("-m paft merge", _MERGE),
+    *_rows("-m paft compare", _COMPARE),
+    *_rows("-m paft report", _REPORT),
+    *_rows("-m experiments.paper", _REPORT),
     *_OTHERS,
 ]
 
@@ -694,10 +705,12 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=Path("outputs/bad_input"))
     arguments = parser.parse_args()
     check_place(f"--report {arguments.report}", arguments.report)
+    from tests.tiny import save_tiny_llama
+
     found = []
     with tempfile.TemporaryDirectory() as scratch:
         model, without_heavy = Path(scratch) / "model", write_without_heavy(Path(scratch) / "without_heavy")
-        subprocess.run([sys.executable, Path(__file__).with_name("tiny.py"), model], check=True)
+        save_tiny_llama(model)
         for row in ROWS:
             problem, seconds = apart(row, model, without_heavy)
             found.append({"row": f"{row.command}: {row.name}", "needs": row.needs, "seconds": round(seconds, 2)})
@@ -711,10 +724,6 @@ def main() -> None:
 
 def write(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
     """Write README.md and results.json."""
-    import torch
-
-    from paft.reporting.provenance import provenance
-
     bad = [row["row"] for row in found if "wrong" in row]
     page = [
         "# Bad input",
@@ -731,15 +740,12 @@ def write(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
         page += [f"Not refused as they should be: {', '.join(bad)}."]
     else:
         page += [
-            "All were refused as they should be: with exit code 2, in one sentence (where argparse speaks, after the usage), "
-            "nothing left behind (but a sweep's own folder), and where nothing is loaded without an import of "
+            "All were refused as they should be: with exit code 2, in one sentence (after the usage, where argparse refuses), "
+            "nothing left behind (except a sweep's own folder), and, where nothing must be loaded, without an import of "
             f"{', '.join(HEAVY)}."
         ]
     page += ["", "Made by `python tests/reliability/bad_input.py`. Versions and device: results.json.", ""]
-    folder.mkdir(parents=True, exist_ok=True)
-    content = {"rows": list(found), **provenance(torch.device("cpu"))}
-    write_atomically(folder / "results.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(folder / "README.md", "\n".join(page))
+    write_page(folder, page, {"rows": list(found)})
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""kill -9 at random moments of one evaluation, which is started again each time: is the matrix that of an undisturbed run?
+"""kill -9 at random moments of one evaluation, which is started again each time: does its score matrix end as undisturbed?
 
-    python experiments/benchmarks/kill.py [--kills 20] [--report experiments/results/kill] [overrides of evaluate.py]
+    python tests/reliability/kill_evaluation.py [--kills 20] [--report experiments/results/kill] [overrides of evaluate.py]
 
-By default the embedded base model on story_facts, 12 prompts x 40 examples. The moments are drawn uniformly over what an
-undisturbed run takes, process start included, so some fall into loading, some into writing, some behind the end.
+By default the embedded base model on story_facts, 12 prompts x 40 examples. The moments are drawn uniformly over the seconds of
+an undisturbed run, process start included: some come while it loads, some while it writes, some after its end.
 """
 
 import argparse
-import json
 import random
 import signal
 import subprocess
@@ -17,20 +16,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is run as a script, whether paft is installed or not
 
 from paft.cli.hydra_app import run_plain
 from paft.evaluation.store import read_cells
-from paft.reporting.provenance import provenance
-from paft.runtime.files import write_atomically
+from tests.reliability.page import write_page
 
-_ROOT = Path(__file__).parent.parent.parent
+_ROOT = Path(__file__).parents[2]
 _SMALL = ["dataset=story_facts", "model=smollm2_135m", "eval_prompts=12", "eval_examples=40", "trainer.micro_batch_tokens=1024"]
 
 
 def command(output_root: Path, overrides: list[str]) -> list[str]:
     """Return the evaluation's command line."""
-    return [sys.executable, str(_ROOT / "evaluate.py"), *_SMALL, *overrides, "trainer.progress=false", f"output_root={output_root}"]
+    return [
+        sys.executable,
+        str(_ROOT / "evaluate.py"),
+        *_SMALL,
+        *overrides,
+        "trainer.progress=false",
+        f"output_root={output_root}",
+    ]
 
 
 def parts(output_root: Path) -> int:
@@ -81,14 +86,11 @@ def main() -> None:
         f"{undisturbed:.0f} s.",
         f"The {rows} cells are those of the undisturbed run, byte for byte.",
         "",
-        "Made by `python experiments/benchmarks/kill.py`. Each kill: results.json.",
+        "Made by `python tests/reliability/kill_evaluation.py`. Each kill: results.json.",
         "",
     ]
     print("\n".join(lines))
-    arguments.report.mkdir(parents=True, exist_ok=True)
-    content = {"undisturbed s": undisturbed, "kills": kills, "cells": rows, **provenance(torch.device("cpu"))}
-    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(arguments.report / "README.md", "\n".join(lines))
+    write_page(arguments.report, lines, {"undisturbed s": undisturbed, "kills": kills, "cells": rows})
 
 
 def _compare(whole: Path, killed: Path) -> int:

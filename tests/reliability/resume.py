@@ -1,33 +1,32 @@
-"""kill -9 at random moments of a training run, which is started again each time: does it end as an undisturbed one does?
+"""kill -9 at random moments of training runs, each of which is started again: do they end as an undisturbed one does?
 
     python tests/reliability/resume.py [--kills 20] [--report experiments/results/resume] [overrides of train.py]
 
 By default SmolLM2-135M on story_facts with LoRA dropout, two loader workers, updates split into micro-batches, validation
-across epochs and a checkpoint every update. Each kill falls on a run of its own, at a random moment of a random update; the run
-is then started again. Compared bit for bit: adapter, score matrix, accuracy per prompt, and of every update loss, gradient norm
-and prompt.
+across epochs and a checkpoint every update. Each run is killed once, at a random moment of a random update, and then started
+again. Compared bit for bit: adapter, score matrix, accuracy per prompt, and the loss, gradient norm and prompt of every update.
 """
 
 import argparse
 import csv
-import json
 import random
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is run as a script, whether paft is installed or not
 
 from paft.cli.hydra_app import run_plain
-from paft.reporting.provenance import provenance
-from paft.runtime.files import write_atomically
+from paft.reporting.results import read_results
 from paft.training.checkpoints import states
+from tests.reliability.page import write_page
 
-_ROOT = Path(__file__).parent.parent.parent
+_ROOT = Path(__file__).parents[2]
 _SMALL = ["train_examples=44", "T=2", "eval_prompts=4", "eval_examples=8", "validation.prompts=2", "validation.examples=4"]
 _HARD = [
     "model.lora.dropout=0.1",
@@ -89,10 +88,13 @@ def main() -> None:
         whole = finish(Path(scratch) / "whole", arguments.overrides)
         undisturbed = time.perf_counter() - started
         updates = log(whole)
-        an_update = json.loads((whole / "results.json").read_text())["training"]["seconds"] / len(updates)
+        record = read_results(whole).training
+        assert record is not None
+        an_update = record.seconds / len(updates)
         print(f"undisturbed: {len(updates)} updates, {undisturbed:.1f} s", flush=True)
+        attempts = count()
         while len(kills) < arguments.kills:
-            root = Path(scratch) / f"killed-{len(kills)}"
+            root = Path(scratch) / f"killed-{next(attempts)}"
             after, delay = generator.choice(sorted(updates)), generator.uniform(0, 2 * an_update)
             process = start(root, arguments.overrides)
             while process.poll() is None and not any(after in log(folder.parent) for folder in root.glob("*/log")):
@@ -124,10 +126,7 @@ def main() -> None:
         "",
     ]
     print("\n".join(lines))
-    arguments.report.mkdir(parents=True, exist_ok=True)
-    content = {"undisturbed s": undisturbed, "updates": len(updates), "kills": kills, **provenance(torch.device("cpu"))}
-    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(arguments.report / "README.md", "\n".join(lines))
+    write_page(arguments.report, lines, {"undisturbed s": undisturbed, "updates": len(updates), "kills": kills})
 
 
 if __name__ == "__main__":

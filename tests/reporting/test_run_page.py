@@ -1,4 +1,4 @@
-"""What people look at: the report, the tables, the CSV, the figures."""
+"""What people look at: the page of a run, its tables, the CSV, the figures. Numbers and structure, not sentences."""
 
 import csv
 import dataclasses
@@ -6,6 +6,7 @@ import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,21 +14,34 @@ import pyarrow.parquet as pq
 import pytest
 
 from paft.data.tasks.base import Example
-from paft.evaluation.evaluator import Measured
-from paft.evaluation.matrix import ScoreMatrix, read_matrix
+from paft.evaluation.evaluator import Scored
+from paft.evaluation.matrix import read_matrix
+from paft.evaluation.robustness import Con, Uncertainty
+from paft.evaluation.statistics import Estimate
 from paft.evaluation.store import SCHEMA, VERSION
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.figure import save_distribution, save_overlay
-from paft.reporting.results import summarise, write_results
-from paft.reporting.run_files import per_prompt_csv
+from paft.reporting.results import (
+    AdversarialPrompts,
+    BaseModelRecord,
+    Device,
+    ExtraMeasures,
+    Fingerprints,
+    GitState,
+    Results,
+    describe_pool,
+    read_results,
+    summarise,
+)
+from paft.reporting.run_files import per_prompt_csv, save_run
 from paft.reporting.run_page import mistakes
 from paft.reporting.table import certainty, print_run, remarks
 
 NASTY = "<script>alert(1)</script> & {question} A {A} B {B}"
-ORIGIN = {"git": {}, "versions": {}, "device": {}, "dtype": "float32", "fingerprints": {}, "config": {"K": 4}}
+GIT, DEVICE = GitState(commit=None, dirty=None), Device(type="cpu", name="cpu")
 
 
-def measured(folder: Path, generated: bool = False) -> tuple[Measured, PromptPool, list[Example]]:
+def scored(folder: Path, generated: bool = False) -> tuple[Scored, PromptPool, list[Example]]:
     """Twelve prompts x twelve examples; prompt i answers i of them rightly, with two ties and, generated, an empty text."""
     examples = [
         Example(f"e{i}", {"question": f"<b>{i}</b>?", "A": "yes", "B": "no"}, ("yes", "no"), 0, "yes", f"g{i}", "all")
@@ -47,22 +61,33 @@ def measured(folder: Path, generated: bool = False) -> tuple[Measured, PromptPoo
             })  # fmt: skip
     path = folder / "matrix.parquet"
     pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), path)
-    how = {"scoring": "generate" if generated else "likelihood"}
+    settings = {"scoring": "generate" if generated else "likelihood", "merged": True, "prompts_with_split_letters": 0}
     seconds = {template.id: 1.5 for template in templates}
-    return Measured(read_matrix(path), path, seconds, how), PromptPool("p", templates, "letter", "shown"), examples
+    return Scored(read_matrix(path), path, seconds, settings), PromptPool("p", templates, "letter", "shown"), examples
 
 
-def written(folder: Path, generated: bool = False) -> tuple[dict, str, ScoreMatrix]:
-    found, pool, examples = measured(folder, generated)
-    results = {
-        "run": "a <run>",
-        **summarise(found.matrix, 0.9),
-        "con": {"mean": 0.5, "worst": 0.25},
-        "how": found.how,
-        **ORIGIN,
-    }
-    write_results(folder, found, results, pool, examples, "paft")
-    return results, (folder / "report.html").read_text(), found.matrix
+def results_of(found: Scored, pool: PromptPool, **changes: Any) -> Results:
+    """What a run with this matrix says of itself, with Con."""
+    summary = summarise(found.matrix, 0.9, found.settings)
+    where = {"git": GIT, "device": DEVICE}
+    con = AdversarialPrompts(
+        mean=0.5, worst=0.25, parts={"all": Con(0.5, 0.25)}, pool=describe_pool(pool), scoring=summary.scoring, **where
+    )
+    base = BaseModelRecord(hub_commit=None, sample="s")
+    record = dict(summary) | {
+        "kind": "evaluation", "run": "a <run>", "extra_measures": ExtraMeasures(adversarial=con), "wall_s": 1.0,
+        "peak_memory_bytes": 1, "fingerprints": Fingerprints(data={}, pools={}, base_model=base), "versions": {},
+        "dtype": "float32", "config": {"K": 4}, **where,
+    }  # fmt: skip
+    return Results(**record | changes)
+
+
+def written(folder: Path, generated: bool = False) -> tuple[Results, str]:
+    """Save a run; its results, and its page."""
+    found, pool, examples = scored(folder, generated)
+    results = results_of(found, pool)
+    save_run(folder, found, results, pool, examples, "paft")
+    return results, (folder / "report.html").read_text()
 
 
 class Page(HTMLParser):
@@ -87,33 +112,33 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("generated", [False, True])
 def test_the_report_is_one_well_formed_file_that_needs_nothing_else(tmp_path, generated):
-    _, page, _ = written(tmp_path, generated)
+    _, page = written(tmp_path, generated)
     parsed = Page(page)
     assert not parsed.open and parsed.links and all(link.startswith("data:image/png;base64,") for link in parsed.links)
     assert "http://" not in page and "https://" not in page and "@import" not in page
 
 
 def test_prompts_and_rows_are_text_not_markup(tmp_path):
-    _, page, _ = written(tmp_path)
+    _, page = written(tmp_path)
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page and "&lt;b&gt;1&lt;/b&gt;" in page
     assert "a &lt;run&gt;" in page
 
 
 def test_a_template_that_begins_with_a_line_break_is_shown_whole(tmp_path):
     """A browser drops the first line break after <pre>."""
-    _, page, _ = written(tmp_path)
+    _, page = written(tmp_path)
     assert len(re.findall(r"<pre[^>]*>\n", page)) == 12 + 9
 
 
 def test_the_table_can_be_sorted_by_numbers(tmp_path):
     for generated, columns in ((False, 1), (True, 3)):
-        _, page, _ = written(tmp_path, generated)
+        _, page = written(tmp_path, generated)
         values = re.findall(r'<td class="number" data-value="([^"]+)">', page)
         assert len(values) == 12 * columns and all(float(value) >= 0 for value in values)
 
 
 def test_the_worst_renderings_are_shown_with_the_answers(tmp_path):
-    found, pool, examples = measured(tmp_path)
+    found, pool, examples = scored(tmp_path)
     worst = mistakes(found.path, found.matrix, pool, examples)
     assert [prompt for prompt, _ in worst] == [0, 1, 2] and all(len(shown) == 3 for _, shown in worst)
     first = worst[0][1][0]
@@ -126,36 +151,38 @@ def test_the_worst_renderings_are_shown_with_the_answers(tmp_path):
     assert shares == pytest.approx([1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(-0.5))])
     as_text = mistakes(found.path, found.matrix, dataclasses.replace(pool, answer="text"), examples)[0][1][0]
     assert (as_text.answered, [score for _, _, score in as_text.choices]) == ("no", [-1.0, -0.5])
-    found, pool, examples = measured(tmp_path, generated=True)
+    found, pool, examples = scored(tmp_path, generated=True)
     assert mistakes(found.path, found.matrix, pool, examples)[0][1][0].answered == "no option, in “B, no”"
 
 
 def test_a_run_without_a_mistake_has_a_report(tmp_path):
-    found, pool, examples = measured(tmp_path)
+    found, pool, examples = scored(tmp_path)
     right = found.matrix.select([11], [0])
     assert mistakes(found.path, right, pool, examples) == []
 
 
-def test_what_is_counted_is_said(tmp_path, capsys):
-    results, _, _ = written(tmp_path, generated=True)
-    assert (results["ties"], results["unanswered"], results["test_prompts_truncated"]) == (2, 1, 12)
-    said = " ".join(remarks(results))
-    for words in ("On adversarial prompts (Con): mean 50.0, worst 25.0.", "first was taken: 2.", "wrong: 1.", "cut-off: 12."):
-        assert words in said
+def test_what_is_saved_is_read_back(tmp_path):
+    results, _ = written(tmp_path)
+    assert read_results(tmp_path) == results and results.folder == tmp_path
+
+
+def test_the_terminal_shows_the_numbers_and_all_that_was_counted(tmp_path, capsys):
+    results, _ = written(tmp_path, generated=True)
+    assert (results.ties, results.unanswered, results.test_prompts_truncated) == (2, 1, 12)
+    numbers = [re.findall(r"\d+(?:\.\d+)?", remark) for remark in remarks(results)]
+    assert numbers[1:] == [["50.0", "25.0"], ["2"], ["1"], ["12"]]  # Con, ties, unanswered, cut off
     print_run("paft", results, tmp_path / "results.json")
-    shown = capsys.readouterr().out
-    assert re.search(r"p00\s+│\s+0\.0\s+│\s+p11\s+│\s+91\.7", shown) and "95% interval" in shown
+    assert re.search(r"p00\s+│\s+0\.0\s+│\s+p11\s+│\s+91\.7", capsys.readouterr().out)
 
 
 def test_an_interval_that_cannot_be_promised_is_not_shown():
-    mean, std = {"value": 0.5, "low": 0.4, "high": 0.6}, {"value": 0.1, "low": None, "high": None}
-    said = certainty({"mean": mean, "std": std, "worst": 0.2})
-    assert "mean 50.0, 95% interval [40.0, 60.0]" in said and "10.0 (no interval can be promised)" in said
-    assert "no interval" in certainty(None)
+    shown = certainty(Uncertainty(Estimate(0.5, 0.4, 0.6), Estimate(0.1), 0.2))
+    assert "50.0" in shown and "[40.0, 60.0]" in shown and "10.0" in shown and shown.count("[") == 1
+    assert "[" not in certainty(None)
 
 
 def test_tokens_and_seconds_stand_beside_the_accuracy_where_text_was_generated(tmp_path):
-    found, _, _ = measured(tmp_path, generated=True)
+    found, _, _ = scored(tmp_path, generated=True)
     rows = list(csv.DictReader(io.StringIO(per_prompt_csv(found.matrix, found.seconds))))
     assert rows[0] == {"prompt_id": "p00", "accuracy": "0.000000", "n": "12", "output_tokens": "3.00", "seconds": "1.50"}
     assert per_prompt_csv(found.matrix).splitlines()[0] == "prompt_id,accuracy,n"

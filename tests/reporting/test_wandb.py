@@ -6,20 +6,21 @@ import pytest
 import wandb
 from lightning.pytorch.loggers import WandbLogger
 
+from paft.evaluation.robustness import Consensus
 from paft.reporting.wandb import RunLogger, log_results, wandb_run
 from tests.conftest import compose_config
-from tests.reporting.test_run_page import written
+from tests.reporting.test_run_page import results_of, scored, written
 
 
 def test_the_run_holds_summary_table_figure_and_report(tmp_path):
-    results, page, _ = written(tmp_path, generated=True)
+    results, page = written(tmp_path, generated=True)
     run = wandb.init(mode="offline", dir=tmp_path, project="paft", settings=wandb.Settings(silent=True))
     log_results(RunLogger(run), results, tmp_path)
     summary = dict(run.summary)
     run.finish()
-    mean = results["uncertainty"]["mean"]
-    assert summary["robustness/mean"] == results["robustness"]["mean"] and summary["con/worst"] == 0.25
-    assert (summary["uncertainty/mean/low"], summary["uncertainty/mean/high"]) == (mean["low"], mean["high"])
+    mean = results.uncertainty.mean
+    assert summary["robustness/mean"] == results.robustness.mean and summary["extra_measures/adversarial/worst"] == 0.25
+    assert (summary["uncertainty/mean/low"], summary["uncertainty/mean/high"]) == (mean.low, mean.high)
     media = next(tmp_path.glob("wandb/offline-run-*/files/media"))
     assert next(media.glob("html/report*.html")).read_text(encoding="utf-8") == page
     assert len(list(media.glob("images/distribution*.png"))) == 1
@@ -30,13 +31,9 @@ def test_the_run_holds_summary_table_figure_and_report(tmp_path):
 
 def test_a_run_over_rows_without_labels_holds_what_there_is(tmp_path):
     run = wandb.init(mode="offline", dir=tmp_path, project="paft", settings=wandb.Settings(silent=True))
-    results = {
-        "run": "r",
-        "robustness": None,
-        "uncertainty": None,
-        "con": None,
-        "consensus": {"agreement": 0.75, "majority": None},
-    }
+    found, pool, _ = scored(tmp_path)
+    unlabelled = {"robustness": None, "uncertainty": None, "consensus": Consensus(0.75, None)}
+    results = results_of(found, pool, **unlabelled)
     log_results(RunLogger(run), results, tmp_path)
     assert dict(run.summary)["consensus/agreement"] == 0.75
     run.finish()
@@ -65,10 +62,10 @@ def test_a_wandb_that_fails_costs_no_result_and_is_sent_what_it_misses(tiny_over
     monkeypatch.setattr(WandbLogger, "log_metrics", quota)
     monkeypatch.setattr(wandb, "Table", quota)
     folder = run_training(config).folder
-    said = capsys.readouterr().out
+    shown = capsys.readouterr().out
     assert (folder / "results.json").is_file() and len((folder / "log/version_0/metrics.csv").read_text().splitlines()) == 9
-    assert said.count("W&B misses metrics from update 0 on (CommError: quota exceeded)") == 1
-    assert "W&B misses a part of" in said and "the same command sends it" in said
+    assert shown.count("W&B misses metrics from update 0 on (CommError: quota exceeded)") == 1
+    assert shown.count("W&B misses a part of") == 1
     monkeypatch.undo()
     run_training(config)
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2

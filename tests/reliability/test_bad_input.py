@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import train as entry
 from paft.cli.hydra_app import run_plain
+from paft.cli.train import job
+from paft.jobs.rerun import repeated
+from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_input import ROOT, ROWS, Row, apart, files_below, here, is_one_sentence, write_without_heavy
@@ -28,8 +30,8 @@ ALL_LIGHT = """
 import json, sys, tempfile
 from pathlib import Path
 from tests.reliability.bad_input import ROWS, here
-from paft.data import rows
-rows._STORY_FACTS_ROWS = {"train": 100, "test": 20}
+from paft.data.tasks import story_facts
+story_facts.N_ROWS = {"train": 100, "test": 20}
 found = []
 for row in ROWS:
     if row.needs == "nothing":
@@ -67,8 +69,8 @@ def test_what_needs_torch_is_seen_before_the_weights_are_loaded(row, tiny_llama,
 
 @pytest.mark.parametrize(
     ("name", "command"),
-    [("no such answer", "train.py"), ("a damaged adapter", "evaluate.py"), ("no folder", "experiments/report.py"),
-     ("audit of no file", "-m paft.prompts"), ("no chat template", "train.py")],
+    [("no such answer", "train.py"), ("a damaged adapter", "evaluate.py"), ("no folder", "-m experiments.paper"),
+     ("audit of no file", "-m paft pools"), ("no chat template", "train.py")],
 )  # fmt: skip
 def test_a_process_of_its_own_says_the_same(name, command, tiny_llama, without_torch):
     row = next(row for row in ROWS if name in row.name and row.command == command)
@@ -77,7 +79,7 @@ def test_a_process_of_its_own_says_the_same(name, command, tiny_llama, without_t
 
 def test_the_table_tells_a_bad_answer(tmp_path):
     """A row that says something else than is said, and one that leaves a file."""
-    asked = {"command": "-m paft.prompts", "files": {"p.jsonl": '{"text": "{goal} {sol1} {sol2} Answer:"}\n'}}
+    asked = {"command": "-m paft pools", "files": {"p.jsonl": '{"text": "{goal} {sol1} {sol2} Answer:"}\n'}}
     told = Row("", arguments="import ; p.jsonl ; --dataset ; piqa", sentence="p.jsonl, line 9", **asked)
     assert here(told, tmp_path, tmp_path).startswith("exit code 0") and (tmp_path / "p.yaml").is_file()
     told = told._replace(arguments="audit ; --train ; none.yaml")
@@ -100,7 +102,7 @@ def check(
     before = files_below(folder)
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
-        run_plain(lambda: entry.job(config))
+        run_plain(lambda: job(config))
     message = capsys.readouterr().err
     assert left.value.code == 2 and sentence.replace("@", str(folder)) in message
     assert_one_sentence(message)
@@ -225,5 +227,5 @@ def test_neither_an_adapter_nor_a_results_file_says_whose_code_is_run(tmp_path):
     )
     assert not compose_evaluation(f"adapter={adapter}").model.remote_code
     assert compose_evaluation(f"adapter={adapter}", "model.remote_code=true").model.remote_code
-    mine = compose_config(f"rerun={tmp_path}")
-    assert not entry.repeated(mine, about.model_dump(), []).model.remote_code
+    original = Results.model_construct(config=about.model_dump())
+    assert not repeated(compose_config(f"rerun={tmp_path}"), original, []).model.remote_code

@@ -1,0 +1,80 @@
+"""Several ranks (gloo, on the CPU), whole: what scores on all of them, signals, kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+from paft.config.compose import compose_evaluation
+from paft.evaluation.store import read_cells
+from paft.jobs.evaluate import run_evaluation
+from paft.runtime.launch import run_on
+from paft.training.checkpoints import states
+from tests.reliability.strike import ROOT, start
+from tests.test_ranks import trained
+
+STEP = "paft.training.module:PaftModule.training_step"
+
+
+def test_a_search_an_evaluation_and_more_measures(tiny_overrides, tmp_path):
+    """Whatever scores, scores on all ranks."""
+    more = ["method=zopo", "method.budget=240", "extra_measures=[generate,adversarial]"]
+    one, two = (trained(n, [*tiny_overrides, *more], tmp_path / f"{n}") for n in (1, 2))
+    chosen = [json.loads((folder / "selection.json").read_text())["chosen"] for folder in (one, two)]
+    assert chosen[0] == chosen[1]
+    for name in ("generate", "adversarial"):
+        tables = [
+            read_cells(folder / f"{name}.parquet", ["prompt_digest", "example_digest", "predicted"]) for folder in (one, two)
+        ]
+        assert tables[0].equals(tables[1])
+    few = ["eval_prompts=3", "eval_examples=6", "trainer=ddp", "trainer.devices=3", "trainer.micro_batch_tokens=300"]
+    place = [f"adapter={two / 'adapter'}", f"output_root={tmp_path / 'evaluations'}"]
+    evaluation = compose_evaluation([*place, *few, "trainer.accelerator=cpu", "trainer.progress=false"])
+    run_on(3, "cpu", run_evaluation, evaluation)
+    (again,) = (tmp_path / "evaluations").glob("eval-*/matrix.parquet")
+    columns = ["prompt_digest", "example_digest", "predicted"]
+    assert read_cells(again, columns).equals(read_cells(two / "matrix.parquet", columns))
+
+
+def test_ranks_that_are_told_to_stop_finish_the_update_and_another_number_of_ranks_resumes(tiny_overrides, tmp_path):
+    small = [*tiny_overrides, "validation.every=6", "trainer.checkpoint_every=1000"]
+    run = start(signal.SIGTERM, STEP, 3, "train", "trainer=ddp", *small)
+    _, said = run.communicate()
+    assert run.returncode == 128 + signal.SIGTERM and said.count("Interrupted") == 1 and "Traceback" not in said
+    (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/run.json"))
+    (state,) = states(folder / "checkpoints")
+    assert torch.load(state, weights_only=True)["global_step"] == 3  # no validation was reached: the signal saved it
+    whole, folder = (trained(1, small, root) for root in (tmp_path / "whole", tmp_path / "runs"))
+    assert len(list(folder.glob("log/version_*"))) == 2
+    adapters = [load_file(path / "adapter" / "adapter_model.safetensors") for path in (whole, folder)]
+    for key in adapters[0]:
+        torch.testing.assert_close(adapters[1][key], adapters[0][key], rtol=1e-3, atol=1e-4)
+
+
+def test_a_signal_before_the_ranks_have_begun_is_not_lost(tiny_overrides, tmp_path):
+    run = start(signal.SIGINT, "paft.jobs.train:run_training", 1, "train", "trainer=ddp", *tiny_overrides)
+    _, said = run.communicate()
+    assert run.returncode == 128 + signal.SIGINT and said.count("Interrupted") == 1 and "Traceback" not in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_nothing_is_left_running_of_a_run_that_is_killed(tiny_overrides):
+    run = start(signal.SIGSTOP, STEP, 3, "train", "trainer=ddp", "trainer.workers=2", *tiny_overrides)
+    assert os.WIFSTOPPED(os.waitpid(run.pid, os.WUNTRACED)[1])  # and the ranks wait for one another
+    others = psutil.Process(run.pid).children(recursive=True)
+    run.kill()
+    run.communicate()
+    assert len(others) >= 2 and not psutil.wait_procs(others, timeout=300)[1]
+
+
+def test_a_killed_run_of_two_ranks_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path):
+    shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer=ddp"]
+    script = [sys.executable, "tests/reliability/resume.py", "--kills", "1", "--report", tmp_path / "report", *shape]
+    settings = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
+    done = subprocess.run(script, capture_output=True, timeout=1200, check=False, **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
