@@ -1,4 +1,4 @@
-"""Build the W&B workspace that experiments/wandb.md describes.
+"""Build the W&B workspace that docs/wandb.md describes.
 
     python experiments/wandb_workspace.py --entity NAME [--project paft]     # sends it; you must be logged in
     python experiments/wandb_workspace.py --check                            # builds and checks it here, sends nothing
