@@ -1,4 +1,4 @@
-"""Merging an adapter into its base model for scoring, which saves its own multiplications, where that is no loss."""
+"""Merging an adapter into its base model for scoring, which saves the adapter's multiplications, if precision allows it."""
 
 from collections.abc import Sequence
 
@@ -18,50 +18,51 @@ from paft.runtime import ranks
 
 _PROMPTS, _EXAMPLES = 4, 4  # of the probe
 _TIMES_THE_NOISE = 2.0
-_LEAST = 1e-5  # nats: fp32 scores that agree this well are equal
+_ALWAYS_TOLERABLE = 1e-5  # nats; fp32 scores that differ by no more are equal
 
 
 @torch.no_grad()
 def merge_within_tolerance(
     model: PeftModel, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], batch_tokens: int
 ) -> bool:
-    """Add the adapter's weights to the base model's, in place, unless that costs more precision than batching does.
+    """Add the adapter's weights to the base model's in place, unless that costs too much precision; return whether it did.
 
-    Rounding differs with the shape of a batch, so that a rendering's log-probabilities are not quite the same alone and
-    among others. Merging may change those of the next token, averaged over the vocabulary and 16 renderings, by twice as much.
+    Rounding depends on the shape of a batch, so that a rendering scored alone and the same rendering in a batch have slightly
+    different log-probabilities. That difference is the noise of scoring. Merging is tolerable if it changes the
+    log-probabilities of the next token by at most twice the noise. Both are mean absolute differences over the vocabulary
+    and up to 16 renderings. If merging is not tolerable, the model is left as it was, bit for bit.
 
     Args:
-        batch_tokens: of a batch, as in scoring.
-
-    Returns whether it was done; if not, the model is as it was.
+        batch_tokens: tokens of a batch, as in scoring.
     """
     window = range(min(_PROMPTS, len(pool.templates))), range(min(_EXAMPLES, len(examples)))
     cells = list(encode(encoder, pool, examples, window))
-    together = batches(cells, batch_tokens)
-    alone = [[cell] for batch in together for cell in batch]
-    within = WithinMemory(lambda batch: _next_log_probs(model, batch))
+    batched = batches(cells, batch_tokens)
+    one_by_one = [[cell] for batch in batched for cell in batch]
+    within_memory = WithinMemory(lambda batch: _next_log_probs(model, batch))
 
-    def log_probs(plan: Sequence[Sequence[Cell]]) -> Tensor:
-        return torch.stack([found for batch in plan for found in within(batch)])
+    def log_probs(batching: Sequence[Sequence[Cell]]) -> Tensor:
+        return torch.stack([each for batch in batching for each in within_memory(batch)])
 
     was_training = model.training
     model.eval()
-    usual, noisy = log_probs(together), log_probs(alone)
+    usual = log_probs(batched)
+    noise = _distance(usual, log_probs(one_by_one))
     adapted = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, LoraLayer)]
     originals = [layer.weight.clone() for layer in adapted]
     model.merge_adapter()
-    tolerable = _distance(usual, log_probs(together)) <= max(_LEAST, _TIMES_THE_NOISE * _distance(usual, noisy))
+    tolerable = _distance(usual, log_probs(batched)) <= max(_ALWAYS_TOLERABLE, _TIMES_THE_NOISE * noise)
     tolerable = all(ranks.gather(tolerable))  # ranks score parts of one matrix: all merge, or none
     if not tolerable:
         model.unmerge_adapter()
-        for layer, weight in zip(adapted, originals, strict=True):  # subtracting again would leave rounding behind
+        for layer, weight in zip(adapted, originals, strict=True):  # subtracting the adapter again leaves rounding errors
             layer.weight.data.copy_(weight)
     model.train(was_training)
     return tolerable
 
 
 def _next_log_probs(model: PeftModel, cells: Sequence[Cell]) -> list[Tensor]:
-    """Return the log-probabilities (V,) fp32 of what follows each context."""
+    """Return the log-probabilities (V,) fp32 of the token that follows each context."""
     contexts = [cell.encoded.context for cell in cells]
     packing = pack([Branches(context) for context in contexts]).to(model.device)
     last = torch.tensor([len(context) for context in contexts], device=model.device).cumsum(0) - 1
