@@ -4,12 +4,8 @@ from paft.config.schema import MethodConfig
 from paft.prompts.perturb import Kind
 from paft.runtime.errors import InputError
 
-KINDS: tuple[Kind, ...] = (
-    "typos",
-    "case",
-    "punctuation",
-    "whitespace",
-)  # not reorder: the order of its parts belongs to a prompt
+# Perturbations of form alone; not reorder, because the order of its parts belongs to a prompt.
+KINDS: tuple[Kind, ...] = ("typos", "case", "punctuation", "whitespace")
 START = 5  # prompts that zopo tests at random before it follows the gradient
 
 
