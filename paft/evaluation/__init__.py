@@ -1,1 +1,1 @@
-"""Scoring every test prompt on every test example, and what the score matrix says about robustness."""
+"""Scoring every test prompt on every test example, and the robustness that the score matrix shows."""

@@ -1,4 +1,4 @@
-"""What a generated text answers: an option's letter, an option's text, a number, or a text as a whole."""
+"""Reading the answer off a generated text: an option's letter, an option's text, a number, or the text as a whole."""
 
 import re
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ from paft.data.tasks.base import LETTERS
 
 Metric = Literal["choice", "last_number", "exact"]
 
-# In the order in which they are tried, as OpenCompass's `first_option_postprocess` has them for English
-# (https://opencompass.readthedocs.io): a letter that ends the text, "Answer: B", a sentence that announces the answer, a
-# letter that stands alone, "1. B", a letter before a colon, any letter. {} is the class of the letters.
+# The patterns of OpenCompass's `first_option_postprocess` for English (https://opencompass.readthedocs.io), in the order in
+# which they are tried: a letter that ends the text, "Answer: B", a sentence that announces the answer, a letter that stands
+# alone, "1. B", a letter before a colon, any letter. {} is the class of the letters.
 _OPTION = (
     r"[\s:,]({})[,.]?$",
     r"(?i:answer)\s*:\s*({})",
@@ -25,45 +25,51 @@ _OPTION = (
 
 
 def first_option(text: str, n_choices: int) -> int:
-    """Return which option's letter a text gives first; -1 if none.
+    """Return the index of the option whose letter a text gives first, -1 if it gives none.
+
+    The patterns are OpenCompass's, as in the paper's evaluation.
 
     >>> first_option("The answer is (B), since A is wrong.", 4)
     1
     """
     letters = LETTERS[:n_choices]
     for pattern in _OPTION:
-        if found := re.search(pattern.format(f"[{letters}]"), text.strip(), re.DOTALL):
-            given = [letter for letter in letters if letter in (found[1] or found[0])]
-            if given:
-                return letters.index(given[0])
+        if match := re.search(pattern.format(f"[{letters}]"), text.strip(), re.DOTALL):
+            matched = [letter for letter in letters if letter in (match[1] or match[0])]
+            if matched:
+                return letters.index(matched[0])
     return -1
 
 
 def first_text(text: str, choices: Sequence[str]) -> int:
-    """Return which choice's text stands first in a text, the longest of those that begin there; -1 if none does.
+    """Return the index of the choice whose text comes first in a text, -1 if none does.
 
-    White space and case aside, whole words only.
+    Of several choices that begin at the same place the longest counts. White space and case are ignored; only whole words
+    match.
 
     >>> first_text("In the hall, not in the hall closet.", ["the hall closet", "the hall"])
     1
     """
     text = _plain(text)
-    found = []
+    matches = []
     for index, choice in enumerate(map(_plain, choices)):
         if match := re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text):
-            found.append((match.start(), -len(choice), index))
-    return min(found)[2] if found else -1
+            matches.append((match.start(), -len(choice), index))
+    return min(matches)[2] if matches else -1
 
 
 def is_right(text: str, answer: str, metric: Metric) -> bool:
-    """Compare a free-form text with the right answer: by its last number, or as a whole, white space and case aside."""
+    """Say whether a free-form text gives the right answer.
+
+    metric last_number compares the last number of each; exact compares the whole texts, ignoring white space and case.
+    """
     if metric == "last_number":
         return last_number(text) is not None and last_number(text) == last_number(answer)
     return _plain(text) == _plain(answer)
 
 
 def last_number(text: str) -> float | None:
-    """Return the last number of a text, thousands separators aside; None if there is none.
+    """Return the last number of a text, None if it holds none; commas are read as thousands separators.
 
     >>> last_number("so 1,200 - 150 = 1,050.")
     1050.0

@@ -1,4 +1,4 @@
-"""The cells of a score matrix as one stream: windows that fit in memory, and in them batches of a token budget."""
+"""The cells of a score matrix as a stream: windows of a fixed number of cells, each cut into batches of a token budget."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,16 @@ from paft.data.encode import Encoded, Encoder
 from paft.data.tasks.base import Example
 from paft.prompts import PromptPool
 
-WINDOW = 2048  # cells that are encoded at a time: what bounds memory, whatever the size of the matrix
+WINDOW = 2048  # cells that are encoded at a time; bounds memory, whatever the size of the matrix
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One rendering, encoded. prompt and example are places in the pool and among the examples."""
+    """One rendering, encoded.
+
+    prompt is an index into the pool's templates, example one into the examples. group is the example's: cells of a group
+    share a text (RACE: the article).
+    """
 
     prompt: int
     example: int
@@ -22,24 +26,25 @@ class Cell:
 
     @cached_property
     def common(self) -> list[int]:
-        """Tokens that all choices begin with; the last of each is its own."""
+        """The tokens that all choices begin with; the last token of a choice never counts."""
         choices = self.encoded.continuations
         return choices[0][: common_prefix(choices)] if choices else []
 
     @cached_property
     def n_tokens(self) -> int:
-        """Tokens of the context and of all choices, those that the choices have in common counted once."""
-        each = sum(len(choice) - len(self.common) for choice in self.encoded.continuations)
-        return len(self.encoded.context) + len(self.common) + each
+        """The number of tokens in the context and in all choices; those common to all choices count once."""
+        n_not_common = sum(len(choice) - len(self.common) for choice in self.encoded.continuations)
+        return len(self.encoded.context) + len(self.common) + n_not_common
 
 
 def windows(pool: PromptPool, examples: Sequence[Example], size: int = WINDOW) -> list[tuple[range, range]]:
-    """Cut the matrix into (prompts, examples): as many whole prompts as fit, or a part of one prompt's examples.
+    """Cut the matrix into windows (prompts, examples), two ranges of indices each.
 
-    Each window's cells stand together in the matrix sorted by prompt and example.
+    A window holds as many whole prompts as fit, or a part of one prompt's examples. Its cells are contiguous in the matrix
+    sorted by prompt and example.
 
     Args:
-        size: most cells of a window.
+        size: the most cells that a window holds.
     """
     n_prompts, n_examples = len(pool.templates), len(examples)
     if n_examples > size:
@@ -50,7 +55,7 @@ def windows(pool: PromptPool, examples: Sequence[Example], size: int = WINDOW) -
 
 
 def encode(encoder: Encoder, pool: PromptPool, examples: Sequence[Example], window: tuple[range, range]) -> Iterator[Cell]:
-    """Render and tokenise the cells of a window, prompt by prompt."""
+    """Yield the cells of a window, rendered and tokenised, prompt by prompt."""
     for prompt in window[0]:
         for example in window[1]:
             encoded = encoder.scoring(pool.templates[prompt], examples[example])
@@ -58,36 +63,37 @@ def encode(encoder: Encoder, pool: PromptPool, examples: Sequence[Example], wind
 
 
 def batches(cells: Sequence[Cell], budget: int) -> list[list[Cell]]:
-    """Split the cells of a window into batches of at most `budget` tokens, what neighbours share counted once.
+    """Split the cells of a window into batches of at most `budget` tokens; what neighbours share is counted once.
 
-    Prompt by prompt, in it the groups together, in both the longest first: rows of like length share a batch.
+    A cell that exceeds the budget has a batch of its own. Cells are ordered by prompt, within a prompt by group, and both
+    groups and cells from the longest to the shortest, so that cells of similar length share a batch.
     """
     longest: dict[tuple[int, str], int] = {}
     for cell in cells:
         group = cell.prompt, cell.group
         longest[group] = max(longest.get(group, 0), cell.n_tokens)
     ordered = sorted(cells, key=lambda c: (c.prompt, -longest[c.prompt, c.group], c.group, -c.n_tokens, c.example))
-    found: list[list[Cell]] = [[]]
+    cut: list[list[Cell]] = [[]]
     tokens = 0
     for cell in ordered:
-        if found[-1] and tokens + (new := _new_tokens(found[-1][-1], cell)) <= budget:
+        if cut[-1] and tokens + (new := _new_tokens(cut[-1][-1], cell)) <= budget:
             tokens += new
         else:
-            if found[-1]:
-                found.append([])
+            if cut[-1]:
+                cut.append([])
             tokens = cell.n_tokens
-        found[-1].append(cell)
-    return found
+        cut[-1].append(cell)
+    return cut
 
 
-def _new_tokens(before: Cell, cell: Cell) -> int:
-    """Count the tokens of a cell that its neighbour of the same prompt does not begin with."""
-    shared = common_prefix([before.encoded.context, cell.encoded.context]) if before.prompt == cell.prompt else 0
+def _new_tokens(previous: Cell, cell: Cell) -> int:
+    """Return the number of a cell's tokens that it does not share with the previous cell of the same prompt."""
+    shared = common_prefix([previous.encoded.context, cell.encoded.context]) if previous.prompt == cell.prompt else 0
     return cell.n_tokens - shared
 
 
 def common_prefix(sequences: Sequence[list[int]]) -> int:
-    """Return how many tokens all sequences begin with; the last token of each is its own."""
-    first, last = min(sequences), max(sequences)  # in lexicographic order: all others share what these two do
-    most = min(map(len, sequences)) - 1
-    return next((i for i in range(most) if first[i] != last[i]), most)
+    """Return the number of tokens that all sequences begin with; the last token of a sequence never counts."""
+    first, last = min(sequences), max(sequences)  # in lexicographic order: what these two share, all share
+    limit = min(map(len, sequences)) - 1
+    return next((i for i in range(limit) if first[i] != last[i]), limit)

@@ -1,4 +1,4 @@
-"""From a model and a pool to a finished score matrix on disk: what the end of a training run and an evaluation share."""
+"""From a model and a pool to a finished score matrix on disk, at the end of a training run and in an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +28,8 @@ from paft.prompts import PromptPool
 class Scored:
     """A finished score matrix.
 
-    seconds is what scoring took, by prompt id; settings says how cells were scored, in plain types.
+    path is the matrix's file. seconds is the time that scoring took, by prompt id. settings says how cells were scored, in
+    plain types.
     """
 
     matrix: ScoreMatrix
@@ -38,11 +39,16 @@ class Scored:
 
 
 class Evaluator:
-    """A model that is ready to be scored: its adapter merged where that costs no precision, its attention the fastest.
+    """Scores a model on pools of prompts, into files.
+
+    The model is switched to the fastest attention for scoring. Its adapter is merged into the base model before the first
+    pool is scored, unless that costs precision or the base model is quantised.
 
     Args:
-        adapter: the folder of its adapter; None: a base model.
-        identity: what the numbers depend on besides the weights and these settings, in plain types.
+        adapter: the folder of the adapter; None: a base model.
+        identity: what the scores depend on besides the weights and these settings, in plain types.
+        batch_tokens: tokens of a batch.
+        progress: whether to show a progress bar.
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class Evaluator:
         assert isinstance(base, PreTrainedModel)
         base.set_attn_implementation(NAMES[kernel_of(config, base.device, backward=False)])
         self._may_merge = isinstance(model, PeftModel) and config.quantization is None
-        self._merged: bool | None = None  # None: merging was not tried yet
+        self._merged: bool | None = None  # None: merging has not been tried yet
         self.identity = {
             **identity,
             "base": weights_fingerprint(base),
@@ -74,7 +80,10 @@ class Evaluator:
     def score(
         self, folder: Path, pool: PromptPool, examples: Sequence[Example], scoring: Scoring, name: str = "matrix"
     ) -> Scored:
-        """Score every prompt of a pool on every example into `folder`/NAME.parquet; resume it, or read it, if it is there."""
+        """Score every prompt of a pool on every example into `folder`/NAME.parquet.
+
+        A matrix of the same model, prompts, examples and settings is read if it is finished, and resumed if it is not.
+        """
         self._merge_once(pool, examples)
         answering = answering_by(self.model, self.encoder, pool, examples, scoring)
         if isinstance(answering, Generation):
@@ -94,14 +103,14 @@ class Evaluator:
         return Scored(matrix, store.path, store.seconds(), settings)
 
     def _merge_once(self, pool: PromptPool, examples: Sequence[Example]) -> None:
-        """Merge the adapter before the first pool is scored; all later ones are then scored with the same weights."""
+        """Merge the adapter before the first pool is scored, so that all pools are scored with the same weights."""
         if self._merged is None and self._may_merge:
             assert isinstance(self.model, PeftModel)
             self._merged = merge_within_tolerance(self.model, self.encoder, pool, examples, self.batch_tokens)
 
     def _split_letters(self, pool: PromptPool, examples: Sequence[Example]) -> int:
-        """Count the prompts after which an option's letter is not one token; its log-probability is then a sum."""
+        """Count the prompts after which an option's letter is several tokens; its log-probability is then a sum."""
         if self.encoder.answer != "letter":
             return 0
-        first = [self.encoder.scoring(template, examples[0]).continuations for template in pool.templates]
-        return sum(any(len(letter) > 1 for letter in letters) for letters in first)
+        letters_by_prompt = [self.encoder.scoring(template, examples[0]).continuations for template in pool.templates]
+        return sum(any(len(letter) > 1 for letter in letters) for letters in letters_by_prompt)

@@ -1,4 +1,4 @@
-"""Scoring by generation: greedy text, and the answer it gives (the paper's protocol, section 4.1)."""
+"""Scoring by generation: the model writes a text greedily, and the answer is read off it (paper, section 4.1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,24 +21,28 @@ MAX_NEW_TOKENS = 256  # as in OpenCompass
 
 @dataclass(frozen=True)
 class Stop:
-    """When a text ends: at end-of-text, after so many tokens, or at a line break behind its first word."""
+    """The rule by which a text ends: at end-of-text, after max_new_tokens, or at the first line break after a word."""
 
     max_new_tokens: int
     at_line_break: bool
 
 
 class Generation:
-    """Answers with what the model writes.
+    """Answers cells with the text that the model writes.
 
-    For choices, the first option letter, or the first option's text where prompts ask for that; none: predicted -1, which
-    is wrong. Free-form answers are compared by the metric.
+    Where an example has choices, the first option's letter in the text is the prediction, or the first option's text where
+    prompts ask for that. A text without any predicts -1, which is wrong. Free-form answers are compared by the metric.
     """
 
     def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop) -> None:
         self.model, self.encoder, self.metric, self.stop = model, encoder, metric, stop
 
     def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[Row]:
-        """Return what each cell was answered with; examples are those of the cells."""
+        """Return a row of answer columns per cell.
+
+        Args:
+            examples: those of the cells, in their order.
+        """
         texts = generate(self.model, self.encoder.tokenizer, [cell.encoded.context for cell in cells], self.stop)
         return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
 
@@ -61,7 +65,10 @@ class Generation:
 
 
 def stop_rule(examples: Sequence[Example], metric: Metric, max_new_tokens: int) -> Stop:
-    """Stop at line breaks, unless the last number counts (GSM8K reasons over several lines) or right answers hold some."""
+    """Return the rule that stops at line breaks, unless answers may take several lines.
+
+    They may where the last number counts (GSM8K reasons over several lines) and where right answers hold line breaks.
+    """
     several_lines = metric == "last_number" or any("\n" in example.answer.strip() for example in examples)
     return Stop(max_new_tokens, not several_lines)
 
@@ -69,10 +76,12 @@ def stop_rule(examples: Sequence[Example], metric: Metric, max_new_tokens: int) 
 def generate(
     model: Model, tokenizer: PreTrainedTokenizerBase, contexts: Sequence[Sequence[int]], stop: Stop
 ) -> list[tuple[str, int]]:
-    """Continue each context greedily; returns the texts and how many tokens each took, the one that ended it included.
+    """Continue each context greedily; return the texts, each with its number of tokens (including the one that ended it).
 
-    A row also ends where the model's window does. Finished rows leave the batch, so that one that rambles on does not make
-    the others compute.
+    A text also ends where the model's window does. Finished rows leave the batch, so that one long text does not cost the
+    others computation.
+
+    Raises InputError if the model's scores are NaN.
     """
     end: int = tokenizer.eos_token_id
     longest = max(map(len, contexts))
@@ -80,30 +89,34 @@ def generate(
     mask = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts], device=model.device)
     written: list[list[int]] = [[] for _ in contexts]
     window = window_of(model.config, longest + stop.max_new_tokens)
-    most = [min(stop.max_new_tokens, window - len(context)) for context in contexts]
-    rows = list(range(len(contexts)))  # of the batch: which context each continues
+    limits = [min(stop.max_new_tokens, window - len(context)) for context in contexts]
+    rows = list(range(len(contexts)))  # of the batch: the index of the context that each row continues
     cache = DynamicCache()
     while rows:
         tokens = _next_tokens(model, ids, mask, cache)
         for row, token in zip(rows, tokens.tolist(), strict=True):
             written[row].append(token)
-        going = [i for i, row in enumerate(rows) if not _ended(tokenizer, written[row], end, stop, most[row])]
-        if len(going) < len(rows):
-            kept = torch.tensor(going, dtype=torch.long, device=model.device)
-            cache.batch_select_indices(kept)
-            tokens, mask, rows = tokens[kept], mask[kept], [rows[i] for i in going]
+        unfinished = [i for i, row in enumerate(rows) if not _ended(tokenizer, written[row], end, stop, limits[row])]
+        if len(unfinished) < len(rows):
+            indices = torch.tensor(unfinished, dtype=torch.long, device=model.device)
+            cache.batch_select_indices(indices)
+            tokens, mask, rows = tokens[indices], mask[indices], [rows[i] for i in unfinished]
         ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
     texts = tokenizer.batch_decode(written, skip_special_tokens=True)
     return [(_cut(text, stop), len(tokens)) for text, tokens in zip(texts, written, strict=True)]
 
 
 def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-    """Return the likeliest next token (B,) int64 of each row; ids (B, n) are those that the cache does not hold yet.
+    """Return the likeliest next token (B,) int64 of each row.
 
-    Raises InputError if the model computes no numbers.
+    Args:
+        ids: (B, n) int64, the tokens that the cache does not hold yet.
+        mask: (B, tokens so far) int64, 0 at padding.
+
+    Raises InputError if the model's scores are NaN.
     """
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    # An index, not a number, which would slice: a CPU multiplies a strided view with a copy of the LM head for each row.
+    # An index and not the number 1, which would slice: for a strided view a CPU copies the LM head once per row.
     last = torch.tensor([ids.shape[1] - 1], device=ids.device)
     out = model(
         input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
@@ -114,8 +127,8 @@ def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -
     return best
 
 
-def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, stop: Stop, most: int) -> bool:
-    if written[-1] == end or len(written) >= most:
+def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, stop: Stop, limit: int) -> bool:
+    if written[-1] == end or len(written) >= limit:
         return True
     if not stop.at_line_break or "\n" not in tokenizer.decode(written[-1:]):
         return False
@@ -124,6 +137,6 @@ def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, sto
 
 
 def _cut(text: str, stop: Stop) -> str:
-    """Leave out what stands behind the line break that ended the text."""
+    """Cut off what follows the line break that ended the text."""
     text = text.strip()
     return text.split("\n", 1)[0].rstrip() if stop.at_line_break else text

@@ -1,4 +1,4 @@
-"""Scoring by likelihood: the log-probability of each choice after each rendering, in one forward pass for many."""
+"""Scoring by likelihood: the log-probability of each choice after each rendering, many renderings to a forward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,18 +21,18 @@ from paft.runtime.errors import InputError
 Model: TypeAlias = PeftModel | PreTrainedModel
 Normalise = Literal["sum", "token", "byte"]
 
-# An answer would still be chosen, and be wrong in silence.
+# Without this error a choice would still be made, and be wrong without a sign of it.
 NO_NUMBERS = (
     "The model's scores are not numbers (NaN): its training diverged (lower optim.lr), its weights are damaged, or its "
     "precision overflows (model.dtype=fp32)."
 )
-_LEAST_SHARED = 4  # tokens that are worth a sequence of their own
-_ROWS = 16  # of logits that are normalised at a time
+_LEAST_SHARED = 4  # the fewest shared tokens for which a sequence of their own pays
+_ROWS = 16  # of logits, normalised at a time
 
 
 @dataclass
 class Work:
-    """What an evaluation has computed: tokens went through the model, filler among them, instead of unshared ones."""
+    """The tokens that an evaluation has sent through the model, including filler, and what it would send without sharing."""
 
     tokens: int = 0
     filler: int = 0
@@ -40,10 +40,13 @@ class Work:
 
 
 class Likelihood:
-    """Answers with the choice of the highest log-probability; of equals the first, and the cell is marked as tied.
+    """Answers cells with the choice of the highest log-probability.
 
-    normalise: sum takes the log-probability of the whole choice, token divides it by the choice's tokens, byte by its
-    UTF-8 bytes (which does not depend on the tokenizer).
+    Of several with the same score the first is taken, and the cell is marked as tied.
+
+    Args:
+        normalise: sum takes the log-probability of the whole choice. token divides it by the choice's number of tokens, byte
+            by its number of UTF-8 bytes, which does not depend on the tokenizer.
     """
 
     def __init__(self, model: Model, encoder: Encoder, normalise: Normalise = "sum") -> None:
@@ -51,14 +54,17 @@ class Likelihood:
         self.work = Work()
 
     def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[Row]:
-        """Return what each cell was answered with; examples are those of the cells.
+        """Return a row of answer columns per cell.
 
-        Raises InputError if the model computes no numbers.
+        Args:
+            examples: those of the cells, in their order.
+
+        Raises InputError if the model's scores are NaN.
         """
-        found = choice_log_probs(self.model, cells, self.work)
-        if any(log_probs.isnan().any() for log_probs in found):
+        by_cell = choice_log_probs(self.model, cells, self.work)
+        if any(log_probs.isnan().any() for log_probs in by_cell):
             raise InputError(NO_NUMBERS)
-        return [self._row(*each) for each in zip(cells, examples, found, strict=True)]
+        return [self._row(*each) for each in zip(cells, examples, by_cell, strict=True)]
 
     def _row(self, cell: Cell, example: Example, log_probs: Tensor) -> Row:
         scores = log_probs / self._length(cell, example)
@@ -81,27 +87,27 @@ class Likelihood:
 
 
 def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = None) -> list[Tensor]:
-    """Return, per cell, the summed log-probability (C,) fp32 of each of its choices.
+    """Return, per cell, the log-probability (C,) fp32 of each of its choices, summed over the choice's tokens.
 
-    What the contexts of a prompt, or of a group under a prompt, begin with is computed once; so are the context of all
-    choices and what these begin with: they branch off behind it in one packed row, and where every choice is one token
-    (letters) all are read from the context's last position.
+    All cells are packed into one row, in which shared beginnings stand once (see `share`). The choices of a cell branch off
+    after its context. Where every choice is a single token (letters), all are read from the logits of the context's last
+    position.
     """
-    sequences, own = share(cells)
+    sequences, question_indices = share(cells)
     starts = [0]
     for sequence in sequences:
         starts.append(starts[-1] + sequence.n_tokens)
-    positions: list[int] = []  # tokens of the packed row whose logits are needed
-    rows: list[int] = []  # which of those predict the choices' tokens, one choice after the other
-    for cell, index in zip(cells, own, strict=True):
-        start = starts[index] + len(sequences[index].context)
-        shared = range(len(positions), len(positions) + len(cell.common) + 1)
-        positions += range(start - len(shared), start)
+    positions: list[int] = []  # places in the packed row whose logits are needed
+    rows: list[int] = []  # indices into `positions`: what predicts each token, choice after choice
+    for cell, index in zip(cells, question_indices, strict=True):
+        branch_start = starts[index] + len(sequences[index].context)
+        common_rows = range(len(positions), len(positions) + len(cell.common) + 1)
+        positions += range(branch_start - len(common_rows), branch_start)
         for continuation in cell.encoded.continuations:
-            n_own = len(continuation) - len(shared)
-            rows += [*shared, *range(len(positions), len(positions) + n_own)]
-            positions += range(start, start + n_own)
-            start += n_own
+            n_branch = len(continuation) - len(common_rows)
+            rows += [*common_rows, *range(len(positions), len(positions) + n_branch)]
+            positions += range(branch_start, branch_start + n_branch)
+            branch_start += n_branch
     packing = pack(sequences)
     if work is not None:
         work.tokens += packing.input_ids.shape[1]
@@ -110,73 +116,88 @@ def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = No
             len(cell.encoded.context) + sum(len(choice) - 1 for choice in cell.encoded.continuations) for cell in cells
         )
     logits = packed_logits(model, packing.to(model.device), torch.tensor(positions, device=model.device))
-    choices = [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells]
+    lengths_by_cell = [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells]
     tokens = [token for cell in cells for continuation in cell.encoded.continuations for token in continuation]
-    # A few rows at a time: their fp32 copies stay in the cache and in memory that is there already.
+    # A few rows at a time: their fp32 copies stay in the cache, and reuse memory instead of asking for more.
     normaliser = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS)])
     log_probs = (logits[rows, tokens].float() - normaliser[rows]).cpu()
-    each = iter(log_probs.split([length for lengths in choices for length in lengths]))
-    return [torch.stack([next(each).sum() for _ in lengths]) for lengths in choices]
+    by_choice = iter(log_probs.split([length for lengths in lengths_by_cell for length in lengths]))
+    return [torch.stack([next(by_choice).sum() for _ in lengths]) for lengths in lengths_by_cell]
 
 
 @dataclass(frozen=True)
 class _Node:
-    """A sequence of the row before its place is known."""
+    """A node of the tree that `share` builds: the tokens of one sequence of the packed row."""
 
     tokens: Sequence[int]
-    continuations: Sequence[Sequence[int]]
-    parent: "_Node | None"
+    continuations: Sequence[Sequence[int]]  # what branches off after the tokens
+    parent: "_Node | None"  # whose tokens this node continues
     depth: int
-    n_before: int  # tokens that it continues
+    n_before: int  # tokens of all ancestors
 
     @property
     def end(self) -> int:
-        """Tokens up to where the node ends, what it continues included."""
+        """The number of context tokens up to the end of this node, its ancestors' included."""
         return self.n_before + len(self.tokens)
 
     @property
     def length(self) -> int:
-        """Tokens of its own."""
+        """The number of tokens that this node adds to the row: its own and its continuations'."""
         return len(self.tokens) + sum(map(len, self.continuations))
 
     def child(self, context: Sequence[int], continuations: Sequence[Sequence[int]] = ()) -> "_Node":
-        """Return the node of a context that begins with this one's."""
-        parent = self if self.end else None  # the root has no tokens
+        """Return a child that holds the rest of a context, which begins with the tokens up to this node's end."""
+        parent = self if self.end else None  # the root has no tokens, so that nothing continues it
         return _Node(context[self.end :], continuations, parent, self.depth + 1, self.end)
 
 
 def share(cells: Sequence[Cell]) -> tuple[list[Branches], list[int]]:
-    """Lay the cells out as sequences that share what they begin with; returns them and each cell's place among them.
+    """Return the sequences of a packed row in which shared beginnings stand once, and the index of each cell's sequence.
 
-    Neighbouring cells of a prompt share its opening words, those of a group under it what they begin with beyond that
-    (RACE: the article). Token ids are compared, not texts, so a tokenizer that merges across a boundary shares less
-    but is never wrong.
+    The sequences form a tree. Two prompts on two articles, with two questions each, are:
+
+        opening of prompt 1 -+- article 1 -+- question 1 -+- choice A
+                             |             |              +- choice B
+                             |             +- question 2 -- ...
+                             +- article 2 -+- question 3 -- ...
+                                           +- question 4 -- ...
+        opening of prompt 2 -+- article 1 -- ...
+                             +- article 2 -- ...
+
+    An opening is what all contexts of a prompt begin with. An article is what those of a group begin with beyond that. A
+    question is the rest of a cell's context and what its choices begin with; the rest of each choice, without its last token
+    (which predicts nothing), branches off there. A level is left out where fewer than two cells or fewer than four tokens
+    would share it.
+
+    Token ids are compared, not texts: where a tokenizer merges across a boundary, less is shared, and nothing is wrong.
+
+    Args:
+        cells: those of a prompt are neighbours, and within it those of a group.
     """
-    shared: list[_Node] = []
-    own: list[_Node] = []
+    shared_nodes: list[_Node] = []  # openings and articles
+    questions: list[_Node] = []  # one per cell
     root = _Node((), (), None, 0, 0)
 
-    def begin(node: _Node, together: Sequence[Cell]) -> _Node:
-        """Return what these cells all begin with beyond the node, if it is worth a node of its own."""
-        end = common_prefix([cell.encoded.context for cell in together])
-        if len(together) < 2 or end - node.end < _LEAST_SHARED:
+    def shared_below(node: _Node, members: Sequence[Cell]) -> _Node:
+        """Return a child of the node for what all these contexts begin with, or the node itself if that is too little."""
+        end = common_prefix([cell.encoded.context for cell in members])
+        if len(members) < 2 or end - node.end < _LEAST_SHARED:
             return node
-        shared.append(node.child(together[0].encoded.context[:end]))
-        return shared[-1]
+        shared_nodes.append(node.child(members[0].encoded.context[:end]))
+        return shared_nodes[-1]
 
-    def asking(node: _Node, cell: Cell) -> _Node:
-        """Return the node of a cell: its context, what its choices begin with, the rest of each but its last token."""
-        rest = [choice[len(cell.common) : -1] for choice in cell.encoded.continuations]
-        return node.child([*cell.encoded.context, *cell.common], rest)
+    def question_below(node: _Node, cell: Cell) -> _Node:
+        branches = [choice[len(cell.common) : -1] for choice in cell.encoded.continuations]
+        return node.child([*cell.encoded.context, *cell.common], branches)
 
-    for _, of_prompt in groupby(cells, key=lambda cell: cell.prompt):
-        opening = begin(root, together := list(of_prompt))
-        for _, of_group in groupby(together, key=lambda cell: cell.group):
-            article = begin(opening, members := list(of_group))
-            own += [asking(article, cell) for cell in members]
+    for _, prompt_cells in groupby(cells, key=lambda cell: cell.prompt):
+        opening = shared_below(root, of_prompt := list(prompt_cells))
+        for _, group_cells in groupby(of_prompt, key=lambda cell: cell.group):
+            article = shared_below(opening, of_group := list(group_cells))
+            questions += [question_below(article, cell) for cell in of_group]
 
-    # Parents first; then by length, so that neighbours make good rectangles.
-    ordered = sorted([*shared, *own], key=lambda n: (bool(n.continuations), n.depth, n.length, n.n_before))
-    places = {id(node): place for place, node in enumerate(ordered)}
-    sequences = [Branches(n.tokens, n.continuations, None if n.parent is None else places[id(n.parent)]) for n in ordered]
-    return sequences, [places[id(node)] for node in own]
+    # Shared nodes before questions and parents before children; then by length, so that neighbours fill a rectangle well.
+    ordered = sorted([*shared_nodes, *questions], key=lambda n: (bool(n.continuations), n.depth, n.length, n.n_before))
+    index = {id(node): i for i, node in enumerate(ordered)}  # by identity: two prompts may have equal nodes
+    sequences = [Branches(n.tokens, n.continuations, None if n.parent is None else index[id(n.parent)]) for n in ordered]
+    return sequences, [index[id(node)] for node in questions]

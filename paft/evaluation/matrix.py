@@ -1,4 +1,4 @@
-"""The score matrix: prompts x examples, one cell per scored rendering."""
+"""The score matrix: prompts x examples, with one cell per scored rendering."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,14 @@ _COLUMNS = (
 class ScoreMatrix:
     """What a model answered to P prompts x E examples.
 
-    predicted (P, E) int32 is the choice that was taken (-1: free-form, or none found in the generated text), gold (E,)
-    int32 the right one (-1: free-form or unlabelled), correct (P, E) bool. tied (P, E) bool says where another choice
-    had the same score, truncated (P, E) bool which renderings lost their beginning, output_tokens (P, E) int32 how much
-    was generated. parts (E,) names the subset each example belongs to, groups (E,) what it shares with others
-    (RACE: its article), n_choices (E,) counts its choices (0 for free-form answers). A digest is that of a prompt's
-    text, or of an example's fields and answer: ids may recur in other data, digests do not.
+    predicted (P, E) int32 is the index of the predicted choice; -1: a free-form answer, or a generated text that holds no
+    choice. gold (E,) int32 is the index of the right choice; -1: free-form or unlabelled. correct (P, E) bool says whether
+    the answer is right, tied (P, E) bool whether another choice had the same score, truncated (P, E) bool whether the
+    rendering lost its beginning to the cut-off. output_tokens (P, E) int32 counts the generated tokens.
+
+    parts (E,) names the subset of each example, groups (E,) what it shares with other examples (RACE: its article).
+    n_choices (E,) counts its choices, 0 for a free-form answer. prompt_digests (P,) are of the prompts' texts,
+    example_digests (E,) of the examples' fields and answers: two data sets may use the same ids, but not the same digests.
     """
 
     prompt_ids: tuple[str, ...]
@@ -45,11 +47,11 @@ class ScoreMatrix:
 
     @property
     def chance(self) -> float:
-        """The accuracy of guessing; a free-form answer is never guessed."""
+        """The expected accuracy of guessing; a free-form answer is never guessed right."""
         return float(np.mean([1 / n if n else 0.0 for n in self.n_choices]))
 
     def select(self, prompts: Sequence[int], examples: Sequence[int]) -> "ScoreMatrix":
-        """Return the cells of some prompts and examples, by their places."""
+        """Return the matrix of some prompts and examples, given by their indices."""
         cells = np.ix_(prompts, examples)
         return ScoreMatrix(
             tuple(self.prompt_ids[i] for i in prompts),
@@ -68,23 +70,29 @@ class ScoreMatrix:
         )
 
     def part(self, name: str) -> "ScoreMatrix":
-        """Return the columns of one part."""
+        """Return the matrix of the examples of one part."""
         return self.select(range(len(self.prompt_ids)), [i for i, part in enumerate(self.parts) if part == name])
 
 
 def read_matrix(path: Path) -> ScoreMatrix:
-    """Read a finished matrix.parquet; raises InputError if it is none."""
+    """Read a finished score matrix; raises InputError if the file is missing, damaged or of another version."""
     return matrix_of(read_cells(path, _COLUMNS), path)
 
 
 def matrix_of(cells: pa.Table, where: Path | str = "score matrix") -> ScoreMatrix:
-    """Put cells, sorted by prompt and example, into a matrix; raises InputError if they are not one of each."""
+    """Build a matrix from cells that are sorted by prompt and example.
+
+    Args:
+        where: names the cells in an error.
+
+    Raises InputError if a value is missing, or if the cells are not exactly one per prompt and example.
+    """
     if any(cells[name].null_count for name in _COLUMNS):
         raise InputError(f"{where}: some cells have no value; evaluate the run again.")
     prompts, examples = (cells[name].to_numpy().astype(np.int64) for name in ("prompt", "example"))
-    n_prompts, n_examples = (1 + int(places.max(initial=-1)) for places in (prompts, examples))
-    whole = 0 < len(cells) == n_prompts * n_examples
-    if not whole or (prompts * n_examples + examples != np.arange(len(cells))).any() or (examples < 0).any():
+    n_prompts, n_examples = (1 + int(indices.max(initial=-1)) for indices in (prompts, examples))
+    complete = 0 < len(cells) == n_prompts * n_examples
+    if not complete or (prompts * n_examples + examples != np.arange(len(cells))).any() or (examples < 0).any():
         raise InputError(f"{where}: {len(cells)} cells are not all of {n_prompts} prompts x {n_examples} examples.")
 
     def by_prompt(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Merging an adapter into its base model for scoring, which saves its own multiplications, where that is no loss."""
+"""Merging an adapter into its base model for scoring, which saves the adapter's multiplications, if precision allows it."""
 
 from collections.abc import Sequence
 
@@ -29,45 +29,46 @@ def merge_within_tolerance(
     times_the_noise: float = 2.0,
     least: float = 1e-5,
 ) -> bool:
-    """Add the adapter's weights to the base model's, in place, unless that costs more precision than batching does.
+    """Add the adapter's weights to the base model's in place, unless that costs too much precision; return whether it did.
 
-    Rounding differs with the shape of a batch, so that a rendering's log-probabilities are not quite the same alone and
-    among others. Merging may change those of the next token, averaged over the vocabulary and 16 renderings, by
-    `times_the_noise` as much.
+    Rounding depends on the shape of a batch, so that a rendering scored alone and the same rendering in a batch have slightly
+    different log-probabilities. That difference is the noise of scoring. Merging is tolerable if it changes the
+    log-probabilities of the next token by at most `times_the_noise`. Both are mean absolute differences over the vocabulary
+    and up to 16 renderings. If merging is not tolerable, the model is left as it was, bit for bit.
 
     Args:
-        batch_tokens: of a batch, as in scoring.
-        least: nats by which log-probabilities may change in any case: fp32 scores that agree this well are equal.
-
-    Returns whether it was done; if not, the model is as it was.
+        batch_tokens: tokens of a batch, as in scoring.
+        times_the_noise: how many times the noise of scoring merging may change log-probabilities by.
+        least: nats that they may change by in any case, because fp32 scores that agree this well are equal.
     """
     window = range(min(_PROMPTS, len(pool.templates))), range(min(_EXAMPLES, len(examples)))
     cells = list(encode(encoder, pool, examples, window))
-    together = batches(cells, batch_tokens)
-    alone = [[cell] for batch in together for cell in batch]
-    within = WithinMemory(lambda batch: _next_log_probs(model, batch))
+    batched = batches(cells, batch_tokens)
+    one_by_one = [[cell] for batch in batched for cell in batch]
+    within_memory = WithinMemory(lambda batch: _next_log_probs(model, batch))
 
-    def log_probs(plan: Sequence[Sequence[Cell]]) -> Tensor:
-        return torch.stack([found for batch in plan for found in within(batch)])
+    def log_probs(batching: Sequence[Sequence[Cell]]) -> Tensor:
+        return torch.stack([each for batch in batching for each in within_memory(batch)])
 
     was_training = model.training
     model.eval()
-    usual, noisy = log_probs(together), log_probs(alone)
+    usual = log_probs(batched)
+    noise = _distance(usual, log_probs(one_by_one))
     adapted = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, LoraLayer)]
     originals = [layer.weight.clone() for layer in adapted]
     model.merge_adapter()
-    tolerable = _distance(usual, log_probs(together)) <= max(least, times_the_noise * _distance(usual, noisy))
+    tolerable = _distance(usual, log_probs(batched)) <= max(least, times_the_noise * noise)
     tolerable = all(ranks.gather(tolerable))  # ranks score parts of one matrix: all merge, or none
     if not tolerable:
         model.unmerge_adapter()
-        for layer, weight in zip(adapted, originals, strict=True):  # subtracting again would leave rounding behind
+        for layer, weight in zip(adapted, originals, strict=True):  # subtracting the adapter again leaves rounding errors
             layer.weight.data.copy_(weight)
     model.train(was_training)
     return tolerable
 
 
 def _next_log_probs(model: PeftModel, cells: Sequence[Cell]) -> list[Tensor]:
-    """Return the log-probabilities (V,) fp32 of what follows each context."""
+    """Return the log-probabilities (V,) fp32 of the token that follows each context."""
     contexts = [cell.encoded.context for cell in cells]
     packing = pack([Branches(context) for context in contexts]).to(model.device)
     last = torch.tensor([len(context) for context in contexts], device=model.device).cumsum(0) - 1

@@ -1,4 +1,4 @@
-"""Predictions for rows without labels: what most prompts answer."""
+"""Predictions for rows without labels: the answer that most prompts give."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,13 +11,15 @@ from paft.evaluation.store import read_cells
 
 
 def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
-    """Return each row with its prediction and the share of the prompts that agree on it.
+    """Return each row with the prediction of most prompts, and the share of the prompts that agree on it.
 
-    For choices, `prediction` is the name of the choice's field and `prediction_text` its text; of equals the first. A
-    free-form prediction is the text that most prompts give (of texts that count as equal, the first); null: no prompt answers.
+    Where rows have choices, `prediction` is the name of the choice's field and `prediction_text` its text. A free-form
+    prediction is a text; of texts that count as equal the first is given. Of several answers with equal votes the first is
+    taken. `prediction` is None where no prompt answers.
 
     Args:
-        matrix: the finished matrix, whose examples are the rows in their order.
+        matrix: the file of the finished matrix, whose examples are the rows in their order.
+        metric: how free-form answers are compared.
     """
     cells = read_cells(matrix, ["example", "predicted", "output"])
     votes: list[Counter[Any]] = [Counter() for _ in rows]
@@ -28,11 +30,11 @@ def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric
         if answer != -1 if task.choice_fields else answer not in (None, ""):
             votes[example][answer] += 1
             texts[example].setdefault(answer, output)
-    return [row | _prediction(vote, given, task, row, n_prompts) for row, vote, given in zip(rows, votes, texts, strict=True)]
+    return [row | _prediction(vote, text, task, row, n_prompts) for row, vote, text in zip(rows, votes, texts, strict=True)]
 
 
 def _key(output: str, metric: Metric) -> Any:
-    """Return what makes two free-form answers one."""
+    """Return a key that is the same for free-form answers that count as equal."""
     return last_number(output) if metric == "last_number" else " ".join(output.split()).casefold()
 
 
@@ -42,11 +44,11 @@ def _prediction(votes: Counter[Any], texts: dict[Any, str], task: Task, row: dic
     most = max(votes.values())
     if task.choice_fields:
         winner = min(choice for choice, count in votes.items() if count == most)
-        found = {"prediction": task.choice_fields[winner], "prediction_text": _text(task, row, winner)}
+        prediction = {"prediction": task.choice_fields[winner], "prediction_text": _text(task, row, winner)}
     else:
         winner = next(answer for answer, count in votes.items() if count == most)
-        found = {"prediction": texts[winner]}
-    return found | {"prediction_agreement": round(most / n_prompts, 4)}
+        prediction = {"prediction": texts[winner]}
+    return prediction | {"prediction_agreement": round(most / n_prompts, 4)}
 
 
 def _text(task: Task, row: dict[str, Any], choice: int) -> str:

@@ -1,4 +1,4 @@
-"""How much the wording matters: numbers over the prompts of a score matrix (paper, section 4.1)."""
+"""How much a prompt's wording changes the accuracy: statistics over the prompts of a score matrix (paper, section 4.1)."""
 
 from dataclasses import dataclass
 
@@ -19,10 +19,10 @@ from paft.evaluation.statistics import (
 
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracies are fractions.
+    """The accuracies of prompts, summarised; all values are fractions.
 
-    mean, std, min and max are taken over prompts (std: population), spread is max - min, top is the
-    share of prompts at or above the task's threshold (None where the task has none).
+    mean, std, min and max are taken over prompts (std: of the population). spread is max - min. top is the share of prompts
+    at or above the task's threshold, None where the task has none.
     """
 
     mean: float
@@ -37,11 +37,12 @@ class Robustness:
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """What robustness would be over all prompts and examples of the kind, as far as this sample tells.
+    """Estimates of the robustness over all prompts and examples of the kind, of which the matrix is a sample.
 
-    mean has a 95% interval. std is that over prompts less the noise of finitely many examples; it has an interval where
-    the accuracies look normal, and none (low and high None) otherwise: see `std_interval`. worst is the worst prompt's
-    accuracy without the bias of having been chosen on the examples that measure it; no interval can be promised for it.
+    mean has a 95% interval. std is the std over prompts minus the noise of finitely many examples; it has an interval only
+    where the accuracies look normal (see `std_interval`), otherwise its low and high are None. worst is the worst prompt's
+    accuracy without selection bias: the prompt is chosen on other examples than those that measure it. No interval can be
+    promised for worst.
     """
 
     mean: Estimate
@@ -51,7 +52,7 @@ class Uncertainty:
 
 @dataclass(frozen=True)
 class Con:
-    """Accuracy on adversarial prompts (paper, section 4.4): the paper does not say whether it takes the mean or the worst."""
+    """The accuracy on adversarial prompts (paper, section 4.4); the paper does not say whether Con is the mean or the worst."""
 
     mean: float
     worst: float
@@ -59,7 +60,7 @@ class Con:
 
 @dataclass(frozen=True)
 class Consensus:
-    """How far prompts agree: the share of equal choices over pairs of prompts, and the accuracy of their majority."""
+    """The agreement of prompts: the share of equal choices over pairs of prompts, and the accuracy of their majority."""
 
     agreement: float
     majority: float | None  # None where rows have no labels
@@ -71,7 +72,11 @@ def accuracy_per_prompt(matrix: ScoreMatrix) -> NDArray[np.float64]:
 
 
 def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
-    """Summarise a score matrix."""
+    """Summarise a score matrix over its prompts.
+
+    Args:
+        threshold: the accuracy at or above which a prompt counts for Top; None: no Top.
+    """
     accuracy = accuracy_per_prompt(matrix)
     return Robustness(
         mean=float(accuracy.mean()),
@@ -86,7 +91,10 @@ def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
 
 
 def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
-    """Say how sure the summary is; None for fewer than ten prompts or independent examples, or where all answers are alike."""
+    """Return estimates with intervals from a score matrix.
+
+    None for fewer than ten prompts or ten independent groups of examples, and where all answers are right or all are wrong.
+    """
     groups = np.unique(matrix.groups, return_inverse=True)[1]
     correct = matrix.correct.astype(float)
     if not can_promise(correct, groups):
@@ -95,11 +103,11 @@ def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
 
 
 def consensus(matrix: ScoreMatrix) -> Consensus:
-    """Compare the choices of the prompts; needs two prompts and examples with choices, scored or generated."""
+    """Compare the choices of the prompts of a matrix, which needs two prompts at least and examples with choices."""
     return Consensus(agreement(matrix.predicted), majority_accuracy(matrix.predicted, matrix.gold))
 
 
 def con(matrix: ScoreMatrix) -> Con:
-    """Return Con, both readings, from the matrix of the adversarial prompts."""
+    """Return both readings of Con from the matrix of the adversarial prompts."""
     accuracy = accuracy_per_prompt(matrix)
     return Con(float(accuracy.mean()), float(accuracy.min()))

@@ -1,4 +1,4 @@
-"""Scoring every test prompt on every test example: one stream of cells, batch by batch, into the score matrix."""
+"""Scoring every prompt of a pool on every example: a stream of cells, batch by batch, into the score matrix."""
 
 import gc
 import hashlib
@@ -31,11 +31,12 @@ ScoringMethod = Literal["likelihood", "generate"]
 
 @dataclass(frozen=True)
 class Scoring:
-    """How cells are scored.
+    """The settings by which cells are scored.
 
-    metric says how free-form answers are compared (choice where there are choices). method None takes likelihood where there
-    are choices and generation where not. normalise None takes sum where the prompts show the options, since the model has
-    read their lengths, and byte where they are hidden and a longer option would lose by its length alone.
+    metric is choice where examples have choices; otherwise it says how free-form answers are compared. method None means
+    likelihood where there are choices, and generate where there are none. normalise None means sum where the prompts show the
+    options, because the model has then read their lengths, and byte where the prompts hide them, because a longer option
+    would then lose by its length alone.
     """
 
     metric: Metric
@@ -45,7 +46,7 @@ class Scoring:
 
 
 def answering_by(model: Model, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], scoring: Scoring) -> Answering:
-    """Return what answers cells as `scoring` says."""
+    """Return the scorer, by likelihood or by generation, that `scoring` asks for."""
     if scoring.metric != "choice" or scoring.method == "generate":
         return Generation(model, encoder, scoring.metric, stop_rule(examples, scoring.metric, scoring.max_new_tokens))
     return Likelihood(model, encoder, scoring.normalise or ("byte" if pool.options == "hidden" else "sum"))
@@ -62,25 +63,25 @@ def score(
     store: MatrixStore | None = None,
     window_cells: int = WINDOW,
 ) -> ScoreMatrix:
-    """Score every prompt of the pool on every example.
+    """Score every prompt of the pool on every example; return the score matrix.
+
+    Several ranks take turns at the batches; each rank returns the whole matrix.
 
     Args:
-        batch_tokens: of a batch; smaller ones are tried where they do not fit into memory.
-        store: keeps each batch as it is scored, and gives back those of an evaluation that was cut off.
-        window_cells: cells that are encoded at a time.
-
-    Several ranks score the batches in turn, and all return the whole matrix.
+        batch_tokens: tokens of a batch; a batch that does not fit into memory is scored in halves.
+        store: keeps each batch once it is scored, so that an interrupted evaluation resumes; None: nothing is written.
+        window_cells: the most cells that are encoded at a time.
     """
     if store is not None and store.finished():
         return read_matrix(store.path)
     model = answering.model
     was_training = model.training
     model.eval()
-    within = WithinMemory(lambda batch: answering(batch, [examples[cell.example] for cell in batch]))
+    answer_within_memory = WithinMemory(lambda batch: answering(batch, [examples[cell.example] for cell in batch]))
     names = _CellNames(pool, examples)
-    rows: list[Row] = []  # of the whole matrix, where nothing else keeps them
-    parts: list[range] = []  # numbers of each window's batches
-    done = right = number = resumed = 0
+    all_rows: list[Row] = []  # of the whole matrix; with a store the rows are in its part files instead
+    batches_by_window: list[range] = []
+    done = right = number = resumed = 0  # cells done and right, the number of the batch, cells read from part files
     total = len(pool.templates) * len(examples)
     labelled = any(example.answer for example in examples)
     silent = not progress or ranks.rank() > 0
@@ -89,41 +90,41 @@ def score(
             first = number
             for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
                 if number % ranks.n_ranks() == ranks.rank():
-                    found = None if store is None else store.load_part(number)
-                    if found is not None and _holds_exactly(found, batch):
+                    rows = None if store is None else store.load_part(number)
+                    if rows is not None and _holds_exactly(rows, batch):
                         resumed += len(batch)
-                        bar.initial = resumed  # not of this process's speed
+                        bar.initial = resumed  # these do not count for the speed that the bar shows
                     else:
                         started = time.perf_counter()
-                        found = [names.of(cell) | row for cell, row in zip(batch, within(batch), strict=True)]
+                        rows = [names.of(cell) | row for cell, row in zip(batch, answer_within_memory(batch), strict=True)]
                         if store is not None:
-                            store.save_part(number, found, _seconds_by_prompt(found, time.perf_counter() - started))
-                    rows += found if store is None else []
-                    done, right = done + len(found), right + sum(row["correct"] for row in found)
+                            store.save_part(number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
+                    all_rows += rows if store is None else []
+                    done, right = done + len(rows), right + sum(row["correct"] for row in rows)
                     if labelled:
                         bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
                 number += 1
                 bar.update(len(batch))
-            parts.append(range(first, number))
+            batches_by_window.append(range(first, number))
     model.train(was_training)
     if store is None:
-        rows = list(chain.from_iterable(ranks.gather(rows)))
-        table = pa.Table.from_pylist(rows, schema=SCHEMA).sort_by([("prompt", "ascending"), ("example", "ascending")])
+        all_rows = list(chain.from_iterable(ranks.gather(all_rows)))
+        table = pa.Table.from_pylist(all_rows, schema=SCHEMA).sort_by([("prompt", "ascending"), ("example", "ascending")])
         return matrix_of(table)
     ranks.barrier()
     if ranks.rank() == 0:
-        store.finish(parts)
+        store.finish(batches_by_window)
     ranks.barrier()
     return read_matrix(store.path)
 
 
 def _holds_exactly(rows: Sequence[Row], cells: Sequence[Cell]) -> bool:
-    """Say whether a part file holds these cells: code that plans its batches differently may have written it."""
+    """Say whether the rows of a part file are those of these cells; code that cuts batches otherwise may have written it."""
     return [(row["prompt"], row["example"]) for row in rows] == [(cell.prompt, cell.example) for cell in cells]
 
 
 class _CellNames:
-    """What a cell is called, whatever it is answered with."""
+    """The columns that identify a cell: its prompt and its example, by index, id and digest."""
 
     def __init__(self, pool: PromptPool, examples: Sequence[Example]) -> None:
         self.prompts = [{"prompt_id": t.id, "prompt_digest": _digest(t.text)} for t in pool.templates]
@@ -140,9 +141,9 @@ class _CellNames:
         ]
 
     def of(self, cell: Cell) -> Row:
-        """Return the columns that name a cell."""
-        place = {"prompt": cell.prompt, "example": cell.example, "truncated": cell.encoded.truncated}
-        return place | self.prompts[cell.prompt] | self.examples[cell.example]
+        """Return the identifying columns of a cell, and whether it was truncated."""
+        indices = {"prompt": cell.prompt, "example": cell.example, "truncated": cell.encoded.truncated}
+        return indices | self.prompts[cell.prompt] | self.examples[cell.example]
 
 
 def _digest(content: object) -> str:
@@ -150,13 +151,15 @@ def _digest(content: object) -> str:
 
 
 def _seconds_by_prompt(rows: Sequence[Row], seconds: float) -> dict[str, float]:
-    """Return what each prompt's cells took of a batch, in proportion to their number."""
+    """Split the time of a batch among its prompts, in proportion to the number of their cells; by prompt id."""
     ids = [row["prompt_id"] for row in rows]
     return {id_: round(seconds * ids.count(id_) / len(ids), 4) for id_ in dict.fromkeys(ids)}
 
 
 class WithinMemory(Generic[T]):
-    """Answers a batch, in halves where it does not fit into memory, and remembers what did not.
+    """Answers a batch, in halves if it does not fit into memory.
+
+    The smallest number of tokens that did not fit is remembered; later batches of as many are halved at once.
 
     Args:
         answer: returns one value per cell.
@@ -164,10 +167,13 @@ class WithinMemory(Generic[T]):
 
     def __init__(self, answer: Callable[[Sequence[Cell]], Sequence[T]]) -> None:
         self.answer = answer
-        self.too_many: float = float("inf")  # tokens
+        self.too_many: float = float("inf")  # tokens; a batch of as many does not fit
 
     def __call__(self, cells: Sequence[Cell]) -> list[T]:
-        """Return a value per cell; raises what `answer` raises where a single cell does not fit."""
+        """Return one value per cell.
+
+        Raises what `answer` raises; its out-of-memory error only where a single cell does not fit.
+        """
         tokens = sum(cell.n_tokens for cell in cells)
         if tokens < self.too_many or len(cells) == 1:
             try:
@@ -184,6 +190,6 @@ class WithinMemory(Generic[T]):
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """A CPU's allocator, and cuBLAS, have no exception of their own for it."""
-    words = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(word in str(error) for word in words)
+    """Say whether an error means that memory ran out; the CPU's allocator and cuBLAS raise plain RuntimeErrors."""
+    phrases = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(phrase in str(error) for phrase in phrases)

@@ -1,9 +1,9 @@
-"""How sure one can be of what a score matrix says: estimates and intervals, on arrays alone.
+"""The statistics of a score matrix: estimates, intervals and tests, on plain arrays.
 
-Two things are samples here: the prompts, from all that people might write, and the examples, from all that
-could be asked. `correct` (P, E) float is 0 or 1, or a mean of such matrices; `groups` (E,) int says which examples belong
-together (RACE: the questions of an article) and are drawn as one. Results are fractions, as accuracies are. How often the
-intervals hold the truth: experiments/benchmarks/coverage.py.
+Two things are samples here: the prompts, from all that people might write, and the examples, from all that could be asked.
+`correct` (P, E) float is 0 or 1, or a mean of such matrices. `groups` (E,) int says which examples belong together (RACE: the
+questions of an article) and are drawn as one. All results are fractions, like accuracies. How often the intervals contain
+the truth is measured by experiments/benchmarks/coverage.py.
 """
 
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ Array: TypeAlias = NDArray[np.float64]
 Groups: TypeAlias = NDArray[np.int64]
 
 
-FEWEST = 10  # prompts, and groups of examples: with fewer no interval can be promised
-_EQUAL = 1e-9  # accuracies no further apart are equal
+FEWEST = 10  # prompts, and groups of examples, without which no interval can be promised
+_EQUAL = 1e-9  # accuracies that differ by no more are equal
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95% interval; low and high are None where none can be promised."""
+    """An estimate with its 95% interval; low and high are None where no interval can be promised."""
 
     value: float
     low: float | None = None
@@ -32,32 +32,33 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two runs, a and b, on the same P prompts and E examples, as means over their S seeds.
+    """The comparison of two runs, a and b, on the same P prompts and E examples, as means over their S seeds.
 
-    Of these numbers `mean` has an interval (for other prompts and examples; the seeds are those at hand), and std_a and
-    std_b where std_interval gives one and there is one seed. p is the chance of stds at least this unlike if both runs
-    varied alike over prompts (see `swap_test`), or 1 where that test sees the run of the smaller std vary more. The worst
-    prompts, the counts and by_seed are without an interval.
+    `mean` has an interval for other prompts and examples, but the same seeds. std_a and std_b have one where there is one
+    seed and `std_interval` gives one. p is the probability of stds that differ at least as much if both runs varied equally
+    over prompts (see `swap_test`), or 1 if by that test the run with the smaller std varies more. The worst prompts, the
+    counts and by_seed have no interval.
     """
 
-    mean: Estimate  # of a less that of b
-    std_a: Estimate  # over prompts, corrected for the examples' noise; over seeds the root of the mean variance
+    mean: Estimate  # the mean of a minus that of b
+    std_a: Estimate  # over prompts, corrected for the examples' noise; of several seeds the root of the mean variance
     std_b: Estimate
-    p: float | None  # None where no interval can be promised either
-    worst_a: float  # without selection bias: worst_without_selection
+    p: float | None  # None where no interval of the mean can be promised either
+    worst_a: float  # free of selection bias: worst_without_selection
     worst_b: float
     wins: int  # prompts on which a is more accurate than b
     ties: int
     losses: int
-    by_seed: tuple[float, ...]  # the mean of a less that of b, by pair of seeds
+    by_seed: tuple[float, ...]  # the mean of a minus that of b, by pair of seeds
 
 
 @dataclass(frozen=True)
 class SeedVariance:
-    """How far seeds move the accuracy, beside how far prompts do: stds, free of the examples' noise; no intervals.
+    """The stds of the accuracy over seeds and over prompts, corrected for the examples' noise; without intervals.
 
-    seed: of a seed's mean accuracy over all prompts. prompt: of a prompt's over all seeds. interaction: of what a prompt
-    gains or loses with one seed more than with the others. Zero where there is no more than chance explains.
+    seed is the std of a seed's mean accuracy over all prompts. prompt is the std of a prompt's mean accuracy over all seeds.
+    interaction is the std of what a prompt gains or loses with one seed in particular. Each is zero where the differences are
+    no larger than chance explains.
     """
 
     seed: float
@@ -66,60 +67,66 @@ class SeedVariance:
 
 
 def can_promise(correct: Array, groups: Groups) -> bool:
-    """Say whether intervals can be given: not for fewer than ten prompts or groups, nor where all values are alike."""
+    """Say whether intervals can be promised: not for fewer than ten prompts or groups, nor where all values are equal."""
     return min(len(correct), len(np.unique(groups))) >= FEWEST and correct.min() < correct.max()
 
 
 def noise_variance(correct: Array, groups: Groups) -> float:
-    """Return the variance that the accuracies of prompts owe to the examples being finitely many.
+    """Return the part of the variance of the accuracies over prompts that comes from the finite number of examples.
 
-    The residual mean square of a two-way analysis of variance without replication, over E (Searle, Casella,
-    McCulloch: Variance Components, 1992, section 4.3); examples of a group are summed first.
+    It is the residual mean square of a two-way analysis of variance without replication, divided by E (Searle, Casella,
+    McCulloch: Variance Components, 1992, section 4.3). The examples of a group are summed first.
     """
     return float(_noise(_centre(correct), groups).sum() / (len(correct) - 1))
 
 
 def corrected_variance(correct: Array, groups: Groups) -> float:
-    """Return the variance of true accuracies over prompts, without bias: so it may be below zero."""
+    """Return the unbiased estimate of the variance of the true accuracies over prompts, which may be below zero."""
     return float(correct.mean(1).var(ddof=1) - noise_variance(correct, groups))
 
 
 def corrected_std(correct: Array, groups: Groups) -> float:
-    """Return the std of true accuracies over prompts: what is seen, less what the finitely many examples add.
+    """Return the std of the true accuracies over prompts: that of the observed ones minus the examples' noise.
 
-    Zero where the accuracies differ no more than chance has them differ.
+    It is zero where the accuracies differ no more than chance explains.
     """
     return _root(corrected_variance(correct, groups))
 
 
 def mean_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> Estimate:
-    """Return the mean over prompts and examples with its interval: of a fresh sample of both.
+    """Return the mean over prompts and examples, with an interval for fresh samples of both.
 
-    Prompts and groups are resampled independently and their deviations added, as the mean is linear in both. This
-    counts the interaction of prompts and examples twice, once with each (resampling both at once would count it three
-    times: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007), so the sum is shrunk by as much. For few
-    prompts the deviations are widened by n/(n-1) in variance and by the ratio of the t to the normal quantile, with
-    Satterthwaite's degrees of freedom. None where no resampling changes the mean.
+    Prompts and groups are resampled independently, and their deviations are added, because the mean is linear in both. This
+    counts the interaction of prompts and examples twice, once with each. (Resampling both at once would count it three
+    times: Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007.) The sum is shrunk so that it counts once. For
+    few prompts the deviations are widened by n/(n-1) in variance, and by the ratio of the t to the normal quantile, with
+    Satterthwaite's degrees of freedom. There is no interval where no resampling changes the mean.
     """
     return _interval_of_mean(correct, groups, draws, seed, lowest=0.0)
 
 
 def difference_interval(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> Estimate:
-    """Return how much more accurate a is than b, both (P, E) on the same prompts and examples, as mean_interval does.
+    """Return the mean accuracy of a minus that of b, with the interval of `mean_interval`.
 
-    What is hard for both, prompt or example, cancels: the interval is narrower than those of two means suggest.
+    The difficulty of a prompt or an example, where it is the same for both, cancels. The interval is therefore narrower than
+    those of the two means suggest.
+
+    Args:
+        a: (P, E).
+        b: (P, E), the same prompts and examples.
     """
     return _interval_of_mean(a - b, groups, draws, seed, lowest=-1.0)
 
 
 def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> Estimate:
-    """Return the corrected std over prompts, with its interval where the accuracies look normal.
+    """Return the corrected std over prompts, with an interval where the accuracies look normal.
 
-    A bootstrap-t over prompts of the logarithm of the observed variance (Efron, Tibshirani: An Introduction to the
-    Bootstrap, 1993, sections 12.5 and 12.6), less the noise of the examples at both ends. Widened for few prompts as
-    the mean's interval is. It holds what it says where prompt effects are about normal, and not where some prompts fail
-    and the others do not. So none is given where a test of normality of the accuracies (Shapiro, Wilk: Biometrika 1965)
-    has p < 0.05, nor where all are equal. What no sample can show remains: that there are failing prompts, if it has none.
+    The interval is a bootstrap-t, over prompts, of the logarithm of the observed variance (Efron, Tibshirani: An Introduction
+    to the Bootstrap, 1993, sections 12.5 and 12.6). The examples' noise is subtracted at both ends, and the interval is
+    widened for few prompts as that of the mean is. Its coverage is right where prompt effects are about normal, and wrong
+    where some prompts fail and the others do not. So no interval is given where a test of normality of the accuracies
+    (Shapiro, Wilk: Biometrika 1965) has p < 0.05, nor where all are equal. A sample without a failing prompt cannot show that
+    such prompts exist.
     """
     accuracy, noise = correct.mean(1), noise_variance(correct, groups)
     value = corrected_std(correct, groups)
@@ -134,35 +141,35 @@ def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int 
     n = len(accuracy)
     wider = np.sqrt(n / (n - 1)) * t.ppf(0.975, n - 1) / norm.ppf(0.975)
     ends = np.exp(log_variance[0] - np.array([upper, lower]) * error[0] * wider)
-    largest = (correct.max() - correct.min()) / 2  # that a std can be
-    low, high = np.minimum(np.sqrt(np.maximum(0.0, ends - noise)), largest)
+    largest_std = (correct.max() - correct.min()) / 2  # that values in this range can have
+    low, high = np.minimum(np.sqrt(np.maximum(0.0, ends - noise)), largest_std)
     return Estimate(value, float(low), float(high))
 
 
 def worst_without_selection(correct: Array, groups: Groups, splits: int = 200, seed: int = 0) -> float:
     """Return the accuracy of the worst prompt, chosen on one half of the examples and measured on the other.
 
-    The least of many noisy accuracies is less than the least true one; this is free of that. The mean over random halves, both
-    ways; never more than the mean of all prompts, which it would exceed by chance where they are alike. No interval: none can
-    be promised for a minimum.
+    The minimum of many noisy accuracies is lower than the lowest true accuracy; this estimate has no such bias. It is the mean
+    over random halves, each used both to choose and to measure. It is limited to the mean of all prompts, which it would
+    otherwise exceed by chance where prompts are equally good. There is no interval, because none can be promised for a minimum.
     """
     generator = np.random.default_rng(seed)
     sums, sizes = _sum_groups(correct, groups), np.bincount(_dense(groups))
-    found = []
+    accuracies = []
     for _ in range(splits):
         half = np.zeros(len(sizes), dtype=bool)
         half[generator.permutation(len(sizes))[: len(sizes) // 2]] = True
         for chosen, measured in ((half, ~half), (~half, half)):
             worst = int((sums[:, chosen].sum(1) / sizes[chosen].sum()).argmin())
-            found.append(sums[worst, measured].sum() / sizes[measured].sum())
-    return float(min(np.mean(found), correct.mean()))
+            accuracies.append(sums[worst, measured].sum() / sizes[measured].sum())
+    return float(min(np.mean(accuracies), correct.mean()))
 
 
 def agreement(predictions: NDArray[np.int32]) -> float:
-    """Return how often two prompts predict the same choice: the mean over pairs of prompts and examples.
+    """Return the share of pairs of prompts, over all examples, that predict the same choice.
 
     Args:
-        predictions: (P, E), the index of the predicted choice; -1, where none was found, agrees with nothing.
+        predictions: (P, E), the index of the predicted choice; -1, where there is none, agrees with nothing.
     """
     prompts, examples = predictions.shape
     counts = _votes(predictions)
@@ -170,11 +177,11 @@ def agreement(predictions: NDArray[np.int32]) -> float:
 
 
 def majority_accuracy(predictions: NDArray[np.int32], gold: NDArray[np.int32]) -> float:
-    """Return the accuracy of the choice that most prompts predict; of equals the one with the lowest index.
+    """Return the accuracy of the choice that most prompts predict; of choices with equal votes the first is taken.
 
     Args:
-        predictions: (P, E), the index of the predicted choice; -1, where none was found, is no vote, and an example
-            without a vote is answered wrongly.
+        predictions: (P, E), the index of the predicted choice; -1, where there is none, is no vote, and an example
+            without a vote counts as wrong.
         gold: (E,), the index of the right choice.
     """
     votes = _votes(predictions)
@@ -182,7 +189,7 @@ def majority_accuracy(predictions: NDArray[np.int32], gold: NDArray[np.int32]) -
 
 
 def compare(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> Comparison:
-    """Compare two runs on the cells they share.
+    """Compare two runs on the same prompts and examples.
 
     Args:
         a: (S, P, E), of S seeds (a single run: S is 1); at least two prompts and two groups.
@@ -211,23 +218,30 @@ def compare(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int =
 
 
 def swap_test(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> tuple[float, int]:
-    """Return the two-sided p of the hypothesis that a and b, both (S, P, E), vary equally over prompts, and which varies more.
+    """Test the hypothesis that a and b vary equally over prompts; return the two-sided p, and which varies more.
 
-    That is 1 for a, -1 for b and 0 for neither, by the test's own statistic.
+    The second value is 1 for a, -1 for b and 0 for neither, by the test's own statistic.
 
-    Each run is centred at its median prompt; then a and b are swapped, or not, at random on each prompt, again and again
-    (Good: Permutation, Parametric, and Bootstrap Tests of Hypotheses, 2005). The statistic is the difference of the squared
-    distances from the median less the examples' noise; a swap changes the sign of a prompt's term. The median, after
-    Brown, Forsythe (JASA 1974): a mean is moved by a failing prompt, and then all the others seem to vary.
+    This is a permutation test (Good: Permutation, Parametric, and Bootstrap Tests of Hypotheses, 2005). Each run is centred at
+    its median prompt. Then a and b are swapped, or not, at random on each prompt, in each of many draws. The statistic is the
+    difference of the squared distances from the median, each minus the examples' noise; a swap changes the sign of a prompt's
+    term. The centre is the median, after Brown, Forsythe (JASA 1974), because a failing prompt moves a mean, and all other
+    prompts then seem to vary.
 
-    Exact where a and b are exchangeable on each prompt once centred, but for the centres' being estimated; for two modes of
-    like weight, between which the median jumps, it is not (see coverage.py). If only k prompts fail, p cannot fall far
-    below 2 ** (1 - k). The classical test for pairs (Pitman, Morgan: Biometrika 1939) correlates a + b with a - b; it needs
-    normal accuracies (where a few prompts fail it tells equals apart far too often), and it takes the
-    examples' noise, larger in the less accurate run, for variation over prompts.
+    The test is exact where a and b are exchangeable on each prompt once centred, except that the centres are estimated. It is
+    not exact for two modes of similar weight, between which the median jumps (see coverage.py). If only k prompts fail, p
+    cannot fall far below 2 ** (1 - k).
+
+    The classical test for pairs (Pitman, Morgan: Biometrika 1939) correlates a + b with a - b. It needs normal accuracies:
+    where a few prompts fail, it rejects a true hypothesis far too often. It also mistakes the examples' noise, which is larger
+    in the less accurate run, for variation over prompts.
+
+    Args:
+        a: (S, P, E), of S seeds.
+        b: (S, P, E), the same prompts and examples.
     """
-    of_a, of_b = (np.mean([_squares(one, groups) for one in runs], axis=0) for runs in (a, b))
-    terms = of_a - of_b
+    squares_a, squares_b = (np.mean([_squares(one, groups) for one in runs], axis=0) for runs in (a, b))
+    terms = squares_a - squares_b
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (draws, len(terms)))
     beyond = np.abs(signs @ terms) >= np.abs(terms.sum()) * (1 - 1e-12)
     p = float((1 + beyond.sum()) / (1 + draws))  # never zero: Phipson, Smyth, SAGMB 2010
@@ -235,16 +249,16 @@ def swap_test(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int
 
 
 def seed_variance(correct: Array, groups: Groups) -> SeedVariance:
-    """Separate what seeds, prompts and their interaction do to the accuracy.
+    """Return the stds of the accuracy over seeds, over prompts, and of their interaction.
 
-    The analysis-of-variance estimators of a three-way crossed random model, seeds x prompts x examples, without
-    replication (Searle, Casella, McCulloch: Variance Components, 1992, chapter 4), those below zero set to zero.
+    These are the analysis-of-variance estimators of a three-way crossed random model, seeds x prompts x examples, without
+    replication (Searle, Casella, McCulloch: Variance Components, 1992, chapter 4). Negative estimates are set to zero.
 
     Args:
         correct: (S, P, E), of at least two seeds, two prompts and two groups.
     """
     seeds, prompts, examples = correct.shape
-    residual = _centre(correct).reshape(-1, examples)  # no pair of the three factors explains it
+    residual = _centre(correct).reshape(-1, examples)  # what no pair of the three factors explains
     cells = (_centre(correct.mean(2)) ** 2).sum() - _noise(residual, groups).sum()
     interaction = cells / (seeds - 1) / (prompts - 1)
     return SeedVariance(
@@ -265,27 +279,27 @@ def _root(variance: float) -> float:
 
 
 def _centre(values: Array) -> Array:
-    """Take the mean along every axis out: what is left is what no effect of fewer factors explains."""
+    """Subtract the mean along every axis in turn; the rest is the interaction of all factors."""
     for axis in range(values.ndim):
         values = values - values.mean(axis, keepdims=True)
     return values
 
 
 def _noise(residual: Array, groups: Groups) -> Array:
-    """Return what residuals (R, E) of the examples add to the squared deviation of each row's mean: (R,)."""
+    """Return the part (R,) of the squared deviation of each row's mean that comes from the examples' residuals (R, E)."""
     sums = _sum_groups(residual, groups)
     n = sums.shape[1]
     return np.asarray((sums**2).sum(1) * n / (n - 1) / residual.shape[1] ** 2)
 
 
 def _squares(correct: Array, groups: Groups) -> Array:
-    """Return the squared distance (P,) of each accuracy from their median, less what the examples' noise adds to it."""
+    """Return the squared distance (P,) of each accuracy from their median, minus what the examples' noise adds to it."""
     accuracy = correct.mean(1)
     return np.asarray((accuracy - np.median(accuracy)) ** 2 - _noise(_centre(correct), groups))
 
 
 def _interval_of_mean(values: Array, groups: Groups, draws: int, seed: int, lowest: float) -> Estimate:
-    """Return the interval that mean_interval describes; values (P, E) lie between `lowest` and 1."""
+    """Return the mean with the interval that `mean_interval` describes; values (P, E) lie between `lowest` and 1."""
     generator = np.random.default_rng(seed)
     value = float(values.mean())
     by_prompt = values.mean(1)
@@ -307,7 +321,7 @@ def _interval_of_mean(values: Array, groups: Groups, draws: int, seed: int, lowe
 
 
 def _votes(predictions: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Count for each choice and example the prompts that predict it: (choices, E), of one choice at least."""
+    """Return the number (C, E) of prompts that predict each choice; C is at least 1."""
     return np.stack([(predictions == choice).sum(0) for choice in range(max(int(predictions.max()), 0) + 1)])
 
 
@@ -316,7 +330,7 @@ def _dense(groups: Groups) -> Groups:
 
 
 def _sum_groups(values: Array, groups: Groups) -> Array:
-    """Sum the columns of (P, E) by group: (P, G)."""
+    """Return the sums (P, G) of the columns of values (P, E) by group."""
     dense = _dense(groups)
     sums = np.zeros((dense.max() + 1, len(values)))
     np.add.at(sums, dense, values.T)
@@ -324,17 +338,20 @@ def _sum_groups(values: Array, groups: Groups) -> Array:
 
 
 def _resampled_means(sums: Array, sizes: Array, draws: int, generator: np.random.Generator) -> Array:
-    """Return the means (draws,) of units drawn with replacement; a unit holds `sizes` values that sum to `sums`."""
+    """Return the means (draws,) over units drawn with replacement; unit i holds sizes[i] values that sum to sums[i]."""
     n = len(sums)
     means = []
-    for start in range(0, draws, 1000):  # memory
+    for start in range(0, draws, 1000):  # a thousand at a time, to bound memory
         weights = generator.multinomial(n, np.full(n, 1 / n), size=min(1000, draws - start))
         means.append(weights @ sums / (weights @ sizes))
     return np.concatenate(means)
 
 
 def _log_variance(values: Array) -> tuple[Array, Array]:
-    """Return the logarithm of the variance of each row (B, n) and its standard error, from the fourth moment."""
+    """Return the logarithm (B,) of the variance of each row of values (B, n), and its standard error (B,).
+
+    The standard error is computed from the fourth moment.
+    """
     n = values.shape[1]
     centred = values - values.mean(1, keepdims=True)
     variance = (centred**2).sum(1) / (n - 1)

@@ -1,7 +1,7 @@
 """The score matrix on disk: a part file per batch while scoring, one parquet file at the end.
 
-A batch is written once and whole, so that a killed evaluation goes on where it was. No more than one window of
-batches is ever held in memory.
+A part file is written whole or not at all, so that a killed evaluation resumes with the next batch. At most one window of
+batches is held in memory.
 """
 
 import hashlib
@@ -21,34 +21,34 @@ Row: TypeAlias = dict[str, Any]  # one cell of the matrix, by the names of the s
 
 VERSION = 3  # of the schema and of what its values mean
 SCHEMA = pa.schema([
-    ("prompt", pa.int32()),  # place in the pool
-    ("example", pa.int32()),  # place among the examples
+    ("prompt", pa.int32()),  # index in the pool
+    ("example", pa.int32()),  # index among the examples
     ("prompt_id", pa.string()),
-    ("prompt_digest", pa.string()),  # of the template's text: what is compared over runs
+    ("prompt_digest", pa.string()),  # of the template's text: by it prompts are matched across runs
     ("example_id", pa.string()),
     ("example_digest", pa.string()),  # of its fields and answer
-    ("group", pa.string()),  # examples that share one (RACE: an article) are no independent evidence
+    ("group", pa.string()),  # examples of one group (RACE: an article) are not independent
     ("part", pa.string()),
     ("n_choices", pa.int32()),  # 0 for free-form answers
     ("log_probs", pa.list_(pa.float32())),  # of each choice, summed over its tokens; empty where text was generated
-    ("predicted", pa.int32()),  # a choice; -1: free-form, unlabelled or no choice found in the generated text
+    ("predicted", pa.int32()),  # index of a choice; -1: free-form, or the generated text holds no choice
     ("gold", pa.int32()),  # -1: free-form or unlabelled
     ("correct", pa.bool_()),
-    ("tied", pa.bool_()),  # another choice had the same score; the first of equals was taken
-    ("output", pa.string()),  # what was generated; null where choices were scored
-    ("output_tokens", pa.int32()),  # how many; 0 where choices were scored
-    ("truncated", pa.bool_()),  # the prompt lost its beginning to the cut-off
+    ("tied", pa.bool_()),  # another choice had the same score; the first of them was taken
+    ("output", pa.string()),  # the generated text; null where choices were scored
+    ("output_tokens", pa.int32()),  # of the generated text; 0 where choices were scored
+    ("truncated", pa.bool_()),  # the rendering lost its beginning to the cut-off
 ])  # fmt: skip
 
 
-_REPEATED = ["prompt_id", "prompt_digest", "example_id", "example_digest", "group", "part"]  # held in memory once each
+_REPEATED = ["prompt_id", "prompt_digest", "example_id", "example_digest", "group", "part"]  # in memory once each
 
 
 class MatrixStore:
-    """Where the cells of one matrix are kept: `folder`/NAME.parquet, and parts in a hidden folder until then.
+    """Keeps the cells of one matrix: in part files in a hidden folder while scoring, then in `folder`/NAME.parquet.
 
     Args:
-        identity: everything that matters to the cells, in plain types; another identity never finds these parts.
+        identity: everything that the cells depend on, in plain types; another identity does not read these parts.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], name: str = "matrix") -> None:
@@ -59,31 +59,32 @@ class MatrixStore:
         self.parts = folder / f".{name}-{self.digest}"
 
     def finished(self) -> bool:
-        """Say whether the file holds this matrix, whole; a damaged one is scored again."""
+        """Say whether the file holds this matrix, undamaged. If so, part files left by a kill are removed."""
         try:
             if (pq.read_schema(self.path).metadata or {}).get(b"digest") != self.digest.encode():
                 return False
             for _ in pq.ParquetFile(self.path, page_checksum_verification=True).iter_batches():
-                pass  # its pages are whole, too; read one by one, since a matrix may be larger than memory
+                pass  # verifies the checksums, page by page because a matrix may be larger than memory
             self.seconds()
         except (pa.ArrowException, OSError, ValueError):
             return False
-        self._remove_parts()  # which a kill may have left
+        self._remove_parts()
         return True
 
     def load_part(self, batch: int) -> list[Row] | None:
-        """Return the cells of a batch, if it was scored before; a torn one is scored again."""
+        """Return the cells of a batch, None if it was not scored yet or its file is damaged."""
         path = self._part(batch)
         try:
             return pq.read_table(path, page_checksum_verification=True).to_pylist() if path.is_file() else None
-        except (pa.ArrowException, OSError, ValueError):  # ValueError: a name that is no UTF-8
+        except (pa.ArrowException, OSError, ValueError):  # ValueError: a column's name is not valid UTF-8
             return None
 
     def save_part(self, batch: int, rows: Sequence[Row], seconds: Mapping[str, float]) -> None:
         """Write the cells of a batch, whole or not at all.
 
         Args:
-            seconds: what the batch took, by prompt id; kept apart from the cells, which must not differ from run to run.
+            seconds: the time that the batch took, by prompt id; stored in the file's metadata, because the cells themselves
+                must not differ from run to run.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
         path = self._part(batch)
@@ -93,10 +94,10 @@ class MatrixStore:
         scratch.replace(path)
 
     def finish(self, windows: Sequence[range]) -> None:
-        """Merge the parts into the file, sorted by prompt and example, and remove them.
+        """Merge the part files into the matrix file, sorted by prompt and example, and remove them.
 
         Args:
-            windows: batches whose cells stand together in the sorted matrix, in its order.
+            windows: the numbers of each window's batches; a window's cells are contiguous in the sorted matrix.
         """
         seconds: dict[str, float] = {}
         scratch = self.path.with_name(f".{self.path.name}.tmp")
@@ -107,18 +108,18 @@ class MatrixStore:
                 for table in tables:
                     for prompt, s in json.loads(table.schema.metadata[b"seconds"]).items():
                         seconds[prompt] = seconds.get(prompt, 0.0) + s
-                together = pa.concat_tables([table.replace_schema_metadata() for table in tables])
-                writer.write_table(together.sort_by([("prompt", "ascending"), ("example", "ascending")]).cast(schema))
+                cells = pa.concat_tables([table.replace_schema_metadata() for table in tables])
+                writer.write_table(cells.sort_by([("prompt", "ascending"), ("example", "ascending")]).cast(schema))
         write_atomically(self.seconds_path, json.dumps(seconds, indent=1) + "\n")
         scratch.replace(self.path)
         self._remove_parts()
 
     def _remove_parts(self) -> None:
-        for parts in self.path.parent.glob(f".{self.path.stem}-*"):  # those of other settings too
+        for parts in self.path.parent.glob(f".{self.path.stem}-*"):  # also those of other settings
             shutil.rmtree(parts, ignore_errors=True)
 
     def seconds(self) -> dict[str, float]:
-        """Return what scoring took, by prompt id, over all the processes that took part."""
+        """Return the time that scoring took, in seconds by prompt id, summed over all processes that took part."""
         seconds: dict[str, float] = json.loads(self.seconds_path.read_text(encoding="utf-8"))
         return seconds
 
@@ -127,12 +128,13 @@ class MatrixStore:
 
 
 def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
-    """Read cells of a finished matrix.
+    """Read cells of a finished matrix, as a table of the columns of SCHEMA.
 
     Args:
-        where: pyarrow's filters, e.g. [("prompt", "=", 3)]; None for all.
+        columns: their names; None: all.
+        where: pyarrow's filters, e.g. [("prompt", "=", 3)]; None: all cells.
 
-    Raises InputError if the file is no matrix, or one of another version.
+    Raises InputError if the file is missing, damaged or of another version.
     """
     try:
         schema = pq.read_schema(path)
@@ -140,14 +142,14 @@ def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = No
         if version == str(VERSION):
             if not schema.equals(SCHEMA):
                 raise pa.ArrowInvalid("its columns are others")
-            wanted = None if columns is None else list(columns)
+            names = None if columns is None else list(columns)
             cells = pq.read_table(
-                path, columns=wanted, filters=where, read_dictionary=_REPEATED, page_checksum_verification=True
+                path, columns=names, filters=where, read_dictionary=_REPEATED, page_checksum_verification=True
             )
             cells.validate(full=True)
             return cells
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such score matrix; give the folder of a finished run.") from None
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no UTF-8
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a column's name is not valid UTF-8
         raise InputError(f"{path}: this score matrix is damaged ({type(error).__name__}); evaluate the run again.") from None
     raise InputError(f"{path}: this score matrix is of version {version}, this code reads {VERSION}; evaluate the run again.")

@@ -1,1 +1,1 @@
-"""What a command does from config to results: check, plan, compute, save."""
+"""The work of a command, from config to results: check the inputs, plan, compute, save."""

@@ -1,4 +1,4 @@
-"""The encoder of a run or an evaluation: its tokenizer, its chat frame and how many tokens fit."""
+"""Making the encoder of a run or an evaluation: tokenizer, chat template and cut-off."""
 
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
@@ -8,7 +8,7 @@ from paft.model.base import load_config, load_tokenizer, window_of
 
 
 def make_encoder(config: TrainConfig | EvaluateConfig, task: Task) -> Encoder:
-    """Return the encoder for a task's rows; raises InputError if the tokenizer cannot be loaded or used."""
+    """Return the encoder of a task's rows; raises InputError if the tokenizer cannot be loaded or used."""
     return Encoder(
         load_tokenizer(config.model),
         answer_kind(config.dataset, task),

@@ -1,4 +1,4 @@
-"""An evaluation from config to results: check, load, score, report, predict."""
+"""An evaluation, from config to results: check the inputs, load the model, score, report, predict."""
 
 import json
 import time
@@ -39,7 +39,7 @@ from paft.runtime.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation that is ready to start: everything that needs no weights is loaded and checked."""
+    """An evaluation that is ready to start: everything but the weights is loaded and checked."""
 
     config: EvaluateConfig
     name: str
@@ -51,10 +51,10 @@ class Evaluation:
 
 
 def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) -> Evaluation:
-    """Check the rest of an evaluation; raises InputError. Writes nothing.
+    """Check an evaluation and load everything but the weights. Writes nothing; raises InputError.
 
     Args:
-        checked: what check_evaluation(config) says, if the caller has asked already.
+        checked: the result of check_evaluation(config); None: it is called here.
     """
     checked = checked or check_evaluation(config)
     check_quantization(config.model, device_of(config.trainer.accelerator))
@@ -64,7 +64,7 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
 
 
 def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
-    """Score, report and predict.
+    """Run a prepared evaluation: load the model, score, report and predict; return the results.
 
     Args:
         group: the sweep that the evaluation belongs to, for W&B.
@@ -75,7 +75,7 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
     model = _load(evaluation)
     with (
         disk_full_is_an_input_error(folder),
-        evaluation.folder.held(),  # created now that the model has shown that it can be used
+        evaluation.folder.held(),  # only now, so that a model that cannot be used leaves no folder
         wandb_run(config, evaluation.name, "evaluation", folder, group) as logger,
     ):
         results = _score_and_report(evaluation, model, started)
@@ -85,7 +85,7 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
 
 
 def _load(evaluation: Evaluation) -> Any:
-    """Load the base model and its adapter; raises InputError if they do not belong together."""
+    """Return the base model with its adapter, if there is one; raises InputError if they do not belong together."""
     config, adapter = evaluation.config, evaluation.config.adapter
     base = load_base(config.model, device_of(config.trainer.accelerator))
     if adapter is None:
@@ -114,20 +114,20 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
     if ranks.rank() == 0:
         if inputs.rows is None:
             save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method)
-        else:  # without labels nothing is right or wrong, so that there is nothing to draw
+        else:  # without labels there are no accuracies to draw
             save_results(folder, results)
     return results
 
 
 def _extra(evaluation: Evaluation, evaluator: Evaluator, scoring: Scoring) -> ExtraMeasures:
-    """Score the adversarial prompts, if there are any."""
+    """Score the adversarial prompts, if the evaluation has any."""
     inputs = evaluation.inputs
     if inputs.adversarial is None:
         return ExtraMeasures()
     folder, pool, origin = evaluation.folder.path, inputs.adversarial, provenance(evaluator.model.device)
     scored = evaluator.score(folder, pool, inputs.examples, scoring, name="adversarial")
-    found = adversarial_prompts(scored.matrix, pool, scored.settings, origin["git"], origin["device"])
-    return ExtraMeasures(adversarial=found)
+    adversarial = adversarial_prompts(scored.matrix, pool, scored.settings, origin["git"], origin["device"])
+    return ExtraMeasures(adversarial=adversarial)
 
 
 def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra: ExtraMeasures, started: float) -> Results:
@@ -156,22 +156,24 @@ def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra
 
 
 def _predict(evaluation: Evaluation, matrix: Path) -> None:
-    """Write a line of JSON for each row: the row and what most prompts predict."""
+    """Write the predictions, one line of JSON for each row, into the run's folder and to config.output."""
     config, inputs = evaluation.config, evaluation.inputs
     if ranks.rank() > 0:
         return
     lines = predictions(matrix, inputs.task, inputs.rows or [], config.dataset.metric)
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_atomically(evaluation.folder.path / "predictions.jsonl", text)  # another adapter may be told to use the same output
+    write_atomically(evaluation.folder.path / "predictions.jsonl", text)  # another evaluation may overwrite config.output
     write_atomically(Path(str(config.output)), text)
 
 
 def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: CheckedEvaluation | None = None) -> Results:
-    """Prepare an evaluation, say what it will do, do it unless it is finished already, and print its tables.
+    """Prepare an evaluation, print what it will do, run it unless it is finished already, and print its tables.
 
     Args:
         group: the sweep that the evaluation belongs to, for W&B.
-        checked: what check_evaluation(config) says, if the caller has asked already.
+        checked: the result of check_evaluation(config); None: it is called here.
+
+    Returns the results, also where they were finished already. Raises InputError.
     """
     quieten()
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""More measures of a trained run: answers written out (paper, Table 3) and adversarial prompts (Con, Table 4)."""
+"""Extra measures of a trained run: generated answers (paper, Table 3) and adversarial prompts (Con, Table 4)."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,10 +14,12 @@ from paft.reporting.results import AdversarialPrompts, ExtraMeasures, GeneratedA
 def measure_more(
     names: Sequence[str], config: TrainConfig, inputs: Inputs, evaluator: Evaluator, folder: Path, before: ExtraMeasures
 ) -> ExtraMeasures:
-    """Return the measures of before and those that are named; a score matrix is folder/NAME.parquet, beside that of the run.
+    """Return the extra measures of before, with those that are named added or measured again.
+
+    The score matrix of a measure is folder/NAME.parquet, next to that of the run.
 
     Args:
-        names: of generate (the answers that the model writes) and adversarial (Con).
+        names: `generate` (the answers that the model writes) and `adversarial` (Con).
     """
     measures: dict[str, Callable[..., GeneratedAnswers | AdversarialPrompts]] = {
         "generate": _generate,

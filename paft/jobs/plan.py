@@ -1,4 +1,4 @@
-"""Planning a run before it starts, so that nobody learns after a night that it saw 36 of 400 templates."""
+"""Planning a run before it starts, so that nobody learns a night later that it used 36 of 400 templates."""
 
 from torch import nn
 
@@ -14,11 +14,15 @@ _SAMPLE = 64  # training renderings that are tokenised to estimate tokens
 
 
 def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_weights: nn.Module) -> Plan:
-    """Count what a run is going to do."""
+    """Return the plan of a run: its examples, updates, templates, tokens, renderings and memory.
+
+    Args:
+        without_weights: the model with its adapter, on torch's meta device.
+    """
     examples = inputs.examples
     draws = seen = count = tokens = longest = memory = 0
     if inputs.train is not None:
-        n_templates = 1 if config.method.searches else len(inputs.train.templates)  # a search chooses one
+        n_templates = 1 if config.method.searches else len(inputs.train.templates)  # a search chooses a single one
         updates = updates_of(config, len(examples.train), n_templates)
         draws, seen = updates.templates_seen()
         count = updates.total
@@ -27,10 +31,10 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
             encoded = encoder.training(inputs.train.templates[i % len(inputs.train.templates)], example)
             lengths.append(len(encoded.context) + len(encoded.continuations[0]))
         longest = max(lengths)
-        of_a_device = -(-config.examples_per_update // config.trainer.devices)
-        largest = min(config.trainer.micro_batch_tokens, of_a_device * longest)
+        examples_per_device = -(-config.examples_per_update // config.trainer.devices)  # rounded up
+        micro_batch_tokens = min(config.trainer.micro_batch_tokens, examples_per_device * longest)
         device = device_of(config.trainer.accelerator)
-        memory = training_memory(config.model, without_weights, device, max(largest, longest), longest)
+        memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest)
         tokens = round(sum(lengths) / len(lengths) * len(examples.train) * config.T)
     return Plan(
         train_examples=len(examples.train),

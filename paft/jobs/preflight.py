@@ -1,6 +1,6 @@
-"""What can be checked of a run or an evaluation without its model: its inputs and its folder.
+"""The checks of a run or an evaluation that need no model: those of its inputs and its folder.
 
-Imports nothing heavy, so that what is wrong with them shows at once.
+Nothing heavy is imported here, so that a mistake shows at once.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ from paft.selection.budget import check_budget
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """What a training run reads, and where it goes."""
+    """The inputs of a training run, and its folder."""
 
     inputs: Inputs
     folder: RunFolder
 
 
 def check_run(config: TrainConfig) -> CheckedRun:
-    """Load and check what a run reads, and find its folder; raises InputError. Writes nothing."""
+    """Load and check the inputs of a run, and claim its folder. Writes nothing; raises InputError."""
     inputs = load_inputs(config)
     examples = inputs.examples
     if inputs.train is not None:
@@ -46,7 +46,7 @@ def check_run(config: TrainConfig) -> CheckedRun:
 
 
 def _check_validation(config: TrainConfig, n_updates: int) -> None:
-    """Refuse a run that ends before its first validation."""
+    """Raise InputError if the run ends before its first validation."""
     every = config.validation.every
     if every is not None and every > n_updates:
         raise InputError(
@@ -57,7 +57,7 @@ def _check_validation(config: TrainConfig, n_updates: int) -> None:
 
 @dataclass(frozen=True)
 class CheckedEvaluation:
-    """What an evaluation reads, what it is called, and where it goes."""
+    """The inputs of an evaluation, its name, and its folder."""
 
     name: str
     method: str  # base: nothing was trained
@@ -67,14 +67,14 @@ class CheckedEvaluation:
 
 
 def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
-    """Load and check what an evaluation reads, and find its folder; raises InputError. Writes nothing."""
+    """Load and check the inputs of an evaluation, and claim its folder. Writes nothing; raises InputError."""
     trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
     inputs = load_test_inputs(config)
     if config.output is not None:
         _check_output(Path(config.output), Path(str(config.dataset.path)))
     identity = {
         "config": config.identity(),
-        "base": base_identity(config.model) if config.adapter is None else None,  # an adapter knows its base model
+        "base": base_identity(config.model) if config.adapter is None else None,  # an adapter names its base model
         "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
         "data": {"test": fingerprint(inputs.examples)},
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},

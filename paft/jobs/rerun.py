@@ -1,4 +1,4 @@
-"""Repeating a finished run from its results.json: the same config, the same inputs, the same numbers."""
+"""Repeating a finished run from its results.json: the same config and inputs must give the same numbers."""
 
 import sys
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from paft.data.inputs import Inputs
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 
-# What a repeated run may take from the command: nothing that changes a number, or what its fingerprints will be checked for.
+# The keys that a repeated run may take from the command: those that change no number, and those of inputs whose fingerprints
+# are checked afterwards.
 _MAY_DIFFER = (
     "trainer.progress", "trainer.profiler", "trainer.workers", "trainer.checkpoint_every", "trainer.checkpoints_kept",
     "extra_measures", "data_root", "dataset.path", "model.remote_code", "prompts.train", "prompts.validation", "prompts.test",
@@ -20,21 +21,29 @@ _MAY_DIFFER = (
 
 
 def repeated(config: TrainConfig, original: Results, typed: Sequence[str]) -> TrainConfig:
-    """Return the original's config, with what changes no number taken from this command: where things lie, who is told.
+    """Return the config of the original run, with the settings that change no number taken from this command.
+
+    These are where files lie, and how progress is shown and logged.
+
+    Args:
+        config: composed from this command.
+        original: of the run that is repeated.
+        typed: the overrides of this command.
 
     Raises InputError for an override of anything else, and if the original's config does not fit this code.
     """
-    own = OmegaConf.create(config.model_dump())
+    command = OmegaConf.create(config.model_dump())
     try:
         merged = OmegaConf.create(original.config)
-    except OmegaConfBaseException as error:  # half an interpolation
+    except OmegaConfBaseException as error:  # e.g. an unfinished interpolation
         raise InputError(f"rerun={config.rerun}: its config does not fit: {str(error).splitlines()[0]}.") from None
-    for key in ("output_root", "rerun", "logger", "model.remote_code"):  # a results.json may come from a stranger
-        OmegaConf.update(merged, key, OmegaConf.select(own, key))
+    # Never from the original: a results.json may come from a stranger.
+    for key in ("output_root", "rerun", "logger", "model.remote_code"):
+        OmegaConf.update(merged, key, OmegaConf.select(command, key))
     for override in typed:
         key = override.lstrip("+~").split("=")[0]
         if key in _MAY_DIFFER:
-            OmegaConf.update(merged, key, OmegaConf.select(own, key))
+            OmegaConf.update(merged, key, OmegaConf.select(command, key))
         elif key not in ("rerun", "output_root") and key.split(".")[0] != "logger":
             raise InputError(f"{override}: rerun= repeats a run as it was; leave this out, or start a new run without rerun=.")
     try:
@@ -44,17 +53,17 @@ def repeated(config: TrainConfig, original: Results, typed: Sequence[str]) -> Tr
 
 
 def check_same_inputs(config: TrainConfig, inputs: Inputs, original: Results) -> None:
-    """Raise InputError if the run that is to be repeated read other data or prompts."""
-    before = original.fingerprints
-    if before.data != inputs.examples.fingerprints:
+    """Raise InputError if the original run read other data or prompts than this one."""
+    fingerprints = original.fingerprints
+    if fingerprints.data != inputs.examples.fingerprints:
         raise InputError(f"rerun={config.rerun}: its data were others; give the same files with data_root= or dataset.path=.")
     for split, pool in inputs.pools.items():
-        if split not in before.pools or before.pools[split].fingerprint != pool.fingerprint:
+        if split not in fingerprints.pools or fingerprints.pools[split].fingerprint != pool.fingerprint:
             raise InputError(f"rerun={config.rerun}: its {split} prompts were others; use the code or the files of that run.")
 
 
 def check_repeats(config: TrainConfig, results: Results, original: Results) -> None:
-    """Say whether the robustness is the original's; exit with code 1 where it is not."""
+    """Print whether the robustness equals the original's; exit with code 1 if it does not."""
     same = original.robustness == results.robustness
     print(f"Repeats {config.rerun}: {'equal' if same else 'DIFFERENT'} robustness.")
     if not same:

@@ -1,4 +1,4 @@
-"""A training run from config to results: check, plan, load, create the folder, train, save, score, report."""
+"""A training run, from config to results: check the inputs, plan, load the model, train, save, score, report."""
 
 import time
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ from paft.training.fit import Fitted, fit
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to start: everything that needs no weights is loaded and checked."""
+    """A run that is ready to start: everything but the weights is loaded and checked."""
 
     config: TrainConfig
     folder: RunFolder
@@ -62,10 +62,10 @@ class Run:
 
 
 def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> Run:
-    """Check the rest of a run and plan it; raises InputError. Writes nothing.
+    """Check a run, load everything but the weights, and plan the run. Writes nothing; raises InputError.
 
     Args:
-        checked: what check_run(config) says, if the caller has asked already.
+        checked: the result of check_run(config); None: it is called here.
     """
     checked = checked or check_run(config)
     inputs = checked.inputs
@@ -78,7 +78,7 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> Run:
 
 
 def train(run: Run, group: str | None = None) -> Results:
-    """Train, save, score and report a prepared run.
+    """Train a prepared run, save its adapter, score it and report; return the results.
 
     Args:
         group: the sweep that the run belongs to, for W&B.
@@ -89,7 +89,7 @@ def train(run: Run, group: str | None = None) -> Results:
     base = load_base(config.model, device_of(config.trainer.accelerator), backward=config.method.trains)
     with (
         disk_full_is_an_input_error(folder),
-        run.folder.held(),  # created now that the model has shown that it can be used
+        run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
         wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
     ):
         results, scored = _train_and_score(run, base, logger, started)
@@ -117,7 +117,7 @@ def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, sta
         fitted = _fit(run, model, pool, logger)
         if ranks.rank() == 0:
             save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, _pool_records(inputs))
-        ranks.barrier()  # what is scored next says of which adapter
+        ranks.barrier()  # scoring reads the saved adapter, on every rank
     evaluator = _evaluator(run, model)
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, Scoring(config.dataset.metric))
     results = Results(
@@ -143,7 +143,7 @@ def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, sta
 
 
 def _fit(run: Run, model: PeftModel, pool: PromptPool, logger: Logger | None) -> Fitted:
-    """Train the adapter on a pool, its checkpoint chosen on validation prompts and examples."""
+    """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples."""
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
     data = PaftDataModule(inputs.examples.train, pool, run.encoder, config)
@@ -152,15 +152,15 @@ def _fit(run: Run, model: PeftModel, pool: PromptPool, logger: Logger | None) ->
         examples = inputs.examples.validation[: config.validation.examples]
         answering = answering_by(model, run.encoder, validation_pool, examples, Scoring(config.dataset.metric))
         budget = config.trainer.micro_batch_tokens
-        found = robustness(score(answering, run.encoder, validation_pool, examples, batch_tokens=budget), None)
-        return {"mean": found.mean, "std": found.std, "worst": found.min}
+        summary = robustness(score(answering, run.encoder, validation_pool, examples, batch_tokens=budget), None)
+        return {"mean": summary.mean, "std": summary.std, "worst": summary.min}
 
     return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger)
 
 
 def _training_record(fitted: Fitted) -> TrainingRecord:
     figures = asdict(fitted)
-    del figures["earlier_wall_s"]  # it is part of the run's wall_s
+    del figures["earlier_wall_s"]  # the run's wall_s includes it
     return TrainingRecord(**figures)
 
 
@@ -182,7 +182,12 @@ def _evaluator(run: Run, model: Any) -> Evaluator:
 
 
 def add_measures(run: Run, names: Sequence[str], group: str | None) -> Results:
-    """Measure more of a finished run and write it into its results.json, and to W&B."""
+    """Add extra measures to the results.json of a finished run, and send them to W&B; return the results.
+
+    Args:
+        names: of the measures, as in extra_measures.
+        group: the sweep that the run belongs to, for W&B.
+    """
     config, folder = run.config, run.folder.path
     model: Any = load_base(config.model, device_of(config.trainer.accelerator))
     if config.method.trains:
@@ -209,7 +214,9 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
 
     Args:
         group: the sweep that the run belongs to, for W&B.
-        checked: what check_run(config) says, if the caller has asked already.
+        checked: the result of check_run(config); None: it is called here.
+
+    Returns the results, also where they were finished already. Raises InputError.
     """
     quieten()
     keep_freed_memory()
@@ -229,7 +236,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
 
 
 def _complete(run: Run, group: str | None) -> Results:
-    """Add to a finished run what it lacks: measures that are asked for now, and W&B's copy."""
+    """Add to a finished run what it lacks: extra measures that are asked for now, and its copy in W&B."""
     config = run.config
     results = read_results(run.folder.results)
     missing = [name for name in config.extra_measures if getattr(results.extra_measures, name) is None]

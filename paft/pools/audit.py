@@ -1,4 +1,4 @@
-"""Auditing pools: leaks between splits, defects, and how diverse the prompts are."""
+"""Auditing prompt pools: leaks between splits, defects of prompts, and their diversity."""
 
 import re
 from collections import Counter
@@ -23,7 +23,10 @@ _MOST_WORDS = 400
 
 @dataclass(frozen=True)
 class Entry:
-    """A prompt of a file, usable or not: where it stands, and what judging it by itself said."""
+    """A prompt of a file, usable or not: its place in the file, its families, and the verdict on it alone.
+
+    template is None if the text cannot be one. Families that the file does not name are "".
+    """
 
     where: str
     id: str
@@ -36,24 +39,24 @@ class Entry:
 
 @dataclass(frozen=True)
 class Audited:
-    """The prompts of one file; blank rows and repeated texts are left out and counted."""
+    """The prompts of one file, without blank rows and repeated texts, which are counted."""
 
     path: Path
     entries: tuple[Entry, ...]
     blank: int
-    repeated: tuple[str, ...]  # where
+    repeated: tuple[str, ...]  # places in the file
     literal_newlines: int
     form: Form
 
     @property
     def wordings(self) -> list[str]:
-        """The words of each prompt."""
+        """The wording of each prompt: its text without fields, digits, punctuation and case."""
         return [wording(entry.text) for entry in self.entries]
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Something that two splits share."""
+    """Something that two splits share: a prompt, a wording, or a family."""
 
     kind: str  # copy, same wording, near-copy, wording family, layout family
     first: str
@@ -63,15 +66,15 @@ class Leak:
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found: per file, between files, and the leaks."""
+    """The result of an audit: facts about each file, facts about each pair of files, and the leaks."""
 
-    files: Mapping[str, dict[str, Any]]
-    between: Mapping[str, dict[str, Any]]
+    files: Mapping[str, dict[str, Any]]  # by the name of the split
+    between: Mapping[str, dict[str, Any]]  # by "SPLIT to SPLIT"
     leaks: Sequence[Leak] = field(default_factory=list)
-    unnamed: Sequence[str] = ()  # files that name no families: nothing can be said of these
+    unnamed: Sequence[str] = ()  # splits of which not every prompt names its families: these were not compared
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain types."""
+        """Return the content of audit.json, in plain types."""
         leaks = [asdict(leak) for leak in self.leaks]
         return {
             "files": dict(self.files),
@@ -82,16 +85,16 @@ class Audit:
 
 
 def read_for_audit(path: Path, form: Form | None = None, aliases: Mapping[str, str] | None = None) -> Audited:
-    """Read a pool with all its flaws.
+    """Read a file of prompts, including those that a run would refuse.
 
     Args:
-        form: what templates should hold; None: read off most of them.
-        aliases: other people's field names for ours.
+        form: the fields that templates should hold; None: those that most templates of the file hold.
+        aliases: our field name for each name that the file uses instead.
 
     Raises InputError only if the file cannot be read at all, or holds no prompt.
     """
     file = read_prompts(path)
-    found: list[tuple[str, str, Mapping[str, Any]]] = []
+    prompts: list[tuple[str, str, Mapping[str, Any]]] = []  # place in the file, text, row
     repeated: list[str] = []
     blank = len(file.blank)
     seen: set[str] = set()
@@ -105,17 +108,17 @@ def read_for_audit(path: Path, form: Form | None = None, aliases: Mapping[str, s
             repeated.append(where)
         else:
             seen.add(text)
-            found.append((where, text, row))
-    if not found:
+            prompts.append((where, text, row))
+    if not prompts:
         raise InputError(f"{path}: the pool is empty; it needs at least one prompt.")
-    form = form or _form([text for _, text, _ in found], file.header)
-    ids = Counter(str(row.get("id")) for _, _, row in found if row.get("id") is not None)
-    entries = tuple(_entry(where, text, row, form, ids) for where, text, row in found)
+    form = form or _form([text for _, text, _ in prompts], file.header)
+    ids = Counter(str(row.get("id")) for _, _, row in prompts if row.get("id") is not None)
+    entries = tuple(_entry(where, text, row, form, ids) for where, text, row in prompts)
     return Audited(path, entries, blank, tuple(repeated), file.unescaped, form)
 
 
 def _form(texts: Sequence[str], header: Mapping[str, Any]) -> Form:
-    """Take the fields that most templates hold as those of the task."""
+    """Return the form of the templates, taking the fields that most of them hold as those of the task."""
     sets = Counter(frozenset(re.findall(r"\{(\w+)\}", text)) for text in texts)
     fields = sets.most_common(1)[0][0]
     choices = choices_among(fields)
@@ -130,7 +133,7 @@ def _entry(where: str, text: str, row: Mapping[str, Any], form: Form, ids: Mappi
         template = None
     families = str(row.get("wording") or ""), str(row.get("layout") or "")
     verdict = judge(text, form, _MOST_WORDS)
-    if unknown := sorted(map(str, row.keys() - KEYS)):  # what would keep the file from being loaded
+    if unknown := sorted(map(str, row.keys() - KEYS)):  # a run would refuse the file for it
         verdict = Verdict("malformed", f"unknown key {unknown[0]!r}")
     elif not isinstance(row.get("text"), str):
         verdict = Verdict("malformed", "text must be a text; put it in quotation marks")
@@ -140,7 +143,11 @@ def _entry(where: str, text: str, row: Mapping[str, Any], form: Form, ids: Mappi
 
 
 def audit(pools: Mapping[str, Audited]) -> Audit:
-    """Audit pools, by the name of their split, each by itself and against each other."""
+    """Audit each pool alone, and each pair of pools.
+
+    Args:
+        pools: by the name of their split.
+    """
     between: dict[str, dict[str, Any]] = {}
     leaks: list[Leak] = []
     for (first, a), (second, b) in combinations(pools.items(), 2):
@@ -154,15 +161,16 @@ def audit(pools: Mapping[str, Audited]) -> Audit:
         }
         leaks += _copies(first, a, second, b, alike) + _families(first, a, second, b)
     unnamed = [name for name, pool in pools.items() if not all(e.wording_family for e in pool.entries)]
-    return Audit({name: _alone(pool) for name, pool in pools.items()}, between, leaks, unnamed)
+    return Audit({name: _facts(pool) for name, pool in pools.items()}, between, leaks, unnamed)
 
 
-def _alone(pool: Audited) -> dict[str, Any]:
+def _facts(pool: Audited) -> dict[str, Any]:
+    """Return what is counted and measured of one pool, by the keys of audit.json."""
     words = pool.wordings
     alike = similarities(words, words)
     pairs = np.triu_indices(len(words), 1)
     defects = [e for e in pool.entries if e.verdict.reason not in (None, "review")]
-    texts = [e.template for e in pool.entries if e.template is not None]
+    templates = [e.template for e in pool.entries if e.template is not None]
     return {
         "path": str(pool.path),
         "prompts": len(pool.entries),
@@ -181,17 +189,19 @@ def _alone(pool: Audited) -> dict[str, Any]:
             "wording": len({e.wording_family for e in pool.entries if e.wording_family}),
             "layout": len({e.layout_family for e in pool.entries if e.layout_family}),
         },
-        "field_order": dict(Counter(" ".join(t.field_order) for t in texts).most_common()),
-        "layouts": dict(Counter(layout(t, pool.form.choice_fields) for t in texts).most_common()),
+        "field_order": dict(Counter(" ".join(t.field_order) for t in templates).most_common()),
+        "layouts": dict(Counter(layout(t, pool.form.choice_fields) for t in templates).most_common()),
         "cues": dict(Counter(_cue(e.text) for e in pool.entries).most_common()),
     }
 
 
 def _cue(text: str) -> str:
+    """Return the last line after the last field, its last 60 characters at most."""
     return " ".join(last_words(text).strip().rsplit("\n", 1)[-1].split())[-60:]
 
 
 def _copies(first: str, a: Audited, second: str, b: Audited, alike: np.ndarray) -> list[Leak]:
+    """Return the copies and near-copies between two pools; alike (prompts of b, prompts of a) are their similarities."""
     texts = {entry.text: entry for entry in a.entries}
     leaks = []
     for i, j in zip(*np.nonzero(alike >= NEAR_COPY), strict=True):
@@ -211,13 +221,13 @@ def _families(first: str, a: Audited, second: str, b: Audited) -> list[Leak]:
 
 
 def _unseen_arrangements(a: Audited, b: Audited) -> int | None:
-    """Count prompts of b whose way of setting out the options (mark, lines or inline) no prompt of a has."""
+    """Count the prompts of b that arrange the options (mark, lines or inline) as no prompt of a does."""
     if not a.form.choice_fields or a.form.options == "hidden":
         return None
 
     def arrangements(pool: Audited) -> list[str]:
-        texts = [e.template for e in pool.entries if e.template is not None]
-        return [layout(t, pool.form.choice_fields).split(" | ", 1)[-1] for t in texts]
+        templates = [e.template for e in pool.entries if e.template is not None]
+        return [layout(t, pool.form.choice_fields).split(" | ", 1)[-1] for t in templates]
 
-    known = {*arrangements(a)}
-    return sum(one not in known for one in arrangements(b))
+    seen = {*arrangements(a)}
+    return sum(arrangement not in seen for arrangement in arrangements(b))

@@ -1,4 +1,4 @@
-"""Showing what an audit of prompt pools found: on the terminal, as a page, as JSON and as a figure."""
+"""Showing an audit of prompt pools: on the terminal, as a page, as JSON and as a figure."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ _BETWEEN = {
 }
 
 
-# kind of embedding -> the distance, and that of ever larger parts of train (squared, biased root, null)
+# By kind of embedding: the distance of two pools, and by size that of sub-pools of train (squared, root of the biased, null).
 Distances = dict[str, tuple[Mmd, dict[int, tuple[float, float, float]]]]
 
 
@@ -58,90 +58,91 @@ def _figure(value: Any) -> str:
     return f"{value if isinstance(value, int) else len(value):,}"
 
 
-def _tables(found: Audit) -> list[tuple[list[str], list[list[str]]]]:
-    """Return headings and rows of both tables."""
+def _tables(audit: Audit) -> list[tuple[list[str], list[list[str]]]]:
+    """Return the headings and rows of the table of pools and, if there are several, of the table between them."""
     pools = (
-        ["", *found.files],
-        [[title, *(_figure(facts[key]) for facts in found.files.values())] for key, title in _ROWS.items()],
+        ["", *audit.files],
+        [[title, *(_figure(facts[key]) for facts in audit.files.values())] for key, title in _ROWS.items()],
     )
     between = (
-        ["", *found.between],
-        [[title, *(_figure(facts[key]) for facts in found.between.values())] for key, title in _BETWEEN.items()],
+        ["", *audit.between],
+        [[title, *(_figure(facts[key]) for facts in audit.between.values())] for key, title in _BETWEEN.items()],
     )
-    return [pools, between] if found.between else [pools]
+    return [pools, between] if audit.between else [pools]
 
 
-def print_audit(found: Audit) -> None:
-    """Print tables, leaks and defects."""
+def print_audit(audit: Audit) -> None:
+    """Print the tables of an audit, its leaks and its defects."""
     console = Console()
-    for headings, rows in _tables(found):
+    for headings, rows in _tables(audit):
         table = Table()
         for heading in headings:
             table.add_column(heading, justify="left" if not heading else "right")
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    said = [*_leaks(found), *_defects(found)]
-    for line in said[:_SHOWN]:
+    lines = [*_leaks(audit), *_defects(audit)]
+    for line in lines[:_SHOWN]:
         console.print(line, markup=False, highlight=False)
-    if len(said) > _SHOWN:
-        console.print(f"... and {len(said) - _SHOWN} more; --report DIR writes them all.", highlight=False)
-    console.print(f"{len(found.leaks)} leaks." if found.leaks else "No leak.", highlight=False)
-    if found.between and found.unnamed:
+    if len(lines) > _SHOWN:
+        console.print(f"... and {len(lines) - _SHOWN} more; --report DIR writes them all.", highlight=False)
+    console.print(f"{len(audit.leaks)} leaks." if audit.leaks else "No leak.", highlight=False)
+    if audit.between and audit.unnamed:
         console.print(
-            f"Not every prompt of {', '.join(found.unnamed)} names its families: these were not compared.", highlight=False
+            f"Not every prompt of {', '.join(audit.unnamed)} names its families: these were not compared.", highlight=False
         )
 
 
-def _leaks(found: Audit) -> list[str]:
+def _leaks(audit: Audit) -> list[str]:
     return [
         f"leak: {leak.kind}: {leak.first} / {leak.second}" + ("" if leak.similarity is None else f" ({leak.similarity:.2f})")
-        for leak in found.leaks
+        for leak in audit.leaks
     ]
 
 
-def _defects(found: Audit) -> list[str]:
+def _defects(audit: Audit) -> list[str]:
     return [
         f"{kind}: {name}, {item['where']}: " + (f"{item['reason']}: {item['detail']}" if kind == "defect" else item["detail"])
-        for name, facts in found.files.items()
+        for name, facts in audit.files.items()
         for kind, key in (("defect", "defects"), ("look at", "review"))
         for item in facts[key]
     ]
 
 
-def print_distances(apart: Distances) -> None:
-    """Print how far train and test are apart."""
+def print_distances(distances: Distances) -> None:
+    """Print the distances of train and test as a table."""
     table = Table("MMD, train to test", "MMD²", "null, 95%", "p", "biased", "bandwidth")
-    for kind, (w, _) in apart.items():
-        table.add_row(kind, f"{w.squared:.4f}", f"{w.null:.4f}", f"{w.p:.3f}", f"{w.biased:.3f}", f"{w.bandwidth:.3f}")
+    for kind, (m, _) in distances.items():
+        table.add_row(kind, f"{m.squared:.4f}", f"{m.null:.4f}", f"{m.p:.3f}", f"{m.biased:.3f}", f"{m.bandwidth:.3f}")
     Console().print(table)
 
 
-def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], apart: Distances | None) -> None:
-    """Write audit.json, README.md and, where there are distances, their course over pool size as a figure."""
+def save_audit(folder: Path, audit: Audit, pools: Mapping[str, Audited], distances: Distances | None) -> None:
+    """Write audit.json, README.md and, if there are distances, the figure of their dependence on pool size."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = found.as_json()
+    content = audit.as_json()
     page = ["# Audit of prompt pools", "", *(f"* {name}: `{pool.path}`" for name, pool in pools.items()), ""]
-    for headings, rows in _tables(found):
+    for headings, rows in _tables(audit):
         page += [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
         page += [f"| {' | '.join(row)} |" for row in rows] + [""]
-    if apart:
-        content["mmd"] = {name: {**asdict(whole), "curve": along} for name, (whole, along) in apart.items()}
-        save_curve(folder / "mmd.png", apart)
-        page += [*distance_table({"train, test": apart}), "", "![MMD over pool size](mmd.png)", ""]
-    page += [f"* {line}" for line in (*_leaks(found), *_defects(found))] or ["No leak, no defect."]
+    if distances:
+        content["mmd"] = {kind: {**asdict(whole), "curve": by_size} for kind, (whole, by_size) in distances.items()}
+        save_curve(folder / "mmd.png", distances)
+        page += [*distance_table({"train, test": distances}), "", "![MMD over pool size](mmd.png)", ""]
+    page += [f"* {line}" for line in (*_leaks(audit), *_defects(audit))] or ["No leak, no defect."]
     write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_atomically(folder / "README.md", "\n".join(page).rstrip("\n") + "\n")
 
 
 def distances(train: Audited, test: Audited, model: str | None, others: Sequence[Audited] = ()) -> Distances:
-    """Return, for each kind of embedding, the distance of the pools and that of ever larger parts of train to test.
+    """Return, for each kind of embedding, the distance of train and test, and those of sub-pools of train to test.
 
-    An embedding is left out that cannot tell the prompts apart.
+    An embedding under which all prompts are the same is left out.
 
     Args:
-        model: embeds prompts with its mean hidden state too; None: with character n-grams alone.
-        others: pools of the same task whose distances will stand beside these: bandwidth and centre are those of all prompts.
+        model: whose mean hidden states embed the prompts, in addition to character n-grams; None: n-grams alone.
+        others: pools of the same task whose distances are to be compared with these; bandwidth and centre are then those of
+            the prompts of all pools.
 
     Raises InputError if a pool has fewer than two prompts, or the model cannot be loaded.
     """
@@ -150,7 +151,7 @@ def distances(train: Audited, test: Audited, model: str | None, others: Sequence
         if len(prompts) < 2:
             raise InputError(f"{pool.path}: a distance needs two prompts at least, this pool has one.")
     texts = [*first, *second, *(text for pool in more for text in pool)]
-    both: dict[str, Vectors] = {"character n-grams": ngram_embeddings(texts)}
+    embeddings: dict[str, Vectors] = {"character n-grams": ngram_embeddings(texts)}
     if model is not None:
         import torch
         from transformers import AutoModel
@@ -158,23 +159,27 @@ def distances(train: Audited, test: Audited, model: str | None, others: Sequence
         from paft.model.embeddings import load_pretrained, mean_hidden_states
 
         loaded = load_pretrained(AutoModel, model, torch.float32)
-        both[f"mean hidden state, {model}"] = mean_hidden_states(texts, *loaded)
-    found: Distances = {}
-    for name, vectors in both.items():
+        embeddings[f"mean hidden state, {model}"] = mean_hidden_states(texts, *loaded)
+    by_kind: Distances = {}
+    for kind, vectors in embeddings.items():
         x, y, width = vectors[: len(first)], vectors[len(first) : len(first) + len(second)], bandwidth(vectors)
         if not width:
             continue
         sizes = sorted({size for size in _SIZES if size < len(first)} | {len(first)})
-        found[name] = mmd(x, y, width), curve(x, y, width, sizes)
-    return found
+        by_kind[kind] = mmd(x, y, width), curve(x, y, width, sizes)
+    return by_kind
 
 
-def distance_table(apart: Mapping[str, Distances]) -> list[str]:
-    """Lay out distances, by the name of their pools, as a Markdown table with its reading."""
+def distance_table(by_pools: Mapping[str, Distances]) -> list[str]:
+    """Return the lines of a Markdown table of distances, with an explanation of its columns.
+
+    Args:
+        by_pools: distances by the names of the two pools, which are the first column.
+    """
     rows = [
-        f"| {name} | {kind} | {w.bandwidth:.3f} | {w.squared:.4f} | {w.null:.4f} | {w.p:.3f} | {w.biased:.3f} |"
-        for name, found in apart.items()
-        for kind, (w, _) in found.items()
+        f"| {names} | {kind} | {m.bandwidth:.3f} | {m.squared:.4f} | {m.null:.4f} | {m.p:.3f} | {m.biased:.3f} |"
+        for names, distances in by_pools.items()
+        for kind, (m, _) in distances.items()
     ]
     return [
         "| pools | embedding | bandwidth | MMD² | null | p | biased MMD |",
@@ -188,17 +193,17 @@ def distance_table(apart: Mapping[str, Distances]) -> list[str]:
     ]
 
 
-def save_curve(path: Path, apart: Distances) -> None:
+def save_curve(path: Path, distances: Distances) -> None:
     """Draw the distance to the test prompts over the number of training prompts (paper, Figure 9)."""
-    figure, panels = plt.subplots(1, len(apart), figsize=(5 * len(apart), 3.4), layout="constrained", squeeze=False)
-    for axes, (name, (_, along)) in zip(panels[0], apart.items(), strict=True):
-        sizes = list(along)
-        unbiased = [np.sign(squared) * abs(squared) ** 0.5 for squared, _, _ in along.values()]
+    figure, panels = plt.subplots(1, len(distances), figsize=(5 * len(distances), 3.4), layout="constrained", squeeze=False)
+    for axes, (kind, (_, by_size)) in zip(panels[0], distances.items(), strict=True):
+        sizes = list(by_size)
+        unbiased = [np.sign(squared) * abs(squared) ** 0.5 for squared, _, _ in by_size.values()]
         axes.plot(sizes, unbiased, marker="o", markersize=4, color="#0072B2", label="unbiased")
-        axes.plot(sizes, [b for _, b, _ in along.values()], color="0.6", linestyle="--", label="biased, as usually plotted")
-        nulls = [max(null, 0.0) ** 0.5 for *_, null in along.values()]
+        axes.plot(sizes, [b for _, b, _ in by_size.values()], color="0.6", linestyle="--", label="biased, as usually plotted")
+        nulls = [max(null, 0.0) ** 0.5 for *_, null in by_size.values()]
         axes.plot(sizes, nulls, color="#D55E00", linewidth=1, label="95% null")
-        axes.set_title(name, fontsize=10)
+        axes.set_title(kind, fontsize=10)
         axes.set_xlabel("training prompts")
         axes.set_xscale("log")
         axes.set_xticks(

@@ -1,4 +1,4 @@
-"""From a task and generator models to pools: ask, keep every reply, screen, split, write."""
+"""Constructing pools from a task and generator models: ask, save every reply, screen, split, write."""
 
 import asyncio
 import hashlib
@@ -28,10 +28,11 @@ LEAST = 10  # "about ten good prompts" suffice in most cases (paper, section 5)
 
 @dataclass(frozen=True)
 class Construction:
-    """What is to be constructed.
+    """The settings of a construction.
 
-    rows are example rows (fields, answer); calls is how often each generator is asked with each strategy, per_call how many
-    templates it is asked for; max_words bounds a template's own words.
+    rows are example rows (fields, answer). calls is the number of calls to each generator with each strategy, per_call the
+    number of templates that a call asks for. max_words limits the words of a template, its fields aside. concurrency is the
+    number of calls to a generator at a time.
     """
 
     name: str
@@ -57,18 +58,19 @@ class _Call:
 
     @property
     def digest(self) -> str:
-        """Name the call by all that its reply depends on."""
+        """A digest of everything that the reply depends on; it names the reply's file."""
         content = [self.generator.identity, self.messages, self.number]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def construct(plan: Construction) -> dict[str, Any]:
-    """Construct the pools and return the report.
+    """Construct the pools and return the report, the content of construction.json.
 
-    Writes replies/ (each reply as it comes), candidates.jsonl (every candidate with its verdict), construction.json and, if
-    enough candidates survive, train.yaml, validation.yaml and test.yaml. Replies that are there are not asked for again.
+    Writes replies/ (each reply as soon as it arrives), candidates.jsonl (every candidate with its verdict), construction.json
+    and, if enough candidates survive, train.yaml, validation.yaml and test.yaml. Replies that were saved before are not asked
+    for again.
 
-    Raises InputError if a generator fails, if too few candidates survive, or if pools there were changed by hand.
+    Raises InputError if a generator fails, if too few candidates survive, or if a pool in the folder was changed by hand.
     """
     written = _refuse_edited(plan.out)
     calls = [
@@ -81,45 +83,48 @@ def construct(plan: Construction) -> dict[str, Any]:
     replies_folder.mkdir(parents=True, exist_ok=True)
     failures = asyncio.run(_ask_all(calls, replies_folder, plan.concurrency))
     if failures:
-        there = sum((replies_folder / f"{call.digest}.json").is_file() for call in calls)
+        n_saved = sum((replies_folder / f"{call.digest}.json").is_file() for call in calls)
         raise InputError(
-            f"{'; '.join(f'generator {name}: {why}' for name, why in failures.items())}. {there} of {len(calls)} replies are "
+            f"{'; '.join(f'generator {name}: {why}' for name, why in failures.items())}. {n_saved} of {len(calls)} replies are "
             f"kept in {replies_folder}: mend or remove the generator and give the same command again."
         )
     replies = [json.loads((replies_folder / f"{call.digest}.json").read_text(encoding="utf-8")) for call in calls]
     whole, cut = _candidates(plan, calls, replies)
     judged = [*screen(whole, plan.form, plan.max_words), *cut, *_unreadable(calls, replies)]
-    kept = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
+    survivors = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
     report = _report(plan, replies, judged) | {"written": written}
-    for name in _POOLS:  # those of an earlier construction do not belong to what is written now
+    for name in _POOLS:  # an earlier construction's pools do not belong to the new candidates
         (plan.out / f"{name}.yaml").unlink(missing_ok=True)
     _write_candidates(plan.out / "candidates.jsonl", judged)
     _write_report(plan.out, report)
-    if len(kept) < LEAST:
+    if len(survivors) < LEAST:
         why = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items())
         raise InputError(
-            f"Only {len(kept)} of {len(judged)} candidates survived, at least {LEAST} are needed ({why}); read "
+            f"Only {len(survivors)} of {len(judged)} candidates survived, at least {LEAST} are needed ({why}); read "
             f"{plan.out / 'candidates.jsonl'}, then ask more often (--calls {2 * plan.calls}) or add generators."
         )
-    splits = split(kept, plan.way, plan.seed)
+    splits = split(survivors, plan.way, plan.seed)
     texts = {n: PromptPool(n, tuple(splits[n]), plan.form.answer, plan.form.options).to_yaml() for n in _POOLS}
-    report["splits"] = {name: len(found) for name, found in splits.items()}
+    report["splits"] = {name: len(templates) for name, templates in splits.items()}
     report["written"] = sorted({*written, *map(_digest, texts.values())})
-    _write_report(plan.out, report)  # before the pools: after a kill they are still known as ours
+    _write_report(plan.out, report)  # before the pools, so that after a kill their digests are known
     for name, text in texts.items():
         write_atomically(plan.out / f"{name}.yaml", text)
     return report
 
 
 async def _ask_all(calls: Sequence[_Call], folder: Path, concurrency: int) -> dict[str, str]:
-    """Ask for the replies that are not there yet; returns what failed, by generator. One failure stops that generator alone."""
+    """Ask for the missing replies; return the error of each generator that failed.
+
+    The first failure of a generator stops its remaining calls, and no other generator's.
+    """
     failures: dict[str, str] = {}
-    at_once = {call.generator.name: asyncio.Semaphore(concurrency) for call in calls}  # a slow one holds up no other
-    missing = [call for call in calls if not _is_there(folder / f"{call.digest}.json")]
+    slots = {call.generator.name: asyncio.Semaphore(concurrency) for call in calls}  # so a slow generator delays no other
+    missing = [call for call in calls if not _is_saved(folder / f"{call.digest}.json")]
     with tqdm(total=len(calls), initial=len(calls) - len(missing), desc="replies", unit="call") as bar:
 
         async def one(call: _Call) -> None:
-            async with at_once[call.generator.name]:
+            async with slots[call.generator.name]:
                 if call.generator.name in failures:
                     return
                 try:
@@ -127,23 +132,23 @@ async def _ask_all(calls: Sequence[_Call], folder: Path, concurrency: int) -> di
                 except UnavailableError as error:
                     failures.setdefault(call.generator.name, str(error))
                     return
-            _keep(folder / f"{call.digest}.json", call, reply)
+            _save(folder / f"{call.digest}.json", call, reply)
             bar.update()
 
         await asyncio.gather(*(one(call) for call in missing))
     return failures
 
 
-def _is_there(path: Path) -> bool:
-    """Say whether a reply was kept, whole."""
+def _is_saved(path: Path) -> bool:
+    """Say whether the file holds a whole reply."""
     try:
         return "reply" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
 
 
-def _keep(path: Path, call: _Call, reply: Reply) -> None:
-    """Write a reply at once: it has been paid for."""
+def _save(path: Path, call: _Call, reply: Reply) -> None:
+    """Write a reply to its file, at once because it may have been paid for."""
     content = {
         "generator": call.generator.name,
         "strategy": call.strategy,
@@ -158,24 +163,24 @@ def _keep(path: Path, call: _Call, reply: Reply) -> None:
 def _candidates(
     plan: Construction, calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Candidate], list[tuple[Candidate, Verdict]]]:
-    """Return the candidates of all replies, and those with which a reply was cut off."""
+    """Return the whole candidates of all replies, and the last candidates of replies that were cut off."""
     whole: list[Candidate] = []
     cut: list[tuple[Candidate, Verdict]] = []
-    for call, kept in zip(calls, replies, strict=True):
+    for call, saved in zip(calls, replies, strict=True):
         source = call.generator.name
         prefix = f"{plan.name}-{source}-{call.strategy.removesuffix('-shot')}-{call.number + 1:02}"
-        texts = templates_in(kept["reply"]["text"])
-        found = [Candidate(text, f"{prefix}-{n:02}", source, call.strategy) for n, text in enumerate(texts, 1)]
-        if found and kept["reply"]["finish_reason"] == "length":
-            cut.append((found.pop(), Verdict("cut off", "the reply ended here, at the limit of its length")))
-        whole += found
+        texts = templates_in(saved["reply"]["text"])
+        candidates = [Candidate(text, f"{prefix}-{n:02}", source, call.strategy) for n, text in enumerate(texts, 1)]
+        if candidates and saved["reply"]["finish_reason"] == "length":
+            cut.append((candidates.pop(), Verdict("cut off", "the reply ended here, at the limit of its length")))
+        whole += candidates
     return whole, cut
 
 
 def _unreadable(calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Candidate, Verdict]]:
-    """Report the replies in which no template was found."""
-    for call, kept in zip(calls, replies, strict=True):
-        text = kept["reply"]["text"]
+    """Yield a candidate with its verdict for each reply that holds no template."""
+    for call, saved in zip(calls, replies, strict=True):
+        text = saved["reply"]["text"]
         if not templates_in(text):
             why = (
                 f"the reply {call.digest}.json holds no template" if text.strip() else f"the reply {call.digest}.json is empty"
@@ -183,33 +188,33 @@ def _unreadable(calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) ->
             yield Candidate(text, call.digest, call.generator.name, call.strategy), Verdict("unreadable", why)
 
 
-def _templates(plan: Construction, kept: Sequence[Candidate]) -> list[PromptTemplate]:
-    """Turn survivors into templates, with the families that are read off them where these are what is split by."""
-    bare = [PromptTemplate(c.text, c.id, c.source) for c in kept]
+def _templates(plan: Construction, survivors: Sequence[Candidate]) -> list[PromptTemplate]:
+    """Turn surviving candidates into templates; they get families if the split is by family."""
+    templates = [PromptTemplate(c.text, c.id, c.source) for c in survivors]
     if plan.way != "family":
-        return bare
-    layouts = [layout(t, plan.form.choice_fields) for t in bare]
+        return templates
+    layouts = [layout(t, plan.form.choice_fields) for t in templates]
     if len({*layouts}) < FEWEST_LAYOUTS:  # as in tasks of one field
-        layouts = [""] * len(bare)
-    named = zip(bare, wordings(bare), layouts, strict=True)
-    return [PromptTemplate(t.text, t.id, t.source, *families) for t, *families in named]
+        layouts = [""] * len(templates)
+    with_families = zip(templates, wordings(templates), layouts, strict=True)
+    return [PromptTemplate(t.text, t.id, t.source, *families) for t, *families in with_families]
 
 
 def _report(
     plan: Construction, replies: Sequence[Mapping[str, Any]], judged: Sequence[tuple[Candidate, Verdict]]
 ) -> dict[str, Any]:
-    """Count what came of it; tokens are those of the paper's Table 11."""
-    usage = [kept["reply"] for kept in replies]
+    """Return the counts of a construction, by the keys of construction.json; tokens are those of the paper's Table 11."""
+    usage = [saved["reply"] for saved in replies]
     by_generator: dict[str, Any] = {}
     for generator in plan.generators:
-        mine = [verdict for candidate, verdict in judged if candidate.source == generator.name]
-        by_generator[generator.name] = {"candidates": len(mine), "kept": sum(v.reason is None for v in mine)}
+        verdicts = [verdict for candidate, verdict in judged if candidate.source == generator.name]
+        by_generator[generator.name] = {"candidates": len(verdicts), "kept": sum(v.reason is None for v in verdicts)}
     return {
         "name": plan.name,
         "calls": len(replies),
         "candidates": len(judged),
         "kept": sum(verdict.reason is None for _, verdict in judged),
-        "replies_read_in_part": sum(not read_whole(kept["reply"]["text"]) for kept in replies),
+        "replies_read_in_part": sum(not read_whole(saved["reply"]["text"]) for saved in replies),
         "rejected": dict(Counter(verdict.reason for _, verdict in judged if verdict.reason is not None).most_common()),
         "generators": by_generator,
         "tokens": {
@@ -237,7 +242,10 @@ def _write_report(out: Path, report: Mapping[str, Any]) -> None:
 
 
 def _refuse_edited(out: Path) -> list[str]:
-    """Refuse to write over pools that a person changed, or that something else wrote; returns the fingerprints of ours."""
+    """Return the digests of the pools that constructions have written into the folder.
+
+    Raises InputError if a pool in the folder is none of them: a person changed it, or something else wrote it.
+    """
     try:
         written: list[str] = json.loads((out / "construction.json").read_text(encoding="utf-8"))["written"]
     except (OSError, ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""The models that write candidate prompts: OpenAI-compatible endpoints, or local causal LMs."""
+"""The models that write candidate prompts: OpenAI-compatible endpoints, and causal LMs on this machine."""
 
 import asyncio
 import os
@@ -19,7 +19,10 @@ _RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model answered; token counts are None where the server does not tell them. length: it was cut off."""
+    """A model's reply to a call.
+
+    Token counts are None where the server does not send them. finish_reason is `length` where the text was cut off.
+    """
 
     text: str
     prompt_tokens: int | None
@@ -28,7 +31,7 @@ class Reply:
 
 
 class UnavailableError(Exception):
-    """A generator that does not answer; the message says why, in one clause."""
+    """A generator that does not answer; the message is one clause that says why."""
 
 
 class Generator(Protocol):
@@ -36,14 +39,14 @@ class Generator(Protocol):
 
     @property
     def name(self) -> str:
-        """What the source of its prompts is called."""
+        """The name of the generator, which is the source of its prompts."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What its replies depend on; never a key."""
+        """The settings that the replies depend on, in plain types; never a key."""
 
     async def reply(self, messages: Sequence[Message], number: int) -> Reply:
-        """Answer; `number` tells calls with the same messages apart. Raises UnavailableError."""
+        """Return the reply to messages; `number` distinguishes calls with equal messages. Raises UnavailableError."""
 
 
 class _Endpoint(BaseModel):
@@ -55,7 +58,7 @@ class _Endpoint(BaseModel):
     base_url: str = "https://api.openai.com/v1"
     key: str | None = None  # name of the environment variable with the key; None: the server needs none
     temperature: float = Field(1.0, ge=0)
-    max_tokens: int | None = Field(None, gt=0)  # None: as many as the server allows
+    max_tokens: int | None = Field(None, gt=0)  # None: the server's own limit
     timeout: float = Field(180.0, gt=0)  # seconds
 
     @field_validator("base_url")
@@ -77,7 +80,7 @@ class _Local(BaseModel):
 
 
 def read_generators(path: Path) -> list[Generator]:
-    """Read generators.yaml: a list of models; raises InputError that names the file and the entry."""
+    """Read generators.yaml, a list of models; raises InputError that names the file and the entry."""
     import yaml
 
     try:
@@ -116,7 +119,10 @@ def _generator(where: str, entry: Any) -> Generator:
 class HttpGenerator:
     """A model behind an OpenAI-compatible endpoint.
 
-    Raises InputError if its key is not in the environment.
+    Args:
+        where: the file and the entry, for errors.
+
+    Raises InputError if the key is not in the environment.
     """
 
     def __init__(self, where: str, endpoint: _Endpoint) -> None:
@@ -127,13 +133,13 @@ class HttpGenerator:
         self._client: Any = None
 
     async def reply(self, messages: Sequence[Message], number: int) -> Reply:
-        """Ask the endpoint; 429, 5xx and time-outs are tried again. Raises UnavailableError."""
+        """Return the endpoint's reply; 429, 5xx and time-outs are retried. Raises UnavailableError."""
         import openai
 
         if self._client is None:
-            end = self._endpoint
+            endpoint = self._endpoint
             self._client = openai.AsyncOpenAI(
-                base_url=end.base_url, api_key=self._key, timeout=end.timeout, max_retries=_RETRIES
+                base_url=endpoint.base_url, api_key=self._key, timeout=endpoint.timeout, max_retries=_RETRIES
             )
         try:
             answer = await self._client.chat.completions.create(
@@ -156,18 +162,18 @@ class HttpGenerator:
             usage, choice = answer.usage, answer.choices[0]
             read, written = (None, None) if usage is None else (_count(usage.prompt_tokens), _count(usage.completion_tokens))
             return Reply(_text(choice.message.content), read, written, choice.finish_reason)
-        except (AttributeError, IndexError, TypeError):  # the client passes on whatever a server sends
+        except (AttributeError, IndexError, TypeError):  # the client does not check what a server sends
             raise UnavailableError(
                 f"{self._endpoint.base_url} answers no chat completion ({self._short(str(answer))}); check base_url"
             ) from None
 
     def _short(self, message: str) -> str:
-        """Return the beginning of what a server says, without the key, which some servers repeat."""
+        """Return the first 120 characters of a server's message, without the key, which some servers repeat."""
         return " ".join(message.replace(self._key, "***").split())[:120]
 
 
 def _text(content: Any) -> str:
-    """Return the text of a message; some servers send it in parts, and characters that no file can hold."""
+    """Return the text of a message, its parts joined and lone surrogates, which no file can hold, replaced."""
     if isinstance(content, list):
         content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return str(content or "").encode("utf-8", "replace").decode()
@@ -178,6 +184,7 @@ def _count(tokens: Any) -> int | None:
 
 
 def _key(where: str, variable: str | None) -> str:
+    """Return the key that an environment variable holds; raises InputError that never shows the key."""
     if variable is None:
         return "none"
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
@@ -203,15 +210,15 @@ class LocalGenerator:
         self._turn = asyncio.Lock()
 
     async def reply(self, messages: Sequence[Message], number: int) -> Reply:
-        """Generate an answer; the number seeds the sampling. Raises UnavailableError."""
+        """Return a sampled reply; `number` is the seed. Raises UnavailableError."""
         async with self._turn:
             try:
                 return await asyncio.to_thread(self._write, messages, number)
-            except InputError as error:  # other generators go on: their replies may be paid for
+            except InputError as error:  # stops this generator alone: the others' replies may be paid for
                 raise UnavailableError(str(error).rstrip(".")) from None
 
     def _write(self, messages: Sequence[Message], number: int) -> Reply:
-        from paft.pools.local_writer import Writer  # torch only where it is needed
+        from paft.pools.local_writer import Writer  # here, because it imports torch
 
         if self._writer is None:
             self._writer = Writer(self._path)

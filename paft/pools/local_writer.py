@@ -1,4 +1,4 @@
-"""A causal LM that answers chat messages: a local generator of prompts."""
+"""A causal LM on this machine that answers chat messages, for the local generator."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,10 +11,12 @@ from paft.runtime.errors import InputError
 
 
 class Writer:
-    """A model and its tokenizer; raises InputError if they cannot be loaded.
+    """A causal LM and its tokenizer.
 
     Args:
         path: a hub id or a folder; `embedded` is the model that comes with the project.
+
+    Raises InputError if they cannot be loaded.
     """
 
     def __init__(self, path: str) -> None:
@@ -24,7 +26,12 @@ class Writer:
     def write(
         self, messages: Sequence[Mapping[str, str]], seed: int, temperature: float, max_tokens: int
     ) -> tuple[str, int, int, bool]:
-        """Answer messages; returns the text, the number of tokens read and written, and whether the text came to its end.
+        """Answer chat messages; return the text, the numbers of tokens read and written, and whether the text is complete.
+
+        Args:
+            seed: of the sampling.
+            temperature: 0 is greedy.
+            max_tokens: after which the text is cut off.
 
         Raises InputError if the model's window does not hold the messages.
         """
@@ -43,8 +50,8 @@ class Writer:
                 f"{self._path}: the request has {read} tokens, which this model's window does not hold; use another model."
             )
         torch.manual_seed(seed)
-        how = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
         with torch.no_grad():
-            output = self._model.generate(**inputs, **how, max_new_tokens=room, pad_token_id=self._tokenizer.eos_token_id)
+            output = self._model.generate(**inputs, **sampling, max_new_tokens=room, pad_token_id=self._tokenizer.eos_token_id)
         written = output[0, read:]
         return self._tokenizer.decode(written, skip_special_tokens=True), read, len(written), len(written) < room

@@ -1,4 +1,4 @@
-"""What generator models are asked: our own wording of the paper's two strategies (section 4.1 and appendix D.1)."""
+"""The messages for generator models: our own wording of the paper's two strategies (section 4.1 and appendix D.1)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,7 +10,7 @@ Strategy = Literal["zero-shot", "few-shot"]
 STRATEGIES: tuple[Strategy, ...] = ("zero-shot", "few-shot")
 
 _SHOWN_ROWS = 2
-_SHOWN_CHARACTERS = 600  # of a field of an example row: an article would cost more than the prompts are worth
+_SHOWN_CHARACTERS = 600  # of a field of an example row; a whole article would cost too many tokens
 
 _SYSTEM = (
     "You write prompt templates that people use to put questions to language models. You answer with JSON and nothing else."
@@ -25,12 +25,14 @@ def ask(
     number: int,
     rows: Sequence[tuple[Mapping[str, str], str]],
 ) -> list[Message]:
-    """Return the messages that ask for n templates.
+    """Return the messages that ask a model for n templates.
 
     Args:
-        about: what the task is, in a sentence; may be empty.
-        number: how often the same has been asked before; said, since some servers answer like questions alike.
-        rows: example rows (fields, answer, which may be empty); the few-shot strategy shows two, others in every call.
+        about: the task in a sentence; may be empty.
+        number: of earlier calls with the same strategy. The message mentions it, because some servers give the same answer to
+            the same message.
+        rows: example rows (fields, answer); an answer may be empty. The few-shot strategy shows two of them, in each call the
+            next two.
     """
     fields = _in_order(form)
     placeholders = ", ".join(f"{{{name}}}" for name in fields)
@@ -59,10 +61,12 @@ def ask(
 
 
 def _in_order(form: Form) -> list[str]:
+    """Return the fields that a template holds, sorted, choices last."""
     return [*sorted(form.fields), *(sorted(form.choice_fields) if form.options == "shown" else ())]
 
 
 def _answered(form: Form) -> str:
+    """Return what the model's continuation of a template is, as a phrase of the message."""
     if not form.choice_fields:
         return "the answer"
     if form.options == "hidden":
@@ -79,7 +83,7 @@ def _ending(form: Form) -> str:
 
 
 def _examples(form: Form, rows: Sequence[tuple[Mapping[str, str], str]]) -> str:
-    """Lay out example rows and two plain templates of the task."""
+    """Return the example rows and two plain templates of the task, as a part of the message."""
     shown = []
     for fields, answer in rows:
         values = [f"{name}: {_cut(fields[name])}" for name in _in_order(form) if name in fields]
@@ -93,7 +97,7 @@ def _cut(value: str) -> str:
 
 
 def plain_templates(form: Form) -> tuple[str, str]:
-    """Return two plain templates of any task: labelled lines, and one paragraph."""
+    """Return two plain templates for a task: one of labelled lines, one a paragraph."""
     fields, choices = sorted(form.fields), sorted(form.choice_fields) if form.options == "shown" else []
     labels = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if form.answer == "letter" else ""
     lines = [f"{name.capitalize()}: {{{name}}}" for name in fields]

@@ -1,4 +1,4 @@
-"""How far apart two pools are: the maximum mean discrepancy of their embeddings (paper, section 6 and Figure 9)."""
+"""The distance of two pools: the maximum mean discrepancy (MMD) of their embeddings (paper, section 6 and Figure 9)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,12 @@ _PERMUTATIONS_OF_A_DRAW = 10
 
 @dataclass(frozen=True)
 class Mmd:
-    """The distance of two samples.
+    """The maximum mean discrepancy of two samples.
 
-    squared is the unbiased estimate (below 0 by chance where there is no difference), null its 95% quantile when prompts are
-    dealt to the two pools at random, p the share of such deals that give as much. biased is the root of the biased estimate,
-    which falls with the size of the pools even where there is no difference: what a plot like the paper's shows.
+    squared is the unbiased estimate of the squared MMD, which may be below 0 by chance. null is the 95% quantile of this
+    estimate when prompts are assigned to the two pools at random; p is the share of such assignments that give at least as
+    much. biased is the root of the biased estimate, as a plot like the paper's shows it; it falls with the size of the pools
+    even where there is no difference. bandwidth is that of the kernel.
     """
 
     squared: float
@@ -30,7 +31,7 @@ class Mmd:
 
 
 def ngram_embeddings(texts: Sequence[str]) -> Vectors:
-    """Embed wordings without a model: hashed counts of their character 3- to 5-grams, rows of length 1."""
+    """Return embeddings (texts, features) fp32 of wordings: hashed counts of character 3- to 5-grams, rows of length 1."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
     hashing = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), n_features=2**14, alternate_sign=False, norm="l2")
@@ -38,9 +39,14 @@ def ngram_embeddings(texts: Sequence[str]) -> Vectors:
 
 
 def mmd(x: Vectors, y: Vectors, width: float, seed: int = 0) -> Mmd:
-    """Compare two samples of at least two rows with a Gaussian kernel exp(-d² / 2 width²), and with a permutation null.
+    """Return the MMD of two samples under the Gaussian kernel exp(-d² / 2 width²), with a permutation test.
 
     The unbiased statistic is equation (3) of Gretton et al., A Kernel Two-Sample Test, JMLR 13 (2012).
+
+    Args:
+        x: (n, features), n at least 2.
+        y: (m, features), m at least 2.
+        width: of the kernel.
     """
     kernel = _kernel(np.concatenate([x, y]), width)
     first = np.arange(len(x) + len(y)) < len(x)
@@ -52,13 +58,14 @@ def mmd(x: Vectors, y: Vectors, width: float, seed: int = 0) -> Mmd:
 
 
 def curve(x: Vectors, y: Vectors, width: float, sizes: Sequence[int], seed: int = 0) -> dict[int, tuple[float, float, float]]:
-    """Return, for sub-pools of x of each size, (unbiased squared MMD, root of the biased one, 95% null of the former) to y.
+    """Return, by size of random sub-pools of x, their distance to y: (unbiased squared MMD, root of the biased, null).
 
-    Means over draws; the null is that of the draws' prompts dealt to both sides at random.
+    The first two are means over sub-pools. The null is the 95% quantile of the unbiased estimate when the prompts of a
+    sub-pool and of y are assigned to the two sides at random.
     """
     kernel = _kernel(np.concatenate([x, y]), width)
     rng = np.random.default_rng(seed)
-    found: dict[int, tuple[float, float, float]] = {}
+    by_size: dict[int, tuple[float, float, float]] = {}
     for size in sizes:
         values, null = [], []
         for _ in range(_DRAWS):
@@ -67,8 +74,8 @@ def curve(x: Vectors, y: Vectors, width: float, sizes: Sequence[int], seed: int 
             values.append((_unbiased(some, first), _biased(some, first)))
             null += [_unbiased(some, rng.permutation(first)) for _ in range(_PERMUTATIONS_OF_A_DRAW)]
         unbiased, biased = np.mean(values, axis=0).tolist()
-        found[size] = unbiased, biased, float(np.quantile(null, 0.95))
-    return found
+        by_size[size] = unbiased, biased, float(np.quantile(null, 0.95))
+    return by_size
 
 
 def _kernel(vectors: Vectors, width: float) -> NDArray[np.float64]:

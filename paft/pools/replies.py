@@ -1,4 +1,4 @@
-"""Finding the candidate templates in a model's reply: JSON, numbered lists, code fences, or chatter around them."""
+"""Reading candidate templates out of a model's reply: JSON, code fences, numbered lists, quotations, or paragraphs."""
 
 import json
 import re
@@ -19,17 +19,17 @@ _TEXT_KEYS = ("text", "template", "prompt", "content")
 
 
 def templates_in(reply: str) -> list[str]:
-    """Return the texts that the reply offers as templates, in its order; none if it holds nothing of the kind.
+    """Return the texts that a reply offers as templates, in their order; an empty list if there are none.
 
-    What is no template, a comment in a list say, is left to screening. A text counts only if it has a {placeholder}; where no
-    form is known the reply as a whole is one.
+    Only texts with a {placeholder} count. Texts that are no template all the same, e.g. a comment in a list, are left to
+    screening. A reply in none of the known formats is taken as a single text.
     """
-    forms = (_json, _fences, _numbered, _quoted, _paragraphs, lambda text: [_bare(text)])
-    return next((found for form in forms if (found := _with_placeholders(form(reply)))), [])
+    readers = (_json, _fences, _numbered, _quoted, _paragraphs, lambda text: [_bare(text)])
+    return next((texts for read in readers if (texts := _with_placeholders(read(reply)))), [])
 
 
 def read_whole(reply: str) -> bool:
-    """Say whether all placeholders of a reply are in the templates that were found in it."""
+    """Say whether all placeholders of a reply are in the templates that templates_in returns."""
     return len(_PLACEHOLDER.findall(reply)) <= sum(len(_PLACEHOLDER.findall(text)) for text in templates_in(reply))
 
 
@@ -38,26 +38,26 @@ def _with_placeholders(texts: list[str]) -> list[str]:
 
 
 def _json(reply: str) -> list[str]:
-    """Read JSON lists and objects, several of them, damaged or cut off ones too (json_repair)."""
+    """Return the texts in JSON lists and objects, of which a reply may hold several, damaged or cut off (json_repair)."""
     blocks = [block for block in _FENCE.findall(reply) if block.lstrip()[:1] in ("[", "{")]
     return [text for block in blocks or [reply] for text in _all_json(block)]
 
 
 def _all_json(text: str) -> list[str]:
-    """Read one JSON value after the other; what follows a damaged one is read as part of it."""
-    found: list[str] = []
+    """Return the templates of one JSON value after the other; what follows a damaged value is read as part of it."""
+    texts: list[str] = []
     decoder, at = json.JSONDecoder(strict=False), 0
     while start := _JSON.search(text, at):
         try:
             value, at = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             value, at = json_repair.loads(text[start.start() :]), len(text)
-        found += _strings(value)
-    return found
+        texts += _strings(value)
+    return texts
 
 
 def _strings(value: Any) -> list[str]:
-    """Return the templates in a JSON value: of an object the one under a usual name, else all texts with placeholders."""
+    """Return the templates in a JSON value; of an object the one under a usual key, else all texts with placeholders."""
     match value:
         case str():
             return [value]
@@ -70,19 +70,22 @@ def _strings(value: Any) -> list[str]:
 
 
 def _quoted(reply: str) -> list[str]:
-    """Take lines in quotation marks, with or without a dash before them."""
+    """Return the lines in quotation marks, with or without a bullet before them."""
     return [text.replace("\\n", "\n") for text in _QUOTED.findall(reply)]
 
 
 def _fences(reply: str) -> list[str]:
-    """Take each code block as a template; one block with a numbered list is read as that."""
+    """Return each code block as a template; a single block with a numbered list is read as the list."""
     blocks = [block.strip("\n") for block in _FENCE.findall(reply)]
     return (_numbered(blocks[0]) or blocks) if len(blocks) == 1 else blocks
 
 
 def _numbered(reply: str) -> list[str]:
-    """Split at 1., 2., 3. ... in their order; a line that numbers nothing but a placeholder is an option of a template."""
-    starts: list[tuple[int, int]] = []  # where the marker begins and ends
+    """Return the items of a numbered list: 1., 2., 3. ... in this order.
+
+    A numbered line that holds nothing but a placeholder does not begin an item; it is an option of a template.
+    """
+    starts: list[tuple[int, int]] = []  # beginning and end of each item's number
     markers = list(_NUMBER.finditer(reply))
     first = 1 if any(marker[1] == "1" for marker in markers) or not markers else int(markers[0][1])
     for marker in markers:
@@ -99,13 +102,13 @@ def _numbered(reply: str) -> list[str]:
 
 
 def _paragraphs(reply: str) -> list[str]:
-    """Take the paragraphs that hold placeholders, split at blank lines or rules."""
+    """Return the paragraphs, split at blank lines and rules, that hold at least two placeholders."""
     parts = re.split(r"\n[ \t]*(?:[-*_=]{3,}[ \t]*)?\n", reply)
     return [_bare(part) for part in parts if part.count("{") >= 2]
 
 
 def _bare(text: str) -> str:
-    """Remove a title, a code fence or quotation marks around a text."""
+    """Return a text without a title before it, and without a code fence or quotation marks around it."""
     text = _TITLE.sub("", text.strip()).strip()
     if fenced := _FENCE.search(text):
         text = fenced[1].strip("\n")

@@ -1,4 +1,4 @@
-"""Screening candidate templates: which are kept, which are rejected and why, which a person should look at."""
+"""Screening candidate templates: each is kept, rejected for a reason, or left for a person to look at."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,19 +9,19 @@ from paft.prompts.pool import Form, braced
 from paft.prompts.similarity import Wordings, wording
 from paft.prompts.template import PromptTemplate, TemplateError
 
-# Why a candidate is not kept. `unreadable`: a whole reply in which no template was found. `review` is no verdict on its
-# quality: it may ask for something else than the answer.
+# Why a candidate is not kept. `unreadable`: a whole reply that holds no template. `review`: it may ask for something else
+# than the answer, so that a person should look at it.
 Reason = Literal[
     "unreadable", "cut off", "malformed", "fields", "no cue", "too long", "brackets", "gives the answer away", "near-copy",
     "review",
 ]  # fmt: skip
 
-_CUE_WORDS = 40  # what follows the last field may be a sentence to complete, no paragraph
-_SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # a row of dots is a blank to be filled: a cue
+_CUE_WORDS = 40  # what follows the last field may be an unfinished sentence, but not a paragraph
+_SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # not a row of dots, which is a blank to fill in
 _BRACKETS = re.compile(r"\[[^\[\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^<>\n]{0,200}>|\b(?-i:TODO|XXX)\b", re.I)
-_CHARACTERS = 12  # of a template for each word that it may have
+_CHARACTERS = 12  # that a template may have for each word that it may have
 _CLOSING = re.compile(r"</[^<>\n]{0,60}>")
-_MARKS = " \t\r\n.)]}\"'*`_”’»"  # what may close an option, and is no cue
+_MARKS = " \t\r\n.)]}\"'*`_”’»"  # characters that may close an option, and are no cue
 _NAMES = r"(?:answer|choice|option|letter|solution|response)"
 _LABEL = r"(?:option\s+)?[\"'*(\[]*[A-Za-z0-9][\"'*)\].]*"
 _ANSWERED = re.compile(rf"{_NAMES}\s*(?:is|:|=|->|=>)\s*{_LABEL}$", re.I)
@@ -44,7 +44,7 @@ _NOT = r"(?:\b(?:no|not|without|never|avoid|skip)|n't)\W+(?:\w+\W+){0,3}"
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a candidate: kept (no reason), or the reason it was not and what exactly was found."""
+    """The verdict on a candidate: kept (reason None), or the reason why not, with the detail for a person."""
 
     reason: Reason | None = None
     detail: str = ""
@@ -52,7 +52,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A text that may become a template, and where it comes from."""
+    """A text that may become a template, its id, its source (the generator) and the strategy that asked for it."""
 
     text: str
     id: str
@@ -63,11 +63,11 @@ class Candidate:
 def screen(
     candidates: Iterable[Candidate], form: Form, max_words: int, kept: Iterable[str] = ()
 ) -> Iterator[tuple[Candidate, Verdict]]:
-    """Judge candidates one by one, each against those kept before it.
+    """Yield each candidate with its verdict; it is judged alone, then compared with those that were kept before it.
 
     Args:
-        max_words: of the template itself, its fields aside.
-        kept: texts that are in the pool already.
+        max_words: of a template, its fields aside.
+        kept: texts that the pool already holds.
     """
     ids: list[str] = []
     wordings = Wordings()
@@ -87,21 +87,21 @@ def screen(
 
 
 def judge(text: str, form: Form, max_words: int) -> Verdict:
-    """Judge a text by itself.
+    """Return the verdict on a text alone, without comparing it with others.
 
-    A text that passes renders for every row that holds the form's fields, since rendering only puts them side by side; rows
-    that lack one are refused when they are read.
+    A text that passes renders for every row that has the form's fields, because rendering only inserts them. Rows that lack
+    one are refused when they are read.
     """
     try:
         template = PromptTemplate(text, id="candidate")
     except TemplateError as error:
         return Verdict("malformed", str(error))
-    if len(text) > (most := _CHARACTERS * max_words):  # before all that reads the text more than once
+    if len(text) > (most := _CHARACTERS * max_words):  # first, because the later checks are slow on long texts
         return Verdict("too long", f"{len(text):,} characters, at most {most:,} are allowed")
     if problem := _fields(template, form):
         return Verdict("fields", problem)
-    if found := next((m[0] for m in _BRACKETS.finditer(text) if m[0][0] != "[" or re.search(r"\w\w", m[0])), None):
-        return Verdict("brackets", f"{found!r} is left to be filled in")
+    if blank := next((m[0] for m in _BRACKETS.finditer(text) if m[0][0] != "[" or re.search(r"\w\w", m[0])), None):
+        return Verdict("brackets", f"{blank!r} is left to be filled in")
     if problem := _gives_away(text, form):
         return Verdict("gives the answer away", problem)
     if problem := _cue(text, form):
@@ -114,6 +114,7 @@ def judge(text: str, form: Form, max_words: int) -> Verdict:
 
 
 def _fields(template: PromptTemplate, form: Form) -> str:
+    """Return what is wrong with the fields of a template, "" if nothing is."""
     names = template.field_order
     if missing := form.required - {*names}:
         return f"lacks {braced(missing)}"
@@ -125,14 +126,17 @@ def _fields(template: PromptTemplate, form: Form) -> str:
 
 
 def last_words(text: str) -> str:
-    """Return what follows the last field: the answer cue."""
+    """Return the text after the last field of a template: the answer cue."""
     return text[text.rfind("}") + 1 :] if not text.rstrip().endswith("}}") else text[text.rfind("{{") :]
 
 
 def _cue(text: str, form: Form) -> str:
-    """With the options shown, something short and unfinished stands between the last field and the answer."""
+    """Return what is wrong with the answer cue, "" if nothing is.
+
+    With the options shown, something short and unfinished must stand between the last field and the answer.
+    """
     if form.options == "hidden" or not form.choice_fields:
-        # The answer may continue the text itself, or follow a whole sentence; but something must ask for it.
+        # The answer may continue the text itself, or follow a whole sentence; but some words must ask for it.
         return "" if wording(text) or form.options == "hidden" else "it holds nothing but its fields"
     cue = _CLOSING.sub("", last_words(text))
     if not cue.strip(_MARKS):
@@ -146,19 +150,19 @@ def _cue(text: str, form: Form) -> str:
 
 
 def _gives_away(text: str, form: Form) -> str:
-    """Say whether the template answers itself."""
-    if found := _NAMED.search(text):
-        return f"{found[0]!r} names one option as right" if found[1] in form.choice_fields else ""
-    if form.choice_fields and (found := _WORKED.search(text)):
-        return f"it holds an answer, {found[0].strip()!r}"
-    if found := (_ANSWERED if form.choice_fields else _NUMBER).search(text.rstrip()):
-        return f"it ends in {found[0]!r}"
+    """Return how the template answers itself, "" if it does not."""
+    if named := _NAMED.search(text):
+        return f"{named[0]!r} names one option as right" if named[1] in form.choice_fields else ""
+    if form.choice_fields and (worked := _WORKED.search(text)):
+        return f"it holds an answer, {worked[0].strip()!r}"
+    if answer := (_ANSWERED if form.choice_fields else _NUMBER).search(text.rstrip()):
+        return f"it ends in {answer[0]!r}"
     return ""
 
 
 def _something_else(text: str, form: Form) -> str:
-    """Say whether the template seems to ask for something else than the answer."""
+    """Return the words by which a template seems to ask for something else than the answer, "" if there are none."""
     words = _TASKS if not form.choice_fields else f"{_TASKS}|{_REASONS}"  # free-form answers may come with reasons
-    without = re.sub(rf"{_NOT}\b(?:{words})\b", " ", text, flags=re.I)
-    found = re.search(rf"\b(?:{words})\b", without, re.I)
-    return f"it may ask for something else than the answer ({found[0]!r})" if found else ""
+    not_negated = re.sub(rf"{_NOT}\b(?:{words})\b", " ", text, flags=re.I)
+    request = re.search(rf"\b(?:{words})\b", not_negated, re.I)
+    return f"it may ask for something else than the answer ({request[0]!r})" if request else ""

@@ -1,1 +1,1 @@
-"""What people look at: tables, figures, results.json, W&B."""
+"""The output of a run: results.json, tables, figures, pages and the log in W&B."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # no display is needed, and none is asked for
+matplotlib.use("Agg")  # works without a display
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,7 +40,7 @@ def save_distribution(
             alpha=0.65,
             linewidths=0,
             zorder=2,
-            clip_on=False,  # a dot at 0 is whole
+            clip_on=False,  # so that a dot at 0 is drawn whole
         )
         axes.scatter([percent.mean()], [y], marker="|", s=420, color="black", linewidths=2, zorder=3)
     axes.set_yticks(range(len(labels)), labels[::-1])
@@ -57,10 +57,10 @@ def save_distribution(
 def save_overlay(
     path: Path, accuracies: Mapping[str, NDArray[np.float64]], chance: float, threshold: float | None = None
 ) -> None:
-    """Lay several runs over each other (paper, Figure 3): a smoothed density of the accuracy over prompts for each.
+    """Draw several runs over each other (paper, Figure 3): for each run a smoothed density of the accuracy over prompts.
 
-    Every density is scaled to its own peak, so that a run whose prompts are alike does not flatten the others; its
-    prompts are the ticks below it. A run whose prompts are all equally good has no density: it is a line.
+    Every density is scaled to its own peak, so that a run whose prompts are equally good does not flatten the others. The
+    ticks below are the prompts. A run whose prompts all have the same accuracy is drawn as a vertical line.
 
     Args:
         accuracies: label -> accuracy (P,) per prompt, as fractions.
@@ -89,37 +89,36 @@ def save_overlay(
     axes.set_ylabel("density over prompts,\neach scaled to its peak")
     axes.set_xlabel("accuracy on an unseen prompt (%): a tick per prompt; mean ± std over prompts")
     axes.spines[["top", "right", "left"]].set_visible(False)
-    columns = max(1, min(len(percents), 80 // max(len(label) + 14 for label in percents)))  # about 80 letters are a line
+    columns = max(1, min(len(percents), 80 // max(len(label) + 14 for label in percents)))  # about 80 characters fit on a line
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def _draw_references(axes: Axes, chance: float, threshold: float | None) -> None:
-    """Mark chance and the Top threshold where they are in view; their names stand away from each other."""
+    """Draw lines at chance and at the Top threshold where they are in view, labelled on opposite sides."""
     low, high = axes.get_xlim()
-    places = [("chance", chance, ":", "right"), *([("Top", threshold, "--", "left")] if threshold is not None else [])]
-    for name, place, style, align in places:
-        if low <= 100 * place <= high:
-            axes.axvline(100 * place, color="0.5", linestyle=style, linewidth=1, zorder=0)
-            # A name that would leave the picture stands over its line.
-            inside = align if 0.1 < (100 * place - low) / (high - low) < 0.92 else "center"
-            axes.text(
-                100 * place, 1.01, name, transform=axes.get_xaxis_transform(), ha=inside, va="bottom", fontsize=8, color=_GREY
-            )
+    references = [("chance", chance, ":", "right"), *([("Top", threshold, "--", "left")] if threshold is not None else [])]
+    for label, accuracy, style, side in references:
+        x = 100 * accuracy
+        if low <= x <= high:
+            axes.axvline(x, color="0.5", linestyle=style, linewidth=1, zorder=0)
+            # A label that would leave the picture is centred over its line.
+            align = side if 0.1 < (x - low) / (high - low) < 0.92 else "center"
+            axes.text(x, 1.01, label, transform=axes.get_xaxis_transform(), ha=align, va="bottom", fontsize=8, color=_GREY)
 
 
 def _view(percent: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the range of percents to show: that of the data and some room, at least ten points."""
+    """Return the range of percents to show: that of the data with a margin, ten points wide at least."""
     centre, half = (percent.min() + percent.max()) / 2, max(5.0, 0.65 * np.ptp(percent))
     return max(-1.0, float(centre - half)), min(101.0, float(centre + half))
 
 
 def _density(percent: NDArray[np.float64], grid: NDArray[np.float64], least_bandwidth: float) -> NDArray[np.float64]:
-    """Return a Gaussian kernel density, its peak at 1, with nothing below 0 or above 100.
+    """Return a Gaussian kernel density (grid points,) with its peak at 1 and no mass below 0 or above 100.
 
-    The bandwidth is Silverman's (Density Estimation for Statistics and Data Analysis, 1986, equation 3.31); what falls out
-    at either end is reflected.
+    The bandwidth is Silverman's (Density Estimation for Statistics and Data Analysis, 1986, equation 3.31). The mass beyond
+    either end is reflected.
     """
     quartiles = np.quantile(percent, [0.25, 0.75])
     width = min(float(percent.std()), float(np.ptp(quartiles)) / 1.34)

@@ -1,4 +1,4 @@
-"""The plan of a run: what it is going to do, printed before it starts and kept in its results."""
+"""The plan of a run, which is printed before it starts and saved in its results."""
 
 from pathlib import Path
 
@@ -6,11 +6,12 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Plan(BaseModel):
-    """What a run is going to do.
+    """The size of a run, before it starts: its examples, updates, prompts, tokens, renderings and memory.
 
-    wordings counts the templates that are no near-copies of another; tokens are real tokens of all epochs, estimated from
-    a sample of renderings, of which longest is the longest; memory_bytes is an estimate too, of each device. search_renderings
-    bounds what a search for one prompt may score before.
+    draws is the number of templates drawn in training, templates_seen the number of different ones among them. wordings counts
+    the templates that are not near-copies of another. tokens are the real tokens of all epochs (no padding), estimated from a
+    sample of renderings; longest is the number of tokens of the longest in the sample. memory_bytes is estimated too, for each
+    device. search_renderings is the budget of a search for one prompt before training, 0 where there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,21 +32,21 @@ class Plan(BaseModel):
     test_renderings: int
 
     def text(self, folder: Path) -> str:
-        """Return the plan as lines for a person.
+        """Return the plan as lines of text for the terminal.
 
         Args:
-            folder: of the run.
+            folder: the run's.
         """
         lines = [f"Run {folder}"]
         if self.updates:
-            looked_for = f", looked for with {self.search_renderings:,} renderings" if self.search_renderings else ""
-            each = f", on each of {self.devices} devices" if self.devices > 1 else ""
+            search = f", looked for with {self.search_renderings:,} renderings" if self.search_renderings else ""
+            per_device = f", on each of {self.devices} devices" if self.devices > 1 else ""
             lines += [
                 f"  train     {self.train_examples:,} examples, {self.updates:,} updates, about {self.tokens:,} tokens "
                 f"(longest of a sample: {self.longest:,})",
                 f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates, "
-                f"{self.wordings} different in wording{looked_for}",
-                f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training{each}",
+                f"{self.wordings} different in wording{search}",
+                f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training{per_device}",
             ]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")
         return "\n".join(lines)

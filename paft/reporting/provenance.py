@@ -1,4 +1,4 @@
-"""Where a number comes from: git state, versions and device."""
+"""The provenance of a run's numbers: git state, versions and device; and its peak memory."""
 
 import contextlib
 import platform
@@ -18,25 +18,25 @@ _PACKAGES = ("paft", "torch", "lightning", "transformers", "peft", "tokenizers",
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
-    """Return the git state, the versions of what computes, and the device, by the names of results.json."""
+    """Return the git state, the versions of the packages that compute, and the device, by the keys of results.json."""
     versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
     return {"git": _git(), "versions": versions, "device": _device(device)}
 
 
 def reset_peak_memory() -> None:
-    """Start measuring anew: a sweep's jobs share a process."""
+    """Reset the peak memory, because the jobs of a sweep share a process."""
     if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # not Linux, or a container that forbids it: the peak is then the process's
+    with contextlib.suppress(OSError):  # not Linux, or forbidden in a container: the peak is then that of the whole process
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Return the peak memory since the reset: of the GPU, or on a CPU of the whole process."""
+    """Return the peak memory in bytes since the reset: on a GPU that of torch, on a CPU that of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
-    if status.is_file():  # getrusage would count the process that started this one
+    if status.is_file():  # not getrusage, which counts the process that started this one
         return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -47,10 +47,10 @@ def _git() -> GitState:
     def git(*arguments: str) -> str | None:
         try:
             return subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):  # installed without its repository
+        except (OSError, subprocess.CalledProcessError):  # no git, or installed without the repository
             return None
 
-    if not git("ls-files", "provenance.py"):  # the repository around us is somebody else's
+    if not git("ls-files", "provenance.py"):  # the repository around this file is not paft's
         return GitState(commit=None, dirty=None)
     status = git("status", "--porcelain", "--untracked-files=no")
     return GitState(commit=git("rev-parse", "HEAD"), dirty=None if status is None else bool(status))

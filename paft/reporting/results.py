@@ -1,4 +1,4 @@
-"""results.json, the product of a run, as a type: made, read and written here and nowhere else."""
+"""results.json, the product of a run, as a type; no other module reads or writes the file."""
 
 import json
 from collections.abc import Mapping
@@ -38,11 +38,11 @@ class _Record(BaseModel):
 
 
 class ScoringSettings(_Record):
-    """How cells were scored.
+    """The settings by which cells were scored.
 
-    normalise belongs to likelihood, max_new_tokens and stop_at_line_break to generation. merged says whether the adapter's
-    weights were added to the base model's; prompts_with_split_letters counts the prompts after which an option's letter is
-    more than one token.
+    normalise belongs to likelihood, max_new_tokens and stop_at_line_break to generate; they are None otherwise. merged says
+    whether the adapter was merged into the base model. prompts_with_split_letters counts the prompts after which an option's
+    letter is more than one token.
     """
 
     scoring: Literal["likelihood", "generate"]
@@ -54,14 +54,14 @@ class ScoringSettings(_Record):
 
 
 class GitState(_Record):
-    """The commit of the code; None where it was installed without its repository."""
+    """The commit of the code, and whether files differed from it; None where the code was installed without its repository."""
 
     commit: str | None
     dirty: bool | None
 
 
 class Device(_Record):
-    """What a run was computed on; threads on a CPU alone."""
+    """The device that a run was computed on; threads is None on a GPU, ranks is the number of processes."""
 
     type: str
     name: str
@@ -74,7 +74,7 @@ class Device(_Record):
 
 
 class PoolRecord(_Record):
-    """A prompt pool: its name, how many prompts (and how many different wordings), and the fingerprint of their texts."""
+    """A prompt pool: its name, the numbers of its prompts and of their different wordings, and the fingerprint of the texts."""
 
     name: str
     prompts: int
@@ -84,11 +84,12 @@ class PoolRecord(_Record):
 
 
 class Summary(_Record):
-    """What a score matrix shows: accuracies are fractions.
+    """The summary of a score matrix; accuracies are fractions.
 
-    robustness is None where rows have no labels. parts holds the robustness of each subset where a data set has several.
-    consensus is None where answers are free-form. unanswered counts generated texts that hold no option, ties the renderings
-    in which two choices were equally likely.
+    robustness, uncertainty and chance are None where rows have no labels; uncertainty also where no interval can be promised.
+    parts holds the robustness of each subset, and is empty unless the data set has several. consensus is None where answers are
+    free-form, and for a single prompt. threshold is that of Top. ties counts the renderings in which several choices had the
+    best score, unanswered the generated texts that hold no option.
     """
 
     robustness: Robustness | None
@@ -104,7 +105,7 @@ class Summary(_Record):
 
 
 class GeneratedAnswers(Summary):
-    """The test prompts once more, with the answers written out: tokens of a rendering (mean), seconds for all."""
+    """The summary of the test prompts scored by generation, with the mean tokens of a rendering, and the seconds for all."""
 
     output_tokens: float
     seconds: float
@@ -113,7 +114,7 @@ class GeneratedAnswers(Summary):
 
 
 class AdversarialPrompts(_Record):
-    """Con: the mean and the worst accuracy under adversarial prompts, over all and by part."""
+    """The record of Con: mean and worst accuracy on adversarial prompts, over all examples and by part."""
 
     mean: float
     worst: float
@@ -125,14 +126,14 @@ class AdversarialPrompts(_Record):
 
 
 class ExtraMeasures(_Record):
-    """Measures besides the test prompts by likelihood; None where they were not asked for."""
+    """The measures besides the test prompts; None where they were not asked for."""
 
     generate: GeneratedAnswers | None = None
     adversarial: AdversarialPrompts | None = None
 
 
 class TrainingRecord(_Record):
-    """What training took. tokens are real ones, of all updates; seconds are those of the updates alone."""
+    """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone."""
 
     updates: int
     tokens: int
@@ -150,7 +151,7 @@ class ChosenPrompt(_Record):
 
 
 class TrialRecord(_Record):
-    """A prompt that a search looked at: its accuracy over so many renderings."""
+    """A prompt that a search tested: its accuracy, and the number of renderings that were scored for it."""
 
     prompt: str
     score: float
@@ -158,7 +159,7 @@ class TrialRecord(_Record):
 
 
 class SelectionRecord(_Record):
-    """What a search for one prompt chose, and all that it looked at."""
+    """The prompt that a search chose, and all that it tested, in order."""
 
     chosen: ChosenPrompt
     renderings: int
@@ -166,14 +167,14 @@ class SelectionRecord(_Record):
 
 
 class BaseModelRecord(_Record):
-    """Which base weights: the hub's commit, and a digest of a few values of each weight."""
+    """The identity of the base weights: the hub's commit, and a digest of a few values of each weight."""
 
     hub_commit: str | None
     sample: str
 
 
 class Fingerprints(_Record):
-    """What a run read: data by split, pools by split, base weights, and, in an evaluation, the adapter's weights."""
+    """The fingerprints of what a run read: data and pools by split, base weights and, in an evaluation, the adapter."""
 
     data: dict[str, str]
     pools: dict[str, PoolRecord]
@@ -182,10 +183,10 @@ class Fingerprints(_Record):
 
 
 class Results(Summary):
-    """results.json of a finished training run or evaluation (kind).
+    """The content of the results.json of a finished training run or evaluation.
 
-    training, selection and plan belong to training runs (training is None for method=base, selection where nothing was
-    searched), adapter and trained_by (the run that the adapter comes from) to evaluations.
+    training, selection and plan belong to training runs. training is None for method=base, selection where no prompt was
+    searched. adapter and trained_by (the run that trained the adapter) belong to evaluations, and are None for a base model.
     """
 
     version: Literal[1] = VERSION
@@ -210,7 +211,7 @@ class Results(Summary):
 
     @property
     def folder(self) -> Path:
-        """The folder of the run, where its score matrix, its prompts and its adapter lie."""
+        """The folder of the run, which holds its score matrix, its prompts and its adapter."""
         assert self._folder is not None, "results that were neither read from a folder nor saved to one"
         return self._folder
 
@@ -264,12 +265,12 @@ class Results(Summary):
 
 
 def summarise(matrix: ScoreMatrix, threshold: float | None, settings: Mapping[str, Any], labelled: bool = True) -> Summary:
-    """Return what a score matrix shows; where a data set has several parts, robustness of each too.
+    """Return the summary of a score matrix.
 
     Args:
-        threshold: the accuracy that a prompt must reach to count for Top.
-        settings: how cells were scored, in plain types.
-        labelled: False leaves out what needs to know the right answers.
+        threshold: the accuracy that a prompt must reach to count for Top; None: no Top.
+        settings: those of ScoringSettings, in plain types.
+        labelled: whether rows have labels; False leaves out what depends on the right answers.
     """
     has_choices = min(matrix.n_choices) > 0
     agree = consensus(matrix) if has_choices and len(matrix.prompt_ids) > 1 else None
@@ -293,11 +294,15 @@ def summarise(matrix: ScoreMatrix, threshold: float | None, settings: Mapping[st
 def adversarial_prompts(
     matrix: ScoreMatrix, pool: PromptPool, settings: Mapping[str, Any], git: GitState, device: Device
 ) -> AdversarialPrompts:
-    """Return Con from the matrix of the adversarial prompts."""
-    whole = con(matrix)
+    """Return the record of Con from the matrix of the adversarial prompts.
+
+    Args:
+        settings: those of ScoringSettings, in plain types.
+    """
+    overall = con(matrix)
     return AdversarialPrompts(
-        mean=whole.mean,
-        worst=whole.worst,
+        mean=overall.mean,
+        worst=overall.worst,
         parts={part: con(matrix.part(part)) for part in dict.fromkeys(matrix.parts)},
         pool=describe_pool(pool),
         scoring=ScoringSettings.model_validate(settings),
@@ -312,7 +317,7 @@ def read_results(path: Path) -> Results:
     Args:
         path: the file, or the folder of the run.
 
-    Raises InputError if there is none, or it is damaged or of another version.
+    Raises InputError if the file is missing, damaged or of another version.
     """
     path = path / FILE if path.is_dir() else path
     try:
@@ -332,13 +337,13 @@ def read_results(path: Path) -> Results:
 
 
 def save_results(folder: Path, results: Results) -> None:
-    """Write results.json: the mark of a finished run."""
+    """Write results.json, which marks the run as finished, and set `results.folder`."""
     write_atomically(folder / FILE, results.model_dump_json(indent=2) + "\n")
     results._folder = folder
 
 
 def describe_pool(pool: PromptPool) -> PoolRecord:
-    """Return what a results.json says of a pool."""
+    """Return the record of a pool for results.json."""
     return PoolRecord(
         name=pool.name,
         prompts=len(pool.templates),

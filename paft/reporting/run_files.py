@@ -1,4 +1,4 @@
-"""What a finished run leaves in its folder: per_prompt.csv, the figure, the page, the pools, and results.json."""
+"""Writing the files of a finished run: per_prompt.csv, the figure, the page, the pools, and results.json."""
 
 import csv
 import io
@@ -17,7 +17,13 @@ from paft.runtime.files import write_atomically
 
 
 def save_run(folder: Path, scored: Scored, results: Results, pool: PromptPool, examples: Sequence[Example], label: str) -> None:
-    """Write per_prompt.csv (one more per part), figure and page, and last, as the mark of a finished run, results.json."""
+    """Write the files of a finished run: per_prompt.csv (and one for each part), figure, page, and results.json.
+
+    results.json is written last, because it marks the run as finished.
+
+    Args:
+        label: of the run in the figure.
+    """
     matrix = scored.matrix
     assert results.chance is not None
     seconds = scored.seconds if results.scoring.scoring == "generate" else None
@@ -34,21 +40,21 @@ def per_prompt_csv(matrix: ScoreMatrix, seconds: Mapping[str, float] | None = No
     """Return the accuracy of each prompt as CSV with the columns prompt_id, accuracy and n.
 
     Args:
-        seconds: what generating took, by prompt id; adds the columns output_tokens (a rendering's mean) and seconds (in all),
-            of which the paper's Table 3 is made.
+        seconds: the time that generation took, by prompt id; adds the columns output_tokens (mean of a rendering) and seconds
+            (of all renderings), as in the paper's Table 3.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["prompt_id", "accuracy", "n", *([] if seconds is None else ["output_tokens", "seconds"])])
     rows = zip(matrix.prompt_ids, accuracy_per_prompt(matrix), matrix.output_tokens.mean(axis=1), strict=True)
     for prompt, accuracy, tokens in rows:
-        took = [] if seconds is None else [f"{tokens:.2f}", f"{seconds[prompt]:.2f}"]
-        writer.writerow([prompt, f"{accuracy:.6f}", matrix.correct.shape[1], *took])
+        cost = [] if seconds is None else [f"{tokens:.2f}", f"{seconds[prompt]:.2f}"]
+        writer.writerow([prompt, f"{accuracy:.6f}", matrix.correct.shape[1], *cost])
     return text.getvalue()
 
 
 def save_pools(folder: Path, pools: Mapping[str, PromptPool]) -> None:
-    """Copy the pools that a run uses into a folder."""
+    """Write the pools that a run uses into a folder, as SPLIT.yaml each."""
     folder.mkdir(exist_ok=True)
     for split, pool in pools.items():
         write_atomically(folder / f"{split}.yaml", pool.to_yaml())

@@ -1,4 +1,4 @@
-"""The page of a run (report.html): one HTML file that needs nothing else."""
+"""The page of a run, report.html: a single HTML file that loads nothing else."""
 
 import base64
 import json
@@ -20,15 +20,16 @@ from paft.reporting.results import Results
 from paft.reporting.table import certainty, coverage, remarks
 from paft.runtime.files import write_atomically
 
-_WORST_PROMPTS, _MISTAKES = 3, 3  # of each that many are shown
+_WORST_PROMPTS, _MISTAKES = 3, 3  # the number of worst prompts on the page, and of mistakes for each
 
 
 @dataclass(frozen=True)
 class Mistake:
     """A rendering that was answered wrongly.
 
-    choices are (name, text, score): the score of a letter is its share of the letters' probability, that of an option's text
-    its log-probability, summed over its tokens; None where text was generated.
+    text is the rendering, right the right answer, answered the model's. choices are (name, text, score). The score of a letter
+    is its share of the letters' probability. The score of an option's text is its log-probability, summed over its tokens.
+    Where text was generated, scores are None.
     """
 
     text: str
@@ -43,7 +44,7 @@ def write_run_page(
     """Write the page of a run.
 
     Args:
-        figure: a PNG, which is put into the page.
+        figure: a PNG, which is embedded in the page.
     """
     matrix = scored.matrix
     assert results.robustness is not None and results.chance is not None
@@ -64,7 +65,7 @@ def write_run_page(
         generated=generated,
         letters=pool.answer == "letter",
         prompts=prompts,
-        worst=[(pool.templates[i], 100 * accuracy[i], found) for i, found in mistakes(scored.path, matrix, pool, examples)],
+        worst=[(pool.templates[i], 100 * accuracy[i], wrong) for i, wrong in mistakes(scored.path, matrix, pool, examples)],
         figure=base64.b64encode(figure.read_bytes()).decode(),
         over=coverage(results.robustness, results.chance, results.threshold),
         sure=certainty(results.uncertainty),
@@ -76,20 +77,19 @@ def write_run_page(
 
 
 def mistakes(path: Path, matrix: ScoreMatrix, pool: PromptPool, examples: Sequence[Example]) -> list[tuple[int, list[Mistake]]]:
-    """Return, for the worst prompts, worst first, some renderings that were answered wrongly.
+    """Return the indices of the worst prompts, worst first, each with some renderings that were answered wrongly.
 
     Args:
-        path: the finished matrix on disk, of which only these cells are read.
+        path: the file of the finished matrix, of which only these cells are read.
     """
-    found = []
+    by_prompt = []
     for prompt in accuracy_per_prompt(matrix).argsort(kind="stable")[:_WORST_PROMPTS].tolist():
         wrong = np.flatnonzero(~matrix.correct[prompt])[:_MISTAKES].tolist()
         if not wrong:
             continue
-        wanted = [("prompt", "=", prompt), ("example", "in", wrong)]
-        cells = read_cells(path, where=wanted).to_pylist()
-        found.append((prompt, [_mistake(cell, pool, examples[cell["example"]]) for cell in cells]))
-    return found
+        cells = read_cells(path, where=[("prompt", "=", prompt), ("example", "in", wrong)]).to_pylist()
+        by_prompt.append((prompt, [_mistake(cell, pool, examples[cell["example"]]) for cell in cells]))
+    return by_prompt
 
 
 def _mistake(cell: Row, pool: PromptPool, example: Example) -> Mistake:
@@ -99,13 +99,13 @@ def _mistake(cell: Row, pool: PromptPool, example: Example) -> Mistake:
         scores = softmax(cell["log_probs"]).tolist()
     choices = list(zip(names, example.choices, scores, strict=False))
 
-    def said(index: int) -> str:
+    def option(index: int) -> str:
         if index < 0:
             return "no option"
         return f"{names[index]}: {example.choices[index]}" if pool.answer == "letter" else example.choices[index]
 
-    right = said(cell["gold"]) if example.choices else example.answer
-    answered = said(cell["predicted"]) if example.choices else ""
+    right = option(cell["gold"]) if example.choices else example.answer
+    answered = option(cell["predicted"]) if example.choices else ""
     if cell["output"] is not None:
         answered = f"{answered}, in “{cell['output']}”" if example.choices else cell["output"] or "nothing"
     return Mistake(pool.templates[cell["prompt"]].render(example.fields), right, answered, choices)

@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""The tables and remarks of a finished run, on the terminal."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,11 @@ _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
 
 
 def print_robustness(rows: Mapping[str, Robustness], title: str, notes: Sequence[str] = ()) -> None:
-    """Print one row of robustness per run, in percent."""
+    """Print a table of robustness in percent, one row per run, and notes below it.
+
+    Args:
+        rows: label -> robustness.
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for column in _COLUMNS:
@@ -31,7 +35,12 @@ def print_robustness(rows: Mapping[str, Robustness], title: str, notes: Sequence
 
 
 def coverage(robustness: Robustness, chance: float, threshold: float | None) -> str:
-    """Say what the numbers were taken over."""
+    """Return a sentence on what the accuracies are taken over, and on chance and the threshold of Top.
+
+    Args:
+        chance: a fraction.
+        threshold: a fraction; None: no Top.
+    """
     top = "" if threshold is None else f" Top: prompts at or above {100 * threshold:.0f}."
     return (
         f"Percent, over {robustness.n_prompts} test prompts x {robustness.n_examples} test examples; "
@@ -40,7 +49,7 @@ def coverage(robustness: Robustness, chance: float, threshold: float | None) -> 
 
 
 def certainty(uncertainty: Uncertainty | None) -> str:
-    """Say how sure the numbers are."""
+    """Return a sentence on the uncertainty of the robustness, or on why there is no interval."""
     if uncertainty is None:
         return "Fewer than ten prompts or independent examples, or all answers alike: no interval."
     return (
@@ -50,7 +59,7 @@ def certainty(uncertainty: Uncertainty | None) -> str:
 
 
 def remarks(results: Results) -> list[str]:
-    """Say what else a reader of results.json should know."""
+    """Return sentences on what else matters in results: consensus, Con, ties, missing answers and truncated prompts."""
     lines = []
     if (agree := results.consensus) is not None:
         share = f"Two prompts answer alike {100 * agree.agreement:.1f} times in 100"
@@ -70,10 +79,11 @@ def remarks(results: Results) -> list[str]:
 
 
 def print_run(label: str, results: Results, path: Path) -> None:
-    """Print the results of a finished run.
+    """Print the results of a finished run: the robustness table with its notes, and the extreme prompts.
 
     Args:
-        path: its results.json, beside which its matrix lies.
+        label: of the first row; the rows below it are the parts of the data set.
+        path: of its results.json; per_prompt.csv is read from the same folder.
     """
     notes = remarks(results)
     if results.robustness is None or results.chance is None:  # rows without labels
@@ -86,14 +96,18 @@ def print_run(label: str, results: Results, path: Path) -> None:
 
 
 def print_extremes(per_prompt: Path, n: int = 3) -> None:
-    """Print the worst and the best prompts by name, at most n of each and none twice."""
+    """Print the worst and the best prompts with their accuracies, at most n of each, and no prompt twice.
+
+    Args:
+        per_prompt: the run's per_prompt.csv.
+    """
     with per_prompt.open(encoding="utf-8") as file:
-        found = sorted(((float(row["accuracy"]), row["prompt_id"]) for row in csv.DictReader(file)), key=lambda row: row[0])
-    n = min(n, len(found) // 2)
+        ranked = sorted(((float(row["accuracy"]), row["prompt_id"]) for row in csv.DictReader(file)), key=lambda row: row[0])
+    n = min(n, len(ranked) // 2)
     if n == 0:
         return
     table = Table("worst prompts", "", "best prompts", "", show_edge=False)
-    for (low, worst), (high, best) in zip(found[:n], found[: -n - 1 : -1], strict=True):
+    for (low, worst), (high, best) in zip(ranked[:n], ranked[: -n - 1 : -1], strict=True):
         table.add_row(escape(worst), f"{100 * low:.1f}", escape(best), f"{100 * high:.1f}")
     Console().print(table)
 

@@ -1,7 +1,8 @@
-"""Weights & Biases: online where the machine is logged in, otherwise offline; never a question, never a hang, no result lost.
+"""Logging to Weights & Biases (W&B): online where the machine is logged in, otherwise offline.
 
-Whatever W&B does, a run ends with its results in its folder. What may wait for a network is waited for no longer than the
-limits below; then W&B's service is ended and the run says what W&B misses. A run is marked as logged once W&B has it.
+W&B never asks a question and never holds up a run: whatever it does, the results are in the run's folder. Each call that may
+wait for the network has one of the time limits below. When it is exceeded, W&B's service is ended, and the run prints what
+W&B lacks. A run is marked as logged once W&B has all of it; until then the same command sends it again.
 """
 
 import csv
@@ -21,43 +22,45 @@ from paft.runtime import ranks
 from paft.runtime.files import write_atomically
 from paft.runtime.run_folder import RunFolder
 
-# Seconds. A run waits at most for the first of these at its start and, if it began, for the next two at its end.
-_INIT_S = 30
-_UPLOAD_S = 60  # the adapter and the pools
-_FINISH_S = 30  # all the rest
-_ANSWER_S = 10  # each: an update is handed over, W&B shows what it was sent, its service ends; usually at once
-_LOGGED = "wandb_logged"  # in the folder of a run: it is in W&B or, where that was wanted, in the offline run that lies there
+# Time limits in seconds.
+_INIT_S = 30  # starting, at the start of a run
+_UPLOAD_S = 60  # sending the adapter and the pools, at its end
+_FINISH_S = 30  # sending the rest, at its end
+_ANSWER_S = 10  # a short call: logging an update, reading back the summary, ending the service
+_LOGGED = "wandb_logged"  # a file in the run's folder: W&B has the run, or the offline run that was asked for has it
 
 
 class RunLogger(WandbLogger):
-    """A logger whose failures cost no update of a training run; it names the first one.
+    """A W&B logger whose failure does not stop training; it prints the first failure and logs nothing afterwards.
 
     Args:
-        online: whether W&B is to have the run now.
-        wanted: whether this run is what was asked for: not an offline one where W&B could not be reached, nor a disabled one.
+        experiment: the W&B run.
+        online: whether the run is sent to W&B while it goes.
+        wanted: whether the W&B run is of the mode that was asked for. False for an offline run in place of an online one, and
+            for a disabled run.
     """
 
     def __init__(self, experiment: Any, online: bool = False, wanted: bool = True) -> None:
         super().__init__(experiment=experiment)
         self.online, self.wanted = online, wanted
-        self.failed: str | None = None  # why W&B does not have all of this run
-        self.sent: dict[str, float] | None = None  # the numbers of the summary, once there are results
+        self.failed: str | None = None  # the reason why W&B does not have all of this run
+        self.sent: dict[str, float] | None = None  # the numbers of the summary, once results were sent
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Hand an update over; nothing more after the first that failed."""
+        """Log an update; after the first failure do nothing."""
         if self.failed is not None:
             return
         try:
             _within(_ANSWER_S, lambda: WandbLogger.log_metrics(self, metrics, step))
-        except Exception as error:  # its service died, a full disk; the CSV has them all
-            self.failed = _said(error)
+        except Exception as error:  # e.g. a dead service or a full disk; the CSV log has all updates
+            self.failed = _one_line(error)
             print(
                 f"W&B misses metrics from update {step} on ({self.failed}); they are in log/ of the run's folder.", flush=True
             )
 
 
 def misses(config: TrainConfig | EvaluateConfig, folder: Path) -> bool:
-    """Say whether a finished run still has to be sent: it was killed before, or W&B had failed."""
+    """Say whether W&B lacks a finished run, because the run was killed before it was sent or because W&B failed."""
     return config.logger.name == "wandb" and not (folder / _LOGGED).is_file()
 
 
@@ -65,10 +68,17 @@ def misses(config: TrainConfig | EvaluateConfig, folder: Path) -> bool:
 def wandb_run(
     config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None
 ) -> Iterator[RunLogger | None]:
-    """Yield the Lightning logger of a W&B run for this run, None where there is none, and finish it after.
+    """Start a W&B run, yield its Lightning logger, and finish it; yield None where there is no W&B run.
 
-    Each run has a W&B run of its own, in a sweep too; one that goes on, goes on online. WANDB_MODE is respected; without
-    it the run is online if this machine has a key, else offline. Of several ranks the first logs for all.
+    Each run has a W&B run of its own, also within a sweep. A resumed run continues its W&B run if it is online. The
+    environment variable WANDB_MODE sets the mode; without it the W&B run is online if this machine has a key, else offline.
+    Of several ranks only the first logs.
+
+    Args:
+        name: of the W&B run.
+        job_type: its kind, as W&B shows it.
+        folder: of the run.
+        group: the sweep that the run belongs to.
     """
     logger = None
     if config.logger.name == "wandb" and ranks.rank() == 0:
@@ -87,7 +97,7 @@ def wandb_run(
 
 
 def _finish(logger: RunLogger, exit_code: int, folder: Path) -> None:
-    """Finish the W&B run, mark the run as logged if W&B has it, and otherwise say what it misses."""
+    """Finish the W&B run; mark the run as logged if W&B has all of it, otherwise print what W&B lacks."""
     try:
         _within(_FINISH_S, lambda: logger.experiment.finish(exit_code=exit_code))
         if logger.failed is None and logger.sent is not None:
@@ -96,7 +106,7 @@ def _finish(logger: RunLogger, exit_code: int, folder: Path) -> None:
             if logger.wanted:
                 write_atomically(folder / _LOGGED, "")
     except Exception as error:
-        logger.failed = logger.failed or _said(error)
+        logger.failed = logger.failed or _one_line(error)
     finally:
         _end_service()
     if logger.failed is not None:
@@ -106,7 +116,7 @@ def _finish(logger: RunLogger, exit_code: int, folder: Path) -> None:
 
 
 def _wait_until_shown(logger: RunLogger) -> None:
-    """Return once W&B shows the summary that it was sent: only there can be seen that it took the run."""
+    """Return once W&B's server shows the summary that was sent, the only sign that it has received the run."""
     import wandb
 
     run, sent = logger.experiment, logger.sent or {}
@@ -119,9 +129,10 @@ def _wait_until_shown(logger: RunLogger) -> None:
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """Return what a call of W&B's returns; raises TimeoutError where it takes longer, after its service was killed.
+    """Return the result of a call to W&B; if it takes longer than `seconds`, kill W&B's service and raise TimeoutError.
 
-    W&B waits for ever for its service, which waits for the network. A thread of ours can be left behind.
+    W&B waits without a limit for its service, which waits for the network. The call therefore runs in a thread, which can be
+    abandoned.
     """
     outcome: list[Any] = []
     failure: list[BaseException] = []
@@ -129,14 +140,14 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             outcome.append(call())
-        except BaseException as error:  # it is raised where it is waited for
+        except BaseException as error:  # raised again in the caller's thread
             failure.append(error)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
         thread.join(seconds)
-    finally:  # Ctrl-C does not wait either
+    finally:  # also after Ctrl-C
         if thread.is_alive():
             _kill_service()
     if failure:
@@ -147,6 +158,7 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
 
 
 def _kill_service() -> None:
+    """Kill W&B's service, a child process of this one."""
     import psutil  # type: ignore[import-untyped]
 
     with suppress(psutil.Error):
@@ -156,33 +168,35 @@ def _kill_service() -> None:
 
 
 def _end_service() -> None:
-    """End W&B's service, for which the process would wait at its exit, unless the caller's own W&B run needs it."""
+    """End W&B's service, unless a W&B run of the caller's needs it; otherwise this process would wait for it at exit."""
     import wandb
 
     if wandb.run is None:
-        with suppress(Exception, SystemExit):  # it is dead already
+        with suppress(Exception, SystemExit):  # the service may be dead already
             _within(_ANSWER_S, wandb.teardown)
 
 
-def _said(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
+    """Return the type of an error and its message, on one line of limited length."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def send_results(
     config: TrainConfig | EvaluateConfig, name: str, job_type: str, run_folder: RunFolder, group: str | None
 ) -> None:
-    """Send a finished run, which W&B misses."""
+    """Send the results of a finished run to W&B."""
     with run_folder.held(), wandb_run(config, name, job_type, run_folder.path, group) as logger:
         if logger is not None:
             log_results(logger, read_results(run_folder.results), run_folder.path)
 
 
 def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None) -> RunLogger | None:
+    """Start a W&B run: online if possible, otherwise offline; None if neither can be."""
     import wandb
 
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
 
-    def start(mode: Any, **same: Any) -> Any:
+    def start(mode: Any, **resume: Any) -> Any:
         return wandb.init(
             mode=mode,
             dir=str(folder),
@@ -193,19 +207,19 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
             job_type=job_type,
             tags=[config.dataset.name, *config.logger.tags],
             config=config.model_dump(),
-            settings=wandb.Settings(init_timeout=_INIT_S, silent=True, reinit="create_new"),  # init writes into these
-            **same,
+            settings=wandb.Settings(init_timeout=_INIT_S, silent=True, reinit="create_new"),  # made anew: init changes them
+            **resume,
         )
 
     online = mode == "online"
     try:
-        # Only the server can go on with a run: two offline runs of one id would replace each other at `wandb sync`.
-        same = {"id": _id(folder), "resume": "allow"} if online else {}
-        return RunLogger(_within(_INIT_S + _ANSWER_S, lambda: start(mode, **same)), online, wanted=mode != "disabled")
-    except Exception as error:  # unreachable, key refused, timed out, a full disk: the run matters more
-        reason = _said(error)
+        # Only the server can resume a W&B run: two offline runs of the same id would replace each other at `wandb sync`.
+        resume = {"id": _id(folder), "resume": "allow"} if online else {}
+        return RunLogger(_within(_INIT_S + _ANSWER_S, lambda: start(mode, **resume)), online, wanted=mode != "disabled")
+    except Exception as error:  # e.g. unreachable, key refused, time limit, full disk; the run matters more
+        reason = _one_line(error)
     _end_service()
-    if online and not (folder / "results.json").is_file():  # a finished run is in its folder anyway
+    if online and not (folder / "results.json").is_file():  # a finished run can be sent later from its folder
         with suppress(Exception):
             logger = RunLogger(_within(_INIT_S + _ANSWER_S, lambda: start("offline")), wanted=False)
             print(
@@ -220,7 +234,7 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
 
 
 def _catch_up(logger: RunLogger, folder: Path) -> None:
-    """Log the updates of earlier processes that W&B does not have, because it failed then or was not asked for."""
+    """Log the updates of earlier processes that W&B lacks, because it failed then or was not asked for."""
     updates = _earlier_updates(folder)
     known = logger.experiment.summary.get("trainer/global_step", -1) if updates else -1
     for step, metrics in updates:
@@ -229,7 +243,10 @@ def _catch_up(logger: RunLogger, folder: Path) -> None:
 
 
 def _earlier_updates(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """Return what the CSV log holds; what was done twice is there once, a line that a kill cut off is not."""
+    """Return the updates of the CSV logs as (step, metrics); of an update that was repeated only the last is returned.
+
+    A line that a kill cut off is skipped.
+    """
     rows: dict[tuple[Any, ...], tuple[int, dict[str, float]]] = {}
     for path in sorted(folder.glob("log/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -242,17 +259,18 @@ def _earlier_updates(folder: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def log_results(logger: RunLogger, results: Results, folder: Path) -> None:
-    """Add to the run its summary, pools and adapter and, where rows have labels, the per-prompt table, figure and report.
+    """Log the results of a run: summary, pools and adapter and, where rows have labels, per-prompt table, figure and page.
 
-    Where W&B fails, that is said when the run is finished, and the same command sends them another time.
+    A failure of W&B is printed when the W&B run is finished; the same command then sends the results again.
     """
     try:
         logger.sent = _within(_UPLOAD_S, lambda: _log(logger, results, folder))
     except Exception as error:
-        logger.failed = logger.failed or _said(error)
+        logger.failed = logger.failed or _one_line(error)
 
 
 def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
+    """Log the results of a run, wait until the artifacts are sent, and return the numbers of the summary."""
     import wandb
 
     run = logger.experiment
@@ -277,13 +295,13 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
             artifact.add_dir(str(folder / kind))
             artifacts.append(run.log_artifact(artifact))
     if logger.online:
-        for artifact in artifacts:  # they are sent in the background
+        for artifact in artifacts:  # W&B sends them in the background
             artifact.wait()
     return numbers
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
-    """Return nested numbers under names with slashes; what is no number is left out."""
+    """Return the numbers in nested dicts under names with slashes; other values are left out."""
     flat: dict[str, float] = {}
     for key, value in values.items():
         name = f"{prefix}/{key}"
@@ -295,7 +313,7 @@ def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
 
 
 def _id(folder: Path) -> str:
-    """Return the id of the folder's W&B run, which a continued run keeps."""
+    """Return the id of the W&B run of a folder, which is kept there so that a resumed run has the same."""
     from wandb.sdk.lib.runid import generate_id
 
     path = folder / "wandb_id"
@@ -305,7 +323,7 @@ def _id(folder: Path) -> str:
 
 
 def logged_in() -> bool:
-    """Say whether this machine has a key."""
+    """Say whether this machine has a W&B key, in the environment or in ~/.netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     import netrc

@@ -1,7 +1,7 @@
-"""Robust: the training prompt that holds best when it is perturbed.
+"""Robust: the search for the training prompt that stays most accurate when its text is perturbed.
 
 After BATprompt (Shi et al., "Robustness-aware Automatic Prompt Optimization", arXiv 2412.18196), which improves a prompt
-against perturbations of its text; as in the paper's comparison, the outcome is one prompt of the training pool.
+against perturbations of its text. As in the paper's comparison, the result is one prompt of the training pool.
 """
 
 import random
@@ -13,11 +13,11 @@ from paft.selection.scorer import Scorer, Selection, Trial
 
 
 def robust(score: Scorer, seed: int) -> Selection:
-    """Score every prompt of the pool under four perturbations; choose the one with the highest mean, of equals the first."""
+    """Choose the prompt of the pool with the highest mean accuracy under four perturbations; of equals the first."""
     templates = score.pool.templates
     n = score.share(len(KINDS) * len(templates))
     rng = random.Random(f"robust {seed}")
     variants = [PromptTemplate(changed(t.text, kind, rng), f"{t.id}-{kind}") for t in templates for kind in KINDS]
-    found = score(variants, n).reshape(len(templates), len(KINDS)).mean(axis=1)
-    trace = tuple(Trial(t.id, float(mean), n * len(KINDS)) for t, mean in zip(templates, found, strict=True))
-    return Selection(templates[int(found.argmax())], trace)
+    means = score(variants, n).reshape(len(templates), len(KINDS)).mean(axis=1)
+    trace = tuple(Trial(t.id, float(mean), n * len(KINDS)) for t, mean in zip(templates, means, strict=True))
+    return Selection(templates[int(means.argmax())], trace)

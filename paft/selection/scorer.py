@@ -1,4 +1,4 @@
-"""Scoring candidate prompts within a budget, and what a search leaves."""
+"""Scoring candidate prompts within a budget, and the result of a search."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ Scores: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trial:
-    """A prompt that a search looked at: what it scored (accuracy) and over how many renderings."""
+    """A prompt that a search tested: its score (accuracy), and the number of renderings that were scored for it."""
 
     prompt: str
     score: float
@@ -28,13 +28,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Selection:
-    """What a search chose, and all that it looked at, in its order."""
+    """The prompt that a search chose, and all that it tested, in order."""
 
     chosen: PromptTemplate
     trace: tuple[Trial, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain types."""
+        """Return the content of selection.json, in plain types."""
         chosen = {"id": self.chosen.id, "text": self.chosen.text}
         return {
             "chosen": chosen,
@@ -44,11 +44,11 @@ class Selection:
 
 
 class Scorer:
-    """Scores templates on validation examples; each call leaves its score matrix in `folder`, from which a rerun goes on.
+    """Scores templates on validation examples; each call leaves its score matrix in `folder`, so that a search can resume.
 
     Args:
-        examples: validation examples, in a fixed order; a call takes the first of them.
-        budget: renderings that a search may have scored in all.
+        examples: validation examples, in a fixed order; a call scores the first n of them.
+        budget: the number of renderings that a search may score in all.
     """
 
     def __init__(
@@ -69,5 +69,5 @@ class Scorer:
         return scored.matrix.correct.mean(axis=1)
 
     def share(self, n_templates: int) -> int:
-        """Return on how many examples each of so many templates may be scored."""
+        """Return the number of examples on which each of n_templates templates may be scored."""
         return min(self.budget // n_templates, len(self._examples))

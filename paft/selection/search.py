@@ -1,4 +1,4 @@
-"""One search, from config to the chosen prompt."""
+"""The search for one training prompt, from config to selection.json."""
 
 import json
 from collections.abc import Mapping
@@ -23,12 +23,12 @@ from paft.selection.top_accuracy import top_accuracy
 from paft.selection.zopo import zopo
 
 
-def _found(path: Path, pool: PromptPool) -> Selection | None:
-    """Return what was chosen before, if anything was."""
+def _read_selection(path: Path, pool: PromptPool) -> Selection | None:
+    """Return the selection that an earlier process wrote, None if there is none of a prompt of this pool."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        chosen = next(t for t in pool.templates if t.text == found["chosen"]["text"])
-        return Selection(chosen, tuple(Trial(**trial) for trial in found["trace"]))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        chosen = next(t for t in pool.templates if t.text == content["chosen"]["text"])
+        return Selection(chosen, tuple(Trial(**trial) for trial in content["trace"]))
     except (OSError, ValueError, KeyError, TypeError, StopIteration):
         return None
 
@@ -36,31 +36,33 @@ def _found(path: Path, pool: PromptPool) -> Selection | None:
 def search(
     config: TrainConfig, base: PreTrainedModel, encoder: Encoder, inputs: Inputs, folder: Path, identity: Mapping[str, Any]
 ) -> Selection:
-    """Choose one prompt of the training pool as config.method says.
+    """Choose one prompt of the training pool by the search of config.method.
 
-    Writes selection.json, and the score matrices that it rests on into selection/: a search that was cut off goes on, and what
-    was chosen stays chosen.
+    Writes selection.json, and the score matrices of the search into selection/. An interrupted search resumes, and a finished
+    one is read, so that the choice does not change.
 
     Args:
-        base: the base model; its attention is afterwards again that of training.
-        identity: what the run is, in plain types.
+        base: the base model; the search leaves it with the attention of training.
+        folder: the run's.
+        identity: what identifies the run, in plain types.
     """
     assert inputs.train is not None and config.method.budget is not None
-    if (found := _found(folder / "selection.json", inputs.train)) is not None:
-        return found
+    if (earlier := _read_selection(folder / "selection.json", inputs.train)) is not None:
+        return earlier
     trainer = config.trainer
     evaluator = Evaluator(base, encoder, config.model, None, identity, trainer.micro_batch_tokens, trainer.progress)
     examples, metric = inputs.examples.validation, config.dataset.metric
     score = Scorer(evaluator, inputs.train, examples, metric, folder / "selection", config.method.budget)
     match config.method.name:
         case "top_accuracy":
-            found = top_accuracy(score)
+            selection = top_accuracy(score)
         case "robust":
-            found = robust(score, config.seed)
+            selection = robust(score, config.seed)
         case _:
             embeddings = mean_hidden_states([t.text for t in inputs.train.templates], encoder.tokenizer, base)
-            found = zopo(score, ranks.gather(embeddings)[0], config.seed)  # ranks that rounded otherwise would ask for others
+            # The first rank's embeddings for all: a rank that rounds differently would test other prompts.
+            selection = zopo(score, ranks.gather(embeddings)[0], config.seed)
     base.set_attn_implementation(NAMES[kernel_of(config.model, base.device, backward=True)])
     if ranks.rank() == 0:
-        write_atomically(folder / "selection.json", json.dumps(found.as_json(), indent=1, ensure_ascii=False) + "\n")
-    return found
+        write_atomically(folder / "selection.json", json.dumps(selection.as_json(), indent=1, ensure_ascii=False) + "\n")
+    return selection

@@ -1,4 +1,4 @@
-"""TopAccuracy: the training prompt that the base model does best with (paper, section 4.1)."""
+"""TopAccuracy: the search for the training prompt with which the base model is most accurate (paper, section 4.1)."""
 
 from paft.selection.scorer import Scorer, Selection, Trial
 
@@ -7,6 +7,6 @@ def top_accuracy(score: Scorer) -> Selection:
     """Spend the budget evenly on all prompts of the pool and choose the most accurate; of equals the first."""
     templates = score.pool.templates
     n = score.share(len(templates))
-    found = score(templates, n)
-    trace = tuple(Trial(t.id, float(accuracy), n) for t, accuracy in zip(templates, found, strict=True))
-    return Selection(templates[int(found.argmax())], trace)
+    accuracies = score(templates, n)
+    trace = tuple(Trial(t.id, float(accuracy), n) for t, accuracy in zip(templates, accuracies, strict=True))
+    return Selection(templates[int(accuracies.argmax())], trace)

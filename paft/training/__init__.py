@@ -1,1 +1,1 @@
-"""The LightningModule, and fitting an adapter with it so that it can be resumed exactly."""
+"""Training an adapter: the LightningModule, the fit, its callbacks and its checkpoints; a resumed run repeats exactly."""

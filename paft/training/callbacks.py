@@ -1,4 +1,4 @@
-"""Lightning callbacks of a training run: its bar and its speed."""
+"""Lightning callbacks of a training run: the progress bar and the speed."""
 
 import time
 from typing import Any
@@ -11,19 +11,26 @@ from paft.data.batch import Update
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar of updates with loss, tokens/s and ETA, less its bar for our one validation batch."""
+    """Lightning's progress bar over updates, without its bar for validation.
+
+    It shows the loss, tokens/s and the remaining time. Validation is one batch, for which a bar says nothing.
+    """
 
     def init_validation_tqdm(self) -> Tqdm:
         return Tqdm(disable=True)
 
 
 class Speed(Callback):
-    """Counts real tokens (no padding) per second of training, validation aside; goes on counting in a continued run."""
+    """Measures the tokens per second of training.
+
+    Only real tokens count (no padding), and only the time of updates (no validation). A resumed run continues the counts of
+    the processes before it.
+    """
 
     def __init__(self) -> None:
         self.tokens = self.truncated = 0
         self.seconds = 0.0
-        self.earlier_wall_s = 0.0  # of the processes that this one continues
+        self.earlier_wall_s = 0.0  # of the processes that this one resumes
         self._started = time.perf_counter()
         self._last = 0.0
 
@@ -37,11 +44,11 @@ class Speed(Callback):
 
     @property
     def tokens_per_s(self) -> float:
-        """Over all updates of the run."""
+        """Tokens per second over all updates of the run; 0 before the first."""
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last = time.perf_counter()  # Lightning skips the start of an epoch that it goes on in
+        self._last = time.perf_counter()  # Lightning skips on_train_epoch_start where it resumes within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._last = time.perf_counter()

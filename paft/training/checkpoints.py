@@ -1,4 +1,7 @@
-"""Checkpoints of a training run: the state to go on from, which a kill at any moment leaves whole, and the best adapter."""
+"""Checkpoints of a training run: the states that it resumes from, and the adapter of the best validation.
+
+A kill at any moment leaves a whole state behind.
+"""
 
 import os
 import signal
@@ -18,11 +21,11 @@ from paft.runtime import ranks
 from paft.runtime.errors import InputError
 from paft.runtime.launch import SIGNALS, stop
 
-_AT_ONCE_S = 1.0  # a signal that comes twice so soon came by two ways
+_SAME_SIGNAL_S = 1.0  # a signal that arrives again so soon is the same one, delivered twice
 
 
 class SaveBest(ModelCheckpoint):
-    """Keeps the adapter of the best validation as best.ckpt, also when the run folder was moved in between."""
+    """Keeps the adapter of the best validation as best.ckpt, even if the run folder was moved before the run was resumed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -30,12 +33,12 @@ class SaveBest(ModelCheckpoint):
             "best",
             monitor="validation/mean",
             mode="max",
-            save_on_train_epoch_end=False,  # but when validation ends: the state that is saved then must know the best
+            save_on_train_epoch_end=False,  # save when validation ends: the state saved next must already know the best
             enable_version_counter=False,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # Lightning would forget the best score
+        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # moved: Lightning would forget the score
             best = str(Path(str(self.dirpath)) / "best.ckpt")
             paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
             state_dict = {
@@ -47,45 +50,49 @@ class SaveBest(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
     def best(self) -> Mapping[str, torch.Tensor]:
-        """Return the adapter of the best validation; raises InputError if its file is damaged."""
+        """Return the adapter's weights, by name, as they were at the best validation.
+
+        Raises InputError if the checkpoint is damaged.
+        """
         try:
             checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
-            found: dict[str, torch.Tensor] = checkpoint["state_dict"]
-        except Exception as error:  # torch has no one class for a damaged file
+            adapter: dict[str, torch.Tensor] = checkpoint["state_dict"]
+        except Exception as error:  # torch has no single class for a damaged file
             raise InputError(
                 f"{self.best_model_path}: this checkpoint is damaged ({type(error).__name__}); delete the folder "
                 f"{Path(self.best_model_path).parent} and give the same command again: the run is trained anew."
             ) from None
-        return found
+        return adapter
 
 
 class SaveState(Checkpoint):
-    """Keeps the state to go on from: every few updates, after each validation, and when the run is told to stop.
+    """Saves the state that a run resumes from: every few updates, after each validation, and on a signal to stop.
 
-    A state is saved between two updates, never within one, so that a run that goes on is bit for bit the undisturbed one. A
-    signal therefore waits for the end of its update; a second one does not wait, nor does one during validation. A handler
-    that was there before (submitit's, which queues the job again) is called then; without one the run ends as by Ctrl-C.
-    Several ranks stop after the same update, whichever is told first.
+    A state is saved between two updates, never within one, so that a resumed run equals an undisturbed one bit for bit. A
+    signal therefore takes effect at the end of the current update. A second signal, or one during validation, takes effect
+    at once. Then the handler that was installed before this one is called (submitit's queues the job again). Without such a
+    handler the run ends as by Ctrl-C. All ranks stop after the same update, whichever of them receives the signal.
 
-    A Checkpoint so that Lightning calls it among those, after the ModelCheckpoint whose state it must hold.
+    Subclasses Checkpoint so that Lightning runs it after ModelCheckpoint, whose state it saves.
 
     Args:
-        run: what identifies the run; a checkpoint of another one is not gone on from.
+        folder: of the checkpoints.
+        run: the digest that identifies the run; it is stored in each state.
         every: updates between two states.
-        keep: how many of the newest states are kept; one damaged by a failing disk is then no loss of all.
+        keep: how many of the newest states are kept, so that one damaged by a failing disk does not lose the run.
     """
 
     def __init__(self, folder: Path, run: str, every: int, keep: int) -> None:
         self.folder, self.run, self.every, self.keep = folder, run, every, keep
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
-        self._saved = 0
+        self._previous_handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        self._saved_update = 0
         self._updating = False
-        self._told = 0  # the number of a signal that waits
-        self._told_at = -_AT_ONCE_S
+        self._pending_signal = 0  # its number, until the update ends; 0: none
+        self._signalled_at = -_SAME_SIGNAL_S
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = self.run
-        if self._updating:  # Lightning has begun to count the next update, which it would not do over
+        if self._updating:  # Lightning has already counted the next update as begun, and would skip it when resumed
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
             for count in (progress["total"], progress["current"]):
                 count["ready"] -= 1
@@ -93,82 +100,87 @@ class SaveState(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if ranks.rank() == 0:
-            for torn in self.folder.glob("*.tmp"):  # a kill may have left it
-                torn.unlink()
-        self._saved = trainer.global_step
+            for scratch in self.folder.glob("*.tmp"):  # left by a kill while a state was written
+                scratch.unlink()
+        self._saved_update = trainer.global_step
         self._updating = True
-        if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            for number, before in self._before.items():
-                if before is not signal.SIG_IGN:
-                    signal.signal(number, self._tell)  # Lightning puts the earlier ones back in the end
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers in this thread alone
+            for number, previous in self._previous_handlers.items():
+                if previous is not signal.SIG_IGN:
+                    signal.signal(number, self._on_signal)  # Lightning restores the previous handlers at the end
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Update, batch_idx: int) -> None:
-        # Here, not at the end of the update before: its losses are logged now.
-        told = self._any_told()
-        if (told or trainer.global_step % self.every == 0) and trainer.global_step > self._saved:
+        # Not at the end of the previous update: only now have its losses been logged.
+        number = self._signal_on_any_rank()
+        if (number or trainer.global_step % self.every == 0) and trainer.global_step > self._saved_update:
             self._save(trainer)
-        self._obey(told)
+        self._stop_on(number)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._updating = False
-        self._obey(self._any_told())
+        self._stop_on(self._signal_on_any_rank())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer)
         self._updating = True
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._obey(self._any_told())
+        self._stop_on(self._signal_on_any_rank())
 
-    def _any_told(self) -> int:
-        """Return the signal that a rank was told, 0 if none was."""
-        return max(ranks.gather(self._told))
+    def _signal_on_any_rank(self) -> int:
+        """Return the number of a signal that some rank has received, 0 if none has."""
+        return max(ranks.gather(self._pending_signal))
 
-    def _obey(self, told: int) -> None:
-        if told:
-            self._told = 0
-            stop(told, self._before[signal.Signals(told)])
+    def _stop_on(self, number: int) -> None:
+        """Stop if `number` is a signal's; 0 is none."""
+        if number:
+            self._pending_signal = 0
+            stop(number, self._previous_handlers[signal.Signals(number)])
 
-    def _tell(self, number: int, frame: FrameType | None) -> None:
-        again, self._told_at = time.monotonic() < self._told_at + _AT_ONCE_S, time.monotonic()
-        if again:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Remember a signal until the end of the update, or stop at once where none is waited for."""
+        repeated, self._signalled_at = time.monotonic() < self._signalled_at + _SAME_SIGNAL_S, time.monotonic()
+        if repeated:
             return
-        if self._updating and not self._told:
-            self._told = number
+        if self._updating and not self._pending_signal:
+            self._pending_signal = number
         else:
-            stop(number, self._before[signal.Signals(number)])
+            stop(number, self._previous_handlers[signal.Signals(number)])
 
     def _save(self, trainer: pl.Trainer) -> None:
         path = self.folder / f"update-{trainer.global_step:07}.ckpt"
         scratch = path.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
-        self._saved = trainer.global_step
+        self._saved_update = trainer.global_step
         if ranks.rank() == 0:
             with scratch.open("rb") as file:
                 os.fsync(file.fileno())
             scratch.replace(path)
-            there = states(self.folder)
-            kept = [state for state in there if state <= path][: self.keep]  # a later one was passed over by the run
-            for old in there:
-                if old not in kept:
-                    old.unlink()
-        ranks.barrier()  # who is told to stop next leaves nobody at work on a file
+            all_states = states(self.folder)
+            newest = [state for state in all_states if state <= path][: self.keep]  # the run skipped any later one
+            for state in all_states:
+                if state not in newest:
+                    state.unlink()
+        ranks.barrier()  # a rank that stops next does so when no other is writing
 
 
 def states(folder: Path) -> list[Path]:
-    """Return the states that a run may go on from, the newest first."""
+    """Return the saved states of a run, the newest first."""
     return sorted(folder.glob("update-*.ckpt"), reverse=True)
 
 
 def usable_state(folder: Path, run: str) -> Path | None:
-    """Return the newest state that is whole and of this run, None if there is none; says which were passed over, and why."""
+    """Return the newest state of this run that is whole, None if there is none.
+
+    Each newer state that is skipped is printed, with the reason.
+    """
     for path in states(folder):
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            wrong = None if found["run"] == run and found["state_dict"] else "is of another run"
-        except Exception as error:  # torch has no one class for a damaged file
-            wrong = f"is damaged ({type(error).__name__})"
-        if wrong is None:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            defect = None if state["run"] == run and state["state_dict"] else "is of another run"
+        except Exception as error:  # torch has no single class for a damaged file
+            defect = f"is damaged ({type(error).__name__})"
+        if defect is None:
             return path
-        print(f"{path} {wrong}; going on from the one before it, if there is one.", flush=True)
+        print(f"{path} {defect}; going on from the one before it, if there is one.", flush=True)
     return None

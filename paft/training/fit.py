@@ -1,4 +1,4 @@
-"""Training an adapter with Lightning's Trainer. Where Lightning has to be told to leave something alone, it is told here."""
+"""Training an adapter with Lightning's Trainer, all of whose settings stand here."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,10 +22,11 @@ from paft.training.module import PaftModule
 
 @dataclass(frozen=True)
 class Fitted:
-    """Figures of a finished training.
+    """What a finished training took, and how well it validated.
 
-    updates counts all of the run; tokens are real ones (no padding) of all ranks; seconds are those of the updates alone;
-    earlier_wall_s those of the processes that this one resumed.
+    updates counts those of the whole run. tokens are real ones (no padding), of all ranks. seconds is the time of the
+    updates alone. prompts_truncated counts the renderings that were cut off. earlier_wall_s is the wall-clock time of the
+    processes that this one resumed. best_validation_mean is an accuracy, None without validation.
     """
 
     updates: int
@@ -46,13 +47,13 @@ def fit(
     validate: Callable[[PeftModel], dict[str, float]],
     logger: Logger | None,
 ) -> Fitted:
-    """Train the adapter in place, or resume its training, and leave the weights of the best validation.
+    """Train the adapter in place, or resume its training; it ends with the weights of the best validation.
 
     Args:
-        folder: of the run; checkpoints and the CSV log go there.
-        identity: what identifies the run: a checkpoint of another one is skipped.
-        validate: returns metrics of the model, called at the end of a validation epoch.
-        logger: W&B's, beside the CSV log.
+        folder: the run's; checkpoints and the CSV log go into it.
+        identity: the digest that identifies the run; the checkpoints of another run are skipped.
+        validate: called after each validation epoch; returns metrics of the model by name, of which `mean` chooses the best.
+        logger: W&B's, besides the CSV log; None: no W&B.
     """
     device = model.device
     module = PaftModule(model, config.optim, data.updates.total, config.seed, validate)
@@ -63,14 +64,14 @@ def fit(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=ranks.n_ranks(),
         strategy=_Ranks() if ranks.n_ranks() > 1 else "auto",
-        use_distributed_sampler=False,  # every rank is told of a whole update, of which it takes its share
-        plugins=LightningEnvironment(),  # the ranks are there already; a cluster's job is one of its tasks
+        use_distributed_sampler=False,  # each rank reads the whole update and takes its own share of it
+        plugins=LightningEnvironment(),  # the ranks run already, and a cluster's job is one task: nothing to launch
         precision=precision_of(model.dtype),
         max_epochs=config.T,
         val_check_interval=config.validation.every,
         check_val_every_n_epoch=None if config.validation.every else 1,
         num_sanity_val_steps=0,
-        reload_dataloaders_every_n_epochs=1,  # the data module then reads where the trainer stands
+        reload_dataloaders_every_n_epochs=1,  # the data module reads the trainer's epoch and step when it is asked
         logger=[CSVLogger(folder, name="log"), *([logger] if logger is not None else [])],
         log_every_n_steps=1,
         callbacks=[speed, best, state, *([ProgressBar()] if config.trainer.progress else [])],
@@ -80,10 +81,10 @@ def fit(
     )
     try:
         trainer.fit(module, data, ckpt_path=ranks.gather(usable_state(state.folder, state.run))[0])
-    except SystemExit as left:  # Lightning's answer to KeyboardInterrupt
-        if not isinstance(left.__context__, KeyboardInterrupt):
+    except SystemExit as exit_:  # Lightning raises it in place of KeyboardInterrupt
+        if not isinstance(exit_.__context__, KeyboardInterrupt):
             raise  # submitit has queued the job again
-        raise KeyboardInterrupt(*left.__context__.args) from None
+        raise KeyboardInterrupt(*exit_.__context__.args) from None
     if best.best_model_path:
         module.load_state_dict(best.best())
     model.to(device)
@@ -99,16 +100,18 @@ def fit(
 
 
 class _Ranks(DDPStrategy):
-    """Ranks whose gradients PaftModule adds up itself: an update's micro-batches need not be as many on each."""
+    """Several ranks without DDP's averaging of gradients, because PaftModule sums them itself.
+
+    DDP needs the same number of micro-batches on each rank; an update does not have it.
+    """
 
     def configure_ddp(self) -> None:
-        """Leave the module as it is."""
+        """Do not wrap the module."""
 
 
 def precision_of(dtype: torch.dtype) -> Literal["bf16-mixed", "32-true"]:
-    """Return Lightning's precision for a base model's dtype.
+    """Return Lightning's precision for a base model of this dtype.
 
-    bf16-mixed computes the fp32 adapter in bf16 and keeps its weights and moments in fp32; bf16-true
-    would round those too.
+    bf16-mixed computes the fp32 adapter in bf16 and keeps its weights and moments in fp32. bf16-true would round those too.
     """
     return "bf16-mixed" if dtype == torch.bfloat16 else "32-true"

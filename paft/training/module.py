@@ -1,4 +1,4 @@
-"""The LightningModule: one step is one optimiser update, whatever micro-batches it is split into."""
+"""The LightningModule: one training step is one optimiser update, whatever micro-batches it is split into."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ from paft.model.attention import packed_logits
 
 
 class PaftModule(pl.LightningModule):
-    """Trains the adapter of a LoRA-wrapped causal LM on the answers alone.
+    """Trains the adapter of a LoRA-wrapped causal LM; the loss is over answer tokens only.
 
-    Optimisation is manual so that an update is Lightning's step: micro-batches change memory, never
-    the mean over the update's answer tokens. Checkpoints hold the adapter, not the base model.
+    Optimisation is manual, so that Lightning's step is an update. The loss is the mean over all answer tokens of the update;
+    the size of its micro-batches changes memory and nothing else. Checkpoints hold the adapter, not the base model.
     """
 
     strict_loading = False  # the base model's weights are not in the checkpoint; load_state_dict checks the rest
@@ -35,7 +35,10 @@ class PaftModule(pl.LightningModule):
     ) -> None:
         """
         Args:
-            validate: returns metrics of the model, called at the end of a validation epoch.
+            model: its trainable parameters are the adapter's.
+            total_updates: of the whole run; the learning rate reaches zero at its end.
+            seed: of dropout.
+            validate: called after each validation epoch; returns metrics of the model by name.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -46,30 +49,32 @@ class PaftModule(pl.LightningModule):
         self.validate = validate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW over the adapter."""
+        """Return AdamW over the adapter's parameters."""
         adapter = [p for p in self.model.parameters() if p.requires_grad]
         return torch.optim.AdamW(adapter, lr=self.optim.lr, weight_decay=self.optim.weight_decay)
 
     def learning_rate(self, update: int) -> float:
-        """Linear warm-up, then cosine to zero: a function of the update, so there is no state to resume."""
+        """Return the learning rate of an update: a linear warm-up, then a cosine to zero.
+
+        It depends on the number of the update alone, so that a resumed run has no scheduler to restore.
+        """
         warmup = math.ceil(self.optim.warmup * self.total_updates)
         if update < warmup:
             return self.optim.lr * (update + 1) / warmup
         return self.optim.lr * 0.5 * (1 + math.cos(math.pi * (update - warmup) / max(1, self.total_updates - warmup)))
 
     def on_fit_start(self) -> None:
-        """Switch to training mode."""
-        # transformers loads in eval mode and Lightning leaves it so: dropout and activation
-        # checkpointing would silently do nothing.
+        """Switch the model to training mode."""
+        # transformers loads models in eval mode, which Lightning keeps: dropout and activation checkpointing would
+        # silently do nothing.
         self.model.train()
 
     def on_train_batch_start(self, batch: Update, batch_idx: int) -> None:
-        """Seed dropout."""
-        # Dropout is a function of seed, rank and update, so that a resumed run repeats it.
+        """Seed dropout from seed, rank and update, so that a resumed run repeats it."""
         torch.manual_seed((self.seed << 32) + (self.global_rank << 24) + self.global_step)
 
     def training_step(self, batch: Update, batch_idx: int) -> None:
-        """Take one optimiser update."""
+        """Do one optimiser update."""
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         (group,) = optimizer.param_groups
@@ -90,40 +95,48 @@ class PaftModule(pl.LightningModule):
             self.log("template", float(batch.templates[0]))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Nothing to do a batch: validation scores a matrix of prompts and examples at the end."""
+        """Do nothing: validation scores its matrix of prompts and examples at the end of the epoch."""
 
     def on_validation_epoch_end(self) -> None:
-        """Score the validation matrix."""
+        """Call `validate` and log the metrics that it returns."""
         if self.validate is not None:
             self.log_dict({f"validation/{name}": value for name, value in self.validate(self.model).items()}, prog_bar=True)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the adapter alone."""
+        """Return the adapter's weights, without the base model's."""
         return get_peft_model_state_dict(self.model, save_embedding_layers=False)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load an adapter; raises RuntimeError if it is not one of this model."""
-        own = set(self.state_dict())
-        if own != set(state_dict):
-            raise RuntimeError(f"The checkpoint's adapter does not fit the model: {sorted(own ^ set(state_dict))[:3]} ...")
+        """Load the adapter's weights; raises RuntimeError if their names are not those of this model's adapter."""
+        expected = set(self.state_dict())
+        if expected != set(state_dict):
+            raise RuntimeError(f"The checkpoint's adapter does not fit the model: {sorted(expected ^ set(state_dict))[:3]} ...")
         return set_peft_model_state_dict(self.model, dict(state_dict))
 
 
 def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Sum the gradients of all ranks in place, and return the sum of their losses; all fp32, in one message."""
-    # A rank has no gradient where no example of the update fell to it.
+    """Return the sum of all ranks' losses, and sum their gradients in place; all fp32, in one all-reduce.
+
+    Args:
+        loss: scalar.
+        parameters: their `grad` is replaced by the sum over ranks.
+    """
+    # A rank to which no example of the update fell has no gradients.
     parts = [loss, *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)]
-    together = torch.cat([part.flatten() for part in parts])
-    torch.distributed.all_reduce(together)
-    loss, *gradients = together.split([part.numel() for part in parts])
+    flat = torch.cat([part.flatten() for part in parts])
+    torch.distributed.all_reduce(flat)
+    loss, *gradients = flat.split([part.numel() for part in parts])
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient.view_as(parameter)
     return loss.squeeze()
 
 
 def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
-    """Return the cross-entropy at the answer tokens, summed, in fp32. Only their hidden states meet the LM head."""
-    # PEFT converts what enters an adapter to fp32, which autocast would convert back at once.
+    """Return the cross-entropy (scalar, fp32) of a micro-batch, summed over its answer tokens.
+
+    The LM head is applied to the positions that predict answer tokens and to no others.
+    """
+    # PEFT casts an adapter's input to fp32, which autocast would cast back at once.
     with disable_input_dtype_casting(model, active=torch.is_autocast_enabled(batch.positions.device.type)):
         logits = packed_logits(model, batch.packing, batch.positions)
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
