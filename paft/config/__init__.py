@@ -1,1 +1,1 @@
-"""Configs: their types, how they are composed from conf/, and what an adapter keeps of its own."""
+"""Configs: their types, composing them from conf/, and the metadata of an adapter."""

@@ -1,4 +1,4 @@
-"""What an adapter folder says of itself: paft.json."""
+"""paft.json, the metadata of an adapter folder: model, data set and pools that the adapter was trained with."""
 
 import json
 from pathlib import Path
@@ -7,11 +7,11 @@ from typing import Any
 from paft.config.schema import DatasetConfig, ModelConfig
 from paft.runtime.errors import InputError
 
-METADATA = "paft.json"  # of an adapter folder
+METADATA = "paft.json"
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """Return what an adapter's paft.json says; raises InputError if the folder is no adapter of ours."""
+    """Return the content of an adapter's paft.json; raises InputError if the folder is no adapter of PAFT."""
     if not (folder / METADATA).is_file() or not (folder / "adapter_model.safetensors").is_file():
         raise InputError(f"{folder}: this is no adapter of a PAFT run; give the folder RUN/adapter.")
     try:

@@ -30,21 +30,21 @@ def check_conf() -> None:
 
 
 def compose_training(overrides: Sequence[str]) -> TrainConfig:
-    """Return the config of a training run that overrides of conf/train.yaml give; raises InputError that names the key."""
+    """Return the training config of conf/train.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
         return parse(compose("train", list(overrides)))
 
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
-    """Return the config of an evaluation that overrides of conf/evaluate.yaml give; raises InputError that names the key."""
+    """Return the evaluation config of conf/evaluate.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
         return parse_evaluation(compose("evaluate", list(overrides)), overrides)
 
 
 def parse(composed: DictConfig) -> TrainConfig:
-    """Check a composed config against its types and limits.
+    """Build a TrainConfig from a composed config, checked against types and limits.
 
     Raises InputError that names the key.
     """
@@ -69,10 +69,10 @@ def from_dict(content: Any) -> TrainConfig:
 
 
 def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> EvaluateConfig:
-    """Check a composed config of an evaluation, with what its adapter knows filled in.
+    """Build an EvaluateConfig from a composed config, filled in with the settings that its adapter was trained with.
 
     Args:
-        typed: the overrides on the command line; what is typed there wins over what the adapter was trained with.
+        typed: the overrides on the command line; they win over the adapter's settings.
 
     Raises InputError that names the key, or the adapter's folder.
     """
@@ -87,22 +87,23 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
 
 
 def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
-    """Put into an evaluation's config what its adapter was trained with and the command line does not name.
+    """Fill in the settings that the adapter was trained with and the command line does not name.
 
     Args:
-        keys: what is typed on the command line.
+        content: the composed config, changed in place.
+        keys: the keys of the overrides on the command line.
     """
     if not isinstance(content["adapter"], str | None):
         raise InputError(f"adapter={content['adapter']}: this is one folder, RUN/adapter; several need -m and commas.")
     about = None if content["adapter"] is None else read_metadata(Path(content["adapter"]))
-    for section, mark in (("dataset", "name"), ("model", "lora")):  # what conf/*/adapter.yaml leaves open
+    for section, mark in (("dataset", "name"), ("model", "lora")):  # conf/*/adapter.yaml leaves them open
         given = content[section]
         if given.get(mark) is not None:
             continue
         if about is None:
             raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
         content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
-        if section == "model":  # an adapter may come from a stranger, and does not say whose code is run here
+        if section == "model":  # an adapter may come from a stranger: it must not decide whose code runs here
             content[section]["remote_code"] = bool(given.get("remote_code"))
     if about is None:
         return
@@ -119,7 +120,7 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
 
 
 def _check_scoring(config: EvaluateConfig) -> None:
-    """Refuse a way of scoring that these answers do not allow."""
+    """Refuse a scoring method that the answers of the data set do not allow."""
     if config.scoring == "generate" and config.dataset.options == "hidden":
         raise InputError("scoring=generate: a model cannot write an option that it was not shown; use scoring=likelihood.")
     if config.scoring == "likelihood" and config.dataset.metric != "choice":
@@ -130,7 +131,7 @@ def _check_scoring(config: EvaluateConfig) -> None:
 
 
 def _refuse_idle(config: EvaluateConfig, keys: set[str]) -> None:
-    """Refuse settings that were typed and do nothing in this evaluation."""
+    """Refuse settings on the command line that have no effect in this evaluation."""
     scoring, rows = f"scoring={config.scored_by}", "output=, which takes all rows"
     idle = {
         "normalise": (config.scored_by == "generate", scoring),
@@ -171,7 +172,7 @@ def _validated(kind: type[Config], content: Any) -> Config:
 
 
 def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
-    """Refuse settings that do not go together."""
+    """Refuse settings of the data set and the model that contradict each other or this machine."""
     if dataset.own_rows and dataset.gold is None:
         raise InputError("dataset.gold has no value; name the field of your rows that holds the right answer.")
     if dataset.options == "hidden" and dataset.answer != "text":

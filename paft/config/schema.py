@@ -1,4 +1,4 @@
-"""The typed form of conf/train.yaml and conf/evaluate.yaml, and what makes a run the run it is.
+"""The types of conf/train.yaml and conf/evaluate.yaml, and the identity of a run: the settings its numbers depend on.
 
 Imports nothing heavy, so that a mistake in a config shows at once.
 """
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
-# Choices that change where a run writes, or what it shows, but never its numbers.
+# Settings that change where a run writes, or what it shows, but never its numbers.
 _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer", "extra_measures"}
 
-# What a method does not use: sweeping it repeats no run.
+# Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
 _OF_THE_DRAWS = {"K", "schedule"}
 _OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
 _SEARCHES = ("top_accuracy", "robust", "zopo")
@@ -41,13 +41,13 @@ class HubConfig(_Section):
 
 
 class DatasetConfig(_Section):
-    """Where rows come from and what is asked about them."""
+    """The data set: where its rows come from, how they are asked and how answers are scored."""
 
     name: str  # one of paft/data/tasks, or jsonl: your own rows
     answer: Literal["letter", "text"]
     options: Literal["shown", "hidden"] = "shown"
-    parts: list[str] = []  # subsets reported apart; default: the data set itself
-    test_split: str = "test"  # what papers report
+    parts: list[str] = []  # subsets reported separately; default: the data set itself
+    test_split: str = "test"  # the split that papers report
     hub: HubConfig | None = None
     path: str | None = None  # dataset=jsonl: the folder with train.jsonl and test.jsonl; evaluate.py: a file of rows, too
     choices: list[str] = []  # dataset=jsonl: the option fields; none: free-form
@@ -62,7 +62,7 @@ class DatasetConfig(_Section):
 
 
 class LoraConfig(_Section):
-    """The adapter (PEFT's names)."""
+    """The LoRA adapter; the settings have PEFT's names."""
 
     r: PositiveInt
     alpha: PositiveInt
@@ -91,7 +91,7 @@ class ModelConfig(_Section):
 
 
 class MethodConfig(_Section):
-    """What is trained: paft, one fixed prompt (user, or what a search finds among the training prompts), or nothing (base)."""
+    """What is trained: paft, one fixed prompt (user, or the one that a search chooses), or nothing (base)."""
 
     name: Literal["paft", "user", "top_accuracy", "robust", "zopo", "base"]
     prompt: str | None = None  # user: the template; null: the shipped plain prompt of the data set
@@ -104,7 +104,7 @@ class MethodConfig(_Section):
 
     @property
     def searches(self) -> bool:
-        """Whether the one prompt is looked for among the training prompts."""
+        """Whether the one prompt is chosen among the training prompts by a search."""
         return self.name in _SEARCHES
 
 
@@ -118,13 +118,13 @@ class OptimConfig(_Section):
 
 
 class ScheduleConfig(_Section):
-    """What K counts."""
+    """The unit of the schedule: what K counts."""
 
     unit: Literal["update", "example", "row"]
 
 
 class PromptsConfig(_Section):
-    """Files to use instead of the shipped pools."""
+    """Prompt pools to use instead of the default ones: files, or names of shipped pools."""
 
     train: str | None = None
     validation: str | None = None
@@ -140,7 +140,7 @@ class ValidationConfig(_Section):
 
 
 class TrainerConfig(_Section):
-    """How the machine is used; none of it changes what is learnt, beyond floating-point noise."""
+    """How the machine is used; nothing of it changes what is learnt, beyond floating-point noise."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
     devices: PositiveInt
@@ -153,7 +153,7 @@ class TrainerConfig(_Section):
 
 
 class LoggerConfig(_Section):
-    """The CSV log is always written; wandb comes on top."""
+    """Where metrics are logged: always to a CSV file, with wandb also to W&B."""
 
     name: Literal["csv", "wandb"]
     project: str = "paft"
@@ -162,7 +162,7 @@ class LoggerConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """A training run; conf/train.yaml is this page with its comments."""
+    """The config of a training run; conf/train.yaml says what each key means."""
 
     dataset: DatasetConfig
     model: ModelConfig
@@ -189,7 +189,7 @@ class TrainConfig(_Section):
 
     @property
     def run_name(self) -> str:
-        """The run folder's name: what a reader wants to know, and a hash of everything else."""
+        """The name of the run's folder: data set, model, method and its numbers, and a hash of the whole identity."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
         parts = [self.dataset.name, self.model.label, self.method.name]
         if self.method.name == "paft":
@@ -199,7 +199,7 @@ class TrainConfig(_Section):
         return "-".join([*parts, digest, *(["rerun"] if self.rerun else [])])
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes this run the run it is, in plain types; what its method does not use is left out."""
+        """Return the settings that the run's numbers depend on, in plain types, without those that its method does not use."""
         method = self.method.name
         unused = set() if method == "paft" else _OF_THE_DRAWS
         if method == "base":
@@ -219,21 +219,21 @@ class TrainConfig(_Section):
 
 
 def _forget_later_settings(model: dict[str, Any]) -> None:
-    """Leave out what earlier versions did not have, where it does nothing: their runs keep their names."""
-    for key, nothing in (("quantization", None), ("remote_code", False)):
-        if model[key] == nothing:
+    """Delete settings that earlier versions did not have, where they have no effect, so that runs keep their names."""
+    for key, without_effect in (("quantization", None), ("remote_code", False)):
+        if model[key] == without_effect:
             del model[key]
 
 
 class TestPromptsConfig(_Section):
-    """Files to use instead of the shipped test pool, and besides it."""
+    """Prompt pools of an evaluation: one to use instead of the default test pool, and an adversarial one to score as well."""
 
     test: str | None
     adversarial: str | None
 
 
 class EvaluateConfig(_Section):
-    """An evaluation; conf/evaluate.yaml is this page with its comments."""
+    """The config of an evaluation; conf/evaluate.yaml says what each key means."""
 
     adapter: str | None
     dataset: DatasetConfig
@@ -252,7 +252,7 @@ class EvaluateConfig(_Section):
     output_root: str = Field(min_length=1)
 
     def identity(self) -> dict[str, Any]:
-        """Return what an evaluation's numbers depend on besides adapter, data and prompts, in plain types."""
+        """Return the settings that the numbers depend on besides adapter, data and prompts, in plain types."""
         used = {"max_new_tokens"} if self.scored_by == "generate" else {"normalise"}
         identity = self.model_dump(include={"dataset", "model", "cutoff", *used}) | {"scoring": self.scored_by}
         del identity["dataset"]["path"], identity["dataset"]["threshold"], identity["model"]["path"]
@@ -261,5 +261,5 @@ class EvaluateConfig(_Section):
 
     @property
     def scored_by(self) -> Literal["likelihood", "generate"]:
-        """How cells are answered."""
+        """The scoring method in use: the one that is set, else likelihood for choices and generate for free-form answers."""
         return self.scoring or ("likelihood" if self.dataset.metric == "choice" else "generate")

@@ -1,1 +1,1 @@
-"""Rows to examples, renderings to tokens, and the LightningDataModule. Knows prompts, not models."""
+"""Rows to examples, renderings to tokens, and the LightningDataModule. Imports prompts, not models."""

@@ -1,4 +1,4 @@
-"""An optimiser update as tensors: packed micro-batches, and which tokens of them are trained on."""
+"""An optimiser update as tensors: packed micro-batches, and the tokens that are trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,15 +11,11 @@ from paft.packing import Branches, Packing, pack
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Packed sequences with the tokens that are trained on.
-
-    positions (P,) int64 are the tokens from whose logits a target is predicted, targets (P,) int64
-    what should follow them.
-    """
+    """Packed sequences, and the P target tokens that they are trained on."""
 
     packing: Packing
-    positions: Tensor
-    targets: Tensor
+    positions: Tensor  # (P,) int64: indices into the packed row of the tokens whose logits predict the targets
+    targets: Tensor  # (P,) int64: the token that should follow each of them
 
     def to(self, device: torch.device) -> "MicroBatch":
         """Return a copy on the device."""
@@ -28,7 +24,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class Update:
-    """The examples of one optimiser update; micro_batches are those of this rank, all else is of the whole update."""
+    """One optimiser update: the micro-batches of this rank, and counts over the whole update."""
 
     micro_batches: list[MicroBatch]
     n_tokens: int
@@ -42,7 +38,7 @@ class Update:
 
 
 def pack_answers(pairs: Sequence[tuple[list[int], list[int]]]) -> MicroBatch:
-    """Pack (context, answer) pairs; the last token of an answer (end-of-text) is a target, never an input."""
+    """Pack (context, answer) pairs of token ids; the last token of an answer (end-of-text) is a target, never an input."""
     positions: list[int] = []
     start = 0
     for context, answer in pairs:
@@ -61,9 +57,9 @@ def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0
 
     Args:
         lengths: tokens of each sequence; one longer than most_tokens is a micro-batch of its own.
-        rank, n_ranks: whose micro-batches to return: the sequences are dealt out by length, so that all have as much to do.
+        rank, n_ranks: the rank whose micro-batches to return; ranks take turns in order of length, so that their work is equal.
 
-    Returns lists of indices into `lengths`, sorted by length, so that rows of like length are together.
+    Returns lists of indices into `lengths`, sorted by length, so that sequences of similar length are together.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)[rank::n_ranks]
     batches: list[list[int]] = [[]]

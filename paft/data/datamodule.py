@@ -1,4 +1,4 @@
-"""The LightningDataModule: renders every update anew, with the templates that the schedule draws."""
+"""The LightningDataModule: renders each update with the templates that the schedule draws for it."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,9 +19,9 @@ from paft.runtime import ranks
 class PaftDataModule(pl.LightningDataModule):
     """Feeds the trainer one optimiser update at a time, rendered with the templates that the schedule draws for it.
 
-    The sampler (main process) tags each example with its template; workers render and tokenise. All
-    of it is a function of (seed, epoch, update), so a run resumed in the middle of an epoch sees
-    what it would have seen.
+    The sampler (main process) tags each example with its template; workers render and tokenise. Every
+    update is a function of (seed, epoch, update), so a run resumed in the middle of an epoch sees
+    what it would have seen without the interruption.
     """
 
     def __init__(self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, config: TrainConfig) -> None:
@@ -31,7 +31,7 @@ class PaftDataModule(pl.LightningDataModule):
         self.workers = config.trainer.workers
 
     def train_dataloader(self) -> DataLoader[Update]:
-        """Return the updates of the trainer's epoch that are still to come; called anew for each epoch."""
+        """Return a loader of the remaining updates of the current epoch; the trainer calls it for each epoch."""
         assert self.trainer is not None
         epoch = self.trainer.current_epoch
         done = self.trainer.global_step - epoch * self.updates.per_epoch
@@ -39,7 +39,7 @@ class PaftDataModule(pl.LightningDataModule):
         return DataLoader(self.renderings, batch_size=None, sampler=sampler, num_workers=self.workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move an update to a device; Lightning's own way does not know frozen dataclasses."""
+        """Move an update to a device; Lightning's default cannot move frozen dataclasses."""
         return batch.to(device) if isinstance(batch, Update) else batch
 
     def val_dataloader(self) -> DataLoader[int]:

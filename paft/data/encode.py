@@ -1,4 +1,4 @@
-"""From a rendering to token ids: one boundary rule, used in training and in evaluation alike."""
+"""From a rendering to token ids, with the same boundary rule in training and in evaluation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,18 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A rendering as token ids: the context, and each continuation that may follow it.
-
-    truncated says whether the context lost its beginning to fit the cut-off.
-    """
+    """A rendering as token ids."""
 
     context: list[int]
-    continuations: list[list[int]]
-    truncated: bool
+    continuations: list[list[int]]  # each may follow the context
+    truncated: bool  # whether the context lost its beginning to the cut-off
 
 
 class Encoder:
-    """Tokenises renderings.
+    """Tokenises renderings of examples, and the answers that follow them.
 
     The boundary rule: white space at the end of the prompt moves to the answer (one space by
     default), so that context and answer are tokenised as the model would have read and written
@@ -52,7 +49,7 @@ class Encoder:
         self.system_prompt = system_prompt
 
     def answers(self, example: Example) -> list[str]:
-        """Return what a model may answer: the letters or the texts of the choices."""
+        """Return the answers that an example offers: the letters or the texts of its choices (none for free-form answers)."""
         return list(LETTERS[: len(example.choices)]) if self.answer == "letter" else list(example.choices)
 
     def training(self, template: PromptTemplate, example: Example) -> Encoded:
@@ -65,11 +62,11 @@ class Encoder:
         return self._encode(template.render(example.fields), self.answers(example), end=[])
 
     def check_cutoff(self, examples: Sequence[Example]) -> None:
-        """Raise InputError if an answer leaves no room for a prompt: here, not when scoring gets to it after training."""
+        """Raise InputError if an answer leaves no room for a prompt; checked before training, which scoring follows."""
         for example in examples:
             for text in self.answers(example) or [example.answer]:
-                if len(text.encode()) + 3 <= self.cutoff:  # with a space, end-of-text and one token of context
-                    continue  # no need to tokenise: a token is a byte at least
+                if len(text.encode()) + 3 <= self.cutoff:  # 3: a space, end-of-text and one token of context
+                    continue  # no need to tokenise: a token has at least one byte
                 length = len(self.tokenizer(f" {text}", add_special_tokens=False).input_ids) + 1
                 if length >= self.cutoff:
                     raise InputError(
@@ -86,7 +83,7 @@ class Encoder:
             raise InputError(f"cutoff={self.cutoff} is shorter than an answer; raise it above {self.cutoff - room}.")
         if len(ids) <= room:
             return Encoded(ids, continuations, truncated=False)
-        # The beginning goes, a leading begin-of-text token aside: question, options and cue stand at the end.
+        # The beginning is cut, except a begin-of-text token, because question, options and cue stand at the end.
         keep_first = ids[:1] if ids[0] in self.tokenizer.all_special_ids and room > 1 else []
         return Encoded(keep_first + ids[len(ids) - room + len(keep_first) :], continuations, truncated=True)
 
@@ -104,6 +101,7 @@ class Encoder:
         return self.tokenizer(text, add_special_tokens=not self.chat_template).input_ids
 
     def _continuation(self, context: str, ids: list[int], text: str) -> list[int]:
+        """Return the tokens of `text` as they follow the context and its tokens `ids`."""
         whole = self._tokenize(context + text)
         if whole[: len(ids)] == ids and len(whole) > len(ids):
             return whole[len(ids) :]

@@ -1,4 +1,4 @@
-"""Everything a run reads: examples and pools, checked against each other before any model is loaded."""
+"""The inputs of a run: examples and pools, checked against each other before any model is loaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,27 +15,23 @@ from paft.runtime.errors import InputError
 
 @dataclass(frozen=True)
 class Inputs:
-    """Examples and pools of a run.
-
-    train and validation are None where nothing is trained; of train, a search takes one prompt. adversarial is there where it
-    was asked for, and no part of what the run is.
-    """
+    """Examples and pools of a training run."""
 
     examples: Examples
-    train: PromptPool | None
-    validation: PromptPool | None
+    train: PromptPool | None  # None: nothing is trained; a search chooses one of its prompts
+    validation: PromptPool | None  # None: nothing is trained
     test: PromptPool
-    adversarial: PromptPool | None
+    adversarial: PromptPool | None  # an extra measure, which is not part of the run's identity
 
     @property
     def pools(self) -> dict[str, PromptPool]:
-        """The pools by split."""
+        """The pools by split, without the adversarial one."""
         pools = {"train": self.train, "validation": self.validation, "test": self.test}
         return {split: pool for split, pool in pools.items() if pool is not None}
 
 
 def load_inputs(config: TrainConfig) -> Inputs:
-    """Load and check what a run reads; raises InputError."""
+    """Load the examples and pools of a training run and check them against each other; raises InputError."""
     examples = load_examples(config.dataset, config.data_root, config.train_examples, config.eval_examples)
     dataset, task = config.dataset, examples.task
     _check_answers(dataset, task)
@@ -53,15 +49,15 @@ def load_inputs(config: TrainConfig) -> Inputs:
 
 @dataclass(frozen=True)
 class TestInputs:
-    """What an evaluation reads. rows are those of the file that predictions are for, as they are; else None."""
+    """Examples and pools of an evaluation."""
 
-    __test__ = False  # its name is no test's
+    __test__ = False  # pytest must not collect it by its name
 
     task: Task
     examples: tuple[Example, ...]
     pool: PromptPool
     adversarial: PromptPool | None
-    rows: list[dict[str, Any]] | None
+    rows: list[dict[str, Any]] | None  # unchanged, where predictions are written for a file of rows
 
     @property
     def pools(self) -> dict[str, PromptPool]:
@@ -71,7 +67,7 @@ class TestInputs:
 
 
 def load_test_inputs(config: EvaluateConfig) -> TestInputs:
-    """Load and check what an evaluation reads; raises InputError."""
+    """Load the examples and pools of an evaluation and check them against each other; raises InputError."""
     dataset = config.dataset
     rows = None
     if config.output is None:
@@ -83,16 +79,16 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
             )
         task, examples, rows = load_unlabelled(dataset)
     _check_answers(dataset, task)
-    given = config.prompts.test
-    if given is None and dataset.own_rows and config.adapter is not None:
-        given = str(Path(config.adapter).parent / "prompts" / "test.yaml")  # those of its run
-        if not Path(given).is_file():
+    source = config.prompts.test
+    if source is None and dataset.own_rows and config.adapter is not None:
+        source = str(Path(config.adapter).parent / "prompts" / "test.yaml")  # the test prompts of the adapter's run
+        if not Path(source).is_file():
             raise InputError(
-                f"prompts.test has no value, and {given} is not there; give a file of prompts with prompts.test=..."
+                f"prompts.test has no value, and {source} is not there; give a file of prompts with prompts.test=..."
             )
-    pool = _pool(dataset, task, "test", given).head(config.eval_prompts)
-    named = config.prompts.adversarial
-    adversarial = None if named is None else _pool(dataset, task, "adversarial", named)
+    pool = _pool(dataset, task, "test", source).head(config.eval_prompts)
+    adversarial_source = config.prompts.adversarial
+    adversarial = None if adversarial_source is None else _pool(dataset, task, "adversarial", adversarial_source)
     inputs = TestInputs(task, examples, pool, adversarial, rows)
     for split, used in inputs.pools.items():
         _check_shown(split, used, examples)
@@ -100,12 +96,12 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
 
 
 def answer_kind(dataset: DatasetConfig, task: Task) -> Answer:
-    """Return what prompts are answered with; free-form answers are texts."""
+    """Return whether prompts are answered with a letter or a text; free-form answers are texts."""
     return dataset.answer if task.choice_fields else "text"
 
 
 def _check_answers(dataset: DatasetConfig, task: Task) -> None:
-    """Refuse answers that these rows do not have, and a metric that cannot score them."""
+    """Refuse a form of answer that the task's rows do not have, and a metric that cannot score them."""
     choices = len(task.choice_fields)
     if dataset.answer == "letter" and choices > len(LETTERS):
         raise InputError(f"dataset.answer=letter: {choices} choices are more than there are letters; use dataset.answer=text.")
@@ -131,27 +127,27 @@ def _check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> N
             raise InputError(f"{example.where}: the row lacks the field {min(missing)!r}, which the {split} prompts show.")
 
 
-def _pool(dataset: DatasetConfig, task: Task, split: str, given: str | None) -> PromptPool:
-    """Load a pool.
+def _pool(dataset: DatasetConfig, task: Task, split: str, source: str | None) -> PromptPool:
+    """Load the pool of a split.
 
     Args:
-        given: a file, or the name of a shipped pool; None: the shipped one of the split.
+        source: a file, or the name of a shipped pool (composed, adversarial ...); None: the shipped pool of the split.
     """
-    return find_pool(given, task.pools, split, task.form(answer_kind(dataset, task), dataset.options), task.aliases)
+    return find_pool(source, task.pools, split, task.form(answer_kind(dataset, task), dataset.options), task.aliases)
 
 
 def _validation_pool(config: TrainConfig, task: Task, train: PromptPool) -> PromptPool:
-    """Load the prompts that choose the checkpoint, which are never those that are tested on."""
-    own, given = config.dataset.own_rows, config.prompts.validation
-    if given is None and own:
-        given = config.prompts.train  # own data without validation prompts
-    if given is None and own:
+    """Load the prompts that choose the checkpoint; test prompts never do."""
+    own_rows, source = config.dataset.own_rows, config.prompts.validation
+    if source is None and own_rows:
+        source = config.prompts.train  # the user's rows without validation prompts
+    if source is None and own_rows:
         return train  # method=user: its one prompt is all there is
-    return _pool(config.dataset, task, "validation", given).head(config.validation.prompts)
+    return _pool(config.dataset, task, "validation", source).head(config.validation.prompts)
 
 
 def _train_pool(config: TrainConfig, task: Task) -> PromptPool:
-    """Load the training pool, or as many of its prompts as are asked for."""
+    """Load the training pool, or a draw of train_prompts of its prompts."""
     pool, n = _pool(config.dataset, task, "train", config.prompts.train), config.train_prompts
     if n is not None and n > len(pool.templates):
         raise InputError(f"train_prompts={n}: the training pool has {len(pool.templates)} prompts.")
@@ -159,7 +155,7 @@ def _train_pool(config: TrainConfig, task: Task) -> PromptPool:
 
 
 def _user_pool(config: TrainConfig, task: Task) -> PromptPool:
-    """Return a pool of the one fixed prompt."""
+    """Return the pool of method=user, which has one prompt."""
     if config.method.prompt is None:
         return _pool(config.dataset, task, "user", None)
     try:

@@ -18,7 +18,7 @@ _LONGEST_ROW = 2**24  # characters; a file without line breaks is no JSONL
 
 @dataclass(frozen=True)
 class Examples:
-    """The examples of a run, in the order in which they are to be cut: the first n are a fair sample of n."""
+    """The examples of a run, in a fixed pseudo-random order: the first n of train or validation are a fair sample."""
 
     task: Task
     train: tuple[Example, ...]
@@ -32,7 +32,7 @@ class Examples:
 
 
 def load_examples(config: DatasetConfig, data_root: str | None, train: int | None, test: int | None) -> Examples:
-    """Load a data set and cut it.
+    """Load a data set as train, validation and test examples.
 
     `test` is the split that papers report; `validation` is a seeded cut of train (by group), or
     validation.jsonl where dataset=jsonl has one. At most `train` and `test` examples are kept (None:
@@ -44,22 +44,25 @@ def load_examples(config: DatasetConfig, data_root: str | None, train: int | Non
     rest: list[Example] = []
     validation: list[Example] = []
     for part in config.parts:
-        own = _jsonl_validation(config)
+        validation_file = _jsonl_validation(config)
         examples = shuffled(_load(config, task, data_root, part, "train"))
-        cut, kept = ([], examples) if own else cut_validation(examples, config.name)
-        validation += shuffled(list(_examples(task, read_jsonl(own), "validation", part))) if own else cut
-        rest += kept
+        if validation_file is None:
+            cut, remaining = cut_validation(examples, config.name)
+        else:
+            cut, remaining = shuffled(list(_examples(task, read_jsonl(validation_file), "validation", part))), examples
+        validation += cut
+        rest += remaining
     if len(config.parts) > 1:
         rest, validation = shuffled(rest), shuffled(validation)
-    tested = _test_examples(config, task, data_root, test)
-    return Examples(task, tuple(rest[:train]), tuple(validation), tested)
+    test_examples = _test_examples(config, task, data_root, test)
+    return Examples(task, tuple(rest[:train]), tuple(validation), test_examples)
 
 
 def load_test(config: DatasetConfig, data_root: str | None, most: int | None) -> tuple[Task, tuple[Example, ...]]:
-    """Load the test examples alone: those of load_examples, or the rows of a JSONL file that dataset.path names.
+    """Load only the test examples: those of load_examples, or the rows of a JSONL file that dataset.path names.
 
     Args:
-        most: None for all.
+        most: how many examples to load at most; None for all.
 
     Raises InputError that names the file and the line.
     """
@@ -71,7 +74,7 @@ def load_test(config: DatasetConfig, data_root: str | None, most: int | None) ->
             f"dataset.path={config.path}: a folder of {config.name} is given with data_root=, which holds {config.name}/; "
             "dataset.path names a file of rows."
         )
-    train = _jsonl_file(config, "train")  # says which fields rows have, and in which form their answers are
+    train = _jsonl_file(config, "train")  # shows which fields rows have, and the form of their answers
     task = _task(config, train if train.is_file() else _jsonl_file(config, "test"))
     return task, _test_examples(config, task, data_root, most)
 
@@ -79,7 +82,7 @@ def load_test(config: DatasetConfig, data_root: str | None, most: int | None) ->
 def load_unlabelled(config: DatasetConfig) -> tuple[Task, tuple[Example, ...], list[dict[str, Any]]]:
     """Load all rows of the JSONL file that dataset.path names, in its order, whether they are labelled or not.
 
-    Returns the task, the examples, whose answers are not read (gold -1), and the rows as they are.
+    Returns the task, the examples, whose answers are not read (gold -1), and the rows unchanged.
     """
     path = Path(str(config.path))
     task = _task(config, path, labelled=False)
@@ -90,15 +93,15 @@ def load_unlabelled(config: DatasetConfig) -> tuple[Task, tuple[Example, ...], l
 
 def _test_examples(config: DatasetConfig, task: Task, data_root: str | None, most: int | None) -> tuple[Example, ...]:
     """Return a fair sample of the test split, spread evenly over the parts."""
-    tested: list[Example] = []
+    examples: list[Example] = []
     for index, part in enumerate(config.parts):
         share = None if most is None else most // len(config.parts) + (index < most % len(config.parts))
-        tested += shuffled(_load(config, task, data_root, part, config.test_split))[:share]
-    return tuple(tested)
+        examples += shuffled(_load(config, task, data_root, part, config.test_split))[:share]
+    return tuple(examples)
 
 
 def _task(config: DatasetConfig, sample: Path, labelled: bool = True) -> Task:
-    """Return the task; own data's is read off the rows of a sample file."""
+    """Return the task of a data set; that of the user's own rows is inferred from a sample file."""
     task = BUILT_IN.get(config.name)
     if task is not None and (task.generate is not None or config.hub is not None):
         return task
@@ -120,9 +123,9 @@ _WORDS: dict[GoldForm, str] = {"text": "the text", "name": "the letter or the fi
 
 
 def _gold_form(config: DatasetConfig, sample: Path) -> GoldForm | None:
-    """Return the form that fits the answers of most rows of the sample; None if none fits any.
+    """Return the form of answers that fits most rows of the sample file; None if no form fits any row.
 
-    One form for all rows: numbers must not be read now as a text, now as an index. A row that does not fit it is refused.
+    All rows have one form, so that a number is not a text in one row and an index in another. Other rows are refused later.
     """
     gold = str(config.gold)
     rows = [row for _, row in read_jsonl(sample)]
@@ -136,7 +139,7 @@ def _gold_form(config: DatasetConfig, sample: Path) -> GoldForm | None:
     return best if fits(best) else None
 
 
-_Rows: TypeAlias = Iterator[tuple[str, dict[str, Any]]]  # each row with the place it comes from
+_Rows: TypeAlias = Iterator[tuple[str, dict[str, Any]]]  # each row with where it comes from
 
 
 def _load(config: DatasetConfig, task: Task, data_root: str | None, part: str, split: str) -> list[Example]:
@@ -169,7 +172,7 @@ def _jsonl_validation(config: DatasetConfig) -> Path | None:
 
 
 def read_jsonl(path: Path) -> _Rows:
-    """Yield (place, row) of a JSONL file; raises InputError that names the file and the line."""
+    """Yield (file and line, row) for each row of a JSONL file; raises InputError that names the file and the line."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such data file; it should hold one JSON object a line.")
     empty = True
@@ -194,7 +197,7 @@ def read_jsonl(path: Path) -> _Rows:
 
 
 def _read_hub(config: DatasetConfig, part: str, split: str) -> _Rows:
-    """Yield (place, row) of a data set on the hub, at its pinned revision."""
+    """Yield (where it comes from, row) for each row of a data set on the hub, at its pinned revision."""
     from datasets import load_dataset
 
     assert config.hub is not None

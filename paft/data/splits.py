@@ -1,4 +1,4 @@
-"""Cutting examples into train and validation, in an order that no run's seed changes, and naming what they are."""
+"""Splitting examples into train and validation, in an order that no run's seed changes, and fingerprinting them."""
 
 import hashlib
 import json
@@ -23,21 +23,21 @@ def fingerprint(examples: Sequence[Example]) -> str:
 
 
 def shuffled(examples: list[Example]) -> list[Example]:
-    """Return the examples in an order that is always the same."""
+    """Return the examples in a pseudo-random order that is the same for every run."""
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(examples))
     return [examples[i] for i in order]
 
 
 def cut_validation(examples: list[Example], name: str) -> tuple[list[Example], list[Example]]:
-    """Cut whole groups off for validation until its share is reached; return (validation, rest)."""
-    wanted = min(max(1, round(_VALIDATION_SHARE * len(examples))), _VALIDATION_MOST)
+    """Set whole groups aside for validation until its share is reached; return (validation, rest)."""
+    target_size = min(max(1, round(_VALIDATION_SHARE * len(examples))), _VALIDATION_MOST)
     groups: set[str] = set()
     size: dict[str, int] = {}
     for example in examples:
         size[example.group] = size.get(example.group, 0) + 1
     taken = 0
     for group in dict.fromkeys(e.group for e in examples):
-        if taken >= wanted:
+        if taken >= target_size:
             break
         groups.add(group)
         taken += size[group]

@@ -1,4 +1,4 @@
-"""Which examples an optimiser update sees, and under which template."""
+"""The updates of a run: the examples that each optimiser update sees, and the template of each example."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ import numpy as np
 from paft.config.schema import TrainConfig
 from paft.prompts import Schedule
 
-_STREAM = 0x44415441  # "DATA": the data order is a seed stream of its own
+_STREAM = 0x44415441  # "DATA": the data order has its own seed stream
 
 
 def updates_of(config: TrainConfig, n_examples: int, n_templates: int) -> "Updates":
-    """Return the updates of a run on so many examples, with a schedule that draws from so many templates."""
+    """Return the updates of a run on n_examples examples, whose schedule draws from n_templates templates."""
     schedule = Schedule(n_templates, config.K, config.seed, config.schedule.unit)
     return Updates(n_examples, config.examples_per_update, config.T, schedule)
 
@@ -28,7 +28,7 @@ class Tagged:
 class Updates:
     """The updates of a run: a pure function of seed, epoch and update.
 
-    Examples are drawn uniformly (a permutation an epoch); the last update of an epoch holds what is left.
+    Each epoch is a new permutation of the examples; the last update of an epoch holds those that remain.
     """
 
     def __init__(self, n_examples: int, examples_per_update: int, epochs: int, schedule: Schedule) -> None:
@@ -39,7 +39,7 @@ class Updates:
 
     @property
     def per_epoch(self) -> int:
-        """Number of updates of an epoch, the last one perhaps smaller."""
+        """Number of updates per epoch; the last one may be smaller."""
         return -(-self.n_examples // self.examples_per_update)
 
     @property
@@ -48,7 +48,7 @@ class Updates:
         return self.per_epoch * self.epochs
 
     def of_epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Tagged]]:
-        """Yield the updates of an epoch, from `first_update` on."""
+        """Yield the updates of an epoch, starting at `first_update`."""
         bits = np.random.Philox(key=[self.schedule.seed, _STREAM], counter=[0, 0, epoch, 0])
         order = np.random.Generator(bits).permutation(self.n_examples).tolist()
         for update in range(first_update, self.per_epoch):
@@ -59,7 +59,7 @@ class Updates:
             ]
 
     def templates_seen(self) -> tuple[int, int]:
-        """Return (draws, distinct templates) of the whole run."""
+        """Return (number of draws, number of distinct templates drawn) in the whole run."""
         n, k = self.n_examples, self.schedule.k
         draws = {"update": -(-self.per_epoch // k) * self.epochs, "example": -(-n // k) * self.epochs, "row": n}
         tagged = (tag for epoch in range(self.epochs) for update in self.of_epoch(epoch) for tag in update)

@@ -1,1 +1,1 @@
-"""The LoRA-adapted causal LM: loading, padding-free attention, the LightningModule, saving. Knows neither prompts nor data."""
+"""The LoRA-adapted causal LM: loading, padding-free attention, saving, merging, memory. Imports neither prompts nor data."""

@@ -1,4 +1,4 @@
-"""Saving an adapter as a stock PEFT folder, loading it, merging it into its base model."""
+"""Adapters: saving one as a stock PEFT folder, loading it, and merging it into its base model."""
 
 import json
 import shutil
@@ -22,10 +22,10 @@ from paft.runtime.files import disk_full_is_an_input_error
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig, pools: Mapping[str, BaseModel]
 ) -> None:
-    """Write a folder that `PeftModel.from_pretrained` opens: weights, tokenizer, and paft.json.
+    """Write an adapter folder that `PeftModel.from_pretrained` opens: weights, tokenizer, and paft.json.
 
     Args:
-        pools: what is said of the pools of the run, by split.
+        pools: what paft.json records of the run's pools, by split.
     """
     # Without save_embedding_layers=False, PEFT asks the hub about the base model.
     model.save_pretrained(folder, save_embedding_layers=False)
@@ -46,10 +46,10 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
     """Put a saved adapter on its base model.
 
     Args:
-        trained_on: the fingerprint of the weights it belongs to; None: adapters of earlier versions do not say.
-        name: the base model's, for people.
+        trained_on: the fingerprint of the base weights that the adapter was trained on; None: unknown, and not checked.
+        name: the base model's name, for error messages.
 
-    Raises InputError if they do not belong together or the adapter is damaged.
+    Raises InputError if the adapter does not belong to the base model or is damaged.
     """
     if trained_on not in (None, weights_fingerprint(base)["sample"]):
         raise InputError(f"adapter={folder}: it was trained on another base model than {name}.")
@@ -57,9 +57,9 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
         model = PeftModel.from_pretrained(base, folder)
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
             complete = set(file.keys()) == set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    except Exception as error:  # peft, safetensors and torch have errors of their own
+    except Exception as error:  # peft, safetensors and torch raise their own error classes
         raise InputError(f"adapter={folder}: it is damaged, or not one of {name} ({type(error).__name__}).") from None
-    if not complete:  # PEFT would leave the missing weights at random
+    if not complete:  # PEFT would leave missing weights at their random initialisation
         raise InputError(f"adapter={folder}: its weights are not those of an adapter of {name}.")
     return model
 
@@ -67,7 +67,8 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
 def base_of(about: Mapping[str, Any], model: ModelConfig) -> str | None:
     """Return the fingerprint of the base weights that an adapter was trained on.
 
-    None where it cannot be compared: what it was trained on was quantised, and the base model is not, or the other way round.
+    None if it cannot be compared, because only one of the two base models, in training and now, is quantised, or if an earlier
+    version did not record it.
 
     Args:
         about: the adapter's metadata.
@@ -77,20 +78,21 @@ def base_of(about: Mapping[str, Any], model: ModelConfig) -> str | None:
 
 
 def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
-    """Write the base model with the adapter's weights added in, in fp32, and its tokenizer.
+    """Merge an adapter into its base model, in fp32, and write the model and its tokenizer.
 
     Args:
-        out: a new folder.
-        remote_code: whether code that comes with the base model may be run; an adapter does not say so.
+        adapter: the adapter's folder.
+        out: the new folder to write.
+        remote_code: whether code that comes with the base model may be run; the adapter does not decide that.
 
-    Raises InputError if there is no adapter, or not one of its base model.
+    Raises InputError if `adapter` is no adapter folder, or the adapter does not belong to its base model.
     """
     about = read_metadata(adapter)
     config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "quantization": None, "remote_code": remote_code})
     base = load_base(config, torch.device("cpu"))
     adapted = with_adapter(base, adapter, base_of(about, config), config.path or "the embedded one")
     merged: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]
-    merged.set_attn_implementation("sdpa")  # ours is not for other people's config.json
+    merged.set_attn_implementation("sdpa")  # config.json must not name an attention that only PAFT registers
     scratch = out.with_name(f".{out.name}.tmp")
     try:
         with disk_full_is_an_input_error(out):
@@ -103,6 +105,6 @@ def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
 
 
 def _readable_by_others(folder: Path) -> None:
-    """Let colleagues and serving accounts read the files: safetensors writes them for their owner alone."""
+    """Let colleagues and serving accounts read the files, because safetensors makes them readable by their owner alone."""
     for path in folder.iterdir():
         path.chmod(0o644)

@@ -1,4 +1,4 @@
-"""Attention within packed rows, registered through transformers' AttentionInterface, and logits where they are needed."""
+"""Attention within packed rows, through transformers' AttentionInterface, and logits at chosen tokens."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -16,34 +16,34 @@ NAMES: dict[Kernel, str] = {"eager": "paft_eager", "sdpa": "paft_sdpa"}
 
 
 class _Pad(torch.autograd.Function):
-    """(n, ...) -> (B * L, ...). Padding is never seen by a real query, so its gradient is zero and the way back a gather."""
+    """Pad (n, ...) to (B * L, ...). No real query sees padding, so its gradient is zero and the backward pass is a gather."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, token: Tensor, place: Tensor) -> Tensor:
-        """Gather."""
+        """Gather the token of each place."""
         ctx.save_for_backward(place)
         return x.index_select(0, token)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        """Gather back; autograd's own way is a scatter, several times slower on a CPU."""
+        """Gather the gradient of each token; autograd would scatter, which is several times slower on a CPU."""
         (place,) = ctx.saved_tensors
         return grad.index_select(0, place), None, None
 
 
 class _Unpad(torch.autograd.Function):
-    """(B * L, ...) -> (n, ...)."""
+    """Unpad (B * L, ...) to (n, ...): the inverse of _Pad."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, place: Tensor) -> Tensor:
-        """Gather."""
+        """Gather each token from its place."""
         ctx.save_for_backward(place)
         ctx.places = len(x)
         return x.index_select(0, place)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Put the gradient into zeros."""
+        """Put the gradient of each token at its place, and zeros at padding."""
         (place,) = ctx.saved_tensors
         return grad.new_zeros(ctx.places, *grad.shape[1:]).index_copy_(0, place, grad), None
 
@@ -63,7 +63,8 @@ def _attention(
     """Attend within the sequences of a rectangle: q (n, H, D), k and v (n, H_kv, D); returns (n, H, D).
 
     Args:
-        row_k, row_v: (N, H_kv, D), those of the whole packed row.
+        row_k, row_v: (N, H_kv, D), keys and values of the whole packed row.
+        window: tokens of a sliding window; None: no window.
     """
     rows, longest = rectangle.position.shape
     heads, kv_heads, width = q.shape[1], k.shape[1], q.shape[2]
@@ -81,7 +82,7 @@ def _attention(
     rectangle = rectangle.within(window)
     allowed = rectangle.allowed[:, None]  # (1 or B, 1, L, S + L)
     if kernel == "sdpa":
-        causal = rectangle.causal  # no mask is needed, and faster kernels are open
+        causal = rectangle.causal  # without a mask, torch may choose faster kernels
         mask = None if causal else allowed
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scaling, enable_gqa=heads != kv_heads
@@ -96,7 +97,7 @@ def _attention(
     return _Unpad.apply(out.transpose(1, 2).reshape(rows * longest, heads, width), rectangle.place)
 
 
-# What a model may hand to its attention function besides what every causal attention knows.
+# Arguments that some models pass to their attention function, that change its result, and that are not supported here.
 _CHANGES_THE_RESULT = ("softcap", "s_aux", "position_bias")
 
 
@@ -133,12 +134,12 @@ def _attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, Tensor | 
 
 
 def packed_logits(model: nn.Module, packing: Packing, positions: Tensor) -> Tensor:
-    """Return the logits (P, V) that follow the given tokens of a packed row; no other position meets the LM head.
+    """Return the next-token logits (P, V) at the given tokens of a packed row; the LM head is applied to no others.
 
     Args:
-        positions: (P,) int64, indices into the N tokens.
+        positions: (P,) int64, indices into the N tokens of the row.
     """
-    # A 4-D mask makes transformers build none of its own (N, N); the attention function above reads the packing.
+    # Given a 4-D mask, transformers does not build its own (N, N); the attention function above reads the packing.
     no_mask = torch.empty(1, 1, 1, 1, device=positions.device)
     out = model(
         input_ids=packing.input_ids,

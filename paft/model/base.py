@@ -1,4 +1,4 @@
-"""Loading a base model and its tokenizer, with the settings that are easy to get wrong made explicit."""
+"""Loading a base model and its tokenizer, with explicit settings where defaults are easy to get wrong."""
 
 import hashlib
 from typing import Any
@@ -24,16 +24,16 @@ from paft.runtime.errors import InputError
 
 
 def device_of(accelerator: str) -> torch.device:
-    """Return the device of an accelerator setting; raises InputError if CUDA is asked for where none is."""
+    """Return the device of an accelerator setting; raises InputError if CUDA is requested but not available."""
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("accelerator=cuda: this machine has no usable CUDA device; use cpu or auto.")
     return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
 def check_quantization(model: ModelConfig, device: torch.device) -> None:
-    """Raise InputError if weights are to be quantised where that cannot be trained through.
+    """Raise InputError if weights are to be quantised on a device where gradients cannot pass through them.
 
-    bitsandbytes computes on some CPUs, too, but repacks weights at the first evaluation into a form without a gradient.
+    bitsandbytes also runs on some CPUs, but repacks weights at the first evaluation into a form without a gradient.
     """
     if model.quantization is not None and device.type != "cuda":
         raise InputError(f"model.quantization={model.quantization} needs an NVIDIA GPU; leave it out on this machine.")
@@ -50,34 +50,37 @@ def dtype_of(model: ModelConfig, device: torch.device) -> torch.dtype:
 
 
 def kernel_of(model: ModelConfig, device: torch.device, backward: bool) -> Kernel:
-    """Return the attention kernel. On a CPU the backward pass of sdpa, and only that, is several times slower in bf16."""
+    """Return the attention kernel: the one that is set, or for auto sdpa, except to train in bf16 on a CPU.
+
+    There the backward pass of sdpa, and only that, is several times slower than that of eager.
+    """
     if model.attention != "auto":
         return model.attention
     return "eager" if backward and device.type == "cpu" and dtype_of(model, device) == torch.bfloat16 else "sdpa"
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """Load the tokenizer; raises InputError if the model cannot be reached."""
-    return _reach(model, AutoTokenizer.from_pretrained)
+    """Load the model's tokenizer; raises InputError if the model cannot be loaded."""
+    return _load(model, AutoTokenizer.from_pretrained)
 
 
 def load_config(model: ModelConfig) -> PreTrainedConfig:
-    """Load the architecture's configuration (sizes, window); raises InputError if the model cannot be reached."""
-    return _reach(model, AutoConfig.from_pretrained)
+    """Load the architecture's configuration (sizes, window); raises InputError if the model cannot be loaded."""
+    return _load(model, AutoConfig.from_pretrained)
 
 
 def window_of(config: PreTrainedConfig, otherwise: int) -> int:
-    """Return how many tokens a model can see, or `otherwise` where it sets no limit."""
+    """Return how many tokens the model can attend to, or `otherwise` if its configuration sets no limit."""
     return getattr(config, "max_position_embeddings", otherwise)
 
 
 def load_base(model: ModelConfig, device: torch.device, backward: bool = False) -> PreTrainedModel:
-    """Load the frozen base model, ready for packed batches; quantised to NF4 as in QLoRA (arXiv 2305.14314) where asked for.
+    """Load the frozen base model for packed batches, quantised to NF4 as in QLoRA (arXiv 2305.14314) if the config says so.
 
     Args:
-        backward: whether it is to be trained through.
+        backward: whether gradients will pass through the model.
 
-    Raises InputError if it cannot be reached or its architecture cannot run packed batches.
+    Raises InputError if the model cannot be loaded or its architecture cannot run packed batches.
     """
     register()
     settings: dict[str, Any] = {
@@ -92,20 +95,20 @@ def load_base(model: ModelConfig, device: torch.device, backward: bool = False) 
             bnb_4bit_compute_dtype=settings["dtype"],
         )
         settings["device_map"] = {"": torch.cuda.current_device() if device.type == "cuda" else "cpu"}
-    base = _reach(model, AutoModelForCausalLM.from_pretrained, **settings).to(device)
+    base = _load(model, AutoModelForCausalLM.from_pretrained, **settings).to(device)
     base.requires_grad_(False)
     _check_packing(base)
     return base
 
 
 def skeleton(model: ModelConfig, adapter: bool) -> torch.nn.Module:
-    """Build the model, and the adapter if there is to be one, without weights (on the meta device).
+    """Build the model, with `adapter` also the adapter, without weights (on the meta device).
 
     Raises InputError if transformers knows no causal LM of this architecture or a target module does not exist.
     """
     config = load_config(model)
     with torch.device("meta"):
-        base = _reach(
+        base = _load(
             model, lambda *_, **kw: AutoModelForCausalLM.from_config(config, trust_remote_code=kw["trust_remote_code"])
         )
         return add_lora(base, model, seed=0) if adapter else base
@@ -131,7 +134,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
         target_modules=list(model.lora.target_modules),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(devices=[]):  # initialisation, on the CPU, is a seed stream of its own
+    with torch.random.fork_rng(devices=[]):  # initialisation, on the CPU, has its own seed stream
         torch.manual_seed(seed)
         try:
             peft = get_peft_model(base, lora)  # type: ignore[arg-type]
@@ -145,12 +148,13 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
     return peft
 
 
-def _reach(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
+def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
+    """Call a transformers loader with the model's path and revision; raises InputError if it fails."""
     path = smollm2_folder() if model.path is None else model.path
     try:
-        # Said outright: without it transformers would ask at the terminal.
+        # trust_remote_code is always given: without it transformers would ask at the terminal.
         return load(path, revision=model.revision, trust_remote_code=model.remote_code, **kwargs)
-    except Exception as error:  # whatever the hub, the files or transformers come up with
+    except Exception as error:  # the hub, the files and transformers raise many kinds
         if not model.remote_code and "custom code" in str(error):
             raise InputError(
                 f"model.path={model.path}: this model needs code that comes with it; if you trust who wrote it, give "
@@ -168,7 +172,7 @@ def _first_sentence(error: Exception) -> str:
 
 @torch.no_grad()
 def _check_packing(base: PreTrainedModel) -> None:
-    """See that packed sequences do not see each other: an architecture with its own attention would be silently wrong."""
+    """Check that packed sequences do not see each other; an architecture with its own attention would be silently wrong."""
 
     def last_logits(first: range, second: range) -> torch.Tensor:
         packed = pack([Branches(first), Branches(second)]).to(base.device)
@@ -176,12 +180,12 @@ def _check_packing(base: PreTrainedModel) -> None:
 
     try:
         one, other = last_logits(range(5, 12), range(20, 24)), last_logits(range(50, 57), range(20, 24))
-        apart = torch.allclose(one[1], other[1], atol=1e-3) and not torch.allclose(one[0], other[0], atol=1e-3)
+        separate = torch.allclose(one[1], other[1], atol=1e-3) and not torch.allclose(one[0], other[0], atol=1e-3)
     except torch.OutOfMemoryError:
         raise
-    except (TypeError, RuntimeError, IndexError):  # its forward does not take our arguments, or its tensors have other shapes
-        apart = False
-    if not apart:
+    except (TypeError, RuntimeError, IndexError):  # its forward does not take these arguments, or its tensors have other shapes
+        separate = False
+    if not separate:
         raise InputError(
             f"model.path={base.config._name_or_path}: the attention of {type(base).__name__} cannot run packed batches; "
             "use a model whose attention goes through transformers' AttentionInterface (Llama, Qwen, Mistral, SmolLM, ...)."
@@ -189,11 +193,11 @@ def _check_packing(base: PreTrainedModel) -> None:
 
 
 def weights_fingerprint(base: PreTrainedModel) -> dict[str, str | None]:
-    """Say which weights these are: the hub's commit, and a hash of a few values of each, the same in bf16 and in fp32.
+    """Return what identifies the base weights: the hub's commit, and a hash of a few values of each tensor.
 
-    Quantised weights are left out: their form is bitsandbytes' own business.
+    The hash is the same in bf16 and in fp32. Quantised weights are left out, because their format is internal to bitsandbytes.
     """
-    own = [p for name, p in base.named_parameters() if "lora_" not in name and p.is_floating_point()]
-    sample = torch.cat([p.detach().flatten()[:64].bfloat16().float().cpu() for p in own])
+    weights = [p for name, p in base.named_parameters() if "lora_" not in name and p.is_floating_point()]
+    sample = torch.cat([p.detach().flatten()[:64].bfloat16().float().cpu() for p in weights])
     digest = hashlib.sha256(sample.numpy().tobytes()).hexdigest()[:16]
     return {"hub_commit": getattr(base.config, "_commit_hash", None), "sample": digest}

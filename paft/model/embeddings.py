@@ -1,4 +1,4 @@
-"""Prompts as vectors (the mean hidden state of a causal LM), and loading a causal LM by name for what is not a run."""
+"""Prompts as vectors (the mean hidden state of a causal LM), and loading a model by name outside of runs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +16,13 @@ _WINDOW = 512  # tokens; prompts are shorter
 
 
 def mean_hidden_states(texts: Sequence[str], tokenizer: Any, model: Any) -> NDArray[np.float32]:
-    """Embed texts: the last layer's hidden states, averaged over the tokens; (len(texts), width) float32, rows of length 1.
+    """Embed texts by the mean of the last layer's hidden states: (len(texts), width) float32, rows of length 1.
 
-    The mean over the texts is taken off first: hidden states share one large direction, which would hide all else.
+    The mean over the texts is subtracted, because hidden states share one large direction that would hide all else.
     """
     rows = []
     with torch.no_grad():
-        for text in texts:  # one by one: no padding to leave out again
+        for text in texts:  # one by one, so that no padding enters the mean
             inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=_WINDOW).to(model.device)
             rows.append(model.base_model(**inputs).last_hidden_state[0].mean(0).float().cpu().numpy())
     vectors = np.stack(rows)
@@ -40,10 +40,10 @@ def load_pretrained(kind: Any, path: str, dtype: torch.dtype | str) -> tuple[Any
     Raises InputError if they cannot be loaded.
     """
     quieten()
-    where = smollm2_folder() if path == "embedded" else path
+    source = smollm2_folder() if path == "embedded" else path
     try:
-        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        model = kind.from_pretrained(where, dtype=dtype, trust_remote_code=False)
-    except Exception as error:  # whatever the hub, the files or transformers come up with
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        model = kind.from_pretrained(source, dtype=dtype, trust_remote_code=False)
+    except Exception as error:  # the hub, the files and transformers raise many kinds
         raise InputError(f"{path}: this is no causal LM that transformers can load ({type(error).__name__}).") from None
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -1,4 +1,4 @@
-"""What tells models apart before any is loaded: digests of their files. Imports nothing heavy."""
+"""Identifying models without loading them, by digests of their files. Imports nothing heavy."""
 
 import hashlib
 from pathlib import Path
@@ -9,10 +9,10 @@ _PIECE = 4096  # bytes
 
 
 def base_identity(model: ModelConfig) -> str:
-    """Return what tells base models apart before any is loaded: hub id and revision, or a digest of a folder's weight files.
+    """Return what identifies a base model without loading it: hub id and revision, or a digest of a folder's weight files.
 
-    The digest is over the files' names and sizes and a thousand pieces spread over each: cheap, and other for other weights,
-    those of an adapter merged into some layers included.
+    The digest covers the files' names and sizes and a thousand pieces spread over each file. It is cheap, and differs for
+    different weights, even if only some layers changed because an adapter was merged into them.
     """
     if model.path is None:
         return "embedded"
@@ -24,12 +24,12 @@ def base_identity(model: ModelConfig) -> str:
         size = path.stat().st_size
         digest.update(f"{path.name} {size} ".encode())
         with path.open("rb") as file:
-            for place in range(0, size, max(_PIECE, size // 1000)):
-                file.seek(place)
+            for offset in range(0, size, max(_PIECE, size // 1000)):
+                file.seek(offset)
                 digest.update(file.read(_PIECE))
     return digest.hexdigest()[:16]
 
 
 def adapter_digest(folder: Path) -> str:
-    """Return SHA-256 over an adapter's weights."""
+    """Return the SHA-256 of an adapter's weight file."""
     return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""An estimate of the memory that training takes, from the architecture alone."""
+"""An estimate of the memory that training needs, from the architecture alone."""
 
 import torch
 from peft import PeftModel
@@ -7,20 +7,21 @@ from torch import nn
 from paft.config.schema import ModelConfig
 from paft.model.base import dtype_of, kernel_of
 
-# Bytes that stay for the backward pass per input and output feature of a linear layer, per byte of the dtype:
+# Bytes kept for the backward pass per input and output feature of a linear layer, per byte of the dtype:
 # measured on Llama-shaped layers (paft/model/attention.py, bf16), where norms keep fp32 copies.
 _KEPT = 1.4
-_QUANTISED = 0.52  # bytes of a 4-bit weight with its share of the blocks' scales
+_QUANTISED = 0.52  # bytes per 4-bit weight, including its share of the blocks' scales
 _RUNTIME = 600 * 2**20  # Python, torch, transformers and lightning themselves
 
 
 def training_memory(model: ModelConfig, adapted: PeftModel, device: torch.device, tokens: int, longest: int) -> int:
-    """Estimate the peak memory of training in bytes; good to some tens of percent.
+    """Estimate the peak memory of training in bytes, accurate to some tens of percent.
 
     Args:
         adapted: the model with its adapter, on the meta device.
-        tokens: of the largest micro-batch.
-        longest: tokens of its longest sequence (the eager kernel keeps its square).
+        device: where it will be trained.
+        tokens: number of tokens in the largest micro-batch.
+        longest: number of tokens in its longest sequence (the eager kernel keeps that many scores per token).
     """
     size = dtype_of(model, device).itemsize
     base = adapted.get_base_model()

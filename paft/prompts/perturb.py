@@ -1,6 +1,7 @@
-"""Perturbing prompts, to measure Con (paper, section 4.1: "paraphrases, misspellings or other modifications").
+"""Perturbing prompts, to measure Con: the accuracy under adversarial prompts.
 
-Fields, option letters and doubled braces are never touched; everything is a function of the seed.
+Paper, section 4.1: "paraphrases, misspellings or other modifications". Fields, option letters and doubled braces never
+change. Everything is a function of the seed.
 """
 
 import random
@@ -34,87 +35,87 @@ _DISTRACTORS = (
     "The neighbours are repainting their fence in green.",
     "My old teacher used to hum while reading.",
 )
-_PIECE = re.compile(r"(\{\{|\}\}|\{\w+\})")  # what is never touched inside a line
+_PIECE = re.compile(r"(\{\{|\}\}|\{\w+\})")  # doubled braces and fields, which never change
 _BEGINS_WITH_FIELD = re.compile(r"^[^\w{]*\{(\w+)\}")
 _WORD = re.compile(r"[^\W\d_]{4,}")
 
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A perturbed prompt: what was done to which prompt, and how far it moved (1 - similarity of the texts, 0 to 1)."""
+    """A perturbed prompt, and how it was made."""
 
     template: PromptTemplate
-    kind: Kind
-    of: str
-    strength: float
+    kind: Kind  # of the perturbation
+    of: str  # id of the original prompt
+    strength: float  # 1 - similarity of the two texts, from 0 to 1
 
 
 def perturb(pool: PromptPool, kinds: Sequence[Kind], n: int, seed: int) -> list[Perturbed]:
-    """Return n perturbed prompts of the pool: kinds in turn, prompts drawn without repeating until all were used.
+    """Return n different perturbed prompts of a pool: kinds take turns, and no prompt is drawn again before all have been.
 
-    Raises InputError if n different ones cannot be made.
+    Raises InputError if n different prompts cannot be made.
     """
     rng = random.Random(f"perturb {seed}")
     deck: list[PromptTemplate] = []
     seen = {t.text for t in pool.templates}
-    found: list[Perturbed] = []
+    perturbed: list[Perturbed] = []
     for attempt in range(20 * n):
-        if len(found) == n:
+        if len(perturbed) == n:
             break
         deck = deck or rng.sample(pool.templates, len(pool.templates))
-        # The next kind in turn; after long without luck another one, since some prompts cannot be changed in every way.
-        template, kind = deck.pop(), kinds[(len(found) + attempt // (4 * n)) % len(kinds)]
+        # Kinds take turns. Every 4 * n attempts the turn shifts by one, because not every kind can change every prompt.
+        template, kind = deck.pop(), kinds[(len(perturbed) + attempt // (4 * n)) % len(kinds)]
         text = _CHANGES[kind](template.text, rng)
         if text in seen:
-            continue  # this prompt has nothing to change in this way
+            continue  # this kind has nothing to change in this prompt, or repeats an earlier result
         seen.add(text)
         strength = round(1 - fuzz.ratio(template.text, text) / 100, 3)
-        name = PromptTemplate(text, f"{template.id}-{kind}-{seed}", f"{template.source} perturbed", kind, kind)
-        found.append(Perturbed(name, kind, template.id, strength))
-    if len(found) < n:
+        new = PromptTemplate(text, f"{template.id}-{kind}-{seed}", f"{template.source} perturbed", kind, kind)
+        perturbed.append(Perturbed(new, kind, template.id, strength))
+    if len(perturbed) < n:
         raise InputError(
-            f"Only {len(found)} of {n} different perturbed prompts could be made; give a larger pool or more kinds."
+            f"Only {len(perturbed)} of {n} different perturbed prompts could be made; give a larger pool or more kinds."
         )
-    return found
+    return perturbed
 
 
 def changed(text: str, kind: Kind, rng: random.Random) -> str:
-    """Return a text perturbed in one way; itself where there is nothing in it to change so."""
-    for _ in range(20):  # typos and marks are dealt at random, sometimes none
+    """Return a text perturbed by one kind; the text itself if that kind has nothing to change in it."""
+    for _ in range(20):  # changes are drawn at random, and sometimes none is
         if (new := _CHANGES[kind](text, rng)) != text:
             return new
     return text
 
 
 def _outside_fields(text: str, change: Callable[[str], str]) -> str:
-    """Change the text between the fields."""
+    """Apply a change to the text between the fields."""
     return "".join(piece if i % 2 else change(piece) for i, piece in enumerate(_PIECE.split(text)))
 
 
 def _neighbours(letter: str) -> str:
     """Return the keys beside a letter; a letter that has none is its own neighbour."""
     row = next((row for row in _KEYBOARD if letter in row), letter)
-    place = row.index(letter)
-    return row[max(place - 1, 0) : place] + row[place + 1 : place + 2] or letter
+    column = row.index(letter)
+    return row[max(column - 1, 0) : column] + row[column + 1 : column + 2] or letter
 
 
 def _typos(text: str, rng: random.Random) -> str:
-    """Misspell words: two letters swapped, one dropped, doubled, or hit beside the key."""
+    """Misspell words: swap two letters, or drop, double or replace one by a neighbour on the keyboard."""
 
-    def misspell(found: re.Match[str]) -> str:
-        word = found[0]
+    def misspell(match: re.Match[str]) -> str:
+        word = match[0]
         if rng.random() >= _TYPO_RATE:
             return word
         i = rng.randrange(1, len(word) - 1)
         near = rng.choice(_neighbours(word[i].lower()))
-        changed = (word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:])
-        return rng.choice((*changed, word[:i] + near + word[i + 1 :]))
+        variants = (word[:i] + word[i + 1] + word[i] + word[i + 2 :], word[:i] + word[i + 1 :], word[:i] + word[i] + word[i:])
+        return rng.choice((*variants, word[:i] + near + word[i + 1 :]))
 
     return _outside_fields(text, lambda piece: _WORD.sub(misspell, piece))
 
 
 def _case(text: str, rng: random.Random) -> str:
-    """Write words, not letters that stand alone, in another case: all capitals, none, every first letter, or at random."""
+    """Change the case of words of two letters or more: upper, lower, title or random."""
     style: Callable[[str], str] = rng.choice(
         (str.upper, str.lower, str.title, lambda w: "".join(rng.choice((c.upper(), c.lower())) for c in w))
     )
@@ -122,31 +123,31 @@ def _case(text: str, rng: random.Random) -> str:
 
 
 def _punctuation(text: str, rng: random.Random) -> str:
-    """Drop, double or exchange marks."""
+    """Drop, double or exchange punctuation marks."""
 
-    def other(found: re.Match[str]) -> str:
-        return rng.choice(("", found[0] * 2, rng.choice((";", ":", ",", "!", " -"))))
+    def replacement(match: re.Match[str]) -> str:
+        return rng.choice(("", match[0] * 2, rng.choice((";", ":", ",", "!", " -"))))
 
-    return _outside_fields(text, lambda piece: re.sub(r"[.,;:!?](?=\s|$)", other, piece))
+    return _outside_fields(text, lambda piece: re.sub(r"[.,;:!?](?=\s|$)", replacement, piece))
 
 
 def _whitespace(text: str, rng: random.Random) -> str:
-    """Widen, break or indent: the white space between words and lines, not that before the answer."""
+    """Widen white space, or break or indent lines; the white space before the answer stays."""
 
-    def other(found: re.Match[str]) -> str:
-        if "\n" in found[0]:
+    def replacement(match: re.Match[str]) -> str:
+        if "\n" in match[0]:
             return rng.choice(("\n", "\n\n", "\n\n\n", "\n  ", "\n\t"))
         return rng.choice((" ", " ", "  ", "   ", "\t"))
 
     end = len(text.rstrip())
-    return _outside_fields(text[:end], lambda piece: re.sub(r"\s+", other, piece)) + text[end:]
+    return _outside_fields(text[:end], lambda piece: re.sub(r"\s+", replacement, piece)) + text[end:]
 
 
 def _parts(text: str) -> tuple[list[str], str]:
-    """Cut a template into its movable parts and its cue, the last one.
+    """Split a template into its movable parts and its cue, the last part.
 
-    Parts are lines, or the sentences of a single paragraph. Never cut is what lies between the first option and the last, with
-    the label before each, nor a field from a short label that stands alone on the line above.
+    Parts are lines, or the sentences of a single paragraph. The options with their labels, from the first to the last, are one
+    part. A field stays with a short label that stands alone on the line above it.
     """
     glue = _glue(text)
     pieces = text.split("\n") if glue == "\n" else re.split(r"(?<=[.!?])[ ](?=[A-Z{\"'])", text)
@@ -165,7 +166,7 @@ def _parts(text: str) -> tuple[list[str], str]:
 
 
 def _belongs_to(piece: str, above: str, glue: str, choices: Collection[str]) -> bool:
-    """Say whether a piece cannot be parted from what stands before it: blank lines and rules, fields below their label."""
+    """Return whether a piece belongs to the one before it: a blank line or rule, or a field below its label."""
     if not re.search(r"\w", piece):
         return True
     field = _BEGINS_WITH_FIELD.match(piece)
@@ -175,7 +176,7 @@ def _belongs_to(piece: str, above: str, glue: str, choices: Collection[str]) -> 
 
 
 def _reorder(text: str, rng: random.Random) -> str:
-    """Put the parts before the cue into another order."""
+    """Bring the parts before the cue into a different order."""
     parts, cue = _parts(text)
     if len(parts) < 2:
         return text
@@ -186,13 +187,14 @@ def _reorder(text: str, rng: random.Random) -> str:
 
 
 def _distractor(text: str, rng: random.Random) -> str:
-    """Put a sentence that has nothing to do with the task between two parts, or before the first."""
+    """Insert a sentence that has nothing to do with the task before the cue or before one of the parts."""
     parts, cue = _parts(text)
     parts.insert(rng.randint(0, len(parts)), rng.choice(_DISTRACTORS))
     return _glue(text).join([*(part.rstrip("\n") for part in parts), cue])
 
 
 def _glue(text: str) -> str:
+    """Return what joins the parts of a template: a line break, or a space within a single paragraph."""
     return "\n" if text.count("\n") > 1 else " "
 
 

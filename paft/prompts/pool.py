@@ -24,56 +24,47 @@ _CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a
 
 @dataclass(frozen=True)
 class Form:
-    """What the templates of a task hold, and what they are answered with.
+    """The form of a task's templates: the fields that they hold, and what they are answered with."""
 
-    fields are those that every template holds, choice_fields those of the options: all of them, or none where options are
-    hidden. A template may hold optional_fields; where there are any, it must show some field.
-    """
-
-    fields: frozenset[str]
-    choice_fields: frozenset[str]
+    fields: frozenset[str]  # in every template
+    choice_fields: frozenset[str]  # the options: in every template, or in none where options are hidden
     answer: Answer
     options: Options = "shown"
-    optional_fields: frozenset[str] = frozenset()
+    optional_fields: frozenset[str] = frozenset()  # where a task has any, a template must show one of them or of fields
 
     @property
     def required(self) -> frozenset[str]:
-        """The fields that every template holds."""
+        """The fields that every template must hold."""
         return self.fields | self.choice_fields if self.options == "shown" else self.fields
 
 
 @dataclass(frozen=True)
 class PromptPool:
-    """The templates of one split.
-
-    answer says what the prompts ask for: the letter of an option or a text. options says whether
-    the templates show the options (a pool that hides them is answered with an option's text).
-    notes says what was dropped or changed while loading.
-    """
+    """The templates of one split, in order."""
 
     name: str
     templates: tuple[PromptTemplate, ...]
-    answer: Answer
-    options: Options
-    notes: tuple[str, ...] = ()
+    answer: Answer  # what the prompts ask for: the letter of an option, or a text
+    options: Options  # whether the templates show the options; hidden ones are answered with an option's text
+    notes: tuple[str, ...] = ()  # what was dropped or changed while loading
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (first 16 hex digits) over what it is answered with and the texts in their order; ids and families aside."""
+        """SHA-256 (first 16 hex digits) over answer, options and the texts in their order, without ids and families."""
         content = [self.answer, self.options, *(t.text for t in self.templates)]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
-    @cached_property  # of 10,000 prompts it takes seconds
+    @cached_property  # 10,000 prompts take seconds
     def n_wordings(self) -> int:
-        """How many of the templates are no near-copy of an earlier one."""
+        """Number of templates that are not near-copies of an earlier one."""
         return count_wordings(t.text for t in self.templates)
 
     def head(self, n: int | None) -> "PromptPool":
-        """Return the pool with its first n templates, or all of them (n None)."""
+        """Return the pool cut to its first n templates; None keeps all."""
         return replace(self, templates=self.templates[:n])
 
     def drawn(self, n: int, seed: int) -> "PromptPool":
-        """Return a pool of n templates drawn with the seed, in their order here; that of fewer is part of that of more."""
+        """Return a pool of n templates drawn with the seed, in their original order; a smaller draw is part of a larger one."""
         order = np.random.default_rng(seed).permutation(len(self.templates))
         return replace(self, templates=tuple(self.templates[i] for i in sorted(order[:n])))
 
@@ -99,39 +90,40 @@ def shipped_pool_path(folder: str, answer: Answer, options: Options, split: str,
     The pool named composed has no file of its own: its path is that of the parts which compose.py puts together.
 
     Args:
-        folder: the name of the task whose prompts they are.
-        split: what it is for, and its name where `name` is None.
+        folder: the name of the task that the prompts are for.
+        split: what the pool is used for: train, validation, test, adversarial or user.
+        name: the name of the pool; None: that of the split.
 
-    Raises InputError where none is shipped.
+    Raises InputError if no such pool is shipped.
     """
     name = name or split
     kind = "hidden" if options == "hidden" else answer
     file = "parts.yaml" if name == "composed" else f"{name}.yaml"
     path = Path(__file__).parent / "shipped" / folder / kind / file
     if not path.is_file():
-        own = "method.prompt=TEMPLATE" if split == "user" else f"prompts.{split}=FILE"
+        setting = "method.prompt=TEMPLATE" if split == "user" else f"prompts.{split}=FILE"
         raise InputError(
             f"No {name} pool for dataset={folder} with dataset.answer={answer} dataset.options={options} is shipped; "
-            f"give your own with {own}."
+            f"give your own with {setting}."
         )
     return path
 
 
 def load_pool(path: Path, form: Form, aliases: Mapping[str, str] | None = None) -> PromptPool:
-    """Load a pool and check every template against its form.
+    """Load a prompt pool from a file and check every template against a form.
 
     Args:
-        path: a .yaml, .jsonl, .csv or .xlsx file; tables have a column `text` and, if they like, the others.
-        form: what the run asks for; a file that says otherwise is refused.
-        aliases: other people's field names for ours (the official sheets').
+        path: a .yaml, .jsonl, .csv or .xlsx file; tables have a column `text` and may have the other keys as columns.
+        form: the form that the run asks for; a file that states another one is refused.
+        aliases: field names to replace, by ours (the authors' sheets use other names).
 
     Raises InputError that names the file and the line.
     """
     file = read_prompts(path)
-    for key, wanted in (("answer", form.answer), ("options", form.options)):
-        if file.header.get(key, wanted) != wanted:
+    for key, expected in (("answer", form.answer), ("options", form.options)):
+        if file.header.get(key, expected) != expected:
             raise InputError(
-                f"{path}: this pool says {key}: {file.header[key]}, the run asks for dataset.{key}={wanted}; make them agree."
+                f"{path}: this pool says {key}: {file.header[key]}, the run asks for dataset.{key}={expected}; make them agree."
             )
     templates: list[PromptTemplate] = []
     notes = [f"{where} is blank: dropped" for where in file.blank]
@@ -158,6 +150,7 @@ def load_pool(path: Path, form: Form, aliases: Mapping[str, str] | None = None) 
 
 
 def _template(where: str, row: Mapping[str, Any], index: int, aliases: Mapping[str, str]) -> PromptTemplate:
+    """Build a template from a row of a prompt file; raises InputError that begins with `where`."""
     unknown = set(row) - KEYS
     if unknown:
         raise InputError(f"{where}: unknown key {min(map(str, unknown))!r}; a prompt has {', '.join(sorted(KEYS))}.")
@@ -190,11 +183,11 @@ def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
 
 
 def braced(names: Iterable[str]) -> str:
-    """Return field names as templates hold them, in order."""
+    """Return field names sorted and in braces, as templates write them."""
     return " ".join(f"{{{name}}}" for name in sorted(names))
 
 
 def choices_among(fields: Iterable[str]) -> frozenset[str]:
-    """Return the fields that are options by their names: A and B, or option1, sol2, choice_a and the like."""
-    found = frozenset(name for name in fields if _CHOICE.fullmatch(name))
-    return found if len(found) > 1 else frozenset()
+    """Return the fields that are options by their names (A, B, option1, sol2, choice_a, ...); empty if there is only one."""
+    choices = frozenset(name for name in fields if _CHOICE.fullmatch(name))
+    return choices if len(choices) > 1 else frozenset()

@@ -15,27 +15,23 @@ from paft.runtime.jsonl import parse_object
 KEYS = {"text", "id", "source", "wording", "layout"}  # of a prompt; only text is required
 HEADER = {"answer": ("letter", "text"), "options": ("shown", "hidden")}  # of a pool; in tables, columns of one value
 
-_MOST_BYTES = 2**26  # of a file, or of what a sheet unpacks to; four million words are no prompt pool
+_MOST_BYTES = 2**26  # of a file; a sheet may unpack to four times as much
 
 Row: TypeAlias = tuple[str, Mapping[str, Any]]  # the place it comes from, its keys
 
 
 @dataclass(frozen=True)
 class PromptFile:
-    """What a file holds.
+    """The content of a prompt file, not checked against any task."""
 
-    header is what it says of the whole pool (answer, options). blank are the empty rows of a sheet; unescaped says in how many
-    of its prompts a literal backslash-n was turned into a line break.
-    """
-
-    header: Mapping[str, Any]
+    header: Mapping[str, Any]  # of the whole pool: answer and options, where the file states them
     rows: Sequence[Row]
-    blank: tuple[str, ...] = ()
-    unescaped: int = 0
+    blank: tuple[str, ...] = ()  # the empty rows of a sheet
+    unescaped: int = 0  # prompts of a sheet in which a literal backslash-n was turned into a line break
 
 
 def read_prompts(path: Path) -> PromptFile:
-    """Read a prompt file.
+    """Read a prompt file in the format that its suffix names.
 
     Raises InputError that names the file and the line.
     """
@@ -61,7 +57,7 @@ def _read_yaml(path: Path) -> PromptFile:
 
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-            if self.check_event(yaml.AliasEvent):  # a few may stand for billions
+            if self.check_event(yaml.AliasEvent):  # a few aliases may expand to billions of nodes
                 raise InputError(f"{path}: a YAML pool has no aliases (*name); write each prompt out.")
             return super().compose_node(parent, index)
 
@@ -97,7 +93,7 @@ def _check_header(path: Path, key: str, value: Any) -> None:
 
 
 def _table(path: Path, rows: Iterator[Row], blank: Sequence[str] = (), unescaped: int = 0) -> PromptFile:
-    """Take what a table says of the whole pool from its rows, which must agree."""
+    """Move the pool's header (answer, options) out of the rows of a table; all rows must agree on it."""
     header: dict[str, Any] = {}
     bare = []
     for place, row in rows:
@@ -145,7 +141,7 @@ def _read_csv(path: Path) -> PromptFile:
 
 
 def _read_xlsx(path: Path) -> PromptFile:
-    """Read a sheet in the authors' form: literal backslash-n is unescaped, blank rows are dropped; both are counted."""
+    """Read a sheet in the authors' form: turn literal backslash-n into line breaks and drop blank rows, counting both."""
     import openpyxl
 
     try:

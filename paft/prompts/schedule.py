@@ -7,7 +7,7 @@ import numpy as np
 
 ScheduleUnit = Literal["update", "example", "row"]
 
-_STREAM = 0x50414654  # "PAFT": keeps the prompt draws apart from every other use of the same seed
+_STREAM = 0x50414654  # "PAFT": separates the prompt draws from every other use of the same seed
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Schedule:
 
     unit says what K counts (the paper is ambiguous):
       update   optimiser updates; all examples of an update share one template (default)
-      example  positions in the epoch's order: Algorithm 1 read literally, one data point a step
+      example  positions in the epoch's order: Algorithm 1 read literally, one data point per step
       row      nothing: a function of seed and row alone, K ignored, the same in every epoch: the
                frozen assignment of the released code
     """
@@ -43,6 +43,6 @@ class Schedule:
         return self._draw(epoch, (update if self.unit == "update" else position) // self.k)
 
     def _draw(self, epoch: int, draw: int) -> int:
-        # Philox is a counter-based generator: one cheap evaluation a draw and no state to store.
+        # Philox is a counter-based generator: one cheap evaluation per draw and no state to store.
         bits = np.random.Philox(key=[self.seed, _STREAM], counter=[0, draw, epoch, 0])
         return int(np.random.Generator(bits).integers(self.pool_size))

@@ -1,4 +1,4 @@
-"""How alike two templates are worded: near-copies and distances, by the letters alone."""
+"""Similarity of templates: near-copies by their letters, and distances between prompt vectors."""
 
 import re
 import unicodedata
@@ -12,18 +12,18 @@ Vectors = NDArray[np.float32]  # embeddings of prompts: (prompts, features), row
 NEAR_COPY = 0.9  # similarity from which two wordings count as copies of each other
 
 _FIELD = re.compile(r"\{\w+\}")
-# Letters of any script, with the marks that are written on them; Python's \\w leaves those out.
+# Letters of any script, with the marks that are written on them; Python's \w leaves those out.
 _ACCENTS = "".join(chr(c) for c in range(0x300, 0x10000) if unicodedata.category(chr(c)).startswith("M"))
 _WORD = re.compile(rf"(?:[^\W\d_][{_ACCENTS}]*)+")
 
 
 def wording(text: str) -> str:
-    """Return the words of a template: without fields, digits and punctuation, in lower case, one space between."""
+    """Return the words of a template in lower case, separated by one space, without fields, digits and punctuation."""
     return " ".join(_WORD.findall(_FIELD.sub(" ", text).lower()))
 
 
 class Wordings:
-    """Wordings that a new one is compared with.
+    """A growing list of wordings that new ones are compared with.
 
     Similarity is rapidfuzz's `ratio`, from 0 to 1: 1 - (insertions + deletions) / (sum of both lengths).
     """
@@ -32,20 +32,20 @@ class Wordings:
         self._wordings = list(wordings)
 
     def add(self, new: str) -> None:
-        """Remember a wording, under the next number."""
+        """Append a wording; its number is the length of the list before."""
         self._wordings.append(new)
 
     def __len__(self) -> int:
         return len(self._wordings)
 
     def nearest_copy(self, new: str) -> tuple[int, float] | None:
-        """Return the number of the wording that is most like the new one and their similarity, if it is a near-copy."""
-        found = process.extractOne(new, self._wordings, scorer=fuzz.ratio, score_cutoff=100 * NEAR_COPY)
-        return None if found is None else (found[2], found[1] / 100)
+        """Return (number, similarity) of the most similar wording if it is a near-copy of the new one, else None."""
+        match = process.extractOne(new, self._wordings, scorer=fuzz.ratio, score_cutoff=100 * NEAR_COPY)
+        return None if match is None else (match[2], match[1] / 100)
 
 
 def count_wordings(texts: Iterable[str]) -> int:
-    """Count templates that are no near-copy of an earlier one: 400 composed prompts are not 400 wordings."""
+    """Count the templates that are not near-copies of an earlier one: 400 composed prompts are not 400 wordings."""
     different = Wordings()
     for words in map(wording, texts):
         if different.nearest_copy(words) is None:
@@ -54,18 +54,18 @@ def count_wordings(texts: Iterable[str]) -> int:
 
 
 def similarities(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
-    """Return how alike each wording is to each other one: (len(some), len(others)) float32, from 0 to 1."""
+    """Return the similarity of each of `some` to each of `others`: (len(some), len(others)) float32, from 0 to 1."""
     return np.asarray(process.cdist(some, others, scorer=fuzz.ratio, dtype=np.float32, workers=-1) / 100, np.float32)
 
 
 def bandwidth(vectors: Vectors) -> float:
-    """Return the median distance between different rows (Gretton et al. 2012, section 8), for all that is compared."""
+    """Return the bandwidth of a Gaussian kernel: the median distance between rows (Gretton et al. 2012, section 8)."""
     distances = np.sqrt(squared_distances(vectors, vectors))
     return float(np.median(distances[np.triu_indices(len(vectors), 1)]))
 
 
 def squared_distances(x: Vectors, y: Vectors) -> NDArray[np.float64]:
-    """Return the squared distance of each row to each other one: (len(x), len(y)) float64."""
+    """Return the squared distance of each row of x to each row of y: (len(x), len(y)) float64."""
     x64, y64 = x.astype(np.float64), y.astype(np.float64)
     products = x64 @ y64.T
     return np.maximum((x64**2).sum(1)[:, None] + (y64**2).sum(1)[None] - 2 * products, 0.0)

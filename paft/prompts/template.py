@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")  # and what no file can hold
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")  # and what no text file can hold
 # A doubled brace is a literal brace, as in str.format; everything else between braces must be a field name.
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _FIELD = re.compile(r"[^\W\d]\w*")
@@ -42,22 +42,22 @@ class PromptTemplate:
 
     @property
     def field_order(self) -> tuple[str, ...]:
-        """The placeholders in the order in which they stand; one may stand more than once."""
+        """The names of the placeholders in order of appearance, repetitions included."""
         return tuple(name for _, name in self._parts if name is not None)
 
     def render(self, values: Mapping[str, str]) -> str:
-        """Put the values into the template; braces and percent signs inside a value come through untouched."""
+        """Put the values into the template; braces and percent signs inside a value stay as they are."""
         return "".join(literal if name is None else literal + values[name] for literal, name in self._parts)
 
 
 def _parse(text: str) -> tuple[tuple[str, str | None], ...]:
-    """Split a template into (literal text, name of the field behind it or None) pairs."""
+    """Split a template into pairs: a literal text, and the name of the field after it or None at the end."""
     if not text.strip():
         raise TemplateError("the template is empty")
     if "\\n" in text:
         raise TemplateError(r"it holds a literal backslash-n; write a real line break")
-    if found := _CONTROL.search(text):
-        raise TemplateError(f"it holds the control character U+{ord(found[0]):04X}; remove it")
+    if match := _CONTROL.search(text):
+        raise TemplateError(f"it holds the control character U+{ord(match[0]):04X}; remove it")
     parts: list[tuple[str, str | None]] = []
     literal, end = "", 0
     for token in _TOKEN.finditer(text):

@@ -13,7 +13,7 @@ _COLUMNS = ("id", "source", "wording", "layout", "answer", "options", "text")
 
 
 def write_pool(pool: PromptPool, path: Path) -> None:
-    """Write a pool in the form that the suffix names; raises InputError if there is no such form, or no such folder."""
+    """Write a pool in the format that the suffix names; raises InputError if the suffix is unknown or the folder missing."""
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it first.")
     match path.suffix:
@@ -49,9 +49,9 @@ def _write_xlsx(pool: PromptPool, path: Path) -> None:
     assert sheet is not None
     sheet.append(list(_COLUMNS))
     for number, row in enumerate(_rows(pool), 2):
-        for place, column in enumerate(_COLUMNS, 1):
-            cell = sheet.cell(number, place, row[column])
-            cell.data_type = "s"  # what begins with = is text here, no formula
+        for position, column in enumerate(_COLUMNS, 1):
+            cell = sheet.cell(number, position, row[column])
+            cell.data_type = "s"  # a text that begins with = is no formula
     scratch = path.with_name(f".{path.name}.tmp")
     book.save(scratch)
     scratch.replace(path)

@@ -1,1 +1,1 @@
-"""What a process does beside the work: run folders and files, several ranks, quiet libraries."""
+"""What every command rests on: errors, files, run folders, and one process per device."""

@@ -1,12 +1,12 @@
-"""The one exception a user is meant to see."""
+"""InputError, the one exception that a user is meant to see."""
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used.
+    """Something that the user gave cannot be used.
 
     The message is one sentence that names the file, line or key, says what is wrong and what would
     be right. The entry points print it without a traceback and exit with code 2. Control characters that came
-    from a file are written out in it: they neither break the sentence nor reach a terminal.
+    from a file are escaped, so that they neither break the sentence nor reach a terminal.
     """
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Writing files so that they are there whole or not at all, and saying in a sentence where nothing can be written."""
+"""Writing files that appear whole or not at all, and explaining in one sentence where nothing can be written."""
 
 import errno
 import os
@@ -10,22 +10,22 @@ from paft.runtime.errors import InputError
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that it is there whole or not at all."""
+    """Write a text file that appears whole or not at all, even if the process is killed."""
     scratch = scratch_path(path)
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(path)
 
 
 def scratch_path(path: Path) -> Path:
-    """Return where a file is written before it takes its name."""
+    """Return the temporary path that a file is written to before it is renamed."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def check_place(what: str, folder: Path) -> None:
-    """Refuse a place where no folder can be made, or be written to; raises InputError.
+    """Check that a folder can be created and written to; raises InputError if not.
 
     Args:
-        what: the setting that names it, and its value.
+        what: the setting that names the folder, with its value, for the error message.
     """
     parent = existing_parent(folder)
     if not parent.is_dir():
@@ -35,16 +35,16 @@ def check_place(what: str, folder: Path) -> None:
 
 
 def existing_parent(path: Path) -> Path:
-    """Return the path, or the first folder above it that is there."""
+    """Return the path itself if it exists, else the nearest folder above it that does."""
     return next(p for p in (path, *path.parents) if p.exists())
 
 
 @contextmanager
 def disk_full_is_an_input_error(folder: Path) -> Iterator[None]:
-    """Turn the disk-full errors that any library may raise into our sentence."""
+    """Turn the disk-full error of any library into an InputError that names the folder."""
     try:
         yield
-    except Exception as error:  # safetensors has an error class of its own
+    except Exception as error:  # safetensors raises its own error class
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if not full and not any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
             raise

@@ -1,4 +1,4 @@
-"""One line of JSONL, as strangers may write it."""
+"""Strict parsing of one line of JSONL, which anyone may have written."""
 
 import json
 import math
@@ -8,16 +8,17 @@ from paft.runtime.errors import InputError
 
 
 def parse_object(line: str, where: str, what: str) -> dict[str, Any]:
-    """Return the JSON object of a line.
+    """Parse a line of JSONL as a JSON object.
 
     Args:
-        where: the file and the line.
-        what: what a line is, in a sentence.
+        where: the file and the line, for error messages.
+        what: what a line should hold, as a clause for error messages.
 
-    Raises InputError for anything else, a key that occurs twice, and numbers and nesting that no row has.
+    Raises InputError if the line is anything but an object, a key occurs twice, a number is not finite or has too many digits,
+    or the nesting is too deep.
     """
     try:
-        found = json.loads(line, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_number)
+        parsed = json.loads(line, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_number)
     except json.JSONDecodeError as error:
         raise InputError(f"{where}: this is not valid JSON ({error.msg}).") from None
     except KeyError as error:
@@ -26,9 +27,9 @@ def parse_object(line: str, where: str, what: str) -> dict[str, Any]:
         raise InputError(f"{where}: this is nested too deeply; {what}.") from None
     except ValueError:  # Python reads no number of more than 4,300 digits
         raise InputError(f"{where}: a number has too many digits.") from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise InputError(f"{where}: {what}.")
-    return found
+    return parsed
 
 
 def _finite(text: str) -> float:
@@ -40,9 +41,9 @@ def _no_number(text: str) -> NoReturn:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build an object of which every key occurs once; raises KeyError with one that does not."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    """Build an object from (key, value) pairs; raises KeyError with the first key that occurs twice."""
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
         keys = [key for key, _ in pairs]
         raise KeyError(next(key for key in keys if keys.count(key) > 1))
-    return found
+    return unique

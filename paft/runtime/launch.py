@@ -1,4 +1,4 @@
-"""Starting a process for each of several devices, passing signals on to them, and ending them together."""
+"""Starting one process per device, forwarding signals to the processes, and stopping them together."""
 
 import multiprocessing
 import os
@@ -21,23 +21,24 @@ from paft.runtime.ranks import barrier
 
 # Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-_PATIENCE_S = 60  # for the other ranks when one has ended badly: W&B's limits are less, or they wait for it in vain
-_LONGEST = 8000  # characters of a traceback: nobody reads before the process has ended
-_FOR_EVER = timedelta(days=30)  # a rank that dies ends the others, so waiting for one that is slow needs no limit
+_PATIENCE_S = 60  # for the other ranks once one has failed: longer than W&B's own limits; they may be waiting for it in vain
+_LONGEST = 8000  # characters of a traceback: it must fit into the pipe, which is read only after the process has ended
+_FOR_EVER = timedelta(days=30)  # waiting for a slow rank needs no limit, because a rank that dies ends the others
 
 
 def run_on(devices: int, accelerator: str, work: Callable[..., object], *arguments: Any) -> None:
-    """Call `work` with the arguments, where there are several devices in a process of its own on each.
+    """Call `work` with the arguments; with several devices, in one process per device.
 
-    A signal is passed on to all of them. Where a handler that was there before (submitit's) then lets the work go on, they are
-    started again, and go on from what they have kept. Should one die, the others are ended.
+    Signals are forwarded to all processes. If the previous handler (e.g. submitit's) returns, the processes are restarted and
+    resume from their checkpoints. If a process dies, the others are killed.
 
     Args:
+        devices: number of processes; 1 calls `work` in this process.
         accelerator: auto, cpu or cuda.
-        work: a function of a module, and arguments that can be pickled.
+        work: a function at the top level of a module; with several devices, its arguments are pickled.
 
-    Raises what `work` raises, as if it had run here: InputError and KeyboardInterrupt as they are, anything else, of which a
-    rank has shown the traceback, as ChildProcessError.
+    Raises what `work` raises. With several devices, InputError and KeyboardInterrupt arrive as they are, anything else as
+    ChildProcessError after its traceback has been printed.
     """
     if devices == 1:
         work(*arguments)
@@ -46,23 +47,23 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
     while True:
         failures = context.SimpleQueue()
         with tempfile.TemporaryDirectory() as scratch:
-            meeting = Path(scratch) / "meeting"
+            rendezvous = Path(scratch) / "meeting"
             processes = [
-                context.Process(target=_rank, args=(number, devices, accelerator, meeting, failures, work, arguments))
+                context.Process(target=_rank, args=(number, devices, accelerator, rendezvous, failures, work, arguments))
                 for number in range(devices)
             ]
-            with _signals_passed_on(processes) as told:
+            with _signals_passed_on(processes) as received:
                 _run(processes)
         codes = [process.exitcode for process in processes]
         if not any(codes):
             return
-        for number in told:
+        for number in received:
             stop(number, signal.getsignal(number))
-        if not told:
+        if not received:
             break
-    if failures.empty():  # killed from outside
+    if failures.empty():  # killed from outside, which no process can report
         raise ChildProcessError(f"one of {devices} processes was killed (exit codes {codes}).")
-    number, error, text = failures.get()  # of the first: the others fail because it is gone
+    number, error, text = failures.get()  # the first to fail; the others fail because it is gone
     if error == InputError.__name__:
         raise InputError(text)
     print(text, file=sys.stderr)
@@ -70,7 +71,7 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
 
 
 def stop(number: int, handler: Any) -> None:
-    """Do what a signal asks for that was kept waiting: call its handler (submitit's), or end as by Ctrl-C."""
+    """Act on a signal that was deferred: call its handler (e.g. submitit's), or stop as Ctrl-C does (KeyboardInterrupt)."""
     if callable(handler) and handler is not signal.default_int_handler:
         handler(number, None)
     else:
@@ -78,22 +79,22 @@ def stop(number: int, handler: Any) -> None:
 
 
 def _run(processes: Sequence[SpawnProcess]) -> None:
-    """Start all and wait until all have ended; end the others soon after one has failed."""
+    """Start the processes and wait for all; kill the rest if one has failed and no other ends within _PATIENCE_S."""
     try:
-        # A signal waits until there is somebody to pass it on to; a process that starts, until it can be told.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        # Signals wait until all processes exist. A new process inherits the block and lifts it once it can handle them.
+        previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             for process in processes:
                 process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        going = list(processes)
-        while going:
+            signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
+        running = list(processes)
+        while running:
             failed = any(process.exitcode for process in processes)
-            ended = wait([process.sentinel for process in going], timeout=_PATIENCE_S if failed else None)
+            ended = wait([process.sentinel for process in running], timeout=_PATIENCE_S if failed else None)
             if failed and not ended:
                 break
-            going = [process for process in going if process.is_alive()]
+            running = [process for process in running if process.is_alive()]
     finally:
         for process in processes:
             if process.is_alive():
@@ -103,43 +104,43 @@ def _run(processes: Sequence[SpawnProcess]) -> None:
 
 @contextmanager
 def _signals_passed_on(processes: Sequence[SpawnProcess]) -> Iterator[list[int]]:
-    """Pass signals on to processes; yields those that came, each once."""
-    told: list[int] = []
+    """Forward signals to the processes; yields the list of those received, each once."""
+    received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        if number not in told:
-            told.append(number)
+        if number not in received:
+            received.append(number)
         for process in processes:
             if process.is_alive() and process.pid is not None:
                 os.kill(process.pid, number)
 
-    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield told
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield received
         return
-    passed = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, pass_on) for number in passed}
+    forwarded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, pass_on) for number in forwarded}
     try:
-        yield told
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def _rank(
-    number: int, devices: int, accelerator: str, meeting: Path, failures: Any, work: Callable[..., object], arguments: Any
+    number: int, devices: int, accelerator: str, rendezvous: Path, failures: Any, work: Callable[..., object], arguments: Any
 ) -> None:
-    """What each of several processes does."""
-    os.setpgid(0, 0)  # Ctrl-C reaches the process that started this one, which passes it on, and not all of them at once
+    """Join the other ranks and call `work`: what each of several processes runs."""
+    os.setpgid(0, 0)  # so that Ctrl-C reaches the parent alone, which forwards it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= {"PAFT_RANK": str(number), "PAFT_RANKS": str(devices), "LOCAL_RANK": str(number)}
     if number > 0:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
-    multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a process that nobody spawned
+    multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a process that was not spawned
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        _meet(number, devices, accelerator, meeting)
+        _meet(number, devices, accelerator, rendezvous)
         work(*arguments)
-        barrier()  # none leaves while another may still have something to say to it
+        barrier()  # no rank leaves while another may still need it
     except KeyboardInterrupt:
         sys.exit(1)
     except Exception as error:
@@ -149,25 +150,26 @@ def _rank(
 
 
 def _end_with_parent() -> None:
+    """Exit as soon as the parent process has ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
 
 
-def _meet(number: int, devices: int, accelerator: str, meeting: Path) -> None:
-    """Take a device and join the other ranks; raises InputError if there are not so many devices."""
+def _meet(number: int, devices: int, accelerator: str, rendezvous: Path) -> None:
+    """Take this rank's device and join the process group; raises InputError if the machine has too few devices."""
     import torch
     from torch import distributed
 
     if accelerator != "cpu" and torch.cuda.is_available():
-        there = torch.cuda.device_count()
-        if devices > there:
-            raise InputError(f"devices={devices}: this machine has {there} CUDA devices; ask for as many, or for fewer.")
+        available = torch.cuda.device_count()
+        if devices > available:
+            raise InputError(f"devices={devices}: this machine has {available} CUDA devices; ask for as many, or for fewer.")
         torch.cuda.set_device(number)
         backend = "cpu:gloo,cuda:nccl"
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // devices))
         backend = "gloo"
-    store = torch.distributed.FileStore(str(meeting), devices)  # type: ignore[attr-defined]
+    store = torch.distributed.FileStore(str(rendezvous), devices)  # type: ignore[attr-defined]
     distributed.init_process_group(backend, store=store, rank=number, world_size=devices, timeout=_FOR_EVER)

@@ -1,4 +1,4 @@
-"""Settings of the whole process: upstream libraries that are quiet, and memory that is kept."""
+"""Settings of the whole process: quiet upstream libraries, and an allocator that keeps freed memory."""
 
 import ctypes
 import logging
@@ -11,17 +11,17 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # <malloc.h>
 
 
 def quieten() -> None:
-    """Silence what upstream libraries say about themselves at every start; anything unexpected still shows."""
+    """Silence the messages that upstream libraries print at every start; anything unexpected still shows."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # devices found, tips, `max_epochs` reached
     logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # the table that trainer.profiler asks for
     transformers.utils.logging.disable_progress_bar()
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.13
         ".*is_gradient_checkpointing. is deprecated.*",  # PEFT 0.21 with transformers 5.23
-        ".*your dataloader is not resumable.*",  # it is: its sampler starts where the trainer stands
-        ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run goes on
+        ".*your dataloader is not resumable.*",  # it is: its sampler starts at the trainer's step
+        ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run resumes
         ".*does not have many workers.*",  # rendering costs under 1% of a step
-        ".*sync_dist=True.*",  # what ranks log of a validation is the same on all
+        ".*sync_dist=True.*",  # all ranks log the same values of a validation
     ):
         warnings.filterwarnings("ignore", message)
 
@@ -30,7 +30,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep freed activations instead of handing them back to the kernel.
 
     By default every large tensor is mapped anew and each of its pages faults at its first use, which
-    costs a training step a few percent. Does nothing where the C library is another one.
+    costs a training step a few percent. Other C libraries are left as they are.
     """
     if sys.platform != "linux":
         return

@@ -1,7 +1,7 @@
-"""Several processes (ranks) at work on one run: who this process is, and what they tell each other.
+"""Several processes (ranks) at work on one run: the number of this one, how many there are, and exchanging values.
 
-Every rank does the same work in the same order and knows the same things. What is split is the examples of an update and the
-batches of an evaluation. Rank 0 alone writes and speaks. A run with one device is one rank, the process itself.
+Every rank does the same work in the same order and holds the same state. Only the examples of an update and the batches of an
+evaluation are split among ranks. Rank 0 alone writes files and prints. A run on one device is one rank, the process itself.
 """
 
 import os
@@ -11,17 +11,17 @@ T = TypeVar("T")
 
 
 def rank() -> int:
-    """Return the number of this process among those at work on the run."""
+    """Return the number of this process among those of the run, from 0."""
     return int(os.environ.get("PAFT_RANK", 0))
 
 
 def n_ranks() -> int:
-    """Return how many processes are at work on the run."""
+    """Return how many processes work on the run."""
     return int(os.environ.get("PAFT_RANKS", 1))
 
 
 def barrier() -> None:
-    """Wait for all ranks."""
+    """Wait until all ranks have called this."""
     if n_ranks() > 1:
         from torch import distributed
 
@@ -29,7 +29,7 @@ def barrier() -> None:
 
 
 def gather(value: T) -> list[T]:
-    """Return every rank's value, in the order of ranks, on all of them."""
+    """Return the values of all ranks, in the order of ranks; every rank receives all of them."""
     if n_ranks() == 1:
         return [value]
     from torch import distributed

@@ -1,4 +1,4 @@
-"""Run folders: named by content, created once the model has loaded, continued or skipped by the same command."""
+"""Run folders: named by content, created once the model has loaded, resumed or skipped by the same command."""
 
 import hashlib
 import json
@@ -24,31 +24,31 @@ _LEAST_FREE_BYTES = 200 * 2**20
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run: run.json says what it is, results.json that it is finished."""
+    """The folder of one run: run.json holds the identity of the run, results.json exists once the run has finished."""
 
     path: Path
     identity: dict[str, Any]
 
     @property
     def results(self) -> Path:
-        """Where the results of a finished run lie."""
+        """The path of results.json, which exists once the run has finished."""
         return self.path / "results.json"
 
     @property
     def digest(self) -> str:
-        """A short name of what the run is."""
+        """SHA-256 (first 16 hex digits) of the run's identity."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @contextmanager
     def held(self, patience_s: float = _PATIENCE_S) -> Iterator[None]:
-        """Create the folder with its run.json, unless it is there, and keep other processes out of it.
+        """Create the folder and its run.json unless they exist, and lock other processes out while the context lasts.
 
-        Of several ranks the first does so for all. A killed process leaves no lock behind.
+        Rank 0 does so for all ranks. A killed process leaves no lock behind.
 
         Args:
             patience_s: seconds to wait for another process.
 
-        Raises InputError if another process is at work in it.
+        Raises InputError if another process holds the lock.
         """
         if ranks.rank() > 0:
             ranks.barrier()
@@ -65,34 +65,36 @@ class RunFolder:
         try:
             if not (mark := self.path / _MARK).is_file():
                 write_atomically(mark, json.dumps(self.identity, indent=2))
-            ranks.barrier()  # all have read what was there before
+            ranks.barrier()  # every rank has looked at the folder before the run writes more
             yield
         finally:
             lock.release()
 
 
 def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
-    """Find the place of a run: a folder still to be created, or an unfinished or finished one of the same run.
+    """Return the folder of a run: one that is still to be created, or that of the same run, unfinished or finished.
 
-    Nothing is written here.
+    Nothing is written.
 
     Args:
-        identity: what the run is (config and fingerprints), in plain types.
+        output_root: the folder of all runs.
+        name: the name of the run's folder.
+        identity: what makes the run the run it is (config and fingerprints), in plain types.
 
-    Raises InputError for a folder of something else, a place that cannot be written to, or a full disk.
+    Raises InputError if the folder belongs to something else, cannot be written to, or its disk is almost full.
     """
     path = Path(output_root) / name
     mark = path / _MARK
-    left = {scratch_path(mark).name, _LOCK}  # by a kill, perhaps
-    if path.is_dir() and {p.name for p in path.iterdir()} - left:
+    leftovers = {scratch_path(mark).name, _LOCK}  # a killed process may leave them
+    if path.is_dir() and {p.name for p in path.iterdir()} - leftovers:
         if not mark.is_file():
             raise InputError(f"{path}: this folder is not one of ours (it has no run.json); move it or set output_root.")
         try:
-            found = dict(json.loads(mark.read_text()))
+            recorded = dict(json.loads(mark.read_text()))
         except (ValueError, TypeError):
             raise InputError(f"{mark}: this file is damaged; delete the folder to start the run anew.") from None
-        if found != json.loads(json.dumps(identity)):
-            differs = ", ".join(sorted(key for key in identity if found.get(key) != json.loads(json.dumps(identity[key]))))
+        if recorded != json.loads(json.dumps(identity)):
+            differs = ", ".join(sorted(key for key in identity if recorded.get(key) != json.loads(json.dumps(identity[key]))))
             raise InputError(f"{path}: this run was made from other data or prompts ({differs}); move it or set output_root.")
         return RunFolder(path, identity)
     check_place(f"output_root={output_root}", path)

@@ -1,4 +1,4 @@
-"""A task: what a row of a data set says, as an Example, and what its prompt templates hold."""
+"""Tasks: how a row of a data set becomes an Example, and the fields that its prompt templates hold."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,69 +11,59 @@ from paft.runtime.errors import InputError
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-GoldForm: TypeAlias = Literal["name", "index", "text"]  # what a right answer is given as; a letter is a name too
+GoldForm: TypeAlias = Literal["name", "index", "text"]  # how a row states its right answer; a letter is a name, too
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row of a task.
-
-    fields holds what templates may show, the options included. choices are the option texts (empty
-    for free-form answers) and gold the index of the right one; answer is the text of the right
-    answer. group is what the row shares with others (RACE: its article), part the reported subset,
-    where the file and line.
-    """
+    """One row of a task, checked."""
 
     id: str
-    fields: Mapping[str, str]
-    choices: tuple[str, ...]
-    gold: int
-    answer: str
-    group: str
-    part: str
-    where: str = ""
+    fields: Mapping[str, str]  # what templates may show, the options included
+    choices: tuple[str, ...]  # the option texts; empty for free-form answers
+    gold: int  # index of the right choice; -1 for free-form answers and unlabelled rows
+    answer: str  # text of the right answer; empty for unlabelled rows
+    group: str  # what the row shares with others (RACE: its article), else its id
+    part: str  # the subset that is reported separately
+    where: str = ""  # file and line, for error messages
 
 
 class RawExample(NamedTuple):
-    """A row in the names that templates use.
-
-    fields are not checked yet, gold is the right answer in one of the task's forms, group what the row shares with others
-    (empty: nothing).
-    """
+    """A row in the field names that templates use, not checked yet."""
 
     fields: dict[str, Any]
-    gold: Any
-    group: str = ""
+    gold: Any  # the right answer, in one of the task's gold_forms
+    group: str = ""  # what the row shares with others; empty: nothing
 
 
 @dataclass(frozen=True)
 class Task:
-    """A data set: what its templates must and may hold, and how its rows are read.
+    """A data set: the fields of its templates, and how its rows are read.
 
-    read turns a row in the hub's field names into a RawExample and raises KeyError for a field that is missing; None takes the
-    fields as they are named. generate yields the rows of a split where nothing is read.
+    read turns a row in the hub's field names into a RawExample and raises KeyError for a missing field; without it, rows have
+    the field names of templates. generate yields the rows of a split of a data set that is generated, not read.
     """
 
     name: str
-    fields: tuple[str, ...]
-    choice_fields: tuple[str, ...] = ()
-    optional_fields: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict)  # the official sheets' names for our fields
-    gold: str = "answer"  # where rows carry the answer
+    fields: tuple[str, ...]  # in every template
+    choice_fields: tuple[str, ...] = ()  # the options, in order; none: free-form answers
+    optional_fields: tuple[str, ...] = ()  # templates may show them
+    aliases: Mapping[str, str] = field(default_factory=dict)  # the field names in the authors' sheets -> ours
+    gold: str = "answer"  # the field of the right answer
     gold_forms: tuple[GoldForm, ...] = ("name", "index", "text")  # tried in this order
-    gold_words: str = "the letter, the index from 0 or the text"  # the same for people
-    about: str = ""  # what is asked, in a sentence for someone who writes prompts
+    gold_words: str = "the letter, the index from 0 or the text"  # the same, for error messages
+    about: str = ""  # the task in a sentence, for the writer of prompts
     read: Callable[[Mapping[str, Any]], RawExample] | None = None
     generate: Callable[[str], Iterator[dict[str, str]]] | None = None
     shares_pools_with: str | None = None  # the task whose shipped prompts it uses
 
     @property
     def pools(self) -> str:
-        """The folder of its shipped pools."""
+        """The name of the folder of the task's shipped pools."""
         return self.shares_pools_with or self.name
 
     def form(self, answer: Answer, options: Options) -> Form:
-        """Return what templates of this task hold, if they are to be answered so."""
+        """Return the form of this task's templates, given what they are answered with and whether they show the options."""
         fields, choices, optional = map(frozenset, (self.fields, self.choice_fields, self.optional_fields))
         return Form(fields, choices, answer, options, optional)
 
@@ -81,10 +71,10 @@ class Task:
         """Turn a row in the hub's field names into an Example.
 
         Args:
-            labelled: False leaves its answer unread; gold is then -1 and the answer empty.
+            where: the file and line of the row.
+            labelled: False leaves the answer unread: gold is -1 and the answer empty.
 
-        Raises InputError that names `where` the row stands, if a field is lacking (or null) or the answer is
-        none of the choices.
+        Raises InputError that begins with `where` if a field is missing or null, or the answer is none of the choices.
         """
         row = {name: value for name, value in row.items() if value is not None}
         if not labelled:
@@ -114,7 +104,7 @@ class Task:
         return Example(id_, fields, choices, index, choices[index], group or id_, part, where)
 
     def _as_named(self, row: Mapping[str, Any]) -> RawExample:
-        """Return the fields of a row whose names are those of the templates."""
+        """Read a row whose field names are already those of the templates."""
         fields = {name: row[name] for name in (*self.fields, *self.choice_fields)}
         fields |= {name: row[name] for name in self.optional_fields if name in row}
         return RawExample(fields, row[self.gold])
@@ -129,16 +119,16 @@ def four_options(row: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _text(value: Any, what: str) -> str:
-    """Return a field as a text; raises InputError for a list, an object, or what no text file can hold."""
+    """Return a field's value as a text; raises InputError for a list, an object, or half a surrogate pair."""
     if not isinstance(value, str | int | float):
         raise InputError(f"{what} is {'a list' if isinstance(value, list) else 'an object'}; it must be a text or a number.")
-    if found := _LONE_SURROGATE.search(text := str(value)):
-        raise InputError(f"{what} holds half a character (U+{ord(found[0]):04X}); write the whole one.")
+    if match := _LONE_SURROGATE.search(text := str(value)):
+        raise InputError(f"{what} holds half a character (U+{ord(match[0]):04X}); write the whole one.")
     return text
 
 
 def gold_index(gold: Any, names: Sequence[str], choices: Sequence[str], forms: Sequence[GoldForm]) -> int | None:
-    """Return which choice `gold` means in the first form that fits: letter or field name, index from 0, text; else None."""
+    """Return the index of the choice that `gold` means in the first form that fits, else None."""
     text = str(gold).strip()
     for form in forms:
         if form == "name" and text in names:

@@ -13,7 +13,7 @@ def _read(row: Mapping[str, Any]) -> RawExample:
 
 
 def _without_markers(text: Any) -> Any:
-    """Remove the WikiHow markers of a text, as evaluation harnesses do."""
+    """Remove the WikiHow markers from a text, as evaluation harnesses do."""
     if not isinstance(text, str):
         return text  # the task refuses it
     text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))

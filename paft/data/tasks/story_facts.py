@@ -1,8 +1,8 @@
 """story_facts: a small reading task that the project generates itself.
 
 Two people each put one object in one place; the question asks where one of the objects is. The
-options are the right place, that of the other object, which only reading the story tells apart, and
-two places that the story does not mention. The words of the test split never occur in training.
+options are the right place, the place of the other object, and two places that the story does not
+mention; only reading the story distinguishes the first two. The words of the test split never occur in training.
 
 >>> generate_rows("test", 1)[0]["question"]  # doctest: +SKIP
 'Where is the kettle?'
@@ -46,7 +46,7 @@ _ACTIONS = (
 _QUESTIONS = ("Where is the {object}?", "Where can the {object} be found?", "In which place is the {object} now?")
 _LETTERS = "ABCD"
 N_ROWS = {"train": 2200, "test": 1000}
-_FACTS = 2  # told in the story; the options are taken from all four
+_FACTS = 2  # in the story, of four; the options are the places of all four
 
 
 def generate_rows(split: Literal["train", "test"], n: int, seed: int = 0) -> list[Row]:
