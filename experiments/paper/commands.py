@@ -50,7 +50,10 @@ def commands(recipe: str, cells: Iterable[Cell]) -> list[str]:
 def _recipe(recipe: str, cell: Cell) -> list[str]:
     if not _dealt(cell):
         return [f"experiment={recipe}"]
-    return ["experiment=random_split", *({"table3": ["extra_measures=[generate]"], "table4": ["extra_measures=[adversarial]"]}.get(recipe, []))]
+    return [
+        "experiment=random_split",
+        *({"table3": ["extra_measures=[generate]"], "table4": ["extra_measures=[adversarial]"]}.get(recipe, [])),
+    ]
 
 
 def _dealt(cell: Cell) -> bool:
