@@ -42,10 +42,15 @@ def without_torch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_overrides(tiny_llama: Path, tmp_path: Path) -> list[str]:
     """Overrides that make a run of seconds on the tiny Llama, in a folder of its own."""
+    return small_run(tiny_llama, tmp_path / "runs")
+
+
+def small_run(model: Path, root: Path) -> list[str]:
+    """Overrides that make a run of seconds on a tiny model."""
     return [
-        f"model.path={tiny_llama}",
+        f"model.path={model}",
         "model.dtype=fp32",
-        f"output_root={tmp_path / 'runs'}",
+        f"output_root={root}",
         "trainer.accelerator=cpu",
         "trainer.progress=false",
         "train_examples=24",

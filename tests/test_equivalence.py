@@ -8,6 +8,7 @@ import json
 import os
 import platform
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import transformers
 from safetensors.torch import load_file
 
 from paft.jobs.train import run_training
-from tests.conftest import compose_config
+from tests.conftest import compose_config, small_run
 
 GOLDEN = Path(__file__).parent / "golden.json"
 COLUMNS = ("loss", "grad_norm", "lr", "template")
@@ -33,21 +34,36 @@ def trajectory(folder: Path) -> list[tuple[float, ...]]:
     return [tuple(float(row[name]) for name in COLUMNS) for row in rows if row["loss"]]
 
 
-def trained(overrides: list[str], root: Path) -> tuple[dict[str, torch.Tensor], list[tuple[float, ...]]]:
+Trained: TypeAlias = tuple[dict[str, torch.Tensor], list[tuple[float, ...]]]
+
+
+def trained(overrides: list[str], root: Path) -> Trained:
     """Train; return the adapter and the trajectory."""
     folder = run_training(compose_config(*overrides, f"output_root={root}")).folder
     return load_file(folder / "adapter" / "adapter_model.safetensors"), trajectory(folder)
 
 
-@pytest.fixture
-def usual(tiny_overrides, tmp_path):
-    return trained([*tiny_overrides, *SHAPE], tmp_path / "usual")
+@pytest.fixture(scope="module")
+def usual_root(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("usual")
 
 
-def test_the_same_run_twice_is_the_same(usual, tiny_overrides, tmp_path):
+@pytest.fixture(scope="module")
+def usual(tiny_llama, usual_root) -> Trained:
+    return trained([*small_run(tiny_llama, usual_root), *SHAPE], usual_root)
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_llama, tmp_path_factory) -> Trained:
+    """Without dropout, whose draws depend on how an update is split."""
+    root = tmp_path_factory.mktemp("plain")
+    return trained([*small_run(tiny_llama, root), *SHAPE[:2]], root)
+
+
+def test_the_same_run_twice_is_the_same(usual, usual_root, tiny_overrides, tmp_path):
     adapter, losses = trained([*tiny_overrides, *SHAPE], tmp_path / "again")
     assert losses == usual[1] and all(torch.equal(adapter[key], usual[0][key]) for key in usual[0])
-    first, again = (next((tmp_path / name).glob("*/per_prompt.csv")) for name in ("usual", "again"))
+    first, again = (next(root.glob("*/per_prompt.csv")) for root in (usual_root, tmp_path / "again"))
     assert first.read_bytes() == again.read_bytes()
 
 
@@ -57,23 +73,20 @@ def test_workers_change_nothing(usual, tiny_overrides, tmp_path):
 
 
 @pytest.mark.parametrize("tokens", [1, 100, 100_000])
-def test_how_an_update_is_split_changes_rounding_alone(tokens, tiny_overrides, tmp_path):
-    """Without dropout, whose draws depend on the split. Examples of an update are sorted by length before they are split."""
-    plain = [*tiny_overrides, *SHAPE[:2]]
-    one, other = (trained([*plain, f"trainer.micro_batch_tokens={n}"], tmp_path / f"{n} tokens") for n in (tokens, 2048))
-    np.testing.assert_allclose(one[1], other[1], rtol=1e-4)
-    for key in one[0]:
-        torch.testing.assert_close(one[0][key], other[0][key], rtol=1e-3, atol=2e-5)
+def test_how_an_update_is_split_changes_rounding_alone(tokens, plain, tiny_overrides, tmp_path):
+    adapter, losses = trained([*tiny_overrides, *SHAPE[:2], f"trainer.micro_batch_tokens={tokens}"], tmp_path / "split")
+    equal_but_for_rounding(adapter, losses, plain)
 
 
-def test_sorting_by_length_inside_the_update_changes_rounding_alone(tiny_overrides, tmp_path, monkeypatch):
-    plain = [*tiny_overrides, *SHAPE[:2]]
-    in_order = trained(plain, tmp_path / "sorted")
+def equal_but_for_rounding(adapter: dict[str, torch.Tensor], losses: list[tuple[float, ...]], other: Trained) -> None:
+    np.testing.assert_allclose(losses, other[1], rtol=1e-4)
+    for key in adapter:
+        torch.testing.assert_close(adapter[key], other[0][key], rtol=1e-3, atol=2e-5)
+
+
+def test_sorting_by_length_inside_the_update_changes_rounding_alone(plain, tiny_overrides, tmp_path, monkeypatch):
     monkeypatch.setattr("paft.data.datamodule.split_into_micro_batches", lambda lengths, *_: [list(range(len(lengths)))])
-    as_drawn = trained(plain, tmp_path / "as drawn")
-    np.testing.assert_allclose(as_drawn[1], in_order[1], rtol=1e-4)
-    for key in in_order[0]:
-        torch.testing.assert_close(as_drawn[0][key], in_order[0][key], rtol=1e-3, atol=2e-5)
+    equal_but_for_rounding(*trained([*tiny_overrides, *SHAPE[:2]], tmp_path / "as drawn"), plain)
 
 
 def test_activation_checkpointing_changes_nothing(usual, tiny_overrides, tmp_path):

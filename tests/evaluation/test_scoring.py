@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig, Qwen3Config
 
+from paft.config.schema import LoraConfig, ModelConfig
 from paft.data.encode import Encoded, Encoder
 from paft.data.tasks.base import Example
 from paft.data.tasks.story_facts import generate_rows
@@ -19,7 +20,6 @@ from paft.model.base import load_base, load_tokenizer
 from paft.packing import Branches
 from paft.prompts import PromptPool, PromptTemplate
 from paft.runtime.errors import InputError
-from tests.training.test_module import LoraConfig, ModelConfig
 
 # Openings of several lengths, one of a letter, one that is empty; the story first, in the middle and at the end.
 TEXTS = (
