@@ -1,4 +1,4 @@
-"""The Python API: the same runs as the commands', from rows and prompts that live in Python, and sentences for what is wrong."""
+"""The Python API: the runs of the commands, rows and prompts that live in Python, and sentences for what is wrong."""
 
 import subprocess
 import sys
@@ -81,7 +81,9 @@ def test_a_base_model_is_evaluated_and_compared(settings):
     base = paft.evaluate(None, ROWS[24:], prompts=UNSEEN, **own, model=settings["model"], trainer=settings["trainer"])
     assert base.trained_by is None
     found = paft.compare(trained, base.folder)
-    assert "A against B" in found.verdict or "more robust" in found.verdict
+    assert found.verdict.startswith("No interval can be given (fewer than 10 prompts")
+    assert repr(found).split("\n")[1].startswith("mean") and repr(found).endswith(found.verdict)
+    assert "<td>std over prompts</td>" in found._repr_html_()
     assert paft.compare([trained], [str(trained.folder)]).comparison.mean.value == 0
     with pytest.raises(paft.InputError, match="1 runs against 2"):
         paft.compare(trained, [base, base])
@@ -177,8 +179,8 @@ def test_every_setting_of_the_config_is_a_keyword():
 
 @pytest.mark.parametrize(
     "text",
-    ["", " a ", "null", "1e-3", "it's", '"quoted"', "back\\", "\\'", "a\\nb", "two\nlines", "x=1, y", "(one), {q} [x] #c", "你是", "$x",
-     "${x}", "$${y}", "a\\${x}", "\\\\'", "%s", "C:\\new\\"],
+    ["", " a ", "null", "1e-3", "it's", '"quoted"', "back\\", "\\'", "a\\nb", "two\nlines", "x=1, y", "(one), {q} [x] #c",
+     "你是", "$x", "${x}", "$${y}", "a\\${x}", "\\\\'", "%s", "C:\\new\\"],
 )  # fmt: skip
 def test_any_text_arrives_as_it_is(text):
     assert compose_training([f"++method.prompt={literal(text)}"]).method.prompt == text

@@ -247,7 +247,13 @@ def test_another_base_model_in_the_same_place_is_refused(trained, tiny_llama, co
 def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
     """The second job's mistake does not keep the third from running."""
     adapters = f"adapter={trained / 'adapter'},{tmp_path},null"
-    few = ["eval_examples=3", "eval_prompts=2", "trainer.accelerator=cpu", "trainer.progress=false", f"output_root={tmp_path / 'runs'}"]
+    few = [
+        "eval_examples=3",
+        "eval_prompts=2",
+        "trainer.accelerator=cpu",
+        "trainer.progress=false",
+        f"output_root={tmp_path / 'runs'}",
+    ]
     command = [sys.executable, "evaluate.py", "-m", adapters, *few]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=Path(CONF).parent, env=environment, capture_output=True, text=True, timeout=120)
