@@ -17,7 +17,7 @@ import os
 from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -33,7 +33,7 @@ from paft.runtime.errors import InputError
 if TYPE_CHECKING:
     from paft.reporting.compare import Compared
 
-Run: TypeAlias = Union[Results, str, "PathLike[str]"]
+Run: TypeAlias = Results | str | PathLike[str]
 
 _TRAIN_PARAMETERS = (
     "rows", "test_rows", "validation_rows", "prompts", "test_prompts", "validation_prompts", "choices", "gold", "answer",

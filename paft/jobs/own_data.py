@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from paft.prompts import PromptPool
 from paft.runtime.errors import InputError
@@ -19,9 +19,8 @@ from paft.runtime.files import check_place, disk_full_is_an_input_error, write_a
 if TYPE_CHECKING:
     import pandas as pd
 
-PathOrName: TypeAlias = "str | PathLike[str]"
-Rows: TypeAlias = "Iterable[Mapping[str, Any]] | pd.DataFrame | PathOrName"
-Prompts: TypeAlias = "Sequence[str] | PromptPool | PathOrName"
+Rows: TypeAlias = Union[Iterable[Mapping[str, Any]], "pd.DataFrame", str, PathLike[str]]
+Prompts: TypeAlias = Sequence[str] | PromptPool | str | PathLike[str]
 
 
 def rows_folder(splits: Mapping[str, Rows | None], output_root: Path) -> Path:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ class Compared:
         prompts, examples = self.a[0].matrix.correct.shape
         seeds = f", {len(self.a)} seeds each" if len(self.a) > 1 else ""
         return f"On {prompts} prompts x {examples:,} examples that both share: {prompts * examples:,} cells{seeds}."
+
+    @property
+    def verdict(self) -> str:
+        """Say in one sentence which side is more robust, with the numbers, or that the two cannot be told apart."""
+        return verdict(self.comparison)
+
+    def __repr__(self) -> str:
+        lines = [("", "A", "B", "A - B"), *rows(self)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        aligned = (
+            (line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))) for line in lines
+        )
+        return "\n".join([*("  ".join(line).rstrip() for line in aligned), "", self.verdict])
+
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook."""
+        lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in rows(self))
+        heads = "<tr><th></th><th>A</th><th>B</th><th>A - B</th></tr>"
+        return f"<table>{heads}{lines}</table><p>{escape(self.verdict)}</p>"
 
 
 def load(folder: Path) -> Run:

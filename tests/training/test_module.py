@@ -4,11 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from experiments.examples.paft_in_one_page import fine_tune
 from paft.config.schema import LoraConfig, ModelConfig, OptimConfig
 from paft.data.batch import pack_answers
-from paft.data.datamodule import PaftDataModule
+from paft.data.updates import updates_of
 from paft.jobs.train import prepare
-from paft.model.base import add_lora, load_base
+from paft.model.base import add_lora, load_base, load_tokenizer
 from paft.training.module import PaftModule, answer_loss
 from tests.conftest import compose_config
 
@@ -101,7 +102,7 @@ def losses(config):
 
 
 def test_paft_with_one_template_is_ordinary_sft(tiny_overrides, tmp_path):
-    """Update for update: PAFT with a pool of one = method=user = plain padded fine-tuning written out by hand."""
+    """Update for update: PAFT with a pool of one = method=user = plain padded fine-tuning, written out on one page."""
     text = "{story} {question} {A} {B} {C} {D} Answer:"
     pool = tmp_path / "one.yaml"
     pool.write_text(f"answer: text\nprompts:\n  - text: '{text}'\n")
@@ -112,27 +113,10 @@ def test_paft_with_one_template_is_ordinary_sft(tiny_overrides, tmp_path):
     user = losses(config)
     assert paft == user
 
-    run = prepare(config)
-    data = PaftDataModule(run.inputs.examples.train, run.inputs.train, run.encoder, config)
+    rows = [{**example.fields, "answer": example.answer} for example in prepare(config).inputs.examples.train]
+    updates = updates_of(config, len(rows), 1)
+    plan = [(text, [rows[t.row] for t in update]) for epoch in range(config.T) for update in updates.of_epoch(epoch)]
     model = add_lora(load_base(config.model, torch.device("cpu")), config.model, config.seed)
-    model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1.0, weight_decay=0.0)
-    rate = PaftModule(model, config.optim, len(user), config.seed).learning_rate
-    plain = []
-    for epoch in range(config.T):
-        for update in data.updates.of_epoch(epoch):
-            encoded = [run.encoder.training(run.inputs.train.templates[0], data.renderings.examples[t.row]) for t in update]
-            width = max(len(e.context) + len(e.continuations[0]) for e in encoded)
-            ids, labels, mask = (torch.full((len(encoded), width), fill) for fill in (0, -100, 0))
-            for row, e in enumerate(encoded):
-                whole = e.context + e.continuations[0]
-                ids[row, : len(whole)], mask[row, : len(whole)] = torch.tensor(whole), 1
-                labels[row, len(e.context) : len(whole)] = torch.tensor(e.continuations[0])
-            loss = model(ids, attention_mask=mask, labels=labels, use_cache=False).loss
-            optimizer.param_groups[0]["lr"] = rate(len(plain))
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], config.optim.max_grad_norm)
-            optimizer.step()
-            plain.append(loss.item())
+    optim = config.optim
+    plain = list(fine_tune(model, load_tokenizer(config.model), plan, optim.lr, optim.warmup, optim.max_grad_norm))
     assert user == pytest.approx(plain, abs=1e-4)
