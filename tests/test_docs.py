@@ -8,11 +8,6 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 PAGES = ("README.md", "CONTRIBUTING.md", "experiments/README.md", *DOCS)
-    "README.md",
-    "CONTRIBUTING.md",
-    "experiments/README.md",
-    *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md"))),
-)
 _FENCED = re.compile(r"^```.*?^```", re.M | re.S)
 _LINK = re.compile(r"\]\(([^)\s]+)\)|\bsrc=\"([^\"]+)\"")
 _NAMED = re.compile(r"`(?:python )?((?:paft|conf|experiments|tests|docs)/[\w./]+)`?")
