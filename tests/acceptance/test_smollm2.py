@@ -1,12 +1,9 @@
 """The embedded model for real: conversion, packed batches, and the demo's command at a small size."""
 
 import csv
-import json
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -15,8 +12,7 @@ from paft.model.attention import NAMES, packed_logits, register
 from paft.model.embedded import smollm2_folder
 from paft.packing import Branches, pack
 from tests.conftest import compose_config
-
-pytestmark = pytest.mark.slow
+from tests.reliability.strike import ROOT
 
 
 def test_packed_logits_equal_plain_ones_in_fp32():
@@ -34,12 +30,11 @@ def test_packed_logits_equal_plain_ones_in_fp32():
 def test_training_lowers_the_loss(tmp_path):
     small = ["train_examples=96", "T=1", "eval_examples=4", "eval_prompts=2", "validation.prompts=2", "validation.examples=4"]
     config = compose_config("experiment=demo", *small, f"output_root={tmp_path}", "trainer.progress=false")
-    folder = run_training(config).folder
-    rows = csv.DictReader((folder.path / "log" / "version_0" / "metrics.csv").open())
+    results = run_training(config)
+    rows = csv.DictReader((results.folder / "log" / "version_0" / "metrics.csv").open())
     losses = [float(row["loss"]) for row in rows if row["loss"]]
     assert len(losses) == 12 and sum(losses[-4:]) < 0.6 * sum(losses[:4])
-    results = json.loads(folder.results.read_text())
-    assert results["training"]["tokens_per_s"] > 0 and results["fingerprints"]["base_model"]["sample"]
+    assert results.training.tokens_per_s > 0 and results.fingerprints.base_model.sample
 
 
 def test_the_demo_prints_and_writes_the_comparison(tmp_path):
@@ -52,6 +47,6 @@ def test_the_demo_prints_and_writes_the_comparison(tmp_path):
         f"output_root={tmp_path / 'runs'}",
         *small,
     ]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "PAFT's mean is" in done.stdout
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"README.md", "results.json", "story_facts.png"}
