@@ -177,7 +177,7 @@ _CONFIG: _Table = [
     ("own data without gold", "dataset=jsonl ; dataset.path=.", {}, "dataset.gold has no value"),
     ("hidden letters", f"{PIQA} ; dataset.options=hidden", PIQA_FILES, "dataset.options=hidden needs dataset.answer=text"),
     ("a data set by its name", "dataset.name=piqa", {}, "dataset.name=piqa: choose a data set with dataset="),
-    ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: input should be 'story_facts', "),
+    ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: choose a data set with dataset="),
     ("unknown part", "dataset=race ; dataset.parts=[race_low]", {}, "dataset.parts: race has no part race_low"),
     ("system prompt alone", "model.system_prompt=Hi", {}, "model.system_prompt needs model.chat_template=true"),
     ("no budget", "method=zopo ; method.budget=null", {}, "method.budget has no value"),

@@ -46,7 +46,7 @@ def test_a_flat_series_passes():
 @pytest.mark.parametrize(
     ("series", "by", "named"),
     [
-        ("memory", _MIB, {"memory within a run", "memory between runs"}),
+        ("memory", 2 * _MIB, {"memory within a run", "memory between runs"}),
         ("children_memory", 2 * _MIB, {"memory of the workers within a run", "memory of the workers between runs"}),
         ("descriptors", 1, {"descriptors within a run", "descriptors between runs"}),
         ("descriptors", 0.1, {"descriptors between runs"}),  # a handle every ten updates: seen after more of them
