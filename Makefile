@@ -1,10 +1,10 @@
-# make demo: see the point. make test: run the tests. Both set up what they need in .venv.
+# make demo: see the point. make test: check a change. make acceptance: check a release. All set up what they need in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test acceptance lint format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -22,8 +22,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## fine-tune on one prompt and with PAFT, print the comparison, write the figure
 	$(BIN)/python experiments/demo.py
 
-test: install lint  ## lint, type check and all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+test: install lint  ## lint, type check and all tests but the acceptance tests; about 12 minutes on 2 cores
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/acceptance
+
+acceptance: install  ## what only whole runs prove: every recipe, killed runs, sweeps through submitit, the demo; about 40 minutes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/acceptance
 
 lint: install  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """Recipes: every cell is an ordinary run, a scale changes sizes alone, more measures are added later."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from omegaconf import OmegaConf
 from paft.config.compose import CONF, parse
 from paft.evaluation.matrix import read_matrix
 from paft.jobs.train import prepare, run_training
+from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 
@@ -56,7 +56,7 @@ def test_what_is_typed_wins_over_the_cell():
 def test_a_scale_changes_sizes_and_the_model_never_the_method(scale):
     with initialize_config_dir(CONF, version_base="1.3"):
         plain, scaled = (parse(compose("train", overrides)).model_dump() for overrides in ([], [f"scale={scale}"]))
-    for key in ("K", "T", "schedule", "examples_per_update", "cutoff", "prompts", "train_prompts", "seed", "also"):
+    for key in ("K", "T", "schedule", "examples_per_update", "cutoff", "prompts", "train_prompts", "seed", "extra_measures"):
         assert plain[key] == scaled[key]
     assert plain["model"]["lora"] == scaled["model"]["lora"] and plain["method"]["name"] == scaled["method"]["name"]
 
@@ -77,29 +77,28 @@ def test_a_part_of_the_pool_is_nested_and_follows_the_seed(tiny_overrides):
 
 def test_more_measures_are_added_to_a_finished_run_without_training_again(tiny_overrides, monkeypatch):
     overrides = [*tiny_overrides, "eval_prompts=10", "eval_examples=12"]
-    run = run_training(compose_config(*overrides))
-    first = json.loads(run.folder.results.read_text())
+    first = run_training(compose_config(*overrides))
+    folder = first.folder
     monkeypatch.setattr("paft.jobs.train.train", lambda *_: pytest.fail("trained again"))
-    also = "extra_measures=[generate,adversarial]"
-    again = run_training(compose_config(*overrides, also))
-    results = json.loads(again.folder.results.read_text())
-    assert {key: value for key, value in results.items() if key != "also"} == {k: v for k, v in first.items() if k != "also"}
-    generated = read_matrix(run.folder.path / "generate.parquet")
-    assert results["also"]["generate"]["output_tokens"] == pytest.approx(generated.output_tokens.mean())
-    assert results["also"]["generate"]["robustness"]["mean"] == pytest.approx(generated.correct.mean())
-    con = read_matrix(run.folder.path / "adversarial.parquet").correct.mean(axis=1)
-    assert results["also"]["adversarial"]["mean"] == pytest.approx(con.mean())
-    assert results["also"]["adversarial"]["worst"] == pytest.approx(con.min()) and len(con) == 10
-    before = run.folder.results.stat().st_mtime_ns
-    run_training(compose_config(*overrides, also))  # nothing is missing
-    assert run.folder.results.stat().st_mtime_ns == before
+    more = "extra_measures=[generate,adversarial]"
+    results = run_training(compose_config(*overrides, more))
+    extra = results.extra_measures
+    assert results.model_copy(update={"extra_measures": first.extra_measures}) == first and read_results(folder) == results
+    generated = read_matrix(folder / "generate.parquet")
+    assert extra.generate.output_tokens == pytest.approx(generated.output_tokens.mean())
+    assert extra.generate.robustness.mean == pytest.approx(generated.correct.mean())
+    con = read_matrix(folder / "adversarial.parquet").correct.mean(axis=1)
+    assert (extra.adversarial.mean, extra.adversarial.worst) == pytest.approx((con.mean(), con.min())) and len(con) == 10
+    before = (folder / "results.json").stat().st_mtime_ns
+    run_training(compose_config(*overrides, more))  # nothing is missing
+    assert (folder / "results.json").stat().st_mtime_ns == before
 
 
 def test_more_measures_of_a_fresh_run_and_of_a_base_model(tiny_overrides):
     for method in ("user", "base"):
-        run = run_training(compose_config(*tiny_overrides, f"method={method}", "extra_measures=[adversarial]"))
-        found = json.loads(run.folder.results.read_text())["also"]["adversarial"]
-        assert 0 <= found["worst"] <= found["mean"] <= 1 and found["pool"]["prompts"] == 10
+        results = run_training(compose_config(*tiny_overrides, f"method={method}", "extra_measures=[adversarial]"))
+        con = results.extra_measures.adversarial
+        assert 0 <= con.worst <= con.mean <= 1 and con.pool.prompts == 10
 
 
 def test_hidden_options_are_not_written_out():

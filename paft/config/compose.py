@@ -178,6 +178,8 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
     if dataset.options == "hidden" and dataset.answer != "text":
         raise InputError("dataset.options=hidden needs dataset.answer=text: a hidden option has no letter to answer with.")
     hub = dataset.hub
+    if hub is not None and dataset.parts == [dataset.name] and dataset.name not in hub.configs:
+        raise InputError(f"dataset.name={dataset.name}: choose a data set with dataset=, your own with dataset=jsonl.")
     if hub is not None and (unknown := [part for part in dataset.parts if part not in hub.configs]):
         raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
     if model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:

@@ -3,9 +3,7 @@
 import csv
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -14,8 +12,7 @@ from paft.model.attention import NAMES, packed_logits, register
 from paft.model.embedded import smollm2_folder
 from paft.packing import Branches, pack
 from tests.conftest import compose_config
-
-pytestmark = pytest.mark.slow
+from tests.reliability.strike import ROOT
 
 
 def test_packed_logits_equal_plain_ones_in_fp32():
@@ -50,6 +47,6 @@ def test_the_demo_prints_and_writes_the_comparison(tmp_path):
         f"output_root={tmp_path / 'runs'}",
         *small,
     ]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "PAFT's mean is" in done.stdout
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"README.md", "results.json", "story_facts.png"}

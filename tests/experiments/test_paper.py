@@ -275,20 +275,3 @@ def test_the_dashboard_is_built_and_nothing_is_sent():
     unreachable = {"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"}
     done = run("wandb_workspace", "--entity", "someone", **unreachable)
     assert done.returncode == 2 and "W&B did not take the workspace" in done.stderr and "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_a_sweep_through_submitit(tiny_overrides, tmp_path):
-    """The launcher that SLURM uses, with local processes instead."""
-    command = [sys.executable, "train.py", "-m", "seed=0,1", "hydra/launcher=submitit_local", *tiny_overrides]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "runs").glob("story_facts-*/results.json"))) == 2
-
-
-@pytest.mark.slow
-def test_cells_that_failed_in_jobs_of_their_own_are_listed(tiny_overrides):
-    command = [sys.executable, "train.py", "-m", "train_prompts=61,62", "hydra/launcher=submitit_local", *tiny_overrides]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 2 and "2 cells failed; the same command tries them again:" in done.stderr
-    assert "train_prompts=62: the training pool has 60 prompts" in done.stderr

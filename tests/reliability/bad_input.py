@@ -133,7 +133,7 @@ OWN_RUN = {
 RUN, OWNS = "adapter=RUN/adapter", "adapter=OWN/adapter"
 
 _CONFIG: _Table = [
-    ("misspelt dataset", "dataset=piqqa", {}, "dataset/piqqa'; there are adapter, gsm8k, "),
+    ("misspelt dataset", "dataset=piqqa", {}, "Could not find 'dataset/piqqa'"),
     ("misspelt model", "model=smollm", {}, "model/smollm"),
     ("misspelt experiment", "experiment=dmeo", {}, "experiment/dmeo"),
     ("misspelt key", "k=3", {}, "'k'"),
@@ -144,7 +144,7 @@ _CONFIG: _Table = [
     ("a section taken away", "~trainer", {}, "trainer has no value"),
     ("no override", "seed=1 ; K", {}, "K: Error parsing override 'K'"),
     ("half an override", "K=[", {}, "K=[: no viable alternative"),
-    ("a sweep without -m", "K=1,2", {}, "add --multirun"),
+    ("a sweep without -m", "K=1,2", {}, "Ambiguous value for argument 'K=1,2'"),
     ("unknown interpolation", "K=${optim.k}", {}, "K: Interpolation key 'optim.k' not found"),
     ("no such variable", "prompts.train=${oc.env:PAFT_NO_SUCH}", {}, "Environment variable 'PAFT_NO_SUCH' not found"),
     ("no such config", "--config-name=no", {}, "Cannot find primary config 'no'"),
@@ -177,7 +177,7 @@ _CONFIG: _Table = [
     ("own data without gold", "dataset=jsonl ; dataset.path=.", {}, "dataset.gold has no value"),
     ("hidden letters", f"{PIQA} ; dataset.options=hidden", PIQA_FILES, "dataset.options=hidden needs dataset.answer=text"),
     ("a data set by its name", "dataset.name=piqa", {}, "dataset.name=piqa: choose a data set with dataset="),
-    ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: input should be 'story_facts', "),
+    ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: choose a data set with dataset="),
     ("unknown part", "dataset=race ; dataset.parts=[race_low]", {}, "dataset.parts: race has no part race_low"),
     ("system prompt alone", "model.system_prompt=Hi", {}, "model.system_prompt needs model.chat_template=true"),
     ("no budget", "method=zopo ; method.budget=null", {}, "method.budget has no value"),

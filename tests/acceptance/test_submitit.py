@@ -1,0 +1,23 @@
+"""Sweeps through submitit, the launcher that SLURM uses, with local processes instead."""
+
+import subprocess
+import sys
+
+from tests.reliability.strike import ROOT
+
+
+def sweep(*overrides: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "train.py", "-m", "hydra/launcher=submitit_local", *overrides]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_sweep(tiny_overrides, tmp_path):
+    done = sweep("seed=0,1", *tiny_overrides)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").glob("story_facts-*/results.json"))) == 2
+
+
+def test_jobs_that_failed_are_listed(tiny_overrides):
+    done = sweep("train_prompts=61,62", *tiny_overrides)
+    assert done.returncode == 2 and "2 cells failed; the same command tries them again:" in done.stderr
+    assert "train_prompts=62: the training pool has 60 prompts" in done.stderr
