@@ -59,7 +59,7 @@ def first_text(text: str, choices: Sequence[str]) -> int:
 
 
 def is_right(text: str, answer: str, metric: Metric) -> bool:
-    """Say whether a free-form text gives the right answer.
+    """Return whether a free-form text gives the right answer.
 
     metric last_number compares the last number of each; exact compares the whole texts, ignoring white space and case.
     """

@@ -19,7 +19,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class ScoreMatrix:
-    """What a model answered to P prompts x E examples.
+    """The answers of a model to P prompts x E examples.
 
     predicted (P, E) int32 is the index of the predicted choice; -1: a free-form answer, or a generated text that holds no
     choice. gold (E,) int32 is the index of the right choice; -1: free-form or unlabelled. correct (P, E) bool says whether

@@ -119,7 +119,7 @@ def score(
 
 
 def _holds_exactly(rows: Sequence[Row], cells: Sequence[Cell]) -> bool:
-    """Say whether the rows of a part file are those of these cells; code that cuts batches otherwise may have written it."""
+    """Return whether the rows of a part file are those of these cells; code that cuts batches otherwise may have written it."""
     return [(row["prompt"], row["example"]) for row in rows] == [(cell.prompt, cell.example) for cell in cells]
 
 
@@ -190,6 +190,6 @@ class WithinMemory(Generic[T]):
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """Say whether an error means that memory ran out; the CPU's allocator and cuBLAS raise plain RuntimeErrors."""
+    """Return whether an error means that memory ran out; the CPU's allocator and cuBLAS raise plain RuntimeErrors."""
     phrases = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(phrase in str(error) for phrase in phrases)

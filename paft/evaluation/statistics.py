@@ -67,7 +67,7 @@ class SeedVariance:
 
 
 def can_promise(correct: Array, groups: Groups) -> bool:
-    """Say whether intervals can be promised: not for fewer than ten prompts or groups, nor where all values are equal."""
+    """Return whether intervals can be promised: not for fewer than ten prompts or groups, nor where all values are equal."""
     return min(len(correct), len(np.unique(groups))) >= FEWEST and correct.min() < correct.max()
 
 

@@ -59,7 +59,7 @@ class MatrixStore:
         self.parts = folder / f".{name}-{self.digest}"
 
     def finished(self) -> bool:
-        """Say whether the file holds this matrix, undamaged. If so, part files left by a kill are removed."""
+        """Return whether the file holds this matrix, undamaged. If so, part files left by a kill are removed."""
         try:
             if (pq.read_schema(self.path).metadata or {}).get(b"digest") != self.digest.encode():
                 return False

@@ -140,7 +140,7 @@ async def _ask_all(calls: Sequence[_Call], folder: Path, concurrency: int) -> di
 
 
 def _is_saved(path: Path) -> bool:
-    """Say whether the file holds a whole reply."""
+    """Return whether the file holds a whole reply."""
     try:
         return "reply" in json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -29,7 +29,7 @@ def templates_in(reply: str) -> list[str]:
 
 
 def read_whole(reply: str) -> bool:
-    """Say whether all placeholders of a reply are in the templates that templates_in returns."""
+    """Return whether all placeholders of a reply are in the templates that templates_in returns."""
     return len(_PLACEHOLDER.findall(reply)) <= sum(len(_PLACEHOLDER.findall(text)) for text in templates_in(reply))
 
 

@@ -60,7 +60,7 @@ class RunLogger(WandbLogger):
 
 
 def misses(config: TrainConfig | EvaluateConfig, folder: Path) -> bool:
-    """Say whether W&B lacks a finished run, because the run was killed before it was sent or because W&B failed."""
+    """Return whether W&B lacks a finished run, because the run was killed before it was sent or because W&B failed."""
     return config.logger.name == "wandb" and not (folder / _LOGGED).is_file()
 
 
@@ -207,7 +207,7 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
             job_type=job_type,
             tags=[config.dataset.name, *config.logger.tags],
             config=config.model_dump(),
-            settings=wandb.Settings(init_timeout=_INIT_S, silent=True, reinit="create_new"),  # made anew: init changes them
+            settings=wandb.Settings(init_timeout=_INIT_S, silent=True, reinit="create_new"),  # a new object: init changes it
             **resume,
         )
 
@@ -323,7 +323,7 @@ def _id(folder: Path) -> str:
 
 
 def logged_in() -> bool:
-    """Say whether this machine has a W&B key, in the environment or in ~/.netrc."""
+    """Return whether this machine has a W&B key, in the environment or in ~/.netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     import netrc

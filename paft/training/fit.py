@@ -22,7 +22,7 @@ from paft.training.module import PaftModule
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a finished training took, and how well it validated.
+    """The figures of a finished training: its time, its tokens and its best validation.
 
     updates counts those of the whole run. tokens are real ones (no padding), of all ranks. seconds is the time of the
     updates alone. prompts_truncated counts the renderings that were cut off. earlier_wall_s is the wall-clock time of the
