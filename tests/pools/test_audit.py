@@ -114,11 +114,3 @@ def test_the_command_leaves_table_page_figure_and_an_exit_code(tmp_path, monkeyp
         "p",
         "curve",
     }
-
-
-@pytest.mark.slow
-def test_embeddings_of_a_model(tmp_path, monkeypatch):
-    train, test = write(tmp_path / "a.yaml", TRAIN), write(tmp_path / "b.yaml", TEST)
-    assert run(monkeypatch, "--train", train, "--test", test, "--model", "embedded", "--report", tmp_path / "out") == 0
-    mmd = json.loads((tmp_path / "out" / "audit.json").read_text())["mmd"]
-    assert set(mmd) == {"character n-grams", "mean hidden state, embedded"}

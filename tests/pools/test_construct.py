@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -427,49 +426,6 @@ def test_what_is_wrong_with_the_task_is_said_first(task, monkeypatch):
     assert not (task / "out").exists()
 
 
-@pytest.fixture(scope="module")
-def smollm2_server() -> Iterator[str]:
-    """A real OpenAI-compatible server of the embedded model."""
-    from paft.model.embedded import smollm2_folder
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    transformers = str(Path(sys.executable).with_name("transformers"))
-    serving = [transformers, "serve", str(smollm2_folder()), "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(serving, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            assert process.poll() is None
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.mark.slow
-def test_from_nothing_against_a_real_server(task, smollm2_server, monkeypatch):
-    """A model of this size writes hardly a usable prompt: what matters is that everything it says is kept and judged."""
-    from paft.model.embedded import smollm2_folder
-
-    arguments = command(task, None, "--per-call", "5", "--calls", "2")
-    (task / "generators.yaml").write_text(
-        f"- {{model: '{smollm2_folder()}', name: smollm2, base_url: '{smollm2_server}', max_tokens: 300, timeout: 300}}\n"
-    )
-    code, sentence = run(monkeypatch, arguments)
-    replies = [json.loads(path.read_text()) for path in (task / "out" / "replies").glob("*.json")]
-    assert len(replies) == 4 and all(reply["reply"]["completion_tokens"] > 0 for reply in replies)
-    report = json.loads((task / "out" / "construction.json").read_text())
-    assert report["tokens"]["prompt"] > 400 and report["candidates"] == len(record(task))
-    assert all(row["kept"] or row["reason"] for row in record(task))
-    assert code == 0 or sentence.startswith(f"Only {report['kept']} of {report['candidates']} candidates survived")
-
-
 def test_a_local_model_whose_window_is_too_small_is_named(task, monkeypatch, tiny_llama):
     shutil.copytree(tiny_llama, small := task / "small")
     config = json.loads((small / "config.json").read_text())
@@ -478,19 +434,6 @@ def test_a_local_model_whose_window_is_too_small_is_named(task, monkeypatch, tin
     (task / "generators.yaml").write_text(f"- {{path: '{small}', name: tiny}}\n")
     code, sentence = run(monkeypatch, arguments)
     assert code == 2 and "generator tiny: " in sentence and "which this model's window does not hold" in sentence
-
-
-@pytest.mark.slow
-def test_from_nothing_with_a_local_model(task, monkeypatch):
-    arguments = command(task, None, "--per-call", "5")
-    (task / "generators.yaml").write_text("- {path: embedded, name: smollm2, max_tokens: 200}\n")
-    run(monkeypatch, arguments)
-    first = {path.name: path.read_bytes() for path in (task / "out" / "replies").glob("*.json")}
-    assert len(first) == 2
-    for path in (task / "out" / "replies").glob("*.json"):
-        path.unlink()
-    run(monkeypatch, arguments)  # sampling is seeded by the number of the call
-    assert first == {path.name: path.read_bytes() for path in (task / "out" / "replies").glob("*.json")}
 
 
 def test_a_local_model_that_is_none_is_named(task, monkeypatch):

@@ -543,7 +543,7 @@ _REPORT: _Table = [
     ("report of no run", ".", {}, ".: there is no finished "),
     ("report of an unfinished run", "runs", _UNFINISHED, "(a: not finished; the same command resumes it)"),
     ("report of a number", "runs", _finished("3"), "(a: this is no results.json of a run, or it is damaged"),
-    ("report of a run without a config", "runs", _finished(_results({})), "(a: its config is damaged"),
+    ("report of a run without a config", "runs", _finished(_results({})), "(a: dataset has no value"),
     ("report of an earlier version", "runs", _finished(OLD_RESULTS), f"(a: {OF_OLD}"),
     ("report into a file", ". ; --out ; f", {"f": "x"}, "--out f: f is a file"),
 ]  # fmt: skip

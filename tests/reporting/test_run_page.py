@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import re
+import tempfile
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from paft.reporting.run_files import per_prompt_csv, save_run
 from paft.reporting.run_page import mistakes
 from paft.reporting.table import certainty, print_run, remarks
 
+SNAPSHOT = Path(__file__).with_name("run_page.txt")
 NASTY = "<script>alert(1)</script> & {question} A {A} B {B}"
 GIT, DEVICE = GitState(commit=None, dirty=None), Device(type="cpu", name="cpu")
 
@@ -91,7 +93,7 @@ def written(folder: Path, generated: bool = False) -> tuple[Results, str]:
 
 
 class Page(HTMLParser):
-    """Checks that tags close in order."""
+    """Checks that tags close in order; collects the links and the text that is shown."""
 
     VOID = {"meta", "img", "br"}
 
@@ -99,7 +101,12 @@ class Page(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.links: list[str] = []
+        self.lines: list[str] = []
         self.feed(text)
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.lines += filter(None, map(str.strip, data.splitlines()))
 
     def handle_starttag(self, tag, attrs):
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
@@ -116,6 +123,11 @@ def test_the_report_is_one_well_formed_file_that_needs_nothing_else(tmp_path, ge
     parsed = Page(page)
     assert not parsed.open and parsed.links and all(link.startswith("data:image/png;base64,") for link in parsed.links)
     assert "http://" not in page and "https://" not in page and "@import" not in page
+
+
+def test_the_page_reads_as_it_did(tmp_path):
+    """After a change that is wanted: PYTHONPATH=. python tests/reporting/test_run_page.py."""
+    assert Page(written(tmp_path)[1]).lines == SNAPSHOT.read_text(encoding="utf-8").splitlines()
 
 
 def test_prompts_and_rows_are_text_not_markup(tmp_path):
@@ -193,3 +205,8 @@ def test_figures_are_drawn_also_where_no_density_exists(tmp_path):
     save_overlay(tmp_path / "overlay.png", {"equal": equal, "spread": spread, "one": np.array([0.5])}, 0.25, 0.9)
     save_distribution(tmp_path / "distribution.png", {"equal": equal}, 0.25)
     assert all((tmp_path / f"{name}.png").read_bytes()[:4] == b"\x89PNG" for name in ("overlay", "distribution"))
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        SNAPSHOT.write_text("\n".join(Page(written(Path(scratch))[1]).lines) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from tests.reporting.fake_wandb import HANG, KEY, FakeWandb, fake_wandb
 ROOT = Path(__file__).parents[2]
 
 # Short is only what is to be waited for in vain, so that a slow machine changes nothing.
-SHORT = {"_UPLOAD_S": 4, "_FINISH_S": 3}
+SHORT = {"_UPLOAD_S": 1, "_FINISH_S": 1}
 LONG = dict.fromkeys(("_INIT_S", "_UPLOAD_S", "_FINISH_S", "_ANSWER_S"), 300)
 # What a server must answer for a run to begin.
 BEGIN = {"RunResumeStatus", "UpsertBucket"}
@@ -93,7 +93,7 @@ def test_a_server_that_answers_has_it_all_and_is_sent_it_once(config, monkeypatc
 )
 def test_a_server_that_fails_costs_nothing_and_is_sent_the_run_later(begin, then, said, config, monkeypatch, capfd):
     with monkeypatch.context() as limits, fake_wandb(lambda operation: begin if operation in BEGIN else then) as server:
-        shorten(limits, **({"_INIT_S": 3} if begin == HANG else SHORT))
+        shorten(limits, **({"_INIT_S": 1} if begin == HANG else SHORT))
         folder = run(config, server.url, monkeypatch)
         check_results(folder)
         out = capfd.readouterr()
@@ -109,7 +109,7 @@ def test_without_a_server_the_run_is_logged_offline_and_sent_later(config, monke
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with monkeypatch.context() as limits:
-        shorten(limits, _INIT_S=3)
+        shorten(limits, _INIT_S=1)
         folder = run(config, f"http://127.0.0.1:{port}", monkeypatch)
         check_results(folder)
         assert len(list(folder.glob("wandb/offline-run-*"))) == 1
@@ -127,7 +127,7 @@ def test_a_file_stream_that_is_refused_is_not_taken_for_a_run_that_arrived(confi
 
     def log_and_wait_less(*arguments) -> None:
         log_results(*arguments)
-        shorten(monkeypatch, _ANSWER_S=3)
+        shorten(monkeypatch, _ANSWER_S=1)
 
     with fake_wandb(lambda operation: 403 if operation == "file_stream" else 200) as server:
         monkeypatch.setattr("paft.jobs.train.log_results", log_and_wait_less)
@@ -148,7 +148,7 @@ def test_a_service_that_dies_or_hangs_costs_no_update(blow, config, monkeypatch,
     def log_and_strike(logger, metrics, step=None):
         if step == 2 and "loss" in metrics:
             service().send_signal(blow)
-            shorten(limits, **SHORT, _ANSWER_S=3)
+            shorten(limits, **SHORT, _ANSWER_S=1)
         log(logger, metrics, step)
 
     with fake_wandb() as server:
