@@ -1,6 +1,7 @@
 """paft evaluate: measure how robust a model is to its prompt's wording (conf/evaluate.yaml)."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -8,7 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from paft.cli.hydra_app import run_hydra, run_job
 from paft.config.compose import CONF, parse_evaluation
 from paft.jobs.preflight import check_evaluation
-from paft.reporting.results import Results, read_results
+
+if TYPE_CHECKING:  # its imports take a second, which help and completion need not wait for
+    from paft.reporting.results import Results
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
@@ -19,7 +22,7 @@ def app(composed: DictConfig) -> float | None:
     return None if results.robustness is None else results.robustness.mean
 
 
-def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = None) -> Results:
+def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = None) -> "Results":
     """Evaluate.
 
     Args:
@@ -30,6 +33,7 @@ def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = Non
     checked = check_evaluation(config)
     # Heavy imports wait until what can be checked without them is known to be right.
     from paft.jobs.evaluate import run_evaluation
+    from paft.reporting.results import read_results
     from paft.runtime.launch import run_on
 
     run_on(config.trainer.devices, config.trainer.accelerator, run_evaluation, config, group, checked)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
@@ -9,10 +10,11 @@ from omegaconf import DictConfig, OmegaConf
 from paft.cli.hydra_app import is_search, run_hydra, run_job
 from paft.config.compose import CONF, parse
 from paft.config.schema import TrainConfig
-from paft.jobs.preflight import check_run
-from paft.jobs.rerun import check_repeats, check_same_inputs, repeated
-from paft.reporting.results import Results, read_results
+from paft.jobs.preflight import CheckedRun, check_run
 from paft.runtime.errors import InputError
+
+if TYPE_CHECKING:  # its imports take a second, which help and completion need not wait for
+    from paft.reporting.results import Results
 
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="train")
@@ -22,7 +24,7 @@ def app(composed: DictConfig) -> float | None:
     Returns the mean accuracy of the best validation, which is what Hydra's sweepers (Optuna) optimise.
     """
 
-    def run(typed: Sequence[str], group: str | None) -> Results:
+    def run(typed: Sequence[str], group: str | None) -> "Results":
         config = parse(composed)
         if is_search() and not config.method.trains:
             raise InputError(f"method={config.method.name}: nothing is trained, so there is no validation to search by.")
@@ -32,28 +34,35 @@ def app(composed: DictConfig) -> float | None:
     return None if results.training is None else results.training.best_validation_mean
 
 
-def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None) -> Results:
+def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None) -> "Results":
     """Train, and compare with the original where a run is repeated.
 
     Args:
         typed: the overrides on the command line.
         group: the sweep that the run belongs to.
     """
-    original = None if config.rerun is None else read_results(Path(config.rerun))
-    if original is not None:
-        config = repeated(config, original, typed)
+    if config.rerun is None:
+        return _train(config, check_run(config), group)
+    from paft.jobs.rerun import check_repeats, check_same_inputs, repeated
+    from paft.reporting.results import read_results
+
+    original = read_results(Path(config.rerun))
+    config = repeated(config, original, typed)
     checked = check_run(config)
-    if original is not None:
-        check_same_inputs(config, checked.inputs, original)
+    check_same_inputs(config, checked.inputs, original)
+    results = _train(config, checked, group)
+    check_repeats(config, results, original)
+    return results
+
+
+def _train(config: TrainConfig, checked: CheckedRun, group: str | None) -> "Results":
     # Heavy imports wait until what can be checked without them is known to be right.
     from paft.jobs.train import run_training
+    from paft.reporting.results import read_results
     from paft.runtime.launch import run_on
 
     run_on(config.trainer.devices, config.trainer.accelerator, run_training, config, group, checked)
-    results = read_results(checked.folder.results)
-    if original is not None:
-        check_repeats(config, results, original)
-    return results
+    return read_results(checked.folder.results)
 
 
 def main() -> None:
