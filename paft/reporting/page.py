@@ -52,7 +52,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Entry | str]]) -> lis
     """Return a Markdown table and a blank line; a column that holds nothing but - is left out."""
     texts = [[cell.text if isinstance(cell, Entry) else cell for cell in row] for row in rows]
     columns = [column for column in zip(headings, *texts, strict=True) if set(column[1:]) != {"-"}]
-    first, *others = (f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
+    first, *others = ("|" + "".join(f" {text} |" if text else " |" for text in row) for row in zip(*columns, strict=True))
     return [first, f"|---|{'---:|' * (len(columns) - 1)}", *others, ""]
 
 
