@@ -21,7 +21,7 @@ from experiments.paper.rows import alike, paper_frame
 from experiments.paper.section import PaperSection
 from experiments.paper.tables import controls, inference, k_and_t, main_results, pool_size, training_time, worst_and_adversarial
 from paft.cli.hydra_app import run_plain
-from paft.reporting.collect import Collected, collect, keep
+from paft.reporting.collect import Collected, collect, keep_runs
 from paft.reporting.page import bullets, write, write_csv, write_html
 from paft.reporting.runs import check_alike
 from paft.reporting.sweep import READING, left_out, origin
@@ -84,7 +84,7 @@ def main() -> None:
     collected = collect(arguments.runs, "training")
     report(collected, arguments.out)
     if arguments.keep:
-        keep(collected, arguments.out)
+        keep_runs(collected, arguments.out)
 
 
 if __name__ == "__main__":

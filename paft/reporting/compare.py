@@ -175,7 +175,7 @@ def _unlike(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def print_comparison(compared: Compared) -> None:
+def show(compared: Compared) -> None:
     """Print the table, what its numbers are, and the verdict."""
     console = Console()
     shown = Table("", *("A", "B", "A - B"), title_justify="left")

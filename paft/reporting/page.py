@@ -4,10 +4,12 @@ import base64
 import csv
 import html
 import io
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 
@@ -131,6 +133,12 @@ def write_csv(folder: Path, section: Section) -> None:
     columns = [_columns(heading, [row[i] for row in section.rows]) for i, heading in enumerate(section.headings)]
     csv.writer(text, lineterminator="\n").writerows(zip(*(column for group in columns for column in group), strict=True))
     write_atomically(folder / f"{section.name}.csv", text.getvalue())
+
+
+def write_json(folder: Path, content: Any) -> None:
+    """Write results.json beside a page; records (pydantic) become plain types."""
+    text = json.dumps(content, indent=1, default=lambda record: record.model_dump())
+    write_atomically(folder / "results.json", text + "\n")
 
 
 def _columns(heading: str, entries: Sequence[Entry]) -> list[list[str]]:

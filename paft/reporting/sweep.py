@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from paft.reporting.collect import Collected, collect, keep
+from paft.reporting.collect import Collected, collect, keep_runs
 from paft.reporting.page import (
     Entry,
     Section,
@@ -37,12 +37,12 @@ _KEYS = {"worst": "min", "Top": "top"}  # of robustness, where they have another
 _SAME_IN_A_TABLE = ("seed", "dataset.")  # settings that are no columns: seeds are averaged, data sets have rows of their own
 
 
-def report(runs: Sequence[Path], out: Path, keep_runs: bool = False, sort: str = "mean", notes: Sequence[str] = ()) -> None:
+def report(runs: Sequence[Path], out: Path, keep: bool = False, sort: str = "mean", notes: Sequence[str] = ()) -> None:
     """Write the report of a sweep: README.md, index.html, sweep.csv, and a figure for each data set.
 
     Args:
         runs: folders of runs, or folders that hold them.
-        keep_runs: whether to copy what the report is made from to out/runs and out/pools.
+        keep: whether to copy what the report is made from to out/runs and out/pools.
         sort: the column by which rows are sorted: a number, best first, or a setting.
         notes: what else to say, at the top of the page.
 
@@ -60,8 +60,8 @@ def report(runs: Sequence[Path], out: Path, keep_runs: bool = False, sort: str =
     page += [*section.lines(), *left_out(collected), "Made by `paft report RUNS... --out DIR`.", ""]
     write(out, page)
     write_html(out, page)
-    if keep_runs:
-        keep(collected, out)
+    if keep:
+        keep_runs(collected, out)
     print("\n".join(section.lines()))
     print(f"Written: {out / 'README.md'}, {out / 'index.html'}")
 
