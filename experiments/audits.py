@@ -1,13 +1,12 @@
 """Audit every shipped prompt pool, and the sheets of the paper's authors beside them.
 
-    python experiments/audits.py [--official DIR] [--model embedded] [--report experiments/results/audits]
+    python -m experiments.audits [--official DIR] [--model embedded] [--report experiments/results/audits]
 
 DIR holds the authors' robust_{train,test}dataset_{hel,piqa,race,win}.xlsx (github.com/kithib/PAFT). The page holds counts
 and distances, none of their sentences. Exit code 1 if a shipped pool leaks or has a defect.
 """
 
 import argparse
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -20,8 +19,8 @@ from paft.data.tasks import BUILT_IN
 from paft.pools.audit import Audit, Audited, audit, read_for_audit
 from paft.pools.audit_page import distance_table, distances, save_curve
 from paft.prompts.pool import Form
+from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import provenance
-from paft.runtime.files import write_atomically
 
 POOLS = Path(__file__).parent.parent / "paft" / "prompts" / "shipped"
 SHEETS = {"hel": "hellaswag", "piqa": "piqa", "race": "race", "win": "winogrande"}
@@ -56,7 +55,7 @@ def official(folder: Path) -> dict[str, dict[str, Audited]]:
     return found
 
 
-def sheet_row(short: str, found: Audit) -> str:
+def sheet_row(short: str, found: Audit) -> list[str]:
     """Lay out one pair of sheets, with what is known of it in brackets."""
     train = found.files["train"]
     known = (*KNOWN[short], "-", "-")
@@ -66,14 +65,14 @@ def sheet_row(short: str, found: Audit) -> str:
     cells = [short, f"{rows} ({known[0]})", f"{train['prompts']} ({known[1]})", f"{train['literal_newlines']}"]
     cells += [f"{len(train['defects'])}", f"{train['mean_distance']:.3f}"]
     if test is None or between is None:
-        return f"| {' | '.join([*cells, *['-'] * 6])} |"
+        return [*cells, *["-"] * 6]
     cells += [f"{test['prompts']}", f"{test['blank_rows']}", f"{between['near_copies']} ({known[2]})"]
     cells += [f"{between['same_wording']} ({known[3]})", f"{between['arrangements_of_options_unseen']}"]
     cells += [f"{between['nearest']:.3f} / {between['mean_distance']:.3f}"]
-    return f"| {' | '.join(cells)} |"
+    return cells
 
 
-def shipped_row(name: str, found: Audit) -> str:
+def shipped_row(name: str, found: Audit) -> list[str]:
     """Lay out the pools of one data set and kind."""
     sizes = " / ".join(str(facts["prompts"]) for facts in found.files.values())
     train, between = found.files["train"], found.between["test to train"]
@@ -81,7 +80,7 @@ def shipped_row(name: str, found: Audit) -> str:
     families = train["families"]
     cells = [name, sizes, f"{len(found.leaks)}", f"{defects}", f"{review}", f"{families['wording']} / {families['layout']}"]
     cells += [f"{train['mean_distance']:.3f}", f"{between['nearest']:.3f} / {between['mean_distance']:.3f}"]
-    return f"| {' | '.join(cells)} |"
+    return cells
 
 
 def file_name(name: str) -> str:
@@ -109,17 +108,23 @@ def main() -> None:
     arguments.report.mkdir(parents=True, exist_ok=True)
     pools = shipped()
     own = {name: audit(found) for name, found in pools.items()}
-    page = ["# Audit of the prompt pools", "", "## Shipped", "", *_SHIPPED_HEAD]
-    page += [*(shipped_row(name, found) for name, found in own.items()), ""]
+    page = ["# Audit of the prompt pools", "", "## Shipped", ""]
+    page += table(_SHIPPED_HEADINGS, [shipped_row(name, found) for name, found in own.items()])
     pairs = {name: (found["train"], found["test"]) for name, found in pools.items()}
     content: dict[str, Any] = {"shipped": {name: facts_of(found) for name, found in own.items()}}
     if arguments.official is not None:
         sheets = official(arguments.official)
         theirs = {short: audit(found) for short, found in sheets.items()}
-        page += ["## The authors' sheets", "", *_SHEETS_HEAD, *(sheet_row(short, found) for short, found in theirs.items()), ""]
+        page += [
+            "## The authors' sheets",
+            "",
+            "In brackets: the same counted independently, near-copies by difflib's ratio.",
+            "",
+        ]
+        page += table(_SHEETS_HEADINGS, [sheet_row(short, found) for short, found in theirs.items()])
         pairs |= {f"the authors' {short}": (s["train"], s["test"]) for short, s in sheets.items() if "test" in s}
         content["official"] = {short: facts_of(found) for short, found in theirs.items()}
-    page += [*_NOTES, "", "## Distance of train and test", ""]
+    page += [*bullets(_NOTES), "## Distance of train and test", ""]
     # Ours and theirs for one data set share bandwidth and centre, so that their distances can be compared.
     beside = {f"{SHEETS[name.rsplit(' ', 1)[1]]}, letter": name for name in pairs if name.startswith("the authors' ")}
     beside |= {theirs: ours for ours, theirs in beside.items()}
@@ -132,32 +137,29 @@ def main() -> None:
     page += [*distance_table(apart), "A distance above the null is wanted here: test prompts are of other families.", ""]
     for name in (name for name in _DRAWN if name in apart):
         page += [f"{name}:", "", f"![MMD over pool size]({file_name(name)}.png)", ""]
-    page += ["Made by `python experiments/audits.py --official DIR --model embedded`. Versions and details: results.json.", ""]
+    page += ["Made by `python -m experiments.audits --official DIR --model embedded`. Versions and details: results.json.", ""]
     print("\n".join(page))
     content["mmd"] = {name: {kind: whole.squared for kind, (whole, _) in found.items()} for name, found in apart.items()}
     content |= {"model": arguments.model, **provenance(torch.device("cpu"))}
-    write_atomically(arguments.report / "README.md", "\n".join(page))
-    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
+    write(arguments.report, page)
+    write_json(arguments.report, content)
     if any(found.leaks or any(facts["defects"] for facts in found.files.values()) for found in own.values()):
         raise SystemExit(1)
 
 
-_SHIPPED_HEAD = (
-    "| pools | train / validation / test / adversarial | leaks | defects | to look at | families of train "
-    "| mean distance in train | test to train: nearest / mean |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|",
-)
-_SHEETS_HEAD = (
-    "In brackets: the same counted independently, near-copies by difflib's ratio.",
-    "",
-    "| sheet | train rows | different | literal \\n | defects | mean distance | test prompts | blank | near-copies in train "
-    "| same wording | options set out as nowhere in train | test to train: nearest / mean |",
-    "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-)
+_SHIPPED_HEADINGS = [
+    "pools", "train / validation / test / adversarial", "leaks", "defects", "to look at", "families of train",
+    "mean distance in train", "test to train: nearest / mean",
+]  # fmt: skip
+_IN_BRACKETS = "In brackets: the same counted independently, near-copies by difflib's ratio."
+_SHEETS_HEADINGS = [
+    "sheet", "train rows", "different", "literal \\n", "defects", "mean distance", "test prompts", "blank",
+    "near-copies in train", "same wording", "options set out as nowhere in train", "test to train: nearest / mean",
+]  # fmt: skip
 _NOTES = (
-    "* *distance* of two prompts: 1 - similarity of their letters; *nearest*: from a test prompt to the training prompt most "
+    "*distance* of two prompts: 1 - similarity of their letters; *nearest*: from a test prompt to the training prompt most "
     "like it, which a larger pool makes smaller; *mean*: to all of them.",
-    "* *to look at*: prompts in which a word suggests that something else than the answer is asked for.",
+    "*to look at*: prompts in which a word suggests that something else than the answer is asked for.",
 )
 _DRAWN = ("piqa, letter", "the authors' piqa", "the authors' win")  # on the page; all are in the folder
 

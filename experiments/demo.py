@@ -1,10 +1,10 @@
 """The demo: fine-tune on one fixed prompt and with PAFT, and show how much the wording still matters.
 
-    python experiments/demo.py                                    # what `make demo` runs
-    python experiments/demo.py --seeds 0 1 2 --user-prompts 3 --report experiments/results/demo
+    python -m experiments.demo                                    # what `make demo` runs
+    python -m experiments.demo --seeds 0 1 2 --user-prompts 3 --report experiments/results/demo
 
-Every cell is an ordinary run (`python train.py experiment=demo method=user seed=1 ...`): finished ones
-are not run again, interrupted ones go on. An illustration, not a benchmark: a small model on a task made
+Every run is an ordinary one (`python train.py experiment=demo method=user seed=1 ...`): finished runs are skipped,
+interrupted ones resumed. An illustration, not a benchmark: a small model on a task made
 for it.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.studies import Results, report, run_cell
+from experiments.studies import labelled, report, train
 from paft.cli.hydra_app import run_plain
+from paft.reporting.results import Results
 
 # What three users might write; None is the plain prompt that the project ships for method=user.
 USER_PROMPTS = (
@@ -33,7 +34,7 @@ _CAVEATS = (
 
 
 def main() -> None:
-    """Run the cells and print the comparison."""
+    """Make the runs and print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--user-prompts", type=int, choices=(1, 2, 3), default=1)
@@ -44,23 +45,23 @@ def main() -> None:
     for seed in arguments.seeds:
         overrides = ["experiment=demo", f"seed={seed}", *arguments.overrides]
         for number, prompt in enumerate(USER_PROMPTS[: arguments.user_prompts], 1):
-            runs.setdefault(f"user prompt {number}", []).append(run_cell([*overrides, "method=user"], prompt))
-        runs.setdefault("PAFT", []).append(run_cell([*overrides, "method=paft"]))
+            runs.setdefault(f"user prompt {number}", []).append(train([*overrides, "method=user"], prompt))
+        runs.setdefault("PAFT", []).append(train([*overrides, "method=paft"]))
     notes = [gain(runs, i, seed) for i, seed in enumerate(arguments.seeds)]
     notes += _CAVEATS
     seeds = " ".join(map(str, arguments.seeds))
-    command = f"python experiments/demo.py --seeds {seeds} --user-prompts {arguments.user_prompts}"
+    command = f"python -m experiments.demo --seeds {seeds} --user-prompts {arguments.user_prompts}"
     report(arguments.report, "How much the wording matters", {"story_facts": runs}, notes, command)
 
 
 def gain(runs: dict[str, list[Results]], index: int, seed: int) -> str:
     """Say what PAFT gains over the average of the single-prompt runs of one seed."""
-    paft = runs["PAFT"][index]["robustness"]
-    users = [same[index]["robustness"] for label, same in runs.items() if label != "PAFT"]
-    mean, worst, std = (float(np.mean([user[key] for user in users])) for key in ("mean", "min", "std"))
+    paft = labelled(runs["PAFT"][index])
+    users = [labelled(same[index]) for label, same in runs.items() if label != "PAFT"]
+    mean, worst, std = (float(np.mean([getattr(user, key) for user in users])) for key in ("mean", "min", "std"))
     return (
-        f"Seed {seed}: on unseen prompts PAFT's mean is {100 * (paft['mean'] - mean):+.1f} points and its worst prompt "
-        f"{100 * (paft['min'] - worst):+.1f} points from one fixed prompt's; its std is {100 * paft['std']:.1f} instead of "
+        f"Seed {seed}: on unseen prompts PAFT's mean is {100 * (paft.mean - mean):+.1f} points and its worst prompt "
+        f"{100 * (paft.min - worst):+.1f} points from one fixed prompt's; its std is {100 * paft.std:.1f} instead of "
         f"{100 * std:.1f}."
     )
 

@@ -1,9 +1,9 @@
 """Deal the shipped prompts of a data set anew: test prompts that are unseen at random, as in the paper, and not by family.
 
-    python experiments/random_split.py story_facts piqa     # outputs/random_split/<data set>/{train,validation,test}.yaml
+    python -m experiments.random_split story_facts piqa     # outputs/random_split/<data set>/{train,validation,test}.yaml
     python train.py -m experiment=random_split scale=cpu dataset=story_facts
 
-The sizes of the three pools stay as they are. `experiments/report.py` lays these runs beside the others.
+The sizes of the three pools stay as they are. `python -m experiments.paper` lays these runs beside the others.
 """
 
 import argparse
@@ -11,10 +11,8 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
-
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import CONF, parse
+from paft.config.compose import compose_training
 from paft.data.inputs import answer_kind
 from paft.data.tasks import BUILT_IN
 from paft.prompts import load_pool, shipped_pool_path
@@ -26,8 +24,7 @@ SPLITS = ("train", "validation", "test")
 
 def deal(dataset: str, out: Path, seed: int) -> str:
     """Write the three pools of a data set; returns what was done, in a line. Raises InputError where no pool is shipped."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        config = parse(compose("train", [f"dataset={dataset}"])).dataset
+    config = compose_training([f"dataset={dataset}"]).dataset
     task = BUILT_IN[dataset]
     form = task.form(answer_kind(config, task), config.options)
     pools = {s: load_pool(shipped_pool_path(dataset, form.answer, form.options, s), form) for s in SPLITS}

@@ -1,10 +1,10 @@
 """PIQA, WinoGrande and HellaSwag with SmolLM2-135M on two CPU cores: one fixed prompt beside PAFT.
 
-    python experiments/real_data.py official --data DIR --sheets DIR    # the authors' prompt sheets, options shown
-    python experiments/real_data.py hidden --data DIR --seeds 0 1 2     # our pools that hide the options
+    python -m experiments.real_data official --data DIR --sheets DIR    # the authors' prompt sheets, options shown
+    python -m experiments.real_data hidden --data DIR --seeds 0 1 2     # our pools that hide the options
 
 DIR holds <dataset>/<split>.jsonl and robust_{train,test}dataset_{piqa,win}.xlsx (the repository of the
-paper's authors). Every cell is an ordinary run: finished ones are not run again, interrupted ones go on.
+paper's authors). Every run is an ordinary one: finished runs are skipped, interrupted ones resumed.
 With options shown a model of this size may stay near chance, and that is a result.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.studies import Results, report, run_cell
+from experiments.studies import labelled, report, train
 from paft.cli.hydra_app import run_plain
+from paft.reporting.results import Results
 
 # Small enough for two cores; nothing was tuned on these data sets.
 _SCALE = {
@@ -27,7 +28,7 @@ _DATASETS = {"official": ("piqa", "winogrande"), "hidden": ("piqa", "hellaswag")
 
 
 def main() -> None:
-    """Run the cells and print the tables."""
+    """Make the runs and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pools", choices=tuple(_SCALE))
     parser.add_argument("--data", required=True, help="folder with <dataset>/<split>.jsonl")
@@ -48,12 +49,12 @@ def main() -> None:
                 overrides += [f"prompts.{s}={str(sheet).format(s, _SHEETS[dataset])}" for s in ("train", "test")]
             runs = groups.setdefault(dataset, {})
             for method, label in (("user", "user"), ("paft", "PAFT")):
-                runs.setdefault(label, []).append(run_cell([*overrides, f"method={method}"]))
+                runs.setdefault(label, []).append(train([*overrides, f"method={method}"]))
     title = {"official": "The authors' prompt sheets, options shown", "hidden": "Options hidden"}[arguments.pools]
     folder = arguments.report or Path("outputs") / f"real_data_{arguments.pools}"
     sheets = " --sheets DIR" if arguments.pools == "official" else ""
     seeds = " ".join(map(str, arguments.seeds))
-    command = f"python experiments/real_data.py {arguments.pools} --data DIR{sheets} --seeds {seeds}"
+    command = f"python -m experiments.real_data {arguments.pools} --data DIR{sheets} --seeds {seeds}"
     notes = [gain(dataset, runs) for dataset, runs in groups.items()]
     notes.append(f"Small and untuned ({', '.join([*_SCALE[arguments.pools], *_COMMON])}): what two cores finish in an hour.")
     if arguments.pools == "official":
@@ -68,7 +69,7 @@ def gain(dataset: str, runs: dict[str, list[Results]]) -> str:
     figures = []
     for key, name in (("mean", "mean"), ("min", "worst prompt"), ("std", "std")):
         pairs = zip(runs["PAFT"], runs["user"], strict=True)
-        gains = [100 * (paft["robustness"][key] - user["robustness"][key]) for paft, user in pairs]
+        gains = [100 * (getattr(labelled(paft), key) - getattr(labelled(user), key)) for paft, user in pairs]
         each = "/".join(f"{points:+.1f}" for points in gains)
         figures.append(f"{name} {each}" + (f" (average {np.mean(gains):+.1f})" if len(gains) > 1 else ""))
     return f"{dataset}, PAFT less one fixed prompt, in points, seed by seed: {', '.join(figures)}."

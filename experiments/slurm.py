@@ -1,6 +1,6 @@
 """Print the job script that `hydra/launcher=slurm` submits, without submitting it.
 
-python experiments/slurm.py hydra.launcher.partition=gpu hydra.launcher.timeout_min=240
+python -m experiments.slurm hydra.launcher.partition=gpu hydra.launcher.timeout_min=240
 """
 
 import sys

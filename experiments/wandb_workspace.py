@@ -1,7 +1,7 @@
 """Build the W&B workspace that docs/wandb.md describes.
 
-    python experiments/wandb_workspace.py --entity NAME [--project paft]     # sends it; you must be logged in
-    python experiments/wandb_workspace.py --check                            # builds and checks it here, sends nothing
+    python -m experiments.wandb_workspace --entity NAME [--project paft]     # sends it; you must be logged in
+    python -m experiments.wandb_workspace --check                            # builds and checks it here, sends nothing
 
 Needs the extra `dashboard`: pip install -e ".[dashboard]".
 """

@@ -1,6 +1,6 @@
 """Do the 95% intervals hold the truth 95 times in 100? Simulated score matrices with a known truth.
 
-    python experiments/benchmarks/coverage.py [--report experiments/results/coverage]
+    python -m experiments.benchmarks.coverage [--report experiments/results/coverage]
 
 An answer is right where prompt effect + example effect + noise > 0; example effects and noise are normal with std 1 (of
 examples in articles, half of the variance is the article's). Prompt effects are normal around 0.5 with a std that is varied,
@@ -11,7 +11,6 @@ for the swap test a third, of the same distribution as the first.
 """
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
@@ -25,7 +24,7 @@ from scipy.stats import norm
 import paft
 from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import Array, Estimate, difference_interval, mean_interval, std_interval, swap_test
-from paft.runtime.files import write_atomically
+from paft.reporting.page import table, write, write_json
 
 _EXAMPLES = 200
 _BETTER = 0.1
@@ -137,9 +136,8 @@ def main() -> None:
             rows.append(row(case, list(found)))
             print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     page = render(rows, arguments.simulations, arguments.draws)
-    print(page)
-    arguments.report.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.report / "README.md", page)
+    print("\n".join(page))
+    write(arguments.report, page)
     results = {
         "simulations": arguments.simulations,
         "draws": arguments.draws,
@@ -147,21 +145,22 @@ def main() -> None:
         "versions": {"paft": paft.__version__} | {name: metadata.version(name) for name in ("numpy", "scipy")},
         "rows": rows,
     }
-    write_atomically(arguments.report / "results.json", json.dumps(results, indent=2) + "\n")
+    write_json(arguments.report, results)
 
 
-def render(rows: list[dict[str, str | int | float | None]], simulations: int, draws: int) -> str:
+def render(rows: list[dict[str, str | int | float | None]], simulations: int, draws: int) -> list[str]:
     """Return the page: a table and what its columns say."""
-    page = ["# Coverage of the 95% intervals", ""]
-    page += ["| prompt effects | prompts | examples an article | true std | mean | paired difference | std | swap test |"]
-    page += ["|---|---:|---:|---:|---:|---:|---:|---:|"]
+    headings = ["prompt effects", "prompts", "examples an article", "true std", "mean", "paired difference", "std", "swap test"]
+    shown = []
     for r in rows:
-        std, shown = ("-" if r[key] is None else f"{100 * float(r[key] or 0):.1f}" for key in ("std", "std shown"))
+        std, share = ("-" if r[key] is None else f"{100 * float(r[key] or 0):.1f}" for key in ("std", "std shown"))
         values = [f"{100 * float(r[key] or 0):.1f}" for key in ("true std", "mean", "paired difference", "swap test")]
-        cells = [r["prompt effects"], r["prompts"], r["per article"], *values[:3], f"{std} of the {shown} shown", values[3]]
-        page.append("| " + " | ".join(map(str, cells)) + " |")
-    page += [
+        cells = [r["prompt effects"], r["prompts"], r["per article"], *values[:3], f"{std} of the {share} shown", values[3]]
+        shown.append(list(map(str, cells)))
+    return [
+        "# Coverage of the 95% intervals",
         "",
+        *table(headings, shown),
         f"Percent of {simulations:,} simulated matrices of {_EXAMPLES} examples whose interval holds the truth; "
         f"{draws:,} bootstrap draws; the true std in points. "
         "The std has an interval where the accuracies look normal: of how many of those shown it holds the truth, and how "
@@ -171,10 +170,8 @@ def render(rows: list[dict[str, str | int | float | None]], simulations: int, dr
         "their interval of the std is wrong, and nothing in such a sample shows it. The mean of such a sample is too high for "
         "the same reason. More prompts help, other formulas do not.",
         "",
-        "Made by `python experiments/benchmarks/coverage.py`.",
-        "",
+        "Made by `python -m experiments.benchmarks.coverage`.",
     ]
-    return "\n".join(page)
 
 
 if __name__ == "__main__":

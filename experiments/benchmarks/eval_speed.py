@@ -1,6 +1,6 @@
 """Scoring speed: our engine against lm-evaluation-harness, side by side in one run on this machine.
 
-    python experiments/benchmarks/eval_speed.py --data DIR [--report experiments/results/eval_speed]
+    python -m experiments.benchmarks.eval_speed --data DIR [--report experiments/results/eval_speed]
 
 The same model, precision, templates and examples; the harness gets all templates in one `simple_evaluate`, at the
 fastest of its settings that a probe finds (batch size, attention). Each side has a process of its own, set up as it sets
@@ -10,7 +10,6 @@ Predictions are compared in the benchmark's precision, log-probabilities in fp32
 """
 
 import argparse
-import json
 import logging
 import os
 import time
@@ -25,13 +24,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import CONF, parse
+from paft.config.compose import compose_training
 from paft.config.schema import LoraConfig, ModelConfig
 from paft.data.encode import Encoder
 from paft.data.rows import load_examples
@@ -39,12 +37,12 @@ from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, encode, windows
 from paft.evaluation.likelihood import Likelihood, Work
 from paft.evaluation.merging import merge_within_tolerance
-from paft.evaluation.scoring import answering_by, score
+from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.model.base import add_lora, load_base, load_tokenizer
 from paft.model.embedded import smollm2_folder
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
+from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import provenance
-from paft.runtime.files import write_atomically
 from paft.runtime.process import keep_freed_memory
 
 BATCH_TOKENS = 4096
@@ -80,8 +78,7 @@ class Workload:
 def load(name: str, data: str) -> Workload:
     """Load a workload; the examples are the first rows of the test split in the file's order, so that articles come whole."""
     overrides, prompts, n = WORKLOADS[name]
-    with initialize_config_dir(CONF, version_base="1.3"):
-        dataset = parse(compose("train", overrides)).dataset
+    dataset = compose_training(overrides).dataset
     examples = load_examples(dataset, data, 1, 10**9)
     in_order = sorted(examples.test, key=lambda e: int(e.id.rsplit("-", 1)[1]))[:n]
     task = examples.task
@@ -129,7 +126,7 @@ def their_model(dtype: str, adapter: bool, attention: str) -> Any:
 
 def run_ours(model: Any, work: Workload) -> tuple[float, np.ndarray, Work]:
     """Score with our engine; returns seconds, predictions (P, E) and what was computed."""
-    answering = answering_by(model, work.encoder, work.pool, work.examples, "choice")
+    answering = answering_by(model, work.encoder, work.pool, work.examples, Scoring("choice"))
     started = time.perf_counter()
     matrix = score(answering, work.encoder, work.pool, work.examples, batch_tokens=BATCH_TOKENS)
     assert isinstance(answering, Likelihood)
@@ -333,14 +330,13 @@ def main() -> None:
         timed = [(work, adapter) for work in works for adapter in kinds] if arguments.rounds else []
         rows = [measure(process, work, arguments.dtype, adapter, arguments.rounds) for work, adapter in timed]
     page = page_of(rows, exact, arguments.dtype)
-    print(page)
-    arguments.report.mkdir(parents=True, exist_ok=True)
+    print("\n".join(page))
     content = {"rows": rows, "exactness": exact, "dtype": arguments.dtype, "batch_tokens": BATCH_TOKENS, **provenance(CPU)}
-    write_atomically(arguments.report / "results.json", json.dumps(content, indent=2) + "\n")
-    write_atomically(arguments.report / "README.md", page)
+    write(arguments.report, page)
+    write_json(arguments.report, content)
 
 
-def page_of(rows: list[dict[str, Any]], exact: list[dict[str, Any]], dtype: str) -> str:
+def page_of(rows: list[dict[str, Any]], exact: list[dict[str, Any]], dtype: str) -> list[str]:
     """Lay the measurements out."""
     lines = ["# Scoring beside lm-evaluation-harness 0.4.13", ""]
     if rows:
@@ -348,43 +344,45 @@ def page_of(rows: list[dict[str, Any]], exact: list[dict[str, Any]], dtype: str)
             f"SmolLM2-135M, {dtype}, {torch.get_num_threads()} CPU threads; seconds are medians over the rounds, the ratio is",
             "the median of the rounds' ratios.",
             "",
-            "| workload | adapter | cells | ours, s | harness, s | ratio | same predictions | computed/floor | filler | rate |",
-            "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-            *map(_table_row, rows),
-            "",
-            *map(_note, rows),
+            *table(_HEADINGS, map(_row, rows)),
         ]
-    lines += [
-        f"* {e['workload']} in fp32, {e['cells']} cells: log-probabilities differ by at most {e['largest difference']:.1e}, "
-        f"{100 * e['same predictions']:.1f}% of the predictions are the same."
-        for e in exact
+    notes = [
+        *map(_note, rows),
+        *(
+            f"{e['workload']} in fp32, {e['cells']} cells: log-probabilities differ by at most {e['largest difference']:.1e}, "
+            f"{100 * e['same predictions']:.1f}% of the predictions are the same."
+            for e in exact
+        ),
     ]
+    lines += bullets(notes)
     if rows:
         lines += [
-            "",
             "*rate* is the share of the machine's measured matrix-multiply rate that the model's layers reach; *floor* counts",
             "the distinct prefixes of the stream, the tokens that any engine must compute.",
+            "",
         ]
-    lines += [
-        "",
-        f"Made by `python experiments/benchmarks/eval_speed.py --data DIR{'' if rows else ' --rounds 0 --exact 8 40'}`.",
+    return [
+        *lines,
+        f"Made by `python -m experiments.benchmarks.eval_speed --data DIR{'' if rows else ' --rounds 0 --exact 8 40'}`.",
         "Versions, device, rounds: results.json.",
-        "",
     ]
-    return "\n".join(lines)
 
 
-def _table_row(row: dict[str, Any]) -> str:
+_HEADINGS = [
+    "workload", "adapter", "cells", "ours, s", "harness, s", "ratio", "same predictions", "computed/floor", "filler", "rate"
+]  # fmt: skip
+
+
+def _row(row: dict[str, Any]) -> list[str]:
     ours, theirs = median(row["our seconds"]), median(row["their seconds"])
     figures = [row["workload"], "yes" if row["adapter"] else "no", f"{row['cells']:,}", f"{ours:.1f}", f"{theirs:.1f}"]
     figures += [f"**{row['ratio']:.2f}**", f"{100 * row['same predictions']:.2f}%", f"{row['computed over floor']:.3f}"]
-    figures += [f"{100 * row['filler']:.1f}%", f"{100 * row['share of multiply rate']:.0f}%"]
-    return f"| {' | '.join(figures)} |"
+    return [*figures, f"{100 * row['filler']:.1f}%", f"{100 * row['share of multiply rate']:.0f}%"]
 
 
 def _note(row: dict[str, Any]) -> str:
     note = (
-        f"* {row['workload']}, {'with' if row['adapter'] else 'without'} adapter: the harness at batch size "
+        f"{row['workload']}, {'with' if row['adapter'] else 'without'} adapter: the harness at batch size "
         f"{row['harness batch size']}, {row['harness attention']}; at batch size 1 it agrees with itself on "
         f"{100 * row['harness with itself at batch size 1']:.1f}% of {PART} cells. "
         f"Ours: {row['our tokens/s']:,.0f} tokens/s as if nothing were shared"

@@ -1,13 +1,12 @@
 """Does the cost of a cell stay the same as the matrix grows, and does memory?
 
-    python experiments/benchmarks/growth.py --data DIR [--report experiments/results/growth]
+    python -m experiments.benchmarks.growth --data DIR [--report experiments/results/growth]
 
 Time per cell on real PIQA with the embedded model, from 10 to 50 prompts and from 100 to 1,000 examples. Memory over a matrix
 of a million cells whose answers are simulated: everything runs but the model.
 """
 
 import argparse
-import json
 import random
 import tempfile
 import time
@@ -18,22 +17,21 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import CONF, parse
+from paft.config.compose import compose_training
 from paft.config.schema import DatasetConfig, LoraConfig, ModelConfig
 from paft.data.encode import Encoder
 from paft.data.rows import load_test
 from paft.data.tasks.base import Example, Task
 from paft.evaluation.cells import Cell
 from paft.evaluation.likelihood import Likelihood
-from paft.evaluation.scoring import answering_by, score
+from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore, Row
 from paft.model.base import load_base, load_tokenizer
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
+from paft.reporting.page import table, write, write_json
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
-from paft.runtime.files import write_atomically
 from paft.runtime.process import keep_freed_memory
 
 _CPU = torch.device("cpu")
@@ -43,8 +41,7 @@ _SIMULATED = ((100, 1000), (1000, 1000))
 
 def dataset() -> DatasetConfig:
     """Return PIQA's config."""
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", ["dataset=piqa"])).dataset
+    return compose_training(["dataset=piqa"]).dataset
 
 
 def pool_of(task: Task, n: int) -> PromptPool:
@@ -86,7 +83,7 @@ def main() -> None:
     encoder = Encoder(load_tokenizer(model), "letter", 1024)
     base = load_base(model, _CPU)
     score(
-        answering_by(base, encoder, pool_of(task, 2), examples[:20], "choice"),
+        answering_by(base, encoder, pool_of(task, 2), examples[:20], Scoring("choice")),
         encoder,
         pool_of(task, 2),
         examples[:20],
@@ -95,25 +92,20 @@ def main() -> None:
     measured = [_measure(base, encoder, pool_of(task, p), examples[:e]) for p, e in _SIZES]
     simulated = [_simulate(encoder, pool_of(task, p), examples[:e]) for p, e in _SIMULATED]
     page = ["# Growth of an evaluation", "", "PIQA, letters, SmolLM2-135M on a CPU.", ""]
-    page += ["| prompts | examples | ms a cell |", "|---:|---:|---:|"]
-    page += [f"| {row['prompts']} | {row['examples']:,} | {row['ms a cell']:.1f} |" for row in measured]
-    page += [
-        "",
-        "Answers simulated: everything runs but the model. Peak memory is that of the process, libraries included.",
-        "",
-    ]
-    page += ["| cells | peak memory, MiB | ms a cell |", "|---:|---:|---:|"]
-    page += [f"| {row['cells']:,} | {row['peak MiB']:.0f} | {row['ms a cell']:.2f} |" for row in simulated]
-    page += ["", "Made by `python experiments/benchmarks/growth.py --data DIR`. Versions and device: results.json.", ""]
+    shown = [[f"{row['prompts']}", f"{row['examples']:,}", f"{row['ms a cell']:.1f}"] for row in measured]
+    page += table(["prompts", "examples", "ms a cell"], shown)
+    page += ["Answers simulated: everything runs but the model. Peak memory is that of the process, libraries included.", ""]
+    shown = [[f"{row['cells']:,}", f"{row['peak MiB']:.0f}", f"{row['ms a cell']:.2f}"] for row in simulated]
+    page += table(["cells", "peak memory, MiB", "ms a cell"], shown)
+    page += ["Made by `python -m experiments.benchmarks.growth --data DIR`. Versions and device: results.json."]
     print("\n".join(page))
-    arguments.report.mkdir(parents=True, exist_ok=True)
     content = {"measured": measured, "simulated": simulated, **provenance(_CPU)}
-    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(arguments.report / "README.md", "\n".join(page))
+    write(arguments.report, page)
+    write_json(arguments.report, content)
 
 
 def _measure(base: Any, encoder: Encoder, pool: PromptPool, examples: Sequence[Example]) -> dict[str, Any]:
-    answering = answering_by(base, encoder, pool, examples, "choice")
+    answering = answering_by(base, encoder, pool, examples, Scoring("choice"))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         score(answering, encoder, pool, examples, batch_tokens=4096, store=MatrixStore(Path(scratch), {}))

@@ -1,6 +1,6 @@
 """Training updates of a large model with random weights: tokens per second and peak memory, beside what the plan estimates.
 
-    python experiments/benchmarks/large_step.py [--shape llama3_8b] [--report experiments/results/large_step] [overrides]
+    python -m experiments.benchmarks.large_step [--shape llama3_8b] [--report experiments/results/large_step] [overrides]
 
 Overrides are train.py's. Nothing is downloaded: the shape is Llama-3-8B's, the tokenizer the embedded model's (it has fewer
 tokens), the rows are story_facts' unless others are named (dataset=race data_root=DIR: the paper's longest). One row with
@@ -10,7 +10,6 @@ are our own: data module, packed micro-batches, LoRA on q and v, AdamW.
 
 import argparse
 import gc
-import json
 import time
 from pathlib import Path
 from statistics import median
@@ -18,12 +17,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from hydra import compose, initialize_config_dir
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import CONF, parse
+from paft.config.compose import compose_training
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
@@ -32,8 +30,8 @@ from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.attention import NAMES, register
 from paft.model.base import add_lora, device_of, dtype_of, kernel_of, load_tokenizer
 from paft.model.memory import training_memory
+from paft.reporting.page import table, write, write_json
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
-from paft.runtime.files import write_atomically
 from paft.runtime.process import quieten
 from paft.training.fit import precision_of
 from paft.training.module import PaftModule
@@ -75,7 +73,7 @@ class Clock(pl.Callback):
 
 def measure(shape: LlamaConfig, config: TrainConfig, checked: CheckedRun) -> dict[str, Any]:
     """Train the updates of a config on random weights; returns a row of the table."""
-    assert checked.inputs.train is not None and checked.updates is not None
+    assert checked.inputs.train is not None
     device = device_of(config.trainer.accelerator)
     reset_peak_memory()
     attention = NAMES[kernel_of(config.model, device, backward=True)]
@@ -85,7 +83,7 @@ def measure(shape: LlamaConfig, config: TrainConfig, checked: CheckedRun) -> dic
     adapted = add_lora(base, config.model, seed=0)
     examples, pool = checked.inputs.examples, checked.inputs.train
     encoder = Encoder(load_tokenizer(config.model), answer_kind(config.dataset, examples.task), config.cutoff)
-    data = PaftDataModule(examples.train, pool, checked.updates, encoder, config.trainer.micro_batch_tokens)
+    data = PaftDataModule(examples.train, pool, encoder, config)
     clock = Clock()
     row = {
         "tokens of a micro-batch": config.trainer.micro_batch_tokens,
@@ -108,28 +106,19 @@ def measure(shape: LlamaConfig, config: TrainConfig, checked: CheckedRun) -> dic
 
 def _planned(config: TrainConfig, adapted: PeftModel, data: PaftDataModule, device: torch.device) -> int:
     """Return what a run's plan would estimate for the largest micro-batch of these updates."""
-    packings = [batch.packing for tagged in data.plan.epoch(0) for batch in data.renderings[tagged].micro_batches]
+    packings = [batch.packing for tagged in data.updates.of_epoch(0) for batch in data.renderings[tagged].micro_batches]
     tokens = max(packing.input_ids.shape[1] for packing in packings)
     longest = max(rectangle.position.shape[1] for packing in packings for rectangle in packing.rectangles)
     return training_memory(config.model, adapted, device, tokens, longest)
 
 
-def page(shape: str, rows: list[dict[str, Any]], origin: dict[str, Any], overrides: list[str]) -> str:
-    """Return the table as Markdown."""
-    command = " ".join(["python experiments/benchmarks/large_step.py", "--shape", shape, *overrides])
-    lines = [
-        f"# Training updates of {shape} with random weights",
-        "",
-        f"{origin['device']['name']}; median of {UPDATES - WARM_UP} updates; real tokens, no padding.",
-        "",
-        f"| {' | '.join(rows[0])} |",
-        f"|{'---:|' * len(rows[0])}",
-        *(f"| {' | '.join(map(_cell, row.values()))} |" for row in rows),
-        "",
-        f"Made by `{command}`. Config, versions and device: results.json.",
-        "",
-    ]
-    return "\n".join(lines)
+def page(shape: str, rows: list[dict[str, Any]], origin: dict[str, Any], overrides: list[str]) -> list[str]:
+    """Return the page."""
+    command = " ".join(["python -m experiments.benchmarks.large_step", "--shape", shape, *overrides])
+    lines = [f"# Training updates of {shape} with random weights", ""]
+    lines += [f"{origin['device'].name}; median of {UPDATES - WARM_UP} updates; real tokens, no padding.", ""]
+    lines += table(list(rows[0]), [list(map(_cell, row.values())) for row in rows])
+    return [*lines, f"Made by `{command}`. Config, versions and device: results.json."]
 
 
 def _cell(value: Any) -> str:
@@ -156,19 +145,17 @@ def main() -> None:
                 f"train_examples={64 * UPDATES}", "examples_per_update=64", "T=1", f"trainer.micro_batch_tokens={tokens}",
                 f"model.activation_checkpointing={checkpointed}", *arguments.overrides,
             ]  # fmt: skip
-            with initialize_config_dir(CONF, version_base="1.3"):
-                config = parse(compose("train", settings))
+            config = compose_training(settings)
             rows.append(measure(SHAPES[arguments.shape], config, check_run(config)))
             print({name: _cell(value) for name, value in rows[-1].items()}, flush=True)
             gc.collect()
             torch.cuda.empty_cache()
     origin = provenance(device_of(config.trainer.accelerator))
     text = page(arguments.shape, rows, origin, arguments.overrides)
-    print(text)
-    arguments.report.mkdir(parents=True, exist_ok=True)
+    print("\n".join(text))
     content = {"shape": arguments.shape, "rows": rows, "config": config.model_dump(), **origin}
-    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
-    write_atomically(arguments.report / "README.md", text)
+    write(arguments.report, text)
+    write_json(arguments.report, content)
 
 
 if __name__ == "__main__":

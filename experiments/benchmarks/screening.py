@@ -1,13 +1,12 @@
 """How long screening takes, and that its memory does not grow with the candidates.
 
-    python experiments/benchmarks/screening.py [--report experiments/results/screening]
+    python -m experiments.benchmarks.screening [--report experiments/results/screening]
 
 500 prompts are kept; 10,000 and 100,000 candidates, put together from random words, are judged against them. Each is near
 one of those kept, so that every comparison is made and none is added.
 """
 
 import argparse
-import json
 import random
 import resource
 import time
@@ -19,8 +18,8 @@ import torch
 from paft.cli.hydra_app import run_plain
 from paft.pools.screening import Candidate, screen
 from paft.prompts.pool import Form
+from paft.reporting.page import table, write, write_json
 from paft.reporting.provenance import provenance
-from paft.runtime.files import write_atomically
 
 FORM = Form(frozenset({"question"}), frozenset({"A", "B"}), "letter")
 TAIL = "\nQuestion: {question}\nA. {A}\nB. {B}\nAnswer:"
@@ -53,18 +52,13 @@ def main() -> None:
         copies = sum(verdict.reason == "near-copy" for _, verdict in screen(candidates, FORM, 200, [k + TAIL for k in kept]))
         seconds = time.perf_counter() - started
         rows.append((n, copies, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
-    page = [
-        "# Screening candidates against 500 kept prompts",
-        "",
-        "| candidates | near-copies found | seconds | peak memory, MiB |",
-    ]
-    page += ["|---:|---:|---:|---:|", *(f"| {n:,} | {copies:,} | {s:.1f} | {mib:.0f} |" for n, copies, s, mib in rows), ""]
-    page += ["Made by `python experiments/benchmarks/screening.py`. Versions and device: results.json.", ""]
+    page = ["# Screening candidates against 500 kept prompts", ""]
+    shown = [[f"{n:,}", f"{copies:,}", f"{s:.1f}", f"{mib:.0f}"] for n, copies, s, mib in rows]
+    page += table(["candidates", "near-copies found", "seconds", "peak memory, MiB"], shown)
+    page += ["Made by `python -m experiments.benchmarks.screening`. Versions and device: results.json."]
     print("\n".join(page))
-    arguments.report.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.report / "README.md", "\n".join(page))
-    content = {"rows": rows, **provenance(torch.device("cpu"))}
-    write_atomically(arguments.report / "results.json", json.dumps(content, indent=1) + "\n")
+    write(arguments.report, page)
+    write_json(arguments.report, {"rows": rows, **provenance(torch.device("cpu"))})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Training speed: our update against TRL's SFTTrainer, side by side in one run on this machine.
 
-    python experiments/benchmarks/train_speed.py --data DIR [--report experiments/results/train_speed]
+    python -m experiments.benchmarks.train_speed --data DIR [--report experiments/results/train_speed]
 
 The same model, LoRA adapter, PIQA examples in the same order, update size and precision; completion-only
 loss, right answer and end-of-text. TRL runs at the fastest of its settings that a probe finds (micro-batch,
@@ -23,23 +23,21 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from datasets import Dataset
-from hydra import compose, initialize_config_dir
 from peft import PeftModel
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoModelForCausalLM, TrainerCallback
 
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import CONF, parse
+from paft.config.compose import compose_training
 from paft.config.schema import LoraConfig, ModelConfig, OptimConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.rows import load_examples
-from paft.data.updates import Updates
 from paft.model.base import add_lora, device_of, load_base, load_tokenizer
 from paft.model.embedded import smollm2_folder
-from paft.prompts import PromptPool, PromptTemplate, Schedule, load_pool, shipped_pool_path
+from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
+from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import peak_memory_bytes, provenance
-from paft.runtime.files import write_atomically
 from paft.runtime.process import keep_freed_memory, quieten
 from paft.training.fit import precision_of
 from paft.training.module import PaftModule
@@ -53,25 +51,24 @@ class Workload:
     """The PIQA renderings that both sides train on."""
 
     def __init__(self, data: str, updates: int) -> None:
-        with initialize_config_dir(CONF, version_base="1.3"):
-            dataset = parse(compose("train", ["dataset=piqa"])).dataset
-        examples = load_examples(dataset, data, updates * EXAMPLES_PER_UPDATE, 1)
+        sizes = [f"examples_per_update={EXAMPLES_PER_UPDATE}", f"trainer.micro_batch_tokens={MICRO_BATCH_TOKENS}"]
+        self.config = compose_training(["dataset=piqa", "K=4", "T=1", "seed=0", *sizes])
+        examples = load_examples(self.config.dataset, data, updates * EXAMPLES_PER_UPDATE, 1)
         task = examples.task
         path = shipped_pool_path("piqa", "letter", "shown", "user")
         self.pool = load_pool(path, task.form("letter", "shown"))
         self.examples = examples.train
-        self.plan = Updates(len(self.examples), EXAMPLES_PER_UPDATE, 1, Schedule(1, 4, 0))
         self.encoder = Encoder(load_tokenizer(model_config("fp32")), "letter", 1024)
         self.updates = updates
 
     def data_module(self) -> PaftDataModule:
         """Return our data module."""
-        return PaftDataModule(self.examples, self.pool, self.plan, self.encoder, MICRO_BATCH_TOKENS)
+        return PaftDataModule(self.examples, self.pool, self.encoder, self.config)
 
     def trl_dataset(self) -> Dataset:
         """Return the same token ids, in the same order, in TRL's prepared form."""
         rows = []
-        for update in self.plan.epoch(0):
+        for update in self.data_module().updates.of_epoch(0):
             for tag in update:
                 encoded = self.encoder.training(self.pool.templates[0], self.examples[tag.row])
                 answer = encoded.continuations[0]
@@ -190,7 +187,15 @@ SIDES = ("ours", "trl", "trl_with_our_malloc")
 
 def measure(side: str, arguments: argparse.Namespace, settings: tuple[int, str, str]) -> dict[str, float]:
     """Return tokens_per_s and peak_memory_gib of a fresh process that trains with one side."""
-    command = [sys.executable, __file__, "--data", arguments.data, "--updates", str(arguments.updates)]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.benchmarks.train_speed",
+        "--data",
+        arguments.data,
+        "--updates",
+        str(arguments.updates),
+    ]
     command += ["--only", side, "--settings", json.dumps(settings)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     measured: dict[str, float] = json.loads(out.strip().splitlines()[-1])
@@ -254,39 +259,40 @@ def rendering_cost(work: Workload, seconds_per_update: float) -> dict[str, float
     for size in (10, 10_000):
         text = work.pool.templates[0].text
         pool = PromptPool("many", tuple(PromptTemplate(f"Prompt {i}. {text}", f"p{i}") for i in range(size)), "letter", "shown")
-        plan = Updates(len(work.examples), EXAMPLES_PER_UPDATE, 1, Schedule(size, 1, 0))
-        renderings = PaftDataModule(work.examples, pool, plan, work.encoder, MICRO_BATCH_TOKENS).renderings
+        data = PaftDataModule(work.examples, pool, work.encoder, work.config.model_copy(update={"K": 1}))
         times = []
-        updates = plan.epoch(0)
+        updates = data.updates.of_epoch(0)
         next(updates)
         for _ in range(min(40, work.updates - 1)):
             started = time.perf_counter()
-            renderings[next(updates)]
+            data.renderings[next(updates)]
             times.append(time.perf_counter() - started)
         shares[f"pool of {size:,}"] = median(times) / seconds_per_update
     return shares
 
 
-def page(found: dict[str, Any]) -> str:
-    """Return the comparison as a Markdown page."""
+def page(found: dict[str, Any]) -> list[str]:
+    """Return the comparison as a page."""
     settings = ", ".join(f"{key} {value}" for key, value in found["trl_settings"].items())
     speed, memory = found["tokens_per_s"], found["peak_memory_gib"]
     time_shares, rendering = found["share_of_time"], found["rendering_share"]
-    return "\n".join([
-        "# Training speed on PIQA, SmolLM2-135M, bf16, two CPU cores", "",
-        "| | non-padding tokens/s | peak memory, GiB |", "|---|---:|---:|",
-        f"| ours | {speed['ours']:.0f} | {memory['ours']:.1f} |",
-        f"| TRL {found['trl']} ({settings}) | {speed['trl']:.0f} | {memory['trl']:.1f} |",
-        f"| TRL with our malloc setting | {speed['trl_with_our_malloc']:.0f} | {memory['trl_with_our_malloc']:.1f} |", "",
-        f"* Median of paired rounds: {found['ratio']:.2f} times TRL, {found['ratio_with_our_malloc']:.2f} times TRL with "
+    sides = {"ours": "ours", "trl": f"TRL {found['trl']} ({settings})", "trl_with_our_malloc": "TRL with our malloc setting"}
+    rows = [[label, f"{speed[side]:.0f}", f"{memory[side]:.1f}"] for side, label in sides.items()]
+    notes = [
+        f"Median of paired rounds: {found['ratio']:.2f} times TRL, {found['ratio_with_our_malloc']:.2f} times TRL with "
         "our malloc setting.",
-        f"* Losses of the first 20 updates in fp32 differ by at most {found['largest_loss_difference_fp32']:.0e}.",
-        f"* The step reaches {100 * found['share_of_multiply_rate']:.0f}% of the machine's multiply rate on its matrix shapes; "
+        f"Losses of the first 20 updates in fp32 differ by at most {found['largest_loss_difference_fp32']:.0e}.",
+        f"The step reaches {100 * found['share_of_multiply_rate']:.0f}% of the machine's multiply rate on its matrix shapes; "
         "its time goes to " + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in time_shares.items()) + ".",
-        "* Drawing, rendering and tokenising take "
-        + ", ".join(f"{100 * share:.1f}% of an update with a {pool}" for pool, share in rendering.items()) + ".", "",
-        "Made by `python experiments/benchmarks/train_speed.py --data DIR --report experiments/results/train_speed`.", "",
-    ])  # fmt: skip
+        "Drawing, rendering and tokenising take "
+        + ", ".join(f"{100 * share:.1f}% of an update with a {pool}" for pool, share in rendering.items()) + ".",
+    ]  # fmt: skip
+    page = ["# Training speed on PIQA, SmolLM2-135M, bf16, two CPU cores", ""]
+    page += [*table(["", "non-padding tokens/s", "peak memory, GiB"], rows), *bullets(notes)]
+    return [
+        *page,
+        "Made by `python -m experiments.benchmarks.train_speed --data DIR --report experiments/results/train_speed`.",
+    ]
 
 
 def main() -> None:
@@ -342,10 +348,9 @@ def main() -> None:
         "trl": __import__("trl").__version__,
         **provenance(torch.device("cpu")),
     }
-    arguments.report.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.report / "results.json", json.dumps(found, indent=2) + "\n")
-    write_atomically(arguments.report / "README.md", page(found))
-    print(json.dumps({key: value for key, value in found.items() if key not in ("versions", "git")}, indent=2))
+    write(arguments.report, page(found))
+    write_json(arguments.report, found)
+    print(json.dumps({key: value for key, value in found.items() if key not in ("versions", "git", "device")}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,77 +1,45 @@
-"""What the report says in words: what the runs were, what stands beside what, and what is missing."""
+"""What the paper's report says in words: what the runs were, what stands beside what, and what is missing."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
-from experiments.paper.collect import Cell
 from experiments.paper.commands import scale_of
-from experiments.paper.page import bracketed, percent
 from experiments.paper.published import NAMES, PAPER, model_of, published
-from experiments.paper.rows import METHODS, Found, of_table_1, paired
+from experiments.paper.rows import table_1
+from paft.reporting.page import bracketed, percent
+from paft.reporting.runs import FinishedRun, Row, paired
+from paft.reporting.sweep import described, scoring
 
 PARTS = PAPER["main_results"]["columns"][:-1]  # the paper's data sets; the last column is their average
 
-READING = (
-    "Mean: over seeds, prompts and examples, in brackets with a 95% interval for other prompts and examples of the kind; the "
-    "seeds are those at hand, and their spread comes on top. std, worst and Top: over prompts, averaged over seeds. A "
-    "difference of two rows is paired, on the seeds that both have."
+SELECTION = (
+    "A difference of two rows is paired, on the seeds that both have. Everything that was chosen was chosen on validation "
+    "prompts and examples; test prompts were read once."
 )
-SELECTION = "Everything that was chosen was chosen on validation prompts and examples; test prompts were read once."
 
 
-def model_name(cell: Cell) -> str:
-    """Return the name of a run's base model."""
-    return str(cell.config["model"]["path"] or "SmolLM2-135M-Instruct")
-
-
-def device_name(device: Mapping[str, Any]) -> str:
-    """Return what a run was made on."""
-    threads = f", {device['threads']} threads" if device["type"] == "cpu" and "threads" in device else ""
-    return f"{device['type']} {device['name']}{threads}"
-
-
-def set_up(cells: Sequence[Cell]) -> list[str]:
-    """Say of each data set what its runs were."""
-    datasets: dict[str, list[Cell]] = {}
-    for cell in cells:
-        datasets.setdefault(cell.dataset, []).append(cell)
-    return [f"* **{dataset}**: {_runs_of(same)}" for dataset, same in datasets.items()]
-
-
-def _runs_of(cells: Sequence[Cell]) -> str:
-    trained = [cell for cell in cells if cell.method != "base"]
-    first = (trained or cells)[0]
-    config, robust = first.config, first.results["robustness"]
-    scale = scale_of(first)
-    sizes = f"{robust['n_prompts']} test prompts x {robust['n_examples']:,} test examples, {scoring(first)}"
-    devices = " and ".join(dict.fromkeys(device_name(cell.results["device"]) for cell in cells))
-    said = [f"`scale={scale}`"] if scale else []
-    said.append(f"{model_name(first)} in {first.results['dtype']}")
-    if trained:
-        said.append(f"LoRA r={config['model']['lora']['r']}")
-        said.append(f"{first.results['plan']['train_examples']:,} training rows, {config['examples_per_update']} an update")
-        said.append(f"learning rate {config['optim']['lr']:g}, T=3 epochs where nothing else is said")
-        pools = sorted({cell.results["plan"]["templates"] for cell in trained if cell.method != "user" and cell.plain_pool})
+def set_up(cells: pd.DataFrame) -> list[str]:
+    """Say for each data set what its runs were."""
+    lines = []
+    for dataset, text in described(list(cells["finished"])).items():
+        every = cells[cells["dataset"] == dataset]
+        own = every[every["method"] != "base"]
+        scale = scale_of((own if len(own) else every)["finished"].iloc[0])
+        said = [*([] if scale is None else [f"`scale={scale}`"]), text]
+        said += ["T=3 epochs where nothing else is said"] if len(own) else []
+        pools = sorted(own[own["whole_pool"] & (own["method"] != "user")]["templates"].unique())
         said += [f"{' or '.join(map(str, pools))} training prompts"] if pools else []
-    return "; ".join([*said, sizes, f"on {devices}"]) + "."
+        lines.append(f"**{dataset}**: {'; '.join(said)}.")
+    return lines
 
 
-def scoring(cell: Cell) -> str:
-    """Return how a run's answers were told right from wrong."""
-    how = cell.results["how"]
-    if how["scoring"] == "generate":
-        return "scored on answers written out"
-    options = " with the options hidden" if cell.config["dataset"]["options"] == "hidden" else ""
-    return f"scored by likelihood ({'summed' if how['normalise'] == 'sum' else 'per ' + how['normalise']}){options}"
-
-
-def protocol(cell: Cell, table: str, column: str) -> str:
+def protocol(run: FinishedRun, table: str, column: str) -> str:
     """Say that a number of the paper, where one stands beside ours, was not measured as ours was."""
-    prompts = "prompts of one's own" if cell.prompts else "this repository's prompts"
+    prompts = "prompts of one's own" if run.test_prompts else "this repository's prompts"
     return (
-        f"Ours: {model_name(cell)}, {scoring(cell)}, on {prompts}. The paper's: {model_of(table, column)}, generated answers, "
+        f"Ours: {run.model}, {scoring(run)}, on {prompts}. The paper's: {model_of(table, column)}, generated answers, "
         "on its own prompts."
     )
 
@@ -83,6 +51,14 @@ def nothing_printed(table: str, without: Iterable[str]) -> list[str]:
     return [f"The paper's {place} has nothing for {names}."] if names else []
 
 
+def of_the_papers_hours(table: str, datasets: Iterable[str]) -> list[str]:
+    """Say what the paper's hours are of, where they stand in a table, and for which data sets there are none."""
+    printed = {dataset: published(table, "paft", dataset) for dataset in datasets}
+    what = f"The paper's: {PAPER[table]['model']}, {PAPER[table]['source'].split('; ')[1]}, on its own prompts."
+    without = nothing_printed(table, (dataset for dataset, hour in printed.items() if hour is None))
+    return [*([what] if any(printed.values()) else []), *without]
+
+
 def not_one_configuration(part: str) -> list[str]:
     """Say what the paper's PAFT row is, and its number for the K that ours has."""
     same = published("k_and_t", "K=4 T=3", part)
@@ -91,22 +67,22 @@ def not_one_configuration(part: str) -> list[str]:
     return [f"The paper's PAFT row is the best K on the test prompts; its K=4, which is ours, has {same[0]} ± {same[1]}."]
 
 
-def absent(rows: Mapping[str, Found], wanted: Iterable[str]) -> list[str]:
+def absent(rows: Mapping[str, Row], wanted: Iterable[str]) -> list[str]:
     """Say which of the wanted rows have no runs."""
     without = [label for label in wanted if label not in rows]
     return [f"No runs of {'; '.join(without)}."] if without else []
 
 
-def unequal_seeds(rows: Mapping[str, Found]) -> list[str]:
+def unequal_seeds(rows: Mapping[str, Row]) -> list[str]:
     """Say which rows lack seeds that another has."""
-    seeds = {label: {*found.seeds} for label, found in rows.items() if found.seeds}
+    seeds = {label: {*row.seeds} for label, row in rows.items() if row.seeds}
     every = set[int]().union(*seeds.values())
     lacking = [f"{label} lacks seed {_listed(sorted(every - own))}" for label, own in seeds.items() if every - own]
     return [f"Not all have the same seeds: {'; '.join(lacking)}."] if lacking else []
 
 
-def best_of_others(methods: Mapping[str, Found]) -> list[str]:
-    """Compare PAFT with the best of the others, on the cells and seeds that both have."""
+def best_of_others(methods: Mapping[str, Row]) -> list[str]:
+    """Compare PAFT with the best of the others, on the prompts, examples and seeds that both have."""
     others = [name for name in methods if name not in ("paft", "base")]
     if "paft" not in methods or not others:
         return []
@@ -114,24 +90,38 @@ def best_of_others(methods: Mapping[str, Found]) -> list[str]:
     both = paired(methods["paft"], methods[best])
     if both is None:
         return [f"PAFT and {NAMES[best]} share no seed: no paired difference."]
-    found, seeds = both
-    p = "" if found.p is None else f", permutation p = {found.p:.3f}"
+    compared, seeds = both
+    p = "" if compared.p is None else f", permutation p = {compared.p:.3f}"
+    stds = f"{percent(compared.std_a.value)} instead of {percent(compared.std_b.value)}{p}"
     return [
-        f"PAFT less the best of the others ({NAMES[best]}), paired, {_seeds(seeds)}: mean {bracketed(found.mean, '+')}; std "
-        f"over prompts, less the examples' noise, {percent(found.std_a.value)} instead of {percent(found.std_b.value)}{p}; "
-        f"worst prompt, chosen on other examples, {percent(found.worst_a)} instead of {percent(found.worst_b)}."
+        f"PAFT less the best of the others ({NAMES[best]}), paired, {_seeds(seeds)}: mean {bracketed(compared.mean, '+')}; "
+        f"std over prompts, less the examples' noise, {stds}; "
+        f"worst prompt, chosen on other examples, {percent(compared.worst_a)} instead of {percent(compared.worst_b)}."
     ]
 
 
-def chosen(methods: Mapping[str, Found]) -> list[str]:
+def best_on_the_test_prompts(rows: Mapping[str, Row], default: str) -> list[str]:
+    """Name the row that somebody would choose who looked at the test prompts."""
+    seeds = sorted(set.intersection(*({*row.seeds} for row in rows.values())))
+    if not seeds:
+        return []
+    means = {name: row.only(seeds).mean.value for name, row in rows.items()}
+    best = max(means, key=lambda name: means[name])
+    return [
+        f"Best on the test prompts, with the seeds that all rows have ({_listed(seeds)}): {best}, {percent(means[best])}. "
+        f"The paper's PAFT in Table 1 is chosen like that; ours is {default}, fixed beforehand."
+    ]
+
+
+def chosen(methods: Mapping[str, Row]) -> list[str]:
     """Say which prompts the searches chose, by id and seed, and which searches made the same runs."""
     alike: dict[tuple[tuple[tuple[int, str], ...], int], list[str]] = {}
-    for name, found in methods.items():
-        picks = [cell.results["selection"] for cell in found.cells]
-        if all(picks):
-            choices = tuple((seed, pick["chosen"]["id"]) for seed, pick in zip(found.seeds, picks, strict=True))
-            alike.setdefault((choices, picks[0]["renderings"]), []).append(name)
-    said = []
+    for name, row in methods.items():
+        picks = [run.results.selection for run in row.runs if run.results.selection is not None]
+        if len(picks) == len(row.runs):
+            choices = tuple((seed, pick.chosen.id) for seed, pick in zip(row.seeds, picks, strict=True))
+            alike.setdefault((choices, picks[0].renderings), []).append(name)
+    lines = []
     for (choices, renderings), names in alike.items():
         seeds: dict[str, list[int]] = {}
         for seed, prompt in choices:
@@ -141,46 +131,28 @@ def chosen(methods: Mapping[str, Found]) -> list[str]:
         equal = all(np.array_equal(methods[name].correct, methods[names[0]].correct) for name in names)
         so = ": their runs are equal" if each and equal else ""
         who = " and ".join(NAMES[name] for name in names)
-        said.append(f"{who}{each} chose {picked} with {renderings:,} renderings of validation examples{so}.")
-    return said
+        lines.append(f"{who}{each} chose {picked} with {renderings:,} renderings of validation examples{so}.")
+    return lines
 
 
-def common_seeds(rows: Collection[Found]) -> list[int]:
-    """Return the seeds that all rows have."""
-    return sorted(set.intersection(*({*found.seeds} for found in rows)))
-
-
-def beware(cells: Sequence[Cell]) -> list[str]:
-    """Warn of runs whose numbers may differ for other reasons than the tables name."""
-    said = []
-    if (states := len({str(cell.results["git"]) for cell in cells})) > 1:
-        said.append(f"at {states} states of the code")
-    if len(versions := {str(cell.results["versions"]) for cell in cells}) > 1:
-        said.append(f"with {len(versions)} sets of library versions")
-    if len(devices := {device_name(cell.results["device"]) for cell in cells}) > 1:
-        said.append(f"on {len(devices)} kinds of devices")
-    return [f"BEWARE: the runs were made {' and '.join(said)}, which may move numbers, too.", ""] if said else []
-
-
-def missing(cells: Sequence[Cell]) -> str:
+def missing(cells: pd.DataFrame) -> str:
     """Say what stands in the paper and not here."""
-    there = of_table_1(cells)
-    said = []
-    if without := [NAMES[part] for part in PARTS if part not in there]:
-        said.append(f"runs on its data sets {', '.join(without)}")
-    if not any(cell.results["how"]["scoring"] == "generate" and cell.prompts not in ("", ", random_split") for cell in cells):
-        said.append("its own test prompts, scored on the answers that a model writes")
-    said += [
+    parts = table_1(cells)
+    lacking = []
+    if without := [NAMES[part] for part in PARTS if part not in parts]:
+        lacking.append(f"runs on its data sets {', '.join(without)}")
+    if not any(_as_in_the_paper(run) for run in cells["finished"]):
+        lacking.append("its own test prompts, scored on the answers that a model writes")
+    lacking += [
         "HumanEval, XStoryCloze, Geometry3k and T-Eval (Table 2), of which it is not said what the models were trained on",
         "tuning with GRPO, of which there is no released code, reward or prompt",
         "its adversarial prompts and the names of its ten generator models, which were not published",
     ]
-    return f"What stands in the paper and not here: {'; '.join(said)}."
+    return f"What stands in the paper and not here: {'; '.join(lacking)}."
 
 
-def method_names(methods: Iterable[str] = METHODS) -> list[str]:
-    """Return how methods are called."""
-    return [NAMES[method] for method in methods]
+def _as_in_the_paper(run: FinishedRun) -> bool:
+    return run.results.scoring.scoring == "generate" and run.test_prompts not in ("", ", random_split")
 
 
 def _seeds(seeds: Sequence[int]) -> str:

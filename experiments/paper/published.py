@@ -1,4 +1,4 @@
-"""The paper's numbers (paper.yaml), as it prints them."""
+"""The paper's numbers (published.yaml), as it prints them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from experiments.paper.page import Entry, words
+from paft.reporting.page import Entry, bullets, table, words
 
 
 class _AsPrinted(yaml.SafeLoader):
@@ -16,41 +16,35 @@ class _AsPrinted(yaml.SafeLoader):
 for _tag in ("int", "float"):
     _AsPrinted.add_constructor(f"tag:yaml.org,2002:{_tag}", lambda _, node: node.value)
 
-
-def _load() -> dict[str, Any]:
-    path = Path(__file__).parent / "paper.yaml"
-    return yaml.load(path.read_text(encoding="utf-8"), _AsPrinted)
-
-
-PAPER = _load()
+PAPER: dict[str, Any] = yaml.load((Path(__file__).parent / "published.yaml").read_text(encoding="utf-8"), _AsPrinted)
 NAMES: Mapping[str, str] = PAPER.pop("names")  # how keys are shown
 
 
-def published(table: str, row: str, column: str) -> Any:
-    """Return what the paper prints: a number, or mean, std and Top, as text; None where it prints nothing."""
-    entry = PAPER[table]
+def published(name: str, row: str, column: str) -> Any:
+    """Return what a table of the paper prints: a number, or mean, std and Top, as text; None where it prints nothing."""
+    entry = PAPER[name]
     if not entry.get("rows") or column not in entry["columns"] or row not in entry["rows"]:
         return None
     return entry["rows"][row][entry["columns"].index(column)]
 
 
-def model_of(table: str, column: str) -> str:
+def model_of(name: str, column: str) -> str:
     """Return the model that a number of the paper is of."""
-    entry = PAPER[table]
+    entry = PAPER[name]
     return str(entry["models"][entry["columns"].index(column)] if "models" in entry else entry["model"])
 
 
 def beside(theirs: Any, ours: float) -> list[Entry]:
-    """Return what the paper prints for a row (mean, std and perhaps Top), and ours (a fraction) less its mean."""
+    """Return what the paper prints for a row (mean, std and perhaps Top), and ours (a fraction) minus its mean."""
     if not isinstance(theirs, list):
         return [words("-"), words("-")]
     mean, std, *top = theirs
-    shown = Entry(_mean_std_top([mean, std]) + (f", Top {top[0]}" if top else ""), {" mean": mean, " std": std})
-    return [Entry(shown.text, {**shown.values, " Top": top[0]} if top else shown.values), less(ours, mean)]
+    values = {" mean": mean, " std": std} | ({" Top": top[0]} if top else {})
+    return [Entry(f"{mean} ± {std}" + (f", Top {top[0]}" if top else ""), values), minus(ours, mean)]
 
 
-def less(ours: float, theirs: str) -> Entry:
-    """Return ours, a fraction, less a percentage of the paper."""
+def minus(ours: float, theirs: str) -> Entry:
+    """Return ours, a fraction, minus a percentage of the paper."""
     return words(f"{100 * ours - float(theirs):+.1f}")
 
 
@@ -65,12 +59,9 @@ def paper_tables() -> list[str]:
     page = []
     for entry in PAPER.values():
         page += [f"### {entry['title']}", "", f"{entry['source']}.", ""]
-        columns, rows = list(entry.get("columns", ())), list(_rows(entry))
-        if rows:
-            page += [f"| | {' | '.join(map(_name, columns))} |", f"|---|{'---:|' * len(columns)}"]
-            page += [f"| {' | '.join(row)} |" for row in rows] + [""]
-        said = [*entry.get("notes", ()), *entry.get("flaws", ())]
-        page += [f"* {line}" for line in said] + ([""] if said else [])
+        if rows := list(_rows(entry)):
+            page += table(["", *map(_name, entry["columns"])], rows)
+        page += bullets([*entry.get("notes", ()), *entry.get("flaws", ())])
     return page
 
 

@@ -153,7 +153,7 @@ def _left_out_before(path: Path) -> dict[str, Any]:
     return {"left_out": left_out, "failed": failed}
 
 
-def keep(collected: Collected, out: Path) -> None:
+def keep_runs(collected: Collected, out: Path) -> None:
     """Copy what a report is made from to out/runs, its prompt pools, each once, to out/pools.
 
     Places of the machine that made the runs, adapters, logs and figures stay behind. Names of what the report left out come

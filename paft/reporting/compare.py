@@ -1,4 +1,4 @@
-"""Compare two runs on the cells they share: is A more robust than B, and how sure are we?
+"""Comparing two runs on the prompts and examples they share: is A more robust than B, and how sure are we?
 
 A run is a folder with results.json and matrix.parquet. Shared are prompts of the same text and examples with the same
 fields and answer. The difference of the means has a 95% interval for other prompts and examples of the kind; the stds over
@@ -19,15 +19,17 @@ from rich.table import Table
 
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
+from paft.reporting.page import bracketed, bullets, percent, table, write
+from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its results.json and its score matrix."""
+    """A finished run: its results.json, and the cells of its score matrix that are compared."""
 
-    results: dict[str, Any]
+    results: Results
     matrix: ScoreMatrix
 
 
@@ -69,17 +71,9 @@ class Compared:
 
 
 def load(folder: Path) -> Run:
-    """Read a run; raises InputError for a folder that holds none, or answers that nobody could check."""
-    path = folder / "results.json"
-    try:
-        results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: there is no results.json; give the folder of a finished run.") from None
-    except ValueError:  # no JSON, or no text
-        raise InputError(f"{path}: it is damaged; evaluate the run again.") from None
-    if not isinstance(results, dict) or "robustness" not in results or "run" not in results:
-        raise InputError(f"{path}: this is no results.json of a run; give the folder of a finished run.")
-    if results["robustness"] is None:
+    """Read a run; raises InputError for a folder that holds none, or rows without right answers."""
+    results = read_results(folder)
+    if results.robustness is None:
         raise InputError(f"{folder}: its rows have no answers, so nothing is right or wrong; compare runs on labelled rows.")
     return Run(results, read_matrix(folder / "matrix.parquet"))
 
@@ -94,7 +88,7 @@ def share(runs: Sequence[Run]) -> list[Run]:
         for run, p, e in zip(runs, prompts, examples, strict=True)
     ]
     if len(common[0]) < 2 or len(set(cut[0].matrix.groups)) < 2:
-        names = ", ".join(run.results["run"] for run in runs)
+        names = ", ".join(run.results.run for run in runs)
         raise InputError(
             f"{names}: they share {len(common[0])} prompts and {len(common[1])} examples (of equal text and answer), which is "
             "too few to compare; evaluate them on one data set and pool."
@@ -114,18 +108,18 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     return Compared(side_a, side_b, compare(correct_a, correct_b, groups), *seeds)
 
 
-def verdict(found: Comparison) -> str:
+def verdict(comparison: Comparison) -> str:
     """Say in one sentence what the comparison shows; at least one of mean and std must tell the runs apart."""
-    mean, numbers = found.mean, _numbers(found, 1)
-    if mean.low is None or mean.high is None or found.p is None:
+    mean, numbers = comparison.mean, _numbers(comparison, 1)
+    if mean.low is None or mean.high is None or comparison.p is None:
         reason = f"fewer than {FEWEST} prompts or independent examples are shared, or the runs differ nowhere"
         return f"No interval can be given ({reason}); A against B: {numbers}."
     better = int(mean.low > 0) - int(mean.high < 0)
-    steadier = int(np.sign(found.std_b.value - found.std_a.value)) if found.p < 0.05 else 0
+    steadier = int(np.sign(comparison.std_b.value - comparison.std_a.value)) if comparison.p < 0.05 else 0
     if better == steadier == 0:
         return f"A and B cannot be told apart; A against B: {numbers}."
     first, second = "AB" if (steadier or better) > 0 else "BA"
-    numbers = _numbers(found, 1 if first == "A" else -1)
+    numbers = _numbers(comparison, 1 if first == "A" else -1)
     if better == -steadier:
         return f"{first} varies less over prompts than {second}, but {second} is right more often; {first}: {numbers}."
     if steadier == 0:
@@ -133,42 +127,40 @@ def verdict(found: Comparison) -> str:
     return f"{first} is more robust than {second}: {numbers}."
 
 
-def _numbers(found: Comparison, sign: int) -> str:
+def _numbers(comparison: Comparison, sign: int) -> str:
     """Return the differences of A from B, or with sign -1 of B from A."""
-    low, high = (None if end is None else sign * end for end in (found.mean.low, found.mean.high)[::sign])
-    mean = _signed(Estimate(sign * found.mean.value, low, high))
-    one, other = (found.std_a, found.std_b)[::sign]
-    p = "" if found.p is None else f" (permutation {_p(found.p)})"
-    worst = _signed(Estimate(sign * (found.worst_a - found.worst_b)))
-    return f"mean {mean} points, std {_percent(one)} instead of {_percent(other)}{p}, worst prompt {worst}"
+    low, high = (None if end is None else sign * end for end in (comparison.mean.low, comparison.mean.high)[::sign])
+    mean = bracketed(Estimate(sign * comparison.mean.value, low, high), "+")
+    one, other = (percent(std.value) for std in (comparison.std_a, comparison.std_b)[::sign])
+    p = "" if comparison.p is None else f" (permutation {_p(comparison.p)})"
+    worst = percent(sign * (comparison.worst_a - comparison.worst_b), "+")
+    return f"mean {mean} points, std {one} instead of {other}{p}, worst prompt {worst}"
 
 
 def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
     """Return the lines of the table: what, A, B and their difference."""
-    found = compared.comparison
-    means = [Estimate(float(_correct(side).mean())) for side in (compared.a, compared.b)]
-    worst = [Estimate(found.worst_a), Estimate(found.worst_b)]
+    comparison = compared.comparison
+    mean_a, mean_b = (percent(float(_correct(side).mean())) for side in (compared.a, compared.b))
+    std_a, std_b = comparison.std_a, comparison.std_b
     lines = [
-        ("mean", _percent(means[0]), _percent(means[1]), _signed(found.mean)),
-        (
-            "std over prompts",
-            _percent(found.std_a) + _brackets(found.std_a),
-            _percent(found.std_b) + _brackets(found.std_b),
-            _signed(_less(found.std_a, found.std_b)),
-        ),
-        ("worst prompt", _percent(worst[0]), _percent(worst[1]), _signed(_less(*worst))),
-        ("prompts won", str(found.wins), str(found.losses), f"{found.ties} equal"),
+        ("mean", mean_a, mean_b, bracketed(comparison.mean, "+")),
+        ("std over prompts", bracketed(std_a), bracketed(std_b), percent(std_a.value - std_b.value, "+")),
+        _line("worst prompt", comparison.worst_a, comparison.worst_b),
+        ("prompts won", str(comparison.wins), str(comparison.losses), f"{comparison.ties} equal"),
     ]
-    if compared.seeds_a is not None and compared.seeds_b is not None:
-        for name, what in (
-            ("seed", "std over seeds"),
-            ("prompt", "std over prompts, all seeds"),
-            ("interaction", "std, seed x prompt"),
-        ):
-            one, other = (Estimate(getattr(side, name)) for side in (compared.seeds_a, compared.seeds_b))
-            lines.append((what, _percent(one), _percent(other), _signed(_less(one, other))))
-        lines.append(("mean, seed by seed", "", "", " ".join(_signed(Estimate(value)) for value in found.by_seed)))
+    a, b = compared.seeds_a, compared.seeds_b
+    if a is not None and b is not None:
+        lines += [
+            _line("std over seeds", a.seed, b.seed),
+            _line("std over prompts, all seeds", a.prompt, b.prompt),
+            _line("std, seed x prompt", a.interaction, b.interaction),
+            ("mean, seed by seed", "", "", " ".join(percent(value, "+") for value in comparison.by_seed)),
+        ]
     return lines
+
+
+def _line(what: str, a: float, b: float) -> tuple[str, str, str, str]:
+    return what, percent(a), percent(b), percent(a - b, "+")
 
 
 def notes(compared: Compared) -> list[str]:
@@ -189,73 +181,65 @@ def notes(compared: Compared) -> list[str]:
 
 def _unlike(runs: Sequence[Run]) -> list[str]:
     """Say where the runs were not measured alike: a difference may come from that."""
-    said = []
-    for what, key in (("scored", "how"), ("computed", "dtype"), ("of the base model", "fingerprints")):
-        found = {json.dumps(_kept(run.results.get(key)), sort_keys=True) for run in runs}
-        if len(found) > 1:
-            said.append(f"BEWARE: the runs are not {what} alike ({key}): {' | '.join(sorted(found))}.")
-    return said
+    measured = {
+        "scored alike (scoring)": [
+            run.results.scoring.model_dump_json(include={"scoring", "normalise", "max_new_tokens"}) for run in runs
+        ],
+        "computed alike (dtype)": [run.results.dtype for run in runs],
+        "of one base model (fingerprints)": [run.results.fingerprints.base_model.sample for run in runs],
+    }
+    return [
+        f"BEWARE: the runs are not {what}: {' | '.join(sorted(set(values)))}."
+        for what, values in measured.items()
+        if len(set(values)) > 1
+    ]
 
 
-def _kept(value: Any) -> Any:
-    """Return what should be alike: the way of scoring, the dtype, the base model's weights."""
-    if isinstance(value, dict):
-        return {key: value[key] for key in ("scoring", "normalise", "max_new_tokens", "base_model") if key in value}
-    return value
+def show(compared: Compared) -> None:
+    """Print the table, what its numbers are, and the verdict."""
+    console = Console()
+    shown = Table("", *("A", "B", "A - B"), title_justify="left")
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for line in rows(compared):
+        shown.add_row(*line)
+    for side, runs in (("A", compared.a), ("B", compared.b)):
+        console.print(f"{side}: {_name(runs)}", highlight=False, soft_wrap=True)
+    console.print(shown)
+    for note in (*notes(compared), "", verdict(compared.comparison)):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def write_report(folder: Path, compared: Compared, command: str) -> None:
-    """Write README.md, comparison.json and overlay.png."""
+    """Write README.md, comparison.json and overlay.png.
+
+    Args:
+        command: by which it was made.
+    """
     from paft.reporting.figure import save_overlay
 
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"A": compared.a, "B": compared.b}
     accuracies = {_label(side, runs): _correct(runs).mean(2).ravel() for side, runs in sides.items()}
     first = compared.a[0]
-    save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results["threshold"])
+    save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results.threshold)
     page = ["# Two runs compared", "", verdict(compared.comparison), ""]
-    page += [f"* {side}: {_name(runs)}" for side, runs in sides.items()]
     page += [
-        "",
-        "| | A | B | A - B |",
-        "|---|---:|---:|---:|",
-        *("| " + " | ".join(line) + " |" for line in rows(compared)),
-        "",
+        *bullets(f"{side}: {_name(runs)}" for side, runs in sides.items()),
+        *table(["", "A", "B", "A - B"], rows(compared)),
     ]
-    page += [
-        *(f"* {note}" for note in notes(compared)),
-        "",
-        "![accuracy over prompts](overlay.png)",
-        "",
-        f"Made by `{command}`.",
-        "",
-    ]
+    page += [*bullets(notes(compared)), "![accuracy over prompts](overlay.png)", "", f"Made by `{command}`."]
     content = {
         "verdict": verdict(compared.comparison),
         "prompts": first.matrix.correct.shape[0],
         "examples": first.matrix.correct.shape[1],
         **asdict(compared.comparison),
-        "seed_variance": {side: found and asdict(found) for side, found in (("A", compared.seeds_a), ("B", compared.seeds_b))},
+        "seed_variance": {side: own and asdict(own) for side, own in (("A", compared.seeds_a), ("B", compared.seeds_b))},
         "runs": {side: [_origin(run) for run in runs] for side, runs in sides.items()},
     }
     write_atomically(folder / "comparison.json", json.dumps(content, indent=2) + "\n")
-    write_atomically(folder / "README.md", "\n".join(page))
+    write(folder, page)
     print(f"Written: {folder}")
-
-
-def show(compared: Compared) -> None:
-    """Print the table of a comparison, what its numbers are, and the verdict."""
-    console = Console()
-    table = Table("", *("A", "B", "A - B"), title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for line in rows(compared):
-        table.add_row(*line)
-    for side, runs in (("A", compared.a), ("B", compared.b)):
-        console.print(f"{side}: {_name(runs)}", highlight=False, soft_wrap=True)
-    console.print(table)
-    for note in (*notes(compared), "", verdict(compared.comparison)):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def _correct(side: Sequence[Run]) -> Array:
@@ -263,7 +247,7 @@ def _correct(side: Sequence[Run]) -> Array:
 
 
 def _name(side: Sequence[Run]) -> str:
-    return ", ".join(run.results["run"] for run in side)
+    return ", ".join(run.results.run for run in side)
 
 
 def _label(side: str, runs: Sequence[Run]) -> str:
@@ -273,26 +257,8 @@ def _label(side: str, runs: Sequence[Run]) -> str:
 
 def _origin(run: Run) -> dict[str, Any]:
     """Return what a number can be traced by."""
-    config = hashlib.sha256(json.dumps(run.results["config"], sort_keys=True).encode()).hexdigest()[:8]
-    return {"run": run.results["run"], "git": run.results["git"], "config": config}
-
-
-def _less(one: Estimate, other: Estimate) -> Estimate:
-    return Estimate(one.value - other.value)
-
-
-def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.1f}"
-
-
-def _brackets(estimate: Estimate) -> str:
-    if estimate.low is None or estimate.high is None:
-        return ""
-    return f" [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:+.1f}{_brackets(estimate)}"
+    config = hashlib.sha256(json.dumps(run.results.config, sort_keys=True).encode()).hexdigest()[:8]
+    return {"run": run.results.run, "git": run.results.git.model_dump(), "config": config}
 
 
 def _p(p: float) -> str:

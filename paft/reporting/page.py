@@ -4,10 +4,12 @@ import base64
 import csv
 import html
 import io
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
 
@@ -52,7 +54,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Entry | str]]) -> lis
     """Return a Markdown table and a blank line; a column that holds nothing but - is left out."""
     texts = [[cell.text if isinstance(cell, Entry) else cell for cell in row] for row in rows]
     columns = [column for column in zip(headings, *texts, strict=True) if set(column[1:]) != {"-"}]
-    first, *others = (f"| {' | '.join(row)} |" for row in zip(*columns, strict=True))
+    first, *others = ("|" + "".join(f" {text} |" if text else " |" for text in row) for row in zip(*columns, strict=True))
     return [first, f"|---|{'---:|' * (len(columns) - 1)}", *others, ""]
 
 
@@ -131,6 +133,12 @@ def write_csv(folder: Path, section: Section) -> None:
     columns = [_columns(heading, [row[i] for row in section.rows]) for i, heading in enumerate(section.headings)]
     csv.writer(text, lineterminator="\n").writerows(zip(*(column for group in columns for column in group), strict=True))
     write_atomically(folder / f"{section.name}.csv", text.getvalue())
+
+
+def write_json(folder: Path, content: Any) -> None:
+    """Write results.json beside a page; records (pydantic) become plain types."""
+    text = json.dumps(content, indent=1, default=lambda record: record.model_dump())
+    write_atomically(folder / "results.json", text + "\n")
 
 
 def _columns(heading: str, entries: Sequence[Entry]) -> list[list[str]]:

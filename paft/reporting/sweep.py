@@ -1,5 +1,6 @@
 """The report of any sweep: what differs between its runs beside their numbers, best first."""
 
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from paft.reporting.collect import Collected, collect, keep
+from paft.reporting.collect import Collected, collect, keep_runs
 from paft.reporting.page import (
     Entry,
     Section,
@@ -36,12 +37,12 @@ _KEYS = {"worst": "min", "Top": "top"}  # of robustness, where they have another
 _SAME_IN_A_TABLE = ("seed", "dataset.")  # settings that are no columns: seeds are averaged, data sets have rows of their own
 
 
-def report(runs: Sequence[Path], out: Path, keep_runs: bool = False, sort: str = "mean", notes: Sequence[str] = ()) -> None:
+def report(runs: Sequence[Path], out: Path, keep: bool = False, sort: str = "mean", notes: Sequence[str] = ()) -> None:
     """Write the report of a sweep: README.md, index.html, sweep.csv, and a figure for each data set.
 
     Args:
         runs: folders of runs, or folders that hold them.
-        keep_runs: whether to copy what the report is made from to out/runs and out/pools.
+        keep: whether to copy what the report is made from to out/runs and out/pools.
         sort: the column by which rows are sorted: a number, best first, or a setting.
         notes: what else to say, at the top of the page.
 
@@ -59,8 +60,8 @@ def report(runs: Sequence[Path], out: Path, keep_runs: bool = False, sort: str =
     page += [*section.lines(), *left_out(collected), "Made by `paft report RUNS... --out DIR`.", ""]
     write(out, page)
     write_html(out, page)
-    if keep_runs:
-        keep(collected, out)
+    if keep:
+        keep_runs(collected, out)
     print("\n".join(section.lines()))
     print(f"Written: {out / 'README.md'}, {out / 'index.html'}")
 
@@ -126,10 +127,14 @@ def _sorted(labelled: Sequence[_Labelled], sort: str, columns: Collection[str]) 
 
 
 def _numbers(one: _Labelled) -> list[Entry]:
-    seeds = " ".join(map(str, one.row.seeds))
-    entry = Entry(seeds.replace(" ", ", ") or "-", {"": seeds, ": n": str(len(one.row.runs))})
     others = [percentage(one.number(column)) for column in _NUMBERS[1:]]
-    return [interval(one.row.mean), *others, entry, percentage(one.row.std_of_seeds)]
+    return [interval(one.row.mean), *others, seeds(one.row.runs), percentage(one.row.std_of_seeds)]
+
+
+def seeds(runs: Sequence[FinishedRun]) -> Entry:
+    """Return a cell that lists the seeds of runs; in CSV their number, too."""
+    own = [str(run.seed) for run in runs if run.seed is not None]
+    return Entry(", ".join(own) or "-", {"": " ".join(own), ": n": str(len(runs))})
 
 
 def size(row: Row, named: bool = False) -> str:
@@ -162,8 +167,9 @@ def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
 
 
 def _label(one: _Labelled) -> str:
-    settings = (f"{'' if key.endswith('.name') else f'{key}='}{typed(value)}" for key, value in one.settings.items())
-    return ", ".join(settings) or one.row.runs[0].folder.name
+    settings = [(key, value) for key, value in one.settings.items() if value is not None]
+    label = ", ".join(f"{'' if key.endswith('.name') else f'{key}='}{typed(value)}" for key, value in settings)
+    return textwrap.fill(label or one.row.runs[0].folder.name, 28, break_long_words=False)
 
 
 def _title(runs: Sequence[FinishedRun]) -> str:
@@ -201,7 +207,7 @@ def _described(runs: Sequence[FinishedRun]) -> str:
     for key, text in (
         ("model.lora.r", "LoRA r={}"),
         ("plan.train_examples", "{:,} training rows"),
-        ("examples_per_update", "{} an update"),
+        ("examples_per_update", "{} rows an update"),
         ("training.updates", "{:,} updates"),
         ("optim.lr", "learning rate {:g}"),
     ):
