@@ -37,19 +37,19 @@ def test_every_recipe_goes_with_every_scale(recipe, scale):
     assert scale != "smoke" or swept.get("seed", ["0"]) == ["0"]
 
 
-def test_a_cell_is_a_run_that_anyone_could_type():
-    cells = {"K1_T3": ["K=1", "T=3"], "K1_T6": ["K=1", "T=6"]}
-    assert set(cells) <= set(params("experiment=table5")["cell"]) and len(params("experiment=table5")["cell"]) == 5
-    for cell, typed in cells.items():
-        assert compose_config("experiment=table5", f"cell={cell}") == compose_config(*typed)
-    assert compose_config("experiment=pool_size", "cell=prompts_5") == compose_config("K=1", "train_prompts=5")
-    assert compose_config("experiment=pool_size", "cell=prompts_60").identity() == compose_config("K=1").identity()
+def test_a_variant_is_a_run_that_anyone_could_type():
+    variants = {"K1_T3": ["K=1", "T=3"], "K1_T6": ["K=1", "T=6"]}
+    assert set(variants) <= set(params("experiment=table5")["variant"]) and len(params("experiment=table5")["variant"]) == 5
+    for name, typed in variants.items():
+        assert compose_config("experiment=table5", f"variant={name}") == compose_config(*typed)
+    assert compose_config("experiment=pool_size", "variant=prompts_5") == compose_config("K=1", "train_prompts=5")
+    assert compose_config("experiment=pool_size", "variant=prompts_60").identity() == compose_config("K=1").identity()
     composed = compose_config("K=1", "prompts.train=composed", "train_prompts=400")
-    assert compose_config("experiment=pool_size", "cell=prompts_400") == composed
+    assert compose_config("experiment=pool_size", "variant=prompts_400") == composed
 
 
 def test_what_is_typed_wins_over_the_cell():
-    assert compose_config("experiment=table5", "cell=K1_T6", "K=2").K == 2
+    assert compose_config("experiment=table5", "variant=K1_T6", "K=2").K == 2
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -107,11 +107,11 @@ def test_hidden_options_are_not_written_out():
 
 
 def test_a_sweep_lists_what_failed_and_goes_on_when_it_is_started_again(tiny_overrides, tmp_path):
-    command = [sys.executable, "train.py", "-m", "experiment=table5", "seed=0", "cell=K1_T3,K2_T3", "train_prompts=60,61"]
+    command = [sys.executable, "train.py", "-m", "experiment=table5", "seed=0", "variant=K1_T3,K2_T3", "train_prompts=60,61"]
     command += [o for o in tiny_overrides if not o.startswith("T=")]
     repository = Path(CONF).parent
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 2 and "2 cells failed; the same command tries them again:" in done.stderr
+    assert done.returncode == 2 and "2 runs failed; the same command tries them again:" in done.stderr
     assert done.stderr.count("train_prompts=61: the training pool has 60 prompts.") >= 2
     names = {path.parent.name[:-9] for path in (tmp_path / "runs").glob("*/results.json")}
     assert {name.split("-")[-3] for name in names} == {"K1", "K2"}

@@ -33,7 +33,7 @@ _sweeps: list[Path] = []  # folders of the sweeps that this process started
 
 
 class SweepStarted(Callback):
-    """Remembers where a sweep leaves word of the cells that failed, which a launcher may run in other processes."""
+    """Remembers where a sweep leaves word of the runs that failed, which a launcher may run in other processes."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra."""
@@ -49,8 +49,8 @@ def run_hydra(main: Callable[[], Any]) -> None:
     finally:
         failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
         if failed:
-            lines = [f"{' '.join(cell['typed'])}: {cell['reason']}" for cell in failed]
-            print(f"{len(failed)} cells failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
+            lines = [f"{' '.join(run['typed'])}: {run['reason']}" for run in failed]
+            print(f"{len(failed)} runs failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
 
 
 def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:

@@ -49,7 +49,7 @@ def parse(composed: DictConfig) -> TrainConfig:
     Raises InputError that names the key.
     """
     content = _plain(composed)
-    for key in ("cell", "cells"):  # of a recipe; the keys that it sets through them are resolved by now
+    for key in ("variant", "variants"):  # of a recipe; the keys that it sets through them are resolved by now
         content.pop(key, None)
     return from_dict(content)
 

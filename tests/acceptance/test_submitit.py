@@ -19,5 +19,5 @@ def test_a_sweep(tiny_overrides, tmp_path):
 
 def test_jobs_that_failed_are_listed(tiny_overrides):
     done = sweep("train_prompts=61,62", *tiny_overrides)
-    assert done.returncode == 2 and "2 cells failed; the same command tries them again:" in done.stderr
+    assert done.returncode == 2 and "2 runs failed; the same command tries them again:" in done.stderr
     assert "train_prompts=62: the training pool has 60 prompts" in done.stderr
