@@ -319,7 +319,7 @@ def read_results(path: Path) -> Results:
 
     Raises InputError if the file is missing, damaged or of another version.
     """
-    path = path / FILE if path.is_dir() else path
+    given, path = path, path / FILE if path.is_dir() else path
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content.get("version") if isinstance(content, dict) and "robustness" in content else VERSION
@@ -328,7 +328,7 @@ def read_results(path: Path) -> Results:
             results._folder = path.parent
             return results
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{path.parent}: there is no {FILE}; give the folder of a finished run.") from None
+        raise InputError(f"{given}: there is no {FILE}; give the folder of a finished run.") from None
     except (ValidationError, ValueError, OSError):  # ValueError: no JSON, or no text
         raise InputError(f"{path}: this is no {FILE} of a run, or it is damaged; run it again.") from None
     raise InputError(

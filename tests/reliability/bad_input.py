@@ -282,7 +282,7 @@ _NO_CONFIG: dict[str, object] = {k: {} for k in ("trainer", "dataset", "prompts"
 
 
 _RERUN: _Table = [
-    ("no such results", "rerun=no.json", {}, "there is no results.json"),
+    ("no such results", "rerun=no.json", {}, "no.json: there is no results.json; give the folder"),
     ("no results in a folder", "rerun=.", {}, ".: there is no results.json; give the folder of a finished run"),
     ("results no JSON", "rerun=r.json", {"r.json": "K: 4"}, "r.json: this is no results.json"),
     ("results no UTF-8", "rerun=r.json", {"r.json": b"\xff\xfe"}, "r.json: this is no results.json"),
