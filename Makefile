@@ -20,7 +20,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install  ## fine-tune on one prompt and with PAFT, print the comparison, write the figure
-	$(BIN)/python experiments/demo.py
+	$(BIN)/python -m experiments.demo
 
 test: install lint  ## lint, type check and all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile

@@ -18,6 +18,7 @@ from rich.table import Table
 from paft.pools.audit import Audit, Audited
 from paft.pools.mmd import Mmd, curve, mmd, ngram_embeddings
 from paft.prompts.similarity import Vectors, bandwidth
+from paft.reporting.page import bullets, table, write
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -75,12 +76,12 @@ def print_audit(found: Audit) -> None:
     """Print tables, leaks and defects."""
     console = Console()
     for headings, rows in _tables(found):
-        table = Table()
+        shown = Table()
         for heading in headings:
-            table.add_column(heading, justify="left" if not heading else "right")
+            shown.add_column(heading, justify="left" if not heading else "right")
         for row in rows:
-            table.add_row(*row)
-        console.print(table)
+            shown.add_row(*row)
+        console.print(shown)
     said = [*_leaks(found), *_defects(found)]
     for line in said[:_SHOWN]:
         console.print(line, markup=False, highlight=False)
@@ -111,10 +112,10 @@ def _defects(found: Audit) -> list[str]:
 
 def print_distances(apart: Distances) -> None:
     """Print how far train and test are apart."""
-    table = Table("MMD, train to test", "MMD²", "null, 95%", "p", "biased", "bandwidth")
+    shown = Table("MMD, train to test", "MMD²", "null, 95%", "p", "biased", "bandwidth")
     for kind, (w, _) in apart.items():
-        table.add_row(kind, f"{w.squared:.4f}", f"{w.null:.4f}", f"{w.p:.3f}", f"{w.biased:.3f}", f"{w.bandwidth:.3f}")
-    Console().print(table)
+        shown.add_row(kind, f"{w.squared:.4f}", f"{w.null:.4f}", f"{w.p:.3f}", f"{w.biased:.3f}", f"{w.bandwidth:.3f}")
+    Console().print(shown)
 
 
 def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], apart: Distances | None) -> None:
@@ -123,15 +124,14 @@ def save_audit(folder: Path, found: Audit, pools: Mapping[str, Audited], apart: 
     content = found.as_json()
     page = ["# Audit of prompt pools", "", *(f"* {name}: `{pool.path}`" for name, pool in pools.items()), ""]
     for headings, rows in _tables(found):
-        page += [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
-        page += [f"| {' | '.join(row)} |" for row in rows] + [""]
+        page += table(headings, rows)
     if apart:
         content["mmd"] = {name: {**asdict(whole), "curve": along} for name, (whole, along) in apart.items()}
         save_curve(folder / "mmd.png", apart)
         page += [*distance_table({"train, test": apart}), "", "![MMD over pool size](mmd.png)", ""]
-    page += [f"* {line}" for line in (*_leaks(found), *_defects(found))] or ["No leak, no defect."]
+    page += bullets([*_leaks(found), *_defects(found)]) or ["No leak, no defect."]
     write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_atomically(folder / "README.md", "\n".join(page).rstrip("\n") + "\n")
+    write(folder, page)
 
 
 def distances(train: Audited, test: Audited, model: str | None, others: Sequence[Audited] = ()) -> Distances:
@@ -172,15 +172,12 @@ def distances(train: Audited, test: Audited, model: str | None, others: Sequence
 def distance_table(apart: Mapping[str, Distances]) -> list[str]:
     """Lay out distances, by the name of their pools, as a Markdown table with its reading."""
     rows = [
-        f"| {name} | {kind} | {w.bandwidth:.3f} | {w.squared:.4f} | {w.null:.4f} | {w.p:.3f} | {w.biased:.3f} |"
+        [name, kind, f"{w.bandwidth:.3f}", f"{w.squared:.4f}", f"{w.null:.4f}", f"{w.p:.3f}", f"{w.biased:.3f}"]
         for name, found in apart.items()
         for kind, (w, _) in found.items()
     ]
     return [
-        "| pools | embedding | bandwidth | MMD² | null | p | biased MMD |",
-        "|---|---|---:|---:|---:|---:|---:|",
-        *rows,
-        "",
+        *table(["pools", "embedding", "bandwidth", "MMD²", "null", "p", "biased MMD"], rows),
         "*MMD²*: unbiased, Gaussian kernel, whose *bandwidth* is the median distance of all prompts of both pools; *null*: its",
         "95% quantile when prompts are dealt to train and test at random, *p*: the share of such deals that are as far apart.",
         "*biased*: the root of the biased estimate, as a plot like the paper's Figure 9 shows it; it falls with the size of",
