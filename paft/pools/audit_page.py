@@ -18,6 +18,7 @@ from rich.table import Table
 from paft.pools.audit import Audit, Audited
 from paft.pools.mmd import Mmd, curve, mmd, ngram_embeddings
 from paft.prompts.similarity import Vectors, bandwidth
+from paft.reporting.page import bullets, table, write
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -75,12 +76,12 @@ def print_audit(audit: Audit) -> None:
     """Print the tables of an audit, its leaks and its defects."""
     console = Console()
     for headings, rows in _tables(audit):
-        table = Table()
+        shown = Table()
         for heading in headings:
-            table.add_column(heading, justify="left" if not heading else "right")
+            shown.add_column(heading, justify="left" if not heading else "right")
         for row in rows:
-            table.add_row(*row)
-        console.print(table)
+            shown.add_row(*row)
+        console.print(shown)
     lines = [*_leaks(audit), *_defects(audit)]
     for line in lines[:_SHOWN]:
         console.print(line, markup=False, highlight=False)
@@ -111,10 +112,10 @@ def _defects(audit: Audit) -> list[str]:
 
 def print_distances(distances: Distances) -> None:
     """Print the distances of train and test as a table."""
-    table = Table("MMD, train to test", "MMD²", "null, 95%", "p", "biased", "bandwidth")
+    shown = Table("MMD, train to test", "MMD²", "null, 95%", "p", "biased", "bandwidth")
     for kind, (m, _) in distances.items():
-        table.add_row(kind, f"{m.squared:.4f}", f"{m.null:.4f}", f"{m.p:.3f}", f"{m.biased:.3f}", f"{m.bandwidth:.3f}")
-    Console().print(table)
+        shown.add_row(kind, f"{m.squared:.4f}", f"{m.null:.4f}", f"{m.p:.3f}", f"{m.biased:.3f}", f"{m.bandwidth:.3f}")
+    Console().print(shown)
 
 
 def save_audit(folder: Path, audit: Audit, pools: Mapping[str, Audited], distances: Distances | None) -> None:
@@ -123,15 +124,14 @@ def save_audit(folder: Path, audit: Audit, pools: Mapping[str, Audited], distanc
     content = audit.as_json()
     page = ["# Audit of prompt pools", "", *(f"* {name}: `{pool.path}`" for name, pool in pools.items()), ""]
     for headings, rows in _tables(audit):
-        page += [f"| {' | '.join(headings)} |", f"|---|{'---:|' * (len(headings) - 1)}"]
-        page += [f"| {' | '.join(row)} |" for row in rows] + [""]
+        page += table(headings, rows)
     if distances:
         content["mmd"] = {kind: {**asdict(whole), "curve": by_size} for kind, (whole, by_size) in distances.items()}
         save_curve(folder / "mmd.png", distances)
         page += [*distance_table({"train, test": distances}), "", "![MMD over pool size](mmd.png)", ""]
-    page += [f"* {line}" for line in (*_leaks(audit), *_defects(audit))] or ["No leak, no defect."]
+    page += bullets([*_leaks(audit), *_defects(audit)]) or ["No leak, no defect."]
     write_atomically(folder / "audit.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_atomically(folder / "README.md", "\n".join(page).rstrip("\n") + "\n")
+    write(folder, page)
 
 
 def distances(train: Audited, test: Audited, model: str | None, others: Sequence[Audited] = ()) -> Distances:
@@ -177,15 +177,12 @@ def distance_table(by_pools: Mapping[str, Distances]) -> list[str]:
         by_pools: distances by the names of the two pools, which are the first column.
     """
     rows = [
-        f"| {names} | {kind} | {m.bandwidth:.3f} | {m.squared:.4f} | {m.null:.4f} | {m.p:.3f} | {m.biased:.3f} |"
+        [names, kind, f"{m.bandwidth:.3f}", f"{m.squared:.4f}", f"{m.null:.4f}", f"{m.p:.3f}", f"{m.biased:.3f}"]
         for names, distances in by_pools.items()
         for kind, (m, _) in distances.items()
     ]
     return [
-        "| pools | embedding | bandwidth | MMD² | null | p | biased MMD |",
-        "|---|---|---:|---:|---:|---:|---:|",
-        *rows,
-        "",
+        *table(["pools", "embedding", "bandwidth", "MMD²", "null", "p", "biased MMD"], rows),
         "*MMD²*: unbiased, Gaussian kernel, whose *bandwidth* is the median distance of all prompts of both pools; *null*: its",
         "95% quantile when prompts are dealt to train and test at random, *p*: the share of such deals that are as far apart.",
         "*biased*: the root of the biased estimate, as a plot like the paper's Figure 9 shows it; it falls with the size of",

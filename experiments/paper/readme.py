@@ -1,10 +1,10 @@
-"""Put tables and figures of experiments/results into README.md, between their markers: python experiments/readme.py"""
+"""Put tables and figures of experiments/results into README.md, between their markers: python -m experiments.paper.readme"""
 
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-DEMO, PAPER = (Path("experiments/results") / name for name in ("demo", "paper_cpu"))
+ROOT = Path(__file__).parents[2]
+DEMO, PAPER, RACE = (Path("experiments/results") / name for name in ("demo", "paper_cpu", "race_qwen05"))
 
 
 def main() -> None:
@@ -17,11 +17,19 @@ def main() -> None:
     rows = table.split("\n\n", 1)[0]
     notes = [_line(table, "* Percent"), f"* {_line(top, 'Mean: ')}", _line(table, "* PAFT less the best")]
     blocks["paper"] = "\n\n".join([rows, "\n".join(notes), _line(figure, "![")])
+    blocks["race"] = _race()
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, block in blocks.items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         text = re.sub(f"{begin}.*{end}", lambda _, b=block, x=begin, y=end: f"{x}\n{b}\n{y}", text, flags=re.S)  # type: ignore[misc]
     (ROOT / "README.md").write_text(text, encoding="utf-8")
+
+
+def _race() -> str:
+    """Return the rows on the whole of RACE, and what the page says of them."""
+    rows = [line for line in _section(RACE, "All runs").splitlines() if line.startswith(("| data set", "|---", "| race |"))]
+    top = (ROOT / RACE / "README.md").read_text(encoding="utf-8").split("\n## ", 1)[0]
+    return "\n".join([*rows, "", *(line for line in top.splitlines() if line.startswith("* ") and "**race**" not in line)])
 
 
 def _line(text: str, begin: str) -> str:

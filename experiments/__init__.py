@@ -1,0 +1,1 @@
+"""Experiments: scripts that make runs and lay them out; nothing in paft/ imports them."""

@@ -1,0 +1,1 @@
+"""Benchmarks of speed, memory and statistics, each with its page under experiments/results."""
