@@ -1,5 +1,6 @@
 """The model card of an adapter: what it is, how robust it came out, and how to ask it."""
 
+import re
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -12,6 +13,7 @@ from paft.reporting.table import certainty, coverage
 from paft.runtime.files import write_atomically
 
 _EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_OWN_ROWS = "rows of one's own"
 
 
 def save_model_card(folder: Path, results: Results, inputs: Inputs) -> None:
@@ -30,12 +32,20 @@ def base_name(config: TrainConfig) -> str:
     path = config.model.path
     if path is None:
         return _EMBEDDED
-    return Path(path).resolve().name if Path(path).exists() else path
+    return Path(path).resolve().name if _is_folder(path) else path
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).exists() or Path(path).is_absolute()
+
+
+def _title(config: TrainConfig) -> str:
+    rows = _OWN_ROWS if config.dataset.own_rows else config.dataset.name
+    return f"{base_name(config).rsplit('/', 1)[-1]}, {config.method.name} on {rows}"
 
 
 def _data(config: TrainConfig, results: Results) -> ModelCardData:
-    """Return the card's metadata, with the mean accuracy over unseen prompts as a result that the hub shows."""
-    name = f"{config.dataset.name}, {config.method.name}"
+    """Return the card's metadata, with the accuracies over unseen prompts as results that the hub shows."""
     assert results.robustness is not None
     robust = results.robustness
     figures = {
@@ -48,7 +58,7 @@ def _data(config: TrainConfig, results: Results) -> ModelCardData:
         EvalResult(
             task_type="text-generation",
             dataset_type=dataset,
-            dataset_name=config.dataset.name,
+            dataset_name=_OWN_ROWS if config.dataset.own_rows else config.dataset.name,
             dataset_split=config.dataset.test_split,
             metric_type="accuracy",
             metric_name=figure,
@@ -59,8 +69,9 @@ def _data(config: TrainConfig, results: Results) -> ModelCardData:
     return ModelCardData(
         base_model=base_name(config),
         library_name="peft",
+        pipeline_tag="text-generation",
         tags=["paft", "lora", "prompt-robustness"],
-        model_name=name,
+        model_name=_title(config),
         eval_results=evaluations,
     )
 
@@ -71,10 +82,11 @@ def _text(config: TrainConfig, results: Results, inputs: Inputs, template: Promp
     robust, plan = results.robustness, results.plan
     assert robust is not None and plan is not None and results.chance is not None
     prompts = f"{plan.templates_seen} prompt templates" if config.method.name == "paft" else "one fixed prompt"
-    answers = "the letter of an option" if inputs.train is not None and inputs.train.answer == "letter" else "a text"
-    return f"""# {config.dataset.name}, {config.method.name}
+    rows = _OWN_ROWS if config.dataset.own_rows else config.dataset.name
+    answers = "the letter of an option" if inputs.test.answer == "letter" else "a text"
+    return f"""# {_title(config)}
 
-A LoRA adapter for `{base}`, fine-tuned on {config.dataset.name} under {prompts}
+A LoRA adapter for `{base}`, fine-tuned on {rows} under {prompts}
 (Prompt-Agnostic Fine-Tuning, arXiv 2502.12859; K={config.K}, T={config.T}, seed {config.seed}).
 {embedded}
 ## How much the wording still matters
@@ -88,25 +100,47 @@ A LoRA adapter for `{base}`, fine-tuned on {config.dataset.name} under {prompts}
 
 ## How to ask it
 
-One of the prompts that it was trained on, which it answers with {answers}. Put the row's texts in place of the names in
-braces:
+One of the prompts that it was trained on, which it answers with {answers}; the texts of a row go where the braces are:
 
-```text
-{template.text}
-```
+{_fenced("text", template.text)}
 
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
-tokenizer = AutoTokenizer.from_pretrained("PATH/TO/THIS/FOLDER")
-
-inputs = tokenizer(prompt, return_tensors="pt")
-output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
-print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
-```
+{_fenced("python", _code(config, template))}
 
 `paft.json` holds the settings and the fingerprints of the prompts; the run's `results.json` holds all numbers.
 """
+
+
+def _code(config: TrainConfig, template: PromptTemplate) -> str:
+    """Return Python that asks the adapter, with the very tokens that it was trained to read."""
+    model = config.model
+    base = f"PATH/TO/{base_name(config)}" if model.path is not None and _is_folder(model.path) else base_name(config)
+    revision = "" if model.revision is None else f", revision={model.revision!r}"
+    fields = ", ".join(f'"{name}": "..."' for name in dict.fromkeys(template.field_order))
+    if model.chat_template:
+        system = [] if model.system_prompt is None else [f'{{"role": "system", "content": {model.system_prompt!r}}}']
+        chat = ", ".join([*system, '{"role": "user", "content": prompt}'])
+        ask = f"""prompt = template.format(**row)
+chat = [{chat}]
+inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
+    else:
+        ask = """prompt = template.format(**row).rstrip()
+inputs = tokenizer(prompt, return_tensors="pt")"""
+    return f"""from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base = AutoModelForCausalLM.from_pretrained({base!r}{revision})
+model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
+tokenizer = AutoTokenizer.from_pretrained("PATH/TO/THIS/FOLDER")
+
+template = {template.text!r}
+row = {{{fields}}}
+{ask}
+output = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))"""
+
+
+def _fenced(language: str, text: str) -> str:
+    """Return a code block, its fence longer than any in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
