@@ -19,10 +19,11 @@ from paft.reporting.sweep import report
 KEPT = Path("experiments/results/race_qwen05")
 
 _NOTES = (
-    "First evidence, no benchmark: two seeds (the search: one), 3,000 of RACE's training rows, 200 of its test rows, one model, "
-    "the same learning rate for all methods, fixed beforehand.",
+    "First evidence, no benchmark: two seeds (the search: one), 3,000 of RACE's training rows, 200 of its test rows, one "
+    "model, the same learning rate for all methods, fixed beforehand.",
     "What is missing: the runs name no commit of the code; their model is called qwen2.5-coder-0.5b-instruct, which is a "
-    "placeholder and no place on the hub. It is Qwen2.5-Coder-0.5B-Instruct, its weights dequantised from a GGUF file, on one H100.",
+    "placeholder and no place on the hub. It is Qwen2.5-Coder-0.5B-Instruct, its weights dequantised from a GGUF file, on one "
+    "H100.",
 )
 
 
@@ -34,10 +35,10 @@ def paired_note() -> str:
     seeds = [" and ".join(percent(float(run.matrix.correct.mean())) for run in side) for side in sides]
     p = "" if pair.p is None else f" (permutation p = {pair.p:.3f})"
     return (
-        f"PAFT less one fixed prompt, paired, seeds 0, 1: mean {bracketed(pair.mean, '+')} points "
+        f"PAFT minus one fixed prompt, paired, seeds 0, 1: mean {bracketed(pair.mean, '+')} points "
         f"({seeds[0]} against {seeds[1]}), on {pair.wins} of the 50 prompts. The worst prompt, "
         f"chosen on other examples, hardly moves: {percent(pair.worst_a)} instead of {percent(pair.worst_b)}; and PAFT varies "
-        f"more over prompts, less the examples' noise: std {percent(pair.std_a.value)} instead of "
+        f"more over prompts, minus the examples' noise: std {percent(pair.std_a.value)} instead of "
         f"{percent(pair.std_b.value)}{p}. One fixed prompt is little above chance."
     )
 
