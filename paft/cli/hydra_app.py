@@ -1,4 +1,4 @@
-"""What the commands share: one door through which every error leaves."""
+"""Run a command so that every mistake of its user ends as one sentence and an exit code."""
 
 import errno
 import json
@@ -21,9 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from paft.config.compose import check_conf
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
-from paft.runtime.run_folder import FAILED
 
 T = TypeVar("T")
+FAILED = "failed"  # in the folder of a sweep: a file for each cell that failed
 
 _BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -33,7 +33,7 @@ _sweeps: list[Path] = []  # folders of the sweeps that this process started
 
 
 class SweepStarted(Callback):
-    """Remembers where a sweep leaves word of the runs that failed, which a launcher may run in other processes."""
+    """Remembers the folder of each sweep, where jobs that fail leave a file; a launcher may run them in other processes."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Called by Hydra."""
@@ -49,12 +49,12 @@ def run_hydra(main: Callable[[], Any]) -> None:
     finally:
         failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
         if failed:
-            lines = [f"{' '.join(run['typed'])}: {run['reason']}" for run in failed]
+            lines = [f"{' '.join(cell['typed'])}: {cell['reason']}" for cell in failed]
             print(f"{len(failed)} runs failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
 
 
 def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
-    """Return what a job returns; of a sweep, one whose failure does not keep the others from running.
+    """Return what a job returns; in a sweep, a job that fails leaves a file and does not stop the others.
 
     Args:
         job: takes the overrides on the command line and the name of the sweep, if it belongs to one.
@@ -104,7 +104,7 @@ def check_sweeper(sweeper: Mapping[str, Any]) -> None:
 
 
 def is_search() -> bool:
-    """Say whether Hydra runs this job for a sweeper that goes by what the job returns."""
+    """Say whether the sweeper that runs this job chooses the next one by what this one returns, as Optuna does."""
     hydra = HydraConfig.get()
     return hydra.mode == RunMode.MULTIRUN and "direction" in hydra.sweeper
 
@@ -127,11 +127,11 @@ def run_plain(main: Callable[[], T]) -> T:
         _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
     except KeyboardInterrupt as interrupted:
         (number,) = interrupted.args or (signal.SIGINT,)
-        _leave("\nInterrupted; the same command goes on from the last checkpoint, if there is one yet.", 128 + number)
+        _leave("\nInterrupted; the same command resumes from the last checkpoint, if there is one yet.", 128 + number)
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of what Hydra or OmegaConf say, behind the override or key that it is about."""
+    """Return the first line of an error by Hydra or OmegaConf, after the override or key that is wrong."""
     line = re.sub(r"\. (?=[A-Z'])", "; ", str(error).partition("\n")[0]).rstrip(".")
     about = getattr(error, "override", None) or getattr(error, "full_key", None)
     return line if about is None else f"{about}: {line}"

@@ -3,12 +3,16 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
+from contextlib import nullcontext
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
+from paft.cli.hydra_app import check_sweeper
+from paft.config.compose import CONF
 from paft.reporting.results import read_results
+from paft.runtime.errors import InputError
 from tests.reliability.bad_input import ROOT
 
 
@@ -30,15 +34,19 @@ def test_a_search_ends_with_the_best_validation(tiny_overrides, tmp_path):
     assert f"Best value: {best['best_value']}" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("overrides", "sentence"),
-    [
-        (["hydra/sweeper=optuna"], "use hydra/sweeper=search, or give hydra.sweeper.direction=maximize."),
-        (["hydra/sweeper=search", "method=base"], "method=base: nothing is trained, so there is no validation to search by."),
-    ],
-    ids=["the lowest", "nothing trained"],
-)
-def test_a_search_that_makes_no_sense_is_refused(overrides, sentence, tiny_overrides, tmp_path: Path):
-    done = search(*overrides, "K=1,2", *tiny_overrides)
-    assert done.returncode == 2 and sentence in done.stderr and "Traceback" not in done.stderr
+def test_a_search_among_runs_that_train_nothing_is_refused(tiny_overrides, tmp_path):
+    done = search("hydra/sweeper=search", "method=base", "K=1,2", *tiny_overrides)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: method=base: nothing is trained, so there is no validation to search by.\n" in done.stderr
     assert not list(tmp_path.glob("runs/*/results.json"))
+
+
+def test_a_search_for_the_lowest_accuracy_is_refused():
+    """The plug-in's own page, hydra/sweeper=optuna, looks for the lowest; that of conf/ for the highest."""
+    refused = pytest.raises(InputError, match=r"use hydra/sweeper=search, or give hydra\.sweeper\.direction=maximize\.$")
+    with initialize_config_dir(CONF, version_base="1.3"):
+        pages = [("optuna", refused), ("optuna hydra.sweeper.direction=maximize", nullcontext()), ("search", nullcontext())]
+        for page, expected in pages:
+            composed = compose("train", f"hydra/sweeper={page}".split(), return_hydra_config=True)
+            with expected:
+                check_sweeper(composed.hydra.sweeper)
