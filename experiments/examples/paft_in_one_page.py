@@ -90,4 +90,4 @@ if __name__ == "__main__":
     for row in data[64:]:
         asked = tokens(UNSEEN.format(**row), return_tensors="pt")
         written = adapted.generate(**asked, max_new_tokens=8, do_sample=False)[0, asked["input_ids"].shape[1] :]
-        print(f"unseen prompt: {str(tokens.decode(written, skip_special_tokens=True)).strip()!r}, right: {row['answer']!r}")
+        print(f"unseen prompt: {tokens.decode(written, skip_special_tokens=True)!r}, right: {row['answer']!r}")
