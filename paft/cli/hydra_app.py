@@ -21,9 +21,9 @@ from omegaconf.errors import OmegaConfBaseException
 from paft.config.compose import check_conf
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
+from paft.runtime.run_folder import FAILED
 
 T = TypeVar("T")
-FAILED = "failed"  # in the folder of a sweep: a file for each cell that failed
 
 _BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -49,7 +49,7 @@ def run_hydra(main: Callable[[], Any]) -> None:
     finally:
         failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
         if failed:
-            lines = [f"{' '.join(cell['typed'])}: {cell['reason']}" for cell in failed]
+            lines = [f"{' '.join(run['typed'])}: {run['reason']}" for run in failed]
             print(f"{len(failed)} runs failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
 
 
