@@ -19,10 +19,11 @@ from paft.reporting.sweep import report
 KEPT = Path("experiments/results/race_qwen05")
 
 _NOTES = (
-    "First evidence, no benchmark: two seeds (the search: one), 3,000 of RACE's training rows, 200 of its test rows, one model, "
-    "the same learning rate for all methods, fixed beforehand.",
+    "First evidence, no benchmark: two seeds (the search: one), 3,000 of RACE's training rows, 200 of its test rows, one "
+    "model, the same learning rate for all methods, fixed beforehand.",
     "What is missing: the runs name no commit of the code; their model is called qwen2.5-coder-0.5b-instruct, which is a "
-    "placeholder and no place on the hub. It is Qwen2.5-Coder-0.5B-Instruct, its weights dequantised from a GGUF file, on one H100.",
+    "placeholder and no place on the hub. It is Qwen2.5-Coder-0.5B-Instruct, its weights dequantised from a GGUF file, "
+    "on one H100.",
 )
 
 
