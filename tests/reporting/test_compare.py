@@ -1,9 +1,7 @@
-"""paft/reporting/compare.py, run as a user runs it, on matrices whose truth is known."""
+"""Comparing runs, on matrices whose truth is known."""
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from paft.evaluation.store import SCHEMA, VERSION
+from paft.reporting.compare import Compared, compare_sides, load, notes, rows, show, verdict, write_report
+from paft.reporting.results import read_results, save_results
+from paft.runtime.errors import InputError
 
-ROOT = Path(__file__).parent.parent
+# A kept run, whose results.json stands for that of the runs made here.
+KEPT = next((Path(__file__).parents[2] / "experiments/results/paper_cpu/runs").glob("story_facts-*-paft-K4-T3-seed0-b3ab763a"))
 
 
 def answers(prompts: int, examples: int, spread: float, better: float, seed: int = 0) -> np.ndarray:
@@ -24,7 +26,7 @@ def answers(prompts: int, examples: int, spread: float, better: float, seed: int
     return latent > 0
 
 
-def write_run(folder: Path, correct: np.ndarray, prompts=None, examples=None, version=VERSION, robustness=()) -> Path:
+def write_run(folder: Path, correct: np.ndarray, prompts=None, examples=None, version=VERSION, **changes) -> Path:
     """Write what a finished run of two-choice questions leaves; `prompts` and `examples` name the rows and columns."""
     n_prompts, n_examples = correct.shape
     prompts = prompts or [f"prompt {i}" for i in range(n_prompts)]
@@ -42,31 +44,8 @@ def write_run(folder: Path, correct: np.ndarray, prompts=None, examples=None, ve
     folder.mkdir()
     schema = SCHEMA.with_metadata({"version": str(version), "digest": "x"})
     pq.write_table(pa.Table.from_pylist(cells, schema=schema), folder / "matrix.parquet")
-    results = {
-        "run": folder.name,
-        "robustness": robustness if robustness is None else {"n_prompts": n_prompts, "n_examples": n_examples},
-        "chance": 0.5,
-        "threshold": 0.9,
-        "config": {"seed": 0},
-        "git": {"commit": "c0ffee", "dirty": False},
-    }
-    (folder / "results.json").write_text(json.dumps(results))
+    save_results(folder, read_results(KEPT).model_copy(update={"run": folder.name, **changes}))
     return folder
-
-
-def compare(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "paft/reporting/compare.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "COLUMNS": "160"})
-
-
-def said(process: subprocess.CompletedProcess) -> str:
-    assert process.returncode == 0, process.stderr
-    return process.stdout.strip().splitlines()[-1]
-
-
-def refused(process: subprocess.CompletedProcess) -> str:
-    assert process.returncode == 2 and process.stderr.startswith("error: "), process.stderr
-    return process.stderr
 
 
 @pytest.fixture(scope="module")
@@ -76,17 +55,25 @@ def runs(tmp_path_factory):
     return write_run(folder / "steady", answers(16, 100, 0.03, 1.8)), write_run(folder / "shaky", answers(16, 100, 1.0, 0.5))
 
 
+def compare(a: Path, b: Path) -> Compared:
+    return compare_sides([a], [b])
+
+
+def says(a: Path, b: Path) -> str:
+    return verdict(compare(a, b).comparison)
+
+
 def test_the_more_robust_run_is_named_whichever_comes_first(runs):
     steady, shaky = runs
-    forwards, backwards = said(compare(steady, shaky)), said(compare(shaky, steady))
+    forwards, backwards = says(steady, shaky), says(shaky, steady)
     assert forwards.startswith("A is more robust than B: mean +") and "permutation p" in forwards
     assert backwards.replace("B is", "A is").replace("than A", "than B") == forwards
 
 
 def test_a_run_and_itself_cannot_be_told_apart(runs, tmp_path):
-    assert said(compare(runs[1], runs[1])).startswith("No interval can be given")
+    assert says(runs[1], runs[1]).startswith("No interval can be given")
     like = write_run(tmp_path / "like", answers(16, 100, 1.0, 0.5, seed=1))
-    assert said(compare(runs[1], like)).startswith("A and B cannot be told apart")
+    assert says(runs[1], like).startswith("A and B cannot be told apart")
 
 
 def test_only_shared_cells_count_in_any_order(runs, tmp_path):
@@ -95,56 +82,69 @@ def test_only_shared_cells_count_in_any_order(runs, tmp_path):
     prompts = [f"prompt {i}" for i in range(12)] + ["another"]
     examples = [f"example {i}" for i in range(90)] + ["another"]
     padded = np.pad(correct, ((0, 1), (0, 1)))[::-1, ::-1]
-    other = write_run(tmp_path / "other", padded, prompts[::-1], examples[::-1])
-    report = tmp_path / "report"
-    said(compare(runs[0], other, "--report", report))
-    content = json.loads((report / "comparison.json").read_text())
-    assert (content["prompts"], content["examples"]) == (12, 90)
-    assert content["mean"]["value"] == pytest.approx(answers(16, 100, 0.03, 1.8)[:12, :90].mean() - correct.mean())
+    compared = compare(runs[0], write_run(tmp_path / "other", padded, prompts[::-1], examples[::-1]))
+    assert compared.a[0].matrix.correct.shape == (12, 90)
+    shared = answers(16, 100, 0.03, 1.8)[:12, :90]
+    assert compared.comparison.mean.value == pytest.approx(shared.mean() - correct.mean())
 
 
-def test_the_report_holds_the_table_the_figure_and_where_it_comes_from(runs, tmp_path):
-    said(compare(*runs, "--report", tmp_path))
+def test_the_report_holds_the_table_the_figure_and_where_it_comes_from(runs, tmp_path, capsys):
+    compared = compare(*runs)
+    show(compared)
+    assert capsys.readouterr().out.strip().splitlines()[-1] == verdict(compared.comparison)
+    write_report(tmp_path, compared, "paft compare a b")
     page, content = (tmp_path / "README.md").read_text(), json.loads((tmp_path / "comparison.json").read_text())
-    assert content["verdict"] in page and "| worst prompt |" in page and (tmp_path / "overlay.png").stat().st_size > 5000
-    assert (
-        content["runs"]["A"][0]["git"] == {"commit": "c0ffee", "dirty": False} and len(content["runs"]["B"][0]["config"]) == 8
-    )
+    assert content["verdict"] in page and (tmp_path / "overlay.png").stat().st_size > 5000
+    assert all("| " + " | ".join(line) + " |" in page for line in rows(compared)) and "`paft compare a b`" in page
+    about = content["runs"]["A"][0]
+    assert about["git"] == read_results(KEPT).git.model_dump() and len(about["config"]) == 8
     assert content["mean"]["low"] > 0 and content["wins"] + content["ties"] + content["losses"] == 16
 
 
 def test_seeds_are_compared_in_pairs(tmp_path):
     sides = {}
     for name, spread, better in (("a", 0.03, 1.8), ("b", 1.0, 0.5)):
-        folders = [write_run(tmp_path / f"{name}{s}", answers(12, 60, spread, better, seed=s)) for s in range(3)]
-        sides[name] = ",".join(map(str, folders))
-    process = compare(sides["a"], sides["b"], "--report", tmp_path / "report")
-    assert "\nA is more robust than B" in process.stdout and "std over seeds" in process.stdout
-    content = json.loads((tmp_path / "report" / "comparison.json").read_text())
-    assert np.mean(content["by_seed"]) == pytest.approx(content["mean"]["value"]) and len(content["by_seed"]) == 3
-    assert content["std_a"]["low"] is None and content["seed_variance"]["B"]["interaction"] > 0.1
-    assert "3 runs against 1" in refused(compare(sides["a"], tmp_path / "b0"))
+        sides[name] = [write_run(tmp_path / f"{name}{s}", answers(12, 60, spread, better, seed=s)) for s in range(3)]
+    compared = compare_sides(sides["a"], sides["b"])
+    comparison = compared.comparison
+    assert verdict(comparison).startswith("A is more robust than B") and "std over seeds" in [
+        what for what, *_ in rows(compared)
+    ]
+    assert np.mean(comparison.by_seed) == pytest.approx(comparison.mean.value) and len(comparison.by_seed) == 3
+    assert comparison.std_a.low is None and compared.seeds_b.interaction > 0.1
+    with pytest.raises(InputError, match="3 runs against 1: seeds are compared in pairs"):
+        compare_sides(sides["a"], sides["b"][:1])
 
 
 def test_few_prompts_have_differences_but_no_interval(tmp_path):
     a = write_run(tmp_path / "a", answers(4, 50, 0.1, 1.8))
     b = write_run(tmp_path / "b", answers(4, 50, 0.3, 0.5))
-    process = compare(a, b)
-    assert said(process).startswith("No interval can be given (fewer than 10") and "mean +" in said(process)
-    assert "[" not in process.stdout.replace("In brackets", "") and "permutation" not in process.stdout
+    compared = compare(a, b)
+    assert verdict(compared.comparison).startswith("No interval can be given (fewer than 10")
+    assert not [figure for line in rows(compared) for figure in line if "[" in figure]
+    assert compared.comparison.p is None and compared.comparison.mean.low is None
 
 
 def test_runs_that_were_measured_in_two_ways_are_said_to_be(runs, tmp_path):
-    results = json.loads((runs[1] / "results.json").read_text()) | {"how": {"scoring": "generate", "max_new_tokens": 256}}
     other = tmp_path / "other"
     shutil.copytree(runs[1], other)
-    (other / "results.json").write_text(json.dumps(results))
-    assert "BEWARE: the runs are not scored alike (how):" in compare(runs[0], other).stdout
-    assert "BEWARE" not in compare(runs[0], runs[1]).stdout
+    results = read_results(other)
+    generated = results.scoring.model_copy(update={"scoring": "generate", "max_new_tokens": 256})
+    save_results(other, results.model_copy(update={"scoring": generated, "dtype": "float32"}))
+    warnings = [note for note in notes(compare(runs[0], other)) if note.startswith("BEWARE")]
+    assert ["scoring" in warnings[0], "dtype" in warnings[1], len(warnings)] == [True, True, 2]
+    assert not [note for note in notes(compare(*runs)) if note.startswith("BEWARE")]
 
 
 def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     old = write_run(tmp_path / "old", answers(4, 10, 0.1, 1.0), version=1)
-    assert f"version 1, this code reads {VERSION}" in refused(compare(runs[0], old))
+    with pytest.raises(InputError, match=f"version 1, this code reads {VERSION}"):
+        compare(runs[0], old)
     other = write_run(tmp_path / "other", answers(4, 10, 0.1, 1.0), [f"other {i}" for i in range(4)])
-    assert "they share 0 prompts and 10 examples" in refused(compare(runs[0], other))
+    with pytest.raises(InputError, match="they share 0 prompts and 10 examples"):
+        compare(runs[0], other)
+    with pytest.raises(InputError, match=r"there is no results.json; give the folder of a finished run"):
+        load(tmp_path)
+    unlabelled = write_run(tmp_path / "unlabelled", answers(4, 10, 0.1, 1.0), robustness=None)
+    with pytest.raises(InputError, match="its rows have no answers, so nothing is right or wrong"):
+        load(unlabelled)
