@@ -7,19 +7,22 @@ ROOT = Path(__file__).parents[2]
 DEMO, PAPER, RACE = (Path("experiments/results") / name for name in ("demo", "paper_cpu", "race_qwen05"))
 
 
-def main() -> None:
-    """Copy what the README shows."""
+def blocks() -> dict[str, str]:
+    """Return what the README shows of the kept pages, by marker."""
     section = _section(DEMO, "story_facts", "Made by")
     lines = [line for line in section.splitlines() if not re.match(r"\| .*, seed [12] \|", line)]  # one seed is enough here
-    blocks = {"demo": "\n".join(lines)}
     table, figure = _section(PAPER, "Table 1: story_facts"), _section(PAPER, "Figure 8: pool size, story_facts")
     top = (ROOT / PAPER / "README.md").read_text(encoding="utf-8").split("\n## ", 1)[0]
     rows = table.split("\n\n", 1)[0]
     notes = [_line(table, "* Percent"), f"* {_line(top, 'Mean: ')}", _line(table, "* PAFT less the best")]
-    blocks["paper"] = "\n\n".join([rows, "\n".join(notes), _line(figure, "![")])
-    blocks["race"] = _race()
+    paper = "\n\n".join([rows, "\n".join(notes), _line(figure, "![")])
+    return {"demo": "\n".join(lines), "paper": paper, "race": _race()}
+
+
+def main() -> None:
+    """Copy what the README shows."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, block in blocks.items():
+    for name, block in blocks().items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         text = re.sub(f"{begin}.*{end}", lambda _, b=block, x=begin, y=end: f"{x}\n{b}\n{y}", text, flags=re.S)  # type: ignore[misc]
     (ROOT / "README.md").write_text(text, encoding="utf-8")
