@@ -8,10 +8,15 @@ DEMO, PAPER, RACE = (Path("experiments/results") / name for name in ("demo", "pa
 _ILLUSTRATION = f"* An illustration: SmolLM2-135M on a task made for it. [Seed 1, and what was tuned before]({DEMO})."
 
 
+def blocks() -> dict[str, str]:
+    """Return what the README shows of the kept pages, by marker: it is a short page, so one seed of the demo, and few notes."""
+    return {"demo": _demo(), "race": _race(), "paper": _paper()}
+
+
 def main() -> None:
-    """Copy what the README shows: it is a short page, so one seed of the demo, and few notes."""
+    """Copy what the README shows."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, block in {"demo": _demo(), "race": _race(), "paper": _paper()}.items():
+    for name, block in blocks().items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"

@@ -25,7 +25,7 @@ class PaperSection(Section):
     def lines(self) -> list[str]:
         """Return the section as Markdown."""
         if not self.rows and not self.figures:
-            return [f"## {self.title}", "", "No runs. " + " ".join(f"`{command}`" for command in self.commands), ""]
+            return [f"## {self.title}", "", " ".join(["No runs.", *(f"`{command}`" for command in self.commands)]), ""]
         made_by = [f"Runs: {', '.join(f'`{command}`' for command in self.commands)}"] if self.commands and self.rows else []
         lines = super().lines()
         return lines if not made_by else [*(lines[:-1] if self.notes else lines), *bullets(made_by)]
