@@ -78,16 +78,16 @@ if __name__ == "__main__":
     from paft.data.tasks.story_facts import generate_rows
     from paft.model.embedded import smollm2_folder
 
-    data = [row | {"answer": row[row["answer"]]} for row in generate_rows("train", 66)]  # the text instead of the letter
+    data = [row | {"answer": row[row["answer"]]} for row in generate_rows("train", 50)]  # the text instead of the letter
     tokens = AutoTokenizer.from_pretrained(smollm2_folder())
     base = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch.float32)
     torch.manual_seed(0)
     adapted = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-    plan = draws(data[:64], TEMPLATES, k=4, epochs=2, size=8, seed=0)
+    plan = draws(data[:48], TEMPLATES, k=4, epochs=2, size=8, seed=0)
     for number, value in enumerate(fine_tune(adapted, tokens, plan, lr=2e-3), 1):
         print(f"update {number:2}: loss {value:.3f}")
     adapted.eval()
-    for row in data[64:]:
+    for row in data[48:]:
         asked = tokens(UNSEEN.format(**row), return_tensors="pt")
         written = adapted.generate(**asked, max_new_tokens=8, do_sample=False)[0, asked["input_ids"].shape[1] :]
         print(f"unseen prompt: {tokens.decode(written, skip_special_tokens=True)!r}, right: {row['answer']!r}")
