@@ -34,7 +34,7 @@ def _race() -> str:
     """Return the rows on the whole of RACE, how far to trust them, and the paired difference."""
     rows = [line for line in _section(RACE, "All runs").splitlines() if line.startswith(("| data set", "|---", "| race |"))]
     top = (ROOT / RACE / "README.md").read_text(encoding="utf-8").split("\n## ", 1)[0]
-    return "\n".join([*rows, "", _line(top, "* First evidence"), _line(top, "* PAFT ")])
+    return "\n".join([*rows, "", _line(top, "* First evidence"), _line(top, "* PAFT minus")])
 
 
 def _paper() -> str:
