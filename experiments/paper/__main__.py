@@ -32,32 +32,32 @@ from paft.runtime.files import check_place
 def report(collected: Collected, out: Path) -> None:
     """Write the whole report."""
     check_alike(collected.runs, alike)
-    cells = paper_frame(collected.runs)
-    first, sizes = main_results(cells), pool_size(cells)
-    then = [inference(cells), worst_and_adversarial(cells), *k_and_t(cells), *sizes]
-    last = [training_time(cells), controls(cells)]
+    runs = paper_frame(collected.runs)
+    first, sizes = main_results(runs), pool_size(runs)
+    then = [inference(runs), worst_and_adversarial(runs), *k_and_t(runs), *sizes]
+    last = [training_time(runs), controls(runs)]
     out.mkdir(parents=True, exist_ok=True)  # now that nothing is wrong
     draw_pool_size(sizes, out)
-    sections = [*first, *distributions(cells, out), *then, mmd(cells, out), *last]
+    sections = [*first, *distributions(runs, out), *then, mmd(runs, out), *last]
     for section in sections:
         if section.rows:
             write_csv(out, section)
             print("\n".join(section.lines()))
-    page = _page(collected, cells, sections)
+    page = _page(collected, runs, sections)
     write(out, page)
     write_html(out, page)
     print(f"Written: {out / 'README.md'}, {out / 'index.html'}")
 
 
-def _page(collected: Collected, cells: pd.DataFrame, sections: Sequence[PaperSection]) -> list[str]:
+def _page(collected: Collected, runs: pd.DataFrame, sections: Sequence[PaperSection]) -> list[str]:
     """Lay out the page from top to bottom."""
     shown = {run.folder for section in sections for run in section.runs}
     others = [run.folder.name for run in collected.runs if run.folder not in shown]
     page = ["# PAFT: the paper's tables from these runs", "", *origin(collected.runs), READING, "", SELECTION, ""]
-    page += ["What was run:", "", *bullets(set_up(cells))]
+    page += ["What was run:", "", *bullets(set_up(runs))]
     for section in sections:
         page += section.lines()
-    page += ["## What is not here", "", missing(cells), "", *left_out(collected, others)]
+    page += ["## What is not here", "", missing(runs), "", *left_out(collected, others)]
     return [*page, "## What the paper prints", "", *paper_tables(), _MADE_BY]
 
 

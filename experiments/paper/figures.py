@@ -26,10 +26,10 @@ def _save(figure: Figure, out: Path, name: str) -> None:
     plt.close(figure)
 
 
-def distributions(cells: pd.DataFrame, out: Path) -> list[PaperSection]:
+def distributions(runs: pd.DataFrame, out: Path) -> list[PaperSection]:
     """Draw the accuracy over prompts of every method, for each part (paper, Figure 3)."""
     tables = []
-    for part, methods in table_1(cells).items():
+    for part, methods in table_1(runs).items():
         name = file_name("figure3", part)
         title = f"Figure 3: accuracy over unseen prompts, {part}"
         _save(_histograms(methods, part), out, name)
@@ -133,11 +133,11 @@ def _seeds(rows: Sequence[Row]) -> str:
     return f"seed {same[0]} alone" if len(same) == 1 else f"means over seeds {', '.join(map(str, same))}"
 
 
-def mmd(cells: pd.DataFrame, out: Path) -> PaperSection:
+def mmd(runs: pd.DataFrame, out: Path) -> PaperSection:
     """Draw the distance of training and test prompts over the size of the training pool (paper, Figure 9)."""
     headings = ["data set", "embedding", "bandwidth", "MMD², unbiased", "null, 95%", "p", "biased MMD"]
     section = PaperSection("mmd", "Figure 9: distance of training and test prompts", headings)
-    for run in cells.query("method == 'paft' and whole_pool").drop_duplicates("dataset")["finished"]:
+    for run in runs.query("method == 'paft' and whole_pool").drop_duplicates("dataset")["finished"]:
         if not (apart := _apart(run)):
             continue
         name = file_name("mmd", run.dataset)

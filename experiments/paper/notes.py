@@ -20,11 +20,11 @@ SELECTION = (
 )
 
 
-def set_up(cells: pd.DataFrame) -> list[str]:
+def set_up(runs: pd.DataFrame) -> list[str]:
     """Say for each data set what its runs were."""
     lines = []
-    for dataset, text in described(list(cells["finished"])).items():
-        every = cells[cells["dataset"] == dataset]
+    for dataset, text in described(list(runs["finished"])).items():
+        every = runs[runs["dataset"] == dataset]
         own = every[every["method"] != "base"]
         scale = scale_of((own if len(own) else every)["finished"].iloc[0])
         said = [*([] if scale is None else [f"`scale={scale}`"]), text]
@@ -135,13 +135,13 @@ def chosen(methods: Mapping[str, Row]) -> list[str]:
     return lines
 
 
-def missing(cells: pd.DataFrame) -> str:
+def missing(runs: pd.DataFrame) -> str:
     """Say what stands in the paper and not here."""
-    parts = table_1(cells)
+    parts = table_1(runs)
     lacking = []
     if without := [NAMES[part] for part in PARTS if part not in parts]:
         lacking.append(f"runs on its data sets {', '.join(without)}")
-    if not any(_as_in_the_paper(run) for run in cells["finished"]):
+    if not any(_as_in_the_paper(run) for run in runs["finished"]):
         lacking.append("its own test prompts, scored on the answers that a model writes")
     lacking += [
         "HumanEval, XStoryCloze, Geometry3k and T-Eval (Table 2), of which it is not said what the models were trained on",

@@ -28,16 +28,16 @@ def paper_frame(runs: Sequence[FinishedRun]) -> pd.DataFrame:
     """
     every = frame(runs)
     every = every[(every["part"] != every["dataset"]) | ~every.index.duplicated(keep=False)]
-    cells = every.reindex(columns=[*every.columns, *(name for name in _NEEDED if name not in every)])
-    finished = [runs[place] for place in cells.index]
-    return cells.assign(
+    data = every.reindex(columns=[*every.columns, *(name for name in _NEEDED if name not in every)])
+    finished = [runs[place] for place in data.index]
+    return data.assign(
         finished=finished,
         generate=[run.results.extra_measures.generate for run in finished],
-        method=cells["method.name"],
-        unit=cells["schedule.unit"],
-        templates=cells["plan.templates"],
-        own_prompt=cells["method.prompt"].notna(),
-        composed=cells["prompts.train"].eq("composed").fillna(False).astype(bool),
+        method=data["method.name"],
+        unit=data["schedule.unit"],
+        templates=data["plan.templates"],
+        own_prompt=data["method.prompt"].notna(),
+        composed=data["prompts.train"].eq("composed").fillna(False).astype(bool),
         own_pool=[run.config["prompts"]["train"] not in (None, "composed") for run in finished],
         whole_pool=[whole_pool(run) for run in finished],
     )
@@ -66,20 +66,20 @@ def alike(run: FinishedRun) -> dict[str, Any]:
     return same
 
 
-def labelled(cells: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+def labelled(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     """Return the runs that the labels' queries select, in the order of the labels, with a column `label`."""
-    return pd.concat([cells.query(query).assign(label=label) for label, query in labels.items()])
+    return pd.concat([runs.query(query).assign(label=label) for label, query in labels.items()])
 
 
-def rows_by_part(cells: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, dict[str, Row]]:
+def rows_by_part(runs: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, dict[str, Row]]:
     """Return part -> label -> its row, for queries by label; raises InputError if a row has a seed twice."""
     parts: dict[str, dict[str, Row]] = {}
-    for (part, label), same in labelled(cells, labels).groupby(["part", "label"], sort=False):
+    for (part, label), same in labelled(runs, labels).groupby(["part", "label"], sort=False):
         row = Row(by_seed(same["finished"], f"{label} on {part}"), str(part))
         parts.setdefault(row.part, {})[str(label)] = row
     return parts
 
 
-def table_1(cells: pd.DataFrame) -> dict[str, dict[str, Row]]:
+def table_1(runs: pd.DataFrame) -> dict[str, dict[str, Row]]:
     """Return part -> method -> its row, as Table 1 has them."""
-    return rows_by_part(cells, TABLE_1)
+    return rows_by_part(runs, TABLE_1)

@@ -19,7 +19,7 @@ from experiments.paper.notes import (
     unequal_seeds,
 )
 from experiments.paper.published import NAMES, PAPER, beside, hours, minus, published
-from experiments.paper.rows import DEFAULT, TABLE_1, USER, labelled, rows_by_part, table_1
+from experiments.paper.rows import DEFAULT, TABLE_1, USER, labelled, rows_by_part, table_1, whole_pool
 from experiments.paper.section import PaperSection
 from paft.evaluation.statistics import Estimate
 from paft.reporting.page import Entry, file_name, interval, number, percentage, words
@@ -29,11 +29,11 @@ from paft.reporting.sweep import seeds, size
 _OUR_NUMBERS = ["mean", "std", "worst", "seeds", "std of seeds"]
 
 
-def main_results(cells: pd.DataFrame) -> list[PaperSection]:
+def main_results(runs: pd.DataFrame) -> list[PaperSection]:
     """Table 1: one table for each part of a data set."""
     headings = ["method", "mean", "std", "worst", "Top", "seeds", "std of seeds", "paper", "mean less the paper's"]
     tables = []
-    for part, methods in table_1(cells).items():
+    for part, methods in table_1(runs).items():
         table = PaperSection(file_name("table1", part), f"Table 1: {part}", headings, recipe="table1")
         for method, row in methods.items():
             theirs = published("main_results", method, part)
@@ -47,7 +47,7 @@ def main_results(cells: pd.DataFrame) -> list[PaperSection]:
         named = {NAMES[method]: row for method, row in methods.items()}
         table.notes += [*chosen(methods), *absent(named, [NAMES[method] for method in TABLE_1]), *unequal_seeds(named)]
         tables.append(table)
-    return [*tables, *_average(cells)] or [_without_runs("table1", "Table 1: all methods", headings, cells)]
+    return [*tables, *_average(runs)] or [_without_runs("table1", "Table 1: all methods", headings, runs)]
 
 
 def _of_the_paper(part: str, methods: Mapping[str, Row]) -> list[str]:
@@ -59,9 +59,9 @@ def _of_the_paper(part: str, methods: Mapping[str, Row]) -> list[str]:
     return [protocol(first, tables[0], part), *(not_one_configuration(part) if "paft" in methods else [])]
 
 
-def _average(cells: pd.DataFrame) -> list[PaperSection]:
+def _average(runs: pd.DataFrame) -> list[PaperSection]:
     """Return Table 1's last column: the methods that were run on all of the paper's five, averaged over them."""
-    parts = table_1(cells)
+    parts = table_1(runs)
     methods = [method for method in TABLE_1 if all(method in parts.get(part, {}) for part in PARTS)]
     headings = ["method", "mean", "std", "Top", "paper", "mean less the paper's"]
     table = PaperSection("table1_average", "Table 1: average of the five", headings)
@@ -104,22 +104,22 @@ def _difference(row: Row, other: Row | None) -> Entry:
     return Entry(entry.text, {**entry.values, ": seeds": " ".join(map(str, shared))})
 
 
-def _without_runs(name: str, title: str, headings: list[str], cells: pd.DataFrame) -> PaperSection:
+def _without_runs(name: str, title: str, headings: list[str], runs: pd.DataFrame) -> PaperSection:
     """Return an empty table, with the commands that would fill it for the data sets of these runs."""
-    own = [run for run in cells["finished"] if not run.test_prompts]
+    own = [run for run in runs["finished"] if not run.test_prompts]
     return PaperSection(name, title, headings, recipe=name, commands=commands(name, own))
 
 
-def inference(cells: pd.DataFrame) -> PaperSection:
+def inference(runs: pd.DataFrame) -> PaperSection:
     """Table 3: what it costs to have the answers written out. A row is of one device."""
     headings = ["data set", "method", "device", "seeds", "tokens a rendering", "s for all", "times the base model's", "mean"]
     headings += ["no answer", "paper: hours", "paper: times the base model's"]
-    shown = cells[cells["dataset.options"] == "shown"]  # no model can write a hidden option
+    shown = runs[runs["dataset.options"] == "shown"]  # no model can write a hidden option
     table = _without_runs("table3", "Table 3: inference, answers written out", headings, shown)
-    measured = cells[cells["generate"].notna()]
+    measured = runs[runs["generate"].notna()]
     by_device = _by_device(measured.assign(device=[str(generated.device) for generated in measured["generate"]]))
     for dataset, device, methods in by_device:
-        seconds = {method: _mean([run_s.seconds for run_s in own["generate"]]) for method, own in methods.items()}
+        seconds = {method: _mean([written.seconds for written in own["generate"]]) for method, own in methods.items()}
         for method, own in methods.items():
             took = list(own["generate"])
             ratio = seconds[method] / seconds["base"] if "base" in seconds else None
@@ -138,23 +138,23 @@ def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def _by_device(cells: pd.DataFrame) -> Iterable[tuple[str, str, dict[str, pd.DataFrame]]]:
+def _by_device(runs: pd.DataFrame) -> Iterable[tuple[str, str, dict[str, pd.DataFrame]]]:
     """Deal the runs of Table 1 by data set and device, and then by method: times of several devices have no mean."""
-    runs = labelled(cells, TABLE_1)
-    for dataset, of_dataset in runs.drop_duplicates(["dataset", "run"]).groupby("dataset", sort=False):  # one of several parts
+    every = labelled(runs, TABLE_1)
+    for dataset, of_dataset in every.drop_duplicates(["dataset", "run"]).groupby("dataset", sort=False):  # one of several parts
         for device, of_device in of_dataset.groupby("device", sort=False):
             methods = of_device.sort_values("seed", kind="stable").groupby("label", sort=False)
             order = {str(label): own for label, own in methods}
             yield str(dataset), str(device), {method: order[method] for method in TABLE_1 if method in order}
 
 
-def worst_and_adversarial(cells: pd.DataFrame) -> PaperSection:
+def worst_and_adversarial(runs: pd.DataFrame) -> PaperSection:
     """Table 4: the worst unseen prompt, and Con."""
     headings = ["data set", "method", "seeds", "worst", "Con, mean", "Con, worst", "paper: Min", "worst less it"]
     headings += ["paper: Con", "mean less it"]
-    table = _without_runs("table4", "Table 4: worst and adversarial prompts", headings, cells)
+    table = _without_runs("table4", "Table 4: worst and adversarial prompts", headings, runs)
     printed = dict[str, FinishedRun | None]()
-    for part, methods in table_1(cells).items():
+    for part, methods in table_1(runs).items():
         for method, row in methods.items():
             measured = [run for run in row.runs if run.results.extra_measures.adversarial is not None]
             if not measured:
@@ -193,11 +193,11 @@ _K_AND_T = {f"K={k} T={t}": f"{_HELD_FOR} and K == {k} and T == {t}" for k, t in
 _DEFAULT = "K=4 T=3"
 
 
-def k_and_t(cells: pd.DataFrame) -> list[PaperSection]:
+def k_and_t(runs: pd.DataFrame) -> list[PaperSection]:
     """Table 5: the paper's five settings of K and T."""
     headings = ["K and T", *_OUR_NUMBERS, f"less {_DEFAULT}", "paper", "mean less the paper's"]
     tables = []
-    for part, rows in rows_by_part(cells, _K_AND_T).items():
+    for part, rows in rows_by_part(runs, _K_AND_T).items():
         if len(rows) == 1:
             continue
         table = PaperSection(file_name("table5", part), f"Table 5: K and T, {part}", headings, recipe="table5")
@@ -210,22 +210,22 @@ def k_and_t(cells: pd.DataFrame) -> list[PaperSection]:
         table.notes += [protocol(first, "k_and_t", part)] if printed else nothing_printed("k_and_t", [part])
         table.notes += [*best_on_the_test_prompts(rows, _DEFAULT), *absent(rows, _K_AND_T)]
         tables.append(table)
-    return tables or [_without_runs("table5", "Table 5: K and T", headings, cells)]
+    return tables or [_without_runs("table5", "Table 5: K and T", headings, runs)]
 
 
 _SIZES = ("1", "2", "5", "10", "24", "60", "400, composed")
 
 
-def pool_size(cells: pd.DataFrame) -> list[PaperSection]:
+def pool_size(runs: pd.DataFrame) -> list[PaperSection]:
     """Figure 8: how many training prompts it takes; K=1, T=3."""
     headings = ["training prompts", "seen", "draws", *_OUR_NUMBERS, "less the whole pool's"]
-    own = cells.query("method == 'paft' and not own_pool and unit == 'update' and K == 1 and T == 3")
+    own = runs.query("method == 'paft' and not own_pool and unit == 'update' and K == 1 and T == 3")
     sizes = own[["composed", "templates"]].drop_duplicates().sort_values(["composed", "templates"]).itertuples(index=False)
     labels = {f"{n}, composed" if composed else str(n): f"templates == {n} and composed == {composed}" for composed, n in sizes}
     tables = []
     for part, rows in rows_by_part(own, labels).items() if labels else ():
         table = PaperSection(file_name("pool_size", part), f"Figure 8: pool size, {part}", headings, recipe="pool_size")
-        whole = next((row for row in rows.values() if row.runs[0].config["train_prompts"] is None), None)
+        whole = next((row for row in rows.values() if whole_pool(row.runs[0])), None)
         for label, row in rows.items():
             plans = [run.results.plan for run in row.runs if run.results.plan is not None]
             n, *kind = label.split(", ")
@@ -240,7 +240,7 @@ def pool_size(cells: pd.DataFrame) -> list[PaperSection]:
             *absent(rows, _SIZES),
         ]
         tables.append(table)
-    return tables or [_without_runs("pool_size", "Figure 8: pool size", headings, cells)]
+    return tables or [_without_runs("pool_size", "Figure 8: pool size", headings, runs)]
 
 
 _HELD = "PAFT, a prompt held for 4 updates (default)"
@@ -256,11 +256,11 @@ _CONTROLS = {
 }
 
 
-def controls(cells: pd.DataFrame) -> PaperSection:
+def controls(runs: pd.DataFrame) -> PaperSection:
     """What the paper lacks."""
     headings = ["data set", "run", "tokens", "times the default's", *_OUR_NUMBERS, "less the default's"]
-    table = _without_runs("controls", "Controls that the paper lacks", headings, cells)
-    for part, rows in rows_by_part(cells, _CONTROLS).items():
+    table = _without_runs("controls", "Controls that the paper lacks", headings, runs)
+    for part, rows in rows_by_part(runs, _CONTROLS).items():
         if rows.keys() <= {_HELD, _FIXED}:  # which are Table 1's
             continue
         default = rows.get(_HELD)
@@ -278,12 +278,12 @@ def _tokens(row: Row) -> float:
     return _mean(run.results.training.tokens for run in row.runs if run.results.training is not None)
 
 
-def training_time(cells: pd.DataFrame) -> PaperSection:
+def training_time(runs: pd.DataFrame) -> PaperSection:
     """Table 10: what training costs. A row is of one device."""
     headings = ["data set", "method", "device", "updates", "tokens", "tokens/s", "minutes of training", "peak memory, GiB"]
     headings += ["seeds", "times User's", "paper: hours", "paper: times User's"]
     table = PaperSection("table10", "Table 10: training time", headings, recipe="table1")
-    for dataset, device, methods in _by_device(cells[cells["method"] != "base"]):
+    for dataset, device, methods in _by_device(runs[runs["method"] != "base"]):
         seconds = {method: _mean(own["training.seconds"]) for method, own in methods.items()}
         for method, own in methods.items():
             row = [words(dataset), words(NAMES[method]), words(device), number(own["training.updates"].iloc[0], ",")]

@@ -79,16 +79,16 @@ class _Labelled:
 
 def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Labelled]]:
     """Return the table of a sweep, and its rows in their order; raises InputError for a column that is not there."""
-    cells = frame(runs)
+    data = frame(runs)
     columns = differing(runs)
     labelled = []
-    for (part, *_), same in cells.groupby(["part", *columns], sort=False, dropna=False):
+    for (part, *_), same in data.groupby(["part", *columns], sort=False, dropna=False):
         own = [runs[place] for place in same.index]
         what = ", ".join([str(part), *(f"{key}={typed(own[0].settings[key])}" for key in columns if key in own[0].settings)])
         settings = {key: own[0].settings[key] for key in columns if key in own[0].settings}
         labelled.append(_Labelled(Row(by_seed(own, what), str(part)), settings))
     labelled = _sorted(labelled, sort, columns)
-    several = cells["part"].nunique() > 1
+    several = data["part"].nunique() > 1
     headings = [*(["data set"] if several else []), *(key.removesuffix(".name") for key in columns)]
     section = Section("sweep", "All runs", [*headings, *_NUMBERS, "seeds", "std of seeds"])
     for one in labelled:
@@ -200,10 +200,10 @@ def described(runs: Iterable[FinishedRun]) -> dict[str, str]:
 
 
 def _described(runs: Sequence[FinishedRun]) -> str:
-    cells = frame(runs)
+    data = frame(runs)
     robust = runs[0].parts[runs[0].dataset]
-    said = [f"{' and '.join(dict.fromkeys(run.model for run in runs))} in {' and '.join(cells['dtype'].unique())}"]
-    trained = cells[cells["training.updates"].notna()] if "training.updates" in cells else cells[:0]
+    said = [f"{' and '.join(dict.fromkeys(run.model for run in runs))} in {' and '.join(data['dtype'].unique())}"]
+    trained = data[data["training.updates"].notna()] if "training.updates" in data else data[:0]
     for key, text in (
         ("model.lora.r", "LoRA r={}"),
         ("plan.train_examples", "{:,} training rows"),
@@ -213,11 +213,11 @@ def _described(runs: Sequence[FinishedRun]) -> str:
     ):
         said += _in_common(trained, key, text)
     said.append(f"{robust.n_prompts} test prompts x {robust.n_examples:,} test examples, {scoring(runs[0])}")
-    return "; ".join([*said, f"on {' and '.join(cells['device'].unique())}"])
+    return "; ".join([*said, f"on {' and '.join(data['device'].unique())}"])
 
 
-def _in_common(cells: pd.DataFrame, key: str, text: str) -> list[str]:
-    values = cells[key].dropna().unique() if key in cells else np.array([])
+def _in_common(data: pd.DataFrame, key: str, text: str) -> list[str]:
+    values = data[key].dropna().unique() if key in data else np.array([])
     return [text.format(values[0])] if len(values) == 1 else []
 
 
