@@ -18,6 +18,7 @@ from tests.conftest import compose_config, compose_evaluation
 REPOSITORY = Path(CONF).parent
 # Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml, and defaults are of every model.
 PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem not in ("adapter", "defaults")]
+EVALUATED = [page for page in PAGES if page[0] in ("dataset", "model")]
 NEEDS = {("dataset", "jsonl"): ["dataset.path=rows", "dataset.gold=answer"]}
 
 
@@ -42,7 +43,7 @@ def test_the_groups_are_those_of_the_page():
     }
 
 
-@pytest.mark.parametrize(("group", "name"), PAGES, ids="/".join)
+@pytest.mark.parametrize(("group", "name"), PAGES, ids=["/".join(page) for page in PAGES])
 def test_every_yaml_composes_and_parses(group, name):
     choice = f"lora@model.lora={name}" if group == "lora" else f"{group}={name}"
     config = compose_config(choice, *NEEDS.get((group, name), []))
@@ -58,7 +59,7 @@ def test_every_dataset_works_with_every_method():
             assert from_dict(page | {"method": method}).run_name.startswith(f"{dataset}-smollm2-135m-{name}-")
 
 
-@pytest.mark.parametrize(("group", "name"), [page for page in PAGES if page[0] in ("dataset", "model")], ids="/".join)
+@pytest.mark.parametrize(("group", "name"), EVALUATED, ids=["/".join(page) for page in EVALUATED])
 def test_every_dataset_and_model_is_evaluated(group, name):
     choices = {"dataset": "piqa", "model": "smollm2_135m"} | {group: name}
     overrides = [f"{key}={value}" for key, value in choices.items()]
