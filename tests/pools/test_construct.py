@@ -290,7 +290,7 @@ def test_a_repeated_construction_asks_nothing_and_gives_the_same(task, serve, mo
 
 def test_a_kill_in_the_middle_pays_for_no_reply_twice(task, serve):
     server = serve(lambda number: (*answers(wordings(2 * number, 2))[:3], 0.3))
-    arguments = [sys.executable, "-m", "paft.cli.pools", *command(task, server.url, "--calls", "8", "--concurrency", "2")]
+    arguments = [sys.executable, "-m", "paft", "pools", *command(task, server.url, "--calls", "8", "--concurrency", "2")]
     environment = {**os.environ, "PAFT_TEST_KEY": "k"}
     replies = task / "out" / "replies"
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)

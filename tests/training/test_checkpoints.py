@@ -120,7 +120,7 @@ def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(tiny_overr
     small = [*tiny_overrides, "T=3", "model.lora.dropout=0.1", "trainer.checkpoint_every=1000", "validation.every=7"]
     stopped = told_to_stop(signal.SIGTERM, small)
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
-    assert "the same command goes on" in stopped.stderr and "Traceback" not in stopped.stderr
+    assert "the same command resumes" in stopped.stderr and "Traceback" not in stopped.stderr
     (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/run.json"))
     (state,) = states(folder / "checkpoints")
     assert torch.load(state, weights_only=True)["global_step"] == 5  # no validation was reached: the signal saved it
