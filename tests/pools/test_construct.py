@@ -289,16 +289,24 @@ def test_a_repeated_construction_asks_nothing_and_gives_the_same(task, serve, mo
 
 
 def test_a_kill_in_the_middle_pays_for_no_reply_twice(task, serve):
-    server = serve(lambda number: (*answers(wordings(2 * number, 2))[:3], 0.3))
+    killed = threading.Event()
+
+    def script(number: int) -> tuple:
+        if number >= 6:  # nothing more is answered before the kill
+            killed.wait()
+        return answers(wordings(2 * number, 2))
+
+    server = serve(script)
     arguments = [sys.executable, "-m", "paft", "pools", *command(task, server.url, "--calls", "8", "--concurrency", "2")]
     environment = {**os.environ, "PAFT_TEST_KEY": "k"}
     replies = task / "out" / "replies"
     process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while len(list(replies.glob("*.json"))) < 5:
+    while len(server.requests) < 8 or len(list(replies.glob("*.json"))) < 6:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
+    killed.set()
     kept = {path: path.read_bytes() for path in replies.glob("*.json")}
     asked = len(server.requests)
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)

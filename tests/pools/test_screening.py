@@ -66,9 +66,9 @@ REJECTED = [
     "text", ["[" + "a" * 100_000, "[_" * 50_000, "<insert " * 20_000, "{question}\n" * 20_000, "answer is " * 20_000]
 )
 def test_a_degenerate_text_is_judged_at_once(text):
-    started = time.perf_counter()
+    started = time.process_time()  # of this process alone, whatever else the machine does
     assert judge(text, FORM, 200).reason is not None
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 20  # a pattern that backtracks takes hours
 
 
 @pytest.mark.parametrize("text", KEPT)
