@@ -9,13 +9,14 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from paft.runtime.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from paft.jobs.api import compare, evaluate, train
     from paft.prompts import PromptPool, PromptTemplate
     from paft.reporting.results import Results
     from paft.runtime.errors import InputError
 
-__version__ = "0.1.0"
 __all__ = ["InputError", "PromptPool", "PromptTemplate", "Results", "compare", "evaluate", "train"]
 
 _HOME = {

@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 
-from paft import __version__
+from paft.runtime.version import __version__
 
 COMMANDS = {
     "train": "fine-tune a model and measure how robust it came out",

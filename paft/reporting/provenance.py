@@ -13,13 +13,14 @@ import torch
 
 from paft.reporting.results import Device, GitState
 from paft.runtime import ranks
+from paft.runtime.version import __version__
 
-_PACKAGES = ("paft", "torch", "lightning", "transformers", "peft", "tokenizers", "numpy", "hydra-core")
+_PACKAGES = ("torch", "lightning", "transformers", "peft", "tokenizers", "numpy", "hydra-core")
 
 
 def provenance(device: torch.device) -> dict[str, Any]:
     """Return the git state, the versions of the packages that compute, and the device, by the keys of results.json."""
-    versions = {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    versions = {"paft": __version__, "python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
     return {"git": _git(), "versions": versions, "device": _device(device)}
 
 
