@@ -25,10 +25,10 @@ demo: install  ## fine-tune on one prompt and with PAFT, print the comparison, w
 test: install lint  ## lint, type check and all tests but the acceptance tests; about 12 minutes on 2 cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/acceptance
 
-acceptance: install  ## what only whole runs prove: every recipe, killed runs, sweeps through submitit, the demo; about 40 minutes
+acceptance: install  ## what only whole runs prove: the wheel, the README's commands, the notebook, every recipe, killed runs, a small demo
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/acceptance
 
-lint: install  ## ruff and mypy
+lint: install  ## ruff, mypy and the import contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

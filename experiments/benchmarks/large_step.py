@@ -1,6 +1,6 @@
 """Training updates of a large model with random weights: tokens per second and peak memory, beside what the plan estimates.
 
-    python -m experiments.benchmarks.large_step [--shape llama3_8b] [--report experiments/results/large_step] [overrides]
+    python -m experiments.benchmarks.large_step [--shape llama3_8b] [--report outputs/large_step] [overrides]
 
 Overrides are train.py's. Nothing is downloaded: the shape is Llama-3-8B's, the tokenizer the embedded model's (it has fewer
 tokens), the rows are story_facts' unless others are named (dataset=race data_root=DIR: the paper's longest). One row with

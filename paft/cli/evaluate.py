@@ -31,15 +31,12 @@ def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = Non
     """
     config = parse_evaluation(composed, typed)
     checked = check_evaluation(config)
-    # Heavy imports wait until what can be checked without them is known to be right.
-    from paft.jobs.evaluate import run_evaluation
-    from paft.reporting.results import read_results
-    from paft.runtime.launch import run_on
+    from paft.jobs.launch import launch_evaluation  # here, because its results' type takes a second to import
 
-    run_on(config.trainer.devices, config.trainer.accelerator, run_evaluation, config, group, checked)
+    results = launch_evaluation(config, checked, group)
     if config.output is not None:
         print(f"Predictions: {config.output}")
-    return read_results(checked.folder.results)
+    return results
 
 
 def main() -> None:

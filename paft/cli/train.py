@@ -56,13 +56,9 @@ def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None
 
 
 def _train(config: TrainConfig, checked: CheckedRun, group: str | None) -> "Results":
-    # Heavy imports wait until what can be checked without them is known to be right.
-    from paft.jobs.train import run_training
-    from paft.reporting.results import read_results
-    from paft.runtime.launch import run_on
+    from paft.jobs.launch import launch_training  # here, because its results' type takes a second to import
 
-    run_on(config.trainer.devices, config.trainer.accelerator, run_training, config, group, checked)
-    return read_results(checked.folder.results)
+    return launch_training(config, checked, group)
 
 
 def main() -> None:

@@ -19,21 +19,23 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.config.compose import compose_evaluation, compose_training
 from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.jobs.launch import launch_evaluation, launch_training
 from paft.jobs.own_data import Prompts, Rows, prompts_file, rows_file, rows_folder
 from paft.jobs.preflight import check_evaluation, check_run
 from paft.jobs.settings import literal, overrides_of
-from paft.reporting.results import Results, read_results
+from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from paft.reporting.compare import Compared
 
-Run: TypeAlias = Results | str | PathLike[str]
+RunLike: TypeAlias = Results | str | PathLike[str]
 
 _TRAIN_PARAMETERS = (
     "rows", "test_rows", "validation_rows", "prompts", "test_prompts", "validation_prompts", "choices", "gold", "answer",
@@ -102,17 +104,11 @@ def train(
         raise InputError("rerun: a run is repeated by the command, paft train rerun=RUN/results.json.")
     typed += overrides_of(settings, TrainConfig, _TRAIN_PARAMETERS)
     config = _composed(compose_training, [*typed, *overrides])
-    checked = check_run(config)
-    # Heavy imports wait until what can be checked without them is known to be right.
-    from paft.jobs.train import run_training
-    from paft.runtime.launch import run_on
-
-    run_on(config.trainer.devices, config.trainer.accelerator, run_training, config, None, checked)
-    return read_results(checked.folder.results)
+    return launch_training(config, check_run(config))
 
 
 def evaluate(
-    adapter: Run | None = None,
+    adapter: RunLike | None = None,
     rows: Rows | None = None,
     *,
     prompts: Prompts | None = None,
@@ -165,16 +161,10 @@ def evaluate(
             typed.append(f"++prompts.{name}={literal(prompts_file(pool, what, root), what)}")
     typed += overrides_of(settings, EvaluateConfig, _EVALUATE_PARAMETERS)
     config = _composed(compose_evaluation, [*typed, *overrides])
-    checked = check_evaluation(config)
-    # Heavy imports wait until what can be checked without them is known to be right.
-    from paft.jobs.evaluate import run_evaluation
-    from paft.runtime.launch import run_on
-
-    run_on(config.trainer.devices, config.trainer.accelerator, run_evaluation, config, None, checked)
-    return read_results(checked.folder.results)
+    return launch_evaluation(config, check_evaluation(config))
 
 
-def compare(a: Run | Sequence[Run], b: Run | Sequence[Run]) -> "Compared":
+def compare(a: RunLike | Sequence[RunLike], b: RunLike | Sequence[RunLike]) -> "Compared":
     """Compare two runs, or two lists of runs that are seeds of one another, on the prompts and rows that all share.
 
     Returns the differences with their intervals; `.verdict` says in a sentence which is more robust.
@@ -210,7 +200,7 @@ def _dataset(given: dict[str, Any]) -> list[str]:
     return [f"++dataset.{key}={literal(value, key)}" for key, value in given.items() if value is not None]
 
 
-def _adapter(adapter: Run) -> str:
+def _adapter(adapter: RunLike) -> str:
     """Return the adapter folder of a run; raises InputError for results of an evaluation, or of a run that trained nothing."""
     if isinstance(adapter, Results):
         if not (adapter.folder / "adapter").is_dir():
@@ -220,15 +210,17 @@ def _adapter(adapter: Run) -> str:
     return str(folder / "adapter" if (folder / "adapter").is_dir() else folder)
 
 
-def _folders(side: Run | Sequence[Run]) -> list[Path]:
+def _folders(side: RunLike | Sequence[RunLike]) -> list[Path]:
     runs = [side] if isinstance(side, Results | str | PathLike) else list(side)
     return [run.folder if isinstance(run, Results) else Path(run) for run in runs]
 
 
 def _output_root(settings: dict[str, Any], overrides: Sequence[str]) -> Path:
     """Return where a call writes, which is where its rows and prompts go, too."""
-    typed = [override.split("=", 1)[1] for override in overrides if override.lstrip("+").startswith("output_root=")]
-    return Path(os.fspath(typed[-1] if typed else settings.get("output_root", "outputs")))
+    typed = [override for override in overrides if override.lstrip("+").startswith("output_root=")]
+    if not typed:
+        return Path(os.fspath(settings.get("output_root", "outputs")))
+    return Path(str(OverridesParser.create().parse_override(typed[-1]).value()))  # without the quotes of Hydra's grammar
 
 
 Config = TypeVar("Config", TrainConfig, EvaluateConfig)

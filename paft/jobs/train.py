@@ -19,7 +19,7 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more
-from paft.jobs.plan import make_plan
+from paft.jobs.planning import make_plan
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
@@ -51,7 +51,7 @@ from paft.training.fit import Fitted, fit
 
 
 @dataclass(frozen=True)
-class Run:
+class PreparedRun:
     """A run that is ready to start: everything but the weights is loaded and checked."""
 
     config: TrainConfig
@@ -61,7 +61,7 @@ class Run:
     plan: Plan
 
 
-def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> Run:
+def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedRun:
     """Check a run, load everything but the weights, and plan the run. Writes nothing; raises InputError.
 
     Args:
@@ -74,10 +74,10 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> Run:
     encoder = make_encoder(config, inputs.examples.task)
     encoder.check_cutoff([*inputs.examples.train, *inputs.examples.validation, *inputs.examples.test])
     plan = make_plan(config, inputs, encoder, without_weights)
-    return Run(config, checked.folder, inputs, encoder, plan)
+    return PreparedRun(config, checked.folder, inputs, encoder, plan)
 
 
-def train(run: Run, group: str | None = None) -> Results:
+def train(run: PreparedRun, group: str | None = None) -> Results:
     """Train a prepared run, save its adapter, score it and report; return the results.
 
     Args:
@@ -102,7 +102,7 @@ def train(run: Run, group: str | None = None) -> Results:
     return results
 
 
-def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, started: float) -> tuple[Results, Scored]:
+def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | None, started: float) -> tuple[Results, Scored]:
     config, folder, inputs = run.config, run.folder.path, run.inputs
     if ranks.rank() == 0:
         save_pools(folder / "prompts", inputs.pools)
@@ -142,7 +142,7 @@ def _train_and_score(run: Run, base: PreTrainedModel, logger: Logger | None, sta
     return results, scored
 
 
-def _fit(run: Run, model: PeftModel, pool: PromptPool, logger: Logger | None) -> Fitted:
+def _fit(run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | None) -> Fitted:
     """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples."""
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
@@ -168,7 +168,7 @@ def _pool_records(inputs: Inputs) -> dict[str, Any]:
     return {split: describe_pool(pool) for split, pool in inputs.pools.items()}
 
 
-def _evaluator(run: Run, model: Any) -> Evaluator:
+def _evaluator(run: PreparedRun, model: Any) -> Evaluator:
     config, folder = run.config, run.folder
     return Evaluator(
         model,
@@ -181,7 +181,7 @@ def _evaluator(run: Run, model: Any) -> Evaluator:
     )
 
 
-def add_measures(run: Run, names: Sequence[str], group: str | None) -> Results:
+def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> Results:
     """Add extra measures to the results.json of a finished run, and send them to W&B; return the results.
 
     Args:
@@ -235,7 +235,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     return results
 
 
-def _complete(run: Run, group: str | None) -> Results:
+def _complete(run: PreparedRun, group: str | None) -> Results:
     """Add to a finished run what it lacks: extra measures that are asked for now, and its copy in W&B."""
     config = run.config
     results = read_results(run.folder.results)

@@ -26,7 +26,7 @@ from paft.runtime.files import write_atomically
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     """A finished run: its results.json, and the cells of its score matrix that are compared."""
 
     results: Results
@@ -37,8 +37,8 @@ class Run:
 class Compared:
     """What two sides, of one run a seed each, show on the prompts and examples that all of their runs share."""
 
-    a: list[Run]  # cut down to the shared cells
-    b: list[Run]
+    a: list[ComparedRun]  # cut down to the shared cells
+    b: list[ComparedRun]
     comparison: Comparison
     seeds_a: SeedVariance | None  # None for a single run
     seeds_b: SeedVariance | None
@@ -70,21 +70,21 @@ class Compared:
         return f"<table>{heads}{lines}</table><p>{escape(self.verdict)}</p>"
 
 
-def load(folder: Path) -> Run:
+def load(folder: Path) -> ComparedRun:
     """Read a run; raises InputError for a folder that holds none, or rows without right answers."""
     results = read_results(folder)
     if results.robustness is None:
         raise InputError(f"{folder}: its rows have no answers, so nothing is right or wrong; compare runs on labelled rows.")
-    return Run(results, read_matrix(folder / "matrix.parquet"))
+    return ComparedRun(results, read_matrix(folder / "matrix.parquet"))
 
 
-def share(runs: Sequence[Run]) -> list[Run]:
+def share(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     """Cut runs down to the prompts and examples that all have, in one order; raises InputError for fewer than two of each."""
     prompts = [{digest: i for i, digest in enumerate(run.matrix.prompt_digests)} for run in runs]
     examples = [{digest: i for i, digest in enumerate(run.matrix.example_digests)} for run in runs]
     common = [[d for d in places[0] if all(d in others for others in places)] for places in (prompts, examples)]
     cut = [
-        Run(run.results, run.matrix.select([p[d] for d in common[0]], [e[d] for d in common[1]]))
+        ComparedRun(run.results, run.matrix.select([p[d] for d in common[0]], [e[d] for d in common[1]]))
         for run, p, e in zip(runs, prompts, examples, strict=True)
     ]
     if len(common[0]) < 2 or len(set(cut[0].matrix.groups)) < 2:
@@ -179,7 +179,7 @@ def notes(compared: Compared) -> list[str]:
     return [*lines, "Means and variances are averaged over the seeds at hand; the intervals do not cover other seeds."]
 
 
-def _unlike(runs: Sequence[Run]) -> list[str]:
+def _unlike(runs: Sequence[ComparedRun]) -> list[str]:
     """Say where the runs were not measured alike: a difference may come from that."""
     measured = {
         "scored alike (scoring)": [
@@ -242,20 +242,20 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
     print(f"Written: {folder}")
 
 
-def _correct(side: Sequence[Run]) -> Array:
+def _correct(side: Sequence[ComparedRun]) -> Array:
     return np.stack([run.matrix.correct for run in side]).astype(float)
 
 
-def _name(side: Sequence[Run]) -> str:
+def _name(side: Sequence[ComparedRun]) -> str:
     return ", ".join(run.results.run for run in side)
 
 
-def _label(side: str, runs: Sequence[Run]) -> str:
+def _label(side: str, runs: Sequence[ComparedRun]) -> str:
     others = f" and {len(runs) - 1} more seeds" if len(runs) > 1 else ""
     return f"{side}: {_name(runs[:1])}{others}"
 
 
-def _origin(run: Run) -> dict[str, Any]:
+def _origin(run: ComparedRun) -> dict[str, Any]:
     """Return what a number can be traced by."""
     config = hashlib.sha256(json.dumps(run.results.config, sort_keys=True).encode()).hexdigest()[:8]
     return {"run": run.results.run, "git": run.results.git.model_dump(), "config": config}

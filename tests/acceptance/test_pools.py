@@ -29,13 +29,15 @@ def smollm2_server() -> Iterator[str]:
     serving = [transformers, "serve", str(smollm2_folder()), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(serving, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while True:
+        for _ in range(3000):  # ten minutes and more
             assert process.poll() is None
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
                 break
             except OSError:
                 time.sleep(0.2)
+        else:
+            pytest.fail("the server never answered")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()

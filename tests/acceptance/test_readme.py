@@ -20,7 +20,7 @@ PAGE = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # Commands that other tests run, or that cannot run here.
 ELSEWHERE = {
-    "make demo": "tests/acceptance/test_smollm2.py runs its script at a small size, CI the whole of it",
+    "make demo": "tests/acceptance/test_smollm2.py runs its script at a small size; the whole of it takes ten minutes",
     "make test": "what CI runs",
     "pip install .": "tests/acceptance/test_wheel.py installs the wheel into an empty environment",
     "conda env create -f environment.yml": "needs conda, the network and an NVIDIA GPU",

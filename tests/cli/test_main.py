@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import paft
 from paft.cli import main as door
 from tests.reliability.bad_input import ROOT, is_one_sentence
 
@@ -47,7 +48,7 @@ def test_help_imports_nothing_that_takes_its_time():
 
 
 def test_version(monkeypatch):
-    assert answer(monkeypatch, "--version") == (0, "paft 0.1.0\n", "")
+    assert answer(monkeypatch, "--version") == (0, f"paft {paft.__version__}\n", "")
 
 
 @pytest.mark.parametrize(

@@ -26,12 +26,11 @@ def test_two_processes_never_work_on_one_run(tmp_path):
     folder = claim(str(tmp_path), "run", {"config": 1})
     hold = f"""
 from paft.runtime.run_folder import claim
-import time
 with claim({str(tmp_path)!r}, "run", {{"config": 1}}).held():
     print("held", flush=True)
-    time.sleep(60)
+    input()
 """
-    other = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     with pytest.raises(InputError, match="another process is at work on this run"), folder.held(patience_s=0.1):
         pytest.fail("held twice")
