@@ -122,7 +122,7 @@ def test_the_commands_run_in_their_order(workspace, tiny_llama):
     assert AutoModelForCausalLM.from_pretrained(workspace / "my_model").config.hidden_size == 32
     predictions = [json.loads(line) for line in (workspace / "predictions.jsonl").read_text().splitlines()]
     assert len(predictions) == 3 and all(line["prediction"] in ("A", "B") for line in predictions)
-    assert len(list(workspace.glob("outputs/*/results.json"))) == 3
+    assert len(list(workspace.glob("outputs/story_facts-*/results.json"))) == 3
     for folder in ("report", "paper"):
         assert "story_facts" in (workspace / folder / "README.md").read_text()
 
