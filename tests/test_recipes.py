@@ -110,10 +110,10 @@ def test_a_sweep_lists_what_failed_and_goes_on_when_it_is_started_again(tiny_ove
     command = [sys.executable, "train.py", "-m", "experiment=table5", "seed=0", "variant=K1_T3,K2_T3", "train_prompts=60,61"]
     command += [o for o in tiny_overrides if not o.startswith("T=")]
     repository = Path(CONF).parent
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 2 and "2 runs failed; the same command tries them again:" in done.stderr
     assert done.stderr.count("train_prompts=61: the training pool has 60 prompts.") >= 2
     names = {path.parent.name[:-9] for path in (tmp_path / "runs").glob("*/results.json")}
     assert {name.split("-")[-3] for name in names} == {"K1", "K2"}
-    again = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300, check=False)
+    again = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=900, check=False)
     assert again.stdout.count("Finished already") == 2

@@ -183,6 +183,6 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
     if hub is not None and (unknown := [part for part in dataset.parts if part not in hub.configs]):
         raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
     if model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
-        raise InputError(f"model.quantization={model.quantization} needs bitsandbytes; run `pip install -e '.[qlora]'`.")
+        raise InputError(f"model.quantization={model.quantization} needs bitsandbytes; run `pip install bitsandbytes`.")
     if model.system_prompt is not None and not model.chat_template:
         raise InputError("model.system_prompt needs model.chat_template=true; without a chat template it would be ignored.")

@@ -104,7 +104,7 @@ def run(workspace: Path, command: list[str]) -> str:
     """Run a command in the workspace; return what it prints."""
     path = f"{workspace / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 

@@ -146,7 +146,7 @@ def test_bash_completes_once_its_script_is_installed(tmp_path):
     ]
     places = {"PYTHONPATH": str(ROOT), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     command = ["bash", "-c", "\n".join(session)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | places, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | places, capture_output=True, text=True, timeout=900)
     rule, *completed = done.stdout.splitlines()
     assert done.returncode == 0 and rule.endswith("-F hydra_bash_completion paft"), done.stderr
     assert completed == ["dataset=hellaswag", "model=qwen2_5_7b", "dataset=hellaswag"]

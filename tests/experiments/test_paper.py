@@ -33,7 +33,7 @@ SNAPSHOT = Path(__file__).parent / "page.md"
 def run(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
     settings = {"cwd": REPOSITORY, "env": os.environ | environment}
-    return subprocess.run(command, **settings, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, **settings, capture_output=True, text=True, timeout=900, check=False)
 
 
 def made(runs: Path, out: Path) -> Path:
