@@ -37,31 +37,31 @@ def form_of(dataset: str, kind: str) -> Form:
 
 def shipped() -> dict[str, dict[str, Audited]]:
     """Read the shipped pools: data set/kind -> split -> prompts."""
-    found: dict[str, dict[str, Audited]] = {}
+    audited: dict[str, dict[str, Audited]] = {}
     for folder in sorted(POOLS.glob("*/*")):
         form = form_of(folder.parent.name, folder.name)
         splits = [s for s in ("train", "validation", "test", "adversarial") if (folder / f"{s}.yaml").is_file()]
-        found[f"{folder.parent.name}, {folder.name}"] = {s: read_for_audit(folder / f"{s}.yaml", form) for s in splits}
-    return found
+        audited[f"{folder.parent.name}, {folder.name}"] = {s: read_for_audit(folder / f"{s}.yaml", form) for s in splits}
+    return audited
 
 
 def official(folder: Path) -> dict[str, dict[str, Audited]]:
     """Read the authors' sheets, those that are there."""
-    found: dict[str, dict[str, Audited]] = {}
+    audited: dict[str, dict[str, Audited]] = {}
     for short, dataset in SHEETS.items():
         paths = {split: folder / f"robust_{split}dataset_{short}.xlsx" for split in ("train", "test")}
         form, aliases = form_of(dataset, "letter"), BUILT_IN[dataset].aliases
-        found[short] = {split: read_for_audit(path, form, aliases) for split, path in paths.items() if path.is_file()}
-    return found
+        audited[short] = {split: read_for_audit(path, form, aliases) for split, path in paths.items() if path.is_file()}
+    return audited
 
 
-def sheet_row(short: str, found: Audit) -> list[str]:
+def sheet_row(short: str, audited: Audit) -> list[str]:
     """Lay out one pair of sheets, with what is known of it in brackets."""
-    train = found.files["train"]
+    train = audited.files["train"]
     known = (*KNOWN[short], "-", "-")
     rows = train["prompts"] + len(train["repeated"])
-    test = found.files.get("test")
-    between = found.between.get("test to train")
+    test = audited.files.get("test")
+    between = audited.between.get("test to train")
     cells = [short, f"{rows} ({known[0]})", f"{train['prompts']} ({known[1]})", f"{train['literal_newlines']}"]
     cells += [f"{len(train['defects'])}", f"{train['mean_distance']:.3f}"]
     if test is None or between is None:
@@ -72,13 +72,13 @@ def sheet_row(short: str, found: Audit) -> list[str]:
     return cells
 
 
-def shipped_row(name: str, found: Audit) -> list[str]:
+def shipped_row(name: str, audited: Audit) -> list[str]:
     """Lay out the pools of one data set and kind."""
-    sizes = " / ".join(str(facts["prompts"]) for facts in found.files.values())
-    train, between = found.files["train"], found.between["test to train"]
-    defects, review = (sum(len(facts[key]) for facts in found.files.values()) for key in ("defects", "review"))
+    sizes = " / ".join(str(facts["prompts"]) for facts in audited.files.values())
+    train, between = audited.files["train"], audited.between["test to train"]
+    defects, review = (sum(len(facts[key]) for facts in audited.files.values()) for key in ("defects", "review"))
     families = train["families"]
-    cells = [name, sizes, f"{len(found.leaks)}", f"{defects}", f"{review}", f"{families['wording']} / {families['layout']}"]
+    cells = [name, sizes, f"{len(audited.leaks)}", f"{defects}", f"{review}", f"{families['wording']} / {families['layout']}"]
     cells += [f"{train['mean_distance']:.3f}", f"{between['nearest']:.3f} / {between['mean_distance']:.3f}"]
     return cells
 
@@ -88,9 +88,9 @@ def file_name(name: str) -> str:
     return re.sub(r"\W+", "_", name)
 
 
-def facts_of(found: Audit) -> dict[str, Any]:
+def facts_of(audited: Audit) -> dict[str, Any]:
     """Return an audit in plain types, without what quotes prompts."""
-    facts = found.as_json()
+    facts = audited.as_json()
     for pool in facts["files"].values():
         del pool["cues"], pool["layouts"], pool["path"]
         pool["defects"] = dict(Counter(defect["reason"] for defect in pool["defects"]))
@@ -107,23 +107,23 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.report.mkdir(parents=True, exist_ok=True)
     pools = shipped()
-    own = {name: audit(found) for name, found in pools.items()}
+    own = {name: audit(audited) for name, audited in pools.items()}
     page = ["# Audit of the prompt pools", "", "## Shipped", ""]
-    page += table(_SHIPPED_HEADINGS, [shipped_row(name, found) for name, found in own.items()])
-    pairs = {name: (found["train"], found["test"]) for name, found in pools.items()}
-    content: dict[str, Any] = {"shipped": {name: facts_of(found) for name, found in own.items()}}
+    page += table(_SHIPPED_HEADINGS, [shipped_row(name, audited) for name, audited in own.items()])
+    pairs = {name: (audited["train"], audited["test"]) for name, audited in pools.items()}
+    content: dict[str, Any] = {"shipped": {name: facts_of(audited) for name, audited in own.items()}}
     if arguments.official is not None:
         sheets = official(arguments.official)
-        theirs = {short: audit(found) for short, found in sheets.items()}
+        theirs = {short: audit(audited) for short, audited in sheets.items()}
         page += [
             "## The authors' sheets",
             "",
             "In brackets: the same counted independently, near-copies by difflib's ratio.",
             "",
         ]
-        page += table(_SHEETS_HEADINGS, [sheet_row(short, found) for short, found in theirs.items()])
+        page += table(_SHEETS_HEADINGS, [sheet_row(short, audited) for short, audited in theirs.items()])
         pairs |= {f"the authors' {short}": (s["train"], s["test"]) for short, s in sheets.items() if "test" in s}
-        content["official"] = {short: facts_of(found) for short, found in theirs.items()}
+        content["official"] = {short: facts_of(audited) for short, audited in theirs.items()}
     page += [*bullets(_NOTES), "## Distance of train and test", ""]
     # Ours and theirs for one data set share bandwidth and centre, so that their distances can be compared.
     beside = {f"{SHEETS[name.rsplit(' ', 1)[1]]}, letter": name for name in pairs if name.startswith("the authors' ")}
@@ -132,18 +132,18 @@ def main() -> None:
         name: distances(train, test, arguments.model, pairs[beside[name]] if name in beside else ())
         for name, (train, test) in pairs.items()
     }
-    for name, found in apart.items():
-        save_curve(arguments.report / f"{file_name(name)}.png", found)
+    for name, audited in apart.items():
+        save_curve(arguments.report / f"{file_name(name)}.png", audited)
     page += [*distance_table(apart), "A distance above the null is wanted here: test prompts are of other families.", ""]
     for name in (name for name in _DRAWN if name in apart):
         page += [f"{name}:", "", f"![MMD over pool size]({file_name(name)}.png)", ""]
     page += ["Made by `python -m experiments.audits --official DIR --model embedded`. Versions and details: results.json.", ""]
     print("\n".join(page))
-    content["mmd"] = {name: {kind: whole.squared for kind, (whole, _) in found.items()} for name, found in apart.items()}
+    content["mmd"] = {name: {kind: whole.squared for kind, (whole, _) in audited.items()} for name, audited in apart.items()}
     content |= {"model": arguments.model, **provenance(torch.device("cpu"))}
     write(arguments.report, page)
     write_json(arguments.report, content)
-    if any(found.leaks or any(facts["defects"] for facts in found.files.values()) for found in own.values()):
+    if any(audited.leaks or any(facts["defects"] for facts in audited.files.values()) for audited in own.values()):
         raise SystemExit(1)
 
 

@@ -105,19 +105,19 @@ def holds(estimate: Estimate, true: float) -> bool | None:
     return estimate.low <= true <= estimate.high
 
 
-def row(case: Case, found: list[Found]) -> dict[str, str | int | float | None]:
+def row(case: Case, simulations: list[Found]) -> dict[str, str | int | float | None]:
     """Return a row of the table: shares of the simulations."""
-    shown = [f.std for f in found if f.std is not None]
+    shown = [f.std for f in simulations if f.std is not None]
     return {
         "prompt effects": case.kind,
         "prompts": case.prompts,
         "per article": case.per_article,
         "true std": truth(PROMPTS[case.kind])[1],
-        "mean": float(np.mean([f.mean for f in found])),
-        "paired difference": float(np.mean([f.difference for f in found])),
+        "mean": float(np.mean([f.mean for f in simulations])),
+        "paired difference": float(np.mean([f.difference for f in simulations])),
         "std": float(np.mean(shown)) if shown else None,
-        "std shown": len(shown) / len(found),
-        "swap test": float(np.mean([f.alike_rejected for f in found])),
+        "std shown": len(shown) / len(simulations),
+        "swap test": float(np.mean([f.alike_rejected for f in simulations])),
     }
 
 
@@ -132,8 +132,8 @@ def main() -> None:
     rows = []
     with ProcessPoolExecutor() as pool:  # a simulation is its seed's, whichever process it runs in
         for case in cases:
-            found = pool.map(partial(measure, case, arguments.draws), range(arguments.simulations), chunksize=25)
-            rows.append(row(case, list(found)))
+            simulations = pool.map(partial(measure, case, arguments.draws), range(arguments.simulations), chunksize=25)
+            rows.append(row(case, list(simulations)))
             print(*(f"{value:.3f}" if isinstance(value, float) else value for value in rows[-1].values()), flush=True)
     page = render(rows, arguments.simulations, arguments.draws)
     print("\n".join(page))

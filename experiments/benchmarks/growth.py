@@ -27,7 +27,7 @@ from paft.data.tasks.base import Example, Task
 from paft.evaluation.cells import Cell
 from paft.evaluation.likelihood import Likelihood
 from paft.evaluation.scoring import Scoring, answering_by, score
-from paft.evaluation.store import MatrixStore, Row
+from paft.evaluation.store import MatrixStore, StoredCell
 from paft.model.base import load_base, load_tokenizer
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.reporting.page import table, write, write_json
@@ -58,9 +58,9 @@ class Simulated:
     def __init__(self) -> None:
         self.model = SimpleNamespace(training=False, eval=lambda: None, train=lambda _: None)
 
-    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[Row]:
+    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[StoredCell]:
         """Return an answer a cell."""
-        rows: list[Row] = []
+        rows: list[StoredCell] = []
         for example in examples:
             predicted = random.randrange(len(example.choices))
             rows.append({

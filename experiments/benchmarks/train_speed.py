@@ -166,20 +166,20 @@ def tokens_per_s(work: Workload, ends: list[float]) -> float:
 
 def best_trl_settings(work: Workload, dtype: str) -> tuple[int, str, str]:
     """Probe TRL's settings on a few updates and return the fastest."""
-    found: dict[tuple[int, str, str], float] = {}
+    speeds: dict[tuple[int, str, str], float] = {}
     grid = [(m, loss, "sdpa") for m in (8, 4, 2) for loss in ("nll", "chunked_nll")]
     for step in ("micro-batch and loss", "attention"):
         if step == "attention":
-            fastest = max(found, key=lambda s: found[s])
+            fastest = max(speeds, key=lambda s: speeds[s])
             grid = [(fastest[0], fastest[1], "eager")]
         for settings in grid:
             clock = run_trl(work, dtype, *settings, max_updates=WARM_UP + 3)
-            found[settings] = tokens_per_s(work, clock.ends)
+            speeds[settings] = tokens_per_s(work, clock.ends)
             print(
-                f"  probe TRL micro-batch {settings[0]}, {settings[1]}, {settings[2]}: {found[settings]:.0f} tokens/s",
+                f"  probe TRL micro-batch {settings[0]}, {settings[1]}, {settings[2]}: {speeds[settings]:.0f} tokens/s",
                 flush=True,
             )
-    return max(found, key=lambda s: found[s])
+    return max(speeds, key=lambda s: speeds[s])
 
 
 SIDES = ("ours", "trl", "trl_with_our_malloc")
@@ -271,19 +271,19 @@ def rendering_cost(work: Workload, seconds_per_update: float) -> dict[str, float
     return shares
 
 
-def page(found: dict[str, Any]) -> list[str]:
+def page(measured: dict[str, Any]) -> list[str]:
     """Return the comparison as a page."""
-    settings = ", ".join(f"{key} {value}" for key, value in found["trl_settings"].items())
-    speed, memory = found["tokens_per_s"], found["peak_memory_gib"]
-    time_shares, rendering = found["share_of_time"], found["rendering_share"]
-    sides = {"ours": "ours", "trl": f"TRL {found['trl']} ({settings})", "trl_with_our_malloc": "TRL with our malloc setting"}
+    settings = ", ".join(f"{key} {value}" for key, value in measured["trl_settings"].items())
+    speed, memory = measured["tokens_per_s"], measured["peak_memory_gib"]
+    time_shares, rendering = measured["share_of_time"], measured["rendering_share"]
+    sides = {"ours": "ours", "trl": f"TRL {measured['trl']} ({settings})", "trl_with_our_malloc": "TRL with our malloc setting"}
     rows = [[label, f"{speed[side]:.0f}", f"{memory[side]:.1f}"] for side, label in sides.items()]
     notes = [
-        f"Median of paired rounds: {found['ratio']:.2f} times TRL, {found['ratio_with_our_malloc']:.2f} times TRL with "
+        f"Median of paired rounds: {measured['ratio']:.2f} times TRL, {measured['ratio_with_our_malloc']:.2f} times TRL with "
         "our malloc setting.",
-        f"Losses of the first 20 updates in fp32 differ by at most {found['largest_loss_difference_fp32']:.0e}.",
-        f"The step reaches {100 * found['share_of_multiply_rate']:.0f}% of the machine's multiply rate on its matrix shapes; "
-        "its time goes to " + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in time_shares.items()) + ".",
+        f"Losses of the first 20 updates in fp32 differ by at most {measured['largest_loss_difference_fp32']:.0e}.",
+        f"The step reaches {100 * measured['share_of_multiply_rate']:.0f}% of the machine's multiply rate on its matrix "
+        "shapes; its time goes to " + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in time_shares.items()) + ".",
         "Drawing, rendering and tokenising take "
         + ", ".join(f"{100 * share:.1f}% of an update with a {pool}" for pool, share in rendering.items()) + ".",
     ]  # fmt: skip
@@ -333,7 +333,7 @@ def main() -> None:
     # Forward and input gradients of every linear layer; the frozen weights need no gradients of their own.
     linear = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
     reached = speed * 4 * linear
-    found = {
+    measured = {
         "ratio": median(r["ours"]["tokens_per_s"] / r["trl"]["tokens_per_s"] for r in rounds),
         "ratio_with_our_malloc": median(r["ours"]["tokens_per_s"] / r["trl_with_our_malloc"]["tokens_per_s"] for r in rounds),
         **median_of,
@@ -348,9 +348,9 @@ def main() -> None:
         "trl": __import__("trl").__version__,
         **provenance(torch.device("cpu")),
     }
-    write(arguments.report, page(found))
-    write_json(arguments.report, found)
-    print(json.dumps({key: value for key, value in found.items() if key not in ("versions", "git", "device")}, indent=2))
+    write(arguments.report, page(measured))
+    write_json(arguments.report, measured)
+    print(json.dumps({key: value for key, value in measured.items() if key not in ("versions", "git", "device")}, indent=2))
 
 
 if __name__ == "__main__":

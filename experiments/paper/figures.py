@@ -14,7 +14,7 @@ from experiments.paper.section import PaperSection
 from paft.pools.audit import read_for_audit
 from paft.pools.audit_page import Distances, distances, save_curve
 from paft.reporting.page import file_name, number, percent, words
-from paft.reporting.runs import FinishedRun, Row
+from paft.reporting.runs import FinishedRun, TableRow
 
 _SUFFIXES = ("png", "pdf")
 _BINS = np.linspace(0, 100, 41)
@@ -38,7 +38,7 @@ def distributions(runs: pd.DataFrame, out: Path) -> list[PaperSection]:
     return tables
 
 
-def _histograms(methods: Mapping[str, Row], part: str) -> Figure:
+def _histograms(methods: Mapping[str, TableRow], part: str) -> Figure:
     """Draw a histogram for each method, below each other, with a tick for each prompt and a line at the mean."""
     figure, rows = plt.subplots(
         len(methods), 1, figsize=(7, 1.1 + 0.75 * len(methods)), layout="constrained", sharex=True, squeeze=False
@@ -71,7 +71,7 @@ def _histograms(methods: Mapping[str, Row], part: str) -> Figure:
     return figure
 
 
-def _view(rows: Iterable[Row], chance: float) -> tuple[float, float]:
+def _view(rows: Iterable[TableRow], chance: float) -> tuple[float, float]:
     """Return the percents to show: the tens between which all prompts and chance lie, and a little room."""
     seen = np.concatenate([[chance], *(row.correct.mean(2).ravel() for row in rows)])
     return 10 * float(np.floor(10 * seen.min())) - 1, 10 * float(np.ceil(10 * seen.max())) + 1
@@ -89,7 +89,7 @@ def draw_pool_size(tables: Sequence[PaperSection], out: Path) -> None:
         table.figures[f"{table.name}.png"] = table.title
 
 
-def _over_sizes(written: Mapping[int, Row], composed: Mapping[int, Row], part: str) -> Figure:
+def _over_sizes(written: Mapping[int, TableRow], composed: Mapping[int, TableRow], part: str) -> Figure:
     figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
     styles = (("mean", "#0072B2", "-", "o"), ("worst prompt", "#D55E00", "--", "v"), ("std", "#009E73", ":", "s"))
     for name, colour, line, marker in styles:
@@ -115,16 +115,16 @@ def _over_sizes(written: Mapping[int, Row], composed: Mapping[int, Row], part: s
     return figure
 
 
-def _value(row: Row, name: str) -> float:
+def _value(row: TableRow, name: str) -> float:
     return row.mean.value if name == "mean" else row.average({"worst prompt": "min", "std": "std"}[name]) or 0.0
 
 
-def _ends(row: Row) -> tuple[float, float]:
+def _ends(row: TableRow) -> tuple[float, float]:
     low, high = row.mean.low, row.mean.high
     return (row.mean.value if low is None else low, row.mean.value if high is None else high)
 
 
-def _seeds(rows: Sequence[Row]) -> str:
+def _seeds(rows: Sequence[TableRow]) -> str:
     """Say of which seeds a curve is."""
     seeds = {tuple(row.seeds) for row in rows}
     if len(seeds) > 1:

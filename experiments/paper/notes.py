@@ -9,7 +9,7 @@ from experiments.paper.commands import scale_of
 from experiments.paper.published import NAMES, PAPER, model_of, published
 from experiments.paper.rows import table_1
 from paft.reporting.page import bracketed, percent
-from paft.reporting.runs import FinishedRun, Row, paired
+from paft.reporting.runs import FinishedRun, TableRow, paired
 from paft.reporting.sweep import described, scoring
 
 PARTS = PAPER["main_results"]["columns"][:-1]  # the paper's data sets; the last column is their average
@@ -67,13 +67,13 @@ def not_one_configuration(part: str) -> list[str]:
     return [f"The paper's PAFT row is the best K on the test prompts; its K=4, which is ours, has {same[0]} ± {same[1]}."]
 
 
-def absent(rows: Mapping[str, Row], wanted: Iterable[str]) -> list[str]:
+def absent(rows: Mapping[str, TableRow], wanted: Iterable[str]) -> list[str]:
     """Say which of the wanted rows have no runs."""
     without = [label for label in wanted if label not in rows]
     return [f"No runs of {'; '.join(without)}."] if without else []
 
 
-def unequal_seeds(rows: Mapping[str, Row]) -> list[str]:
+def unequal_seeds(rows: Mapping[str, TableRow]) -> list[str]:
     """Say which rows lack seeds that another has."""
     seeds = {label: {*row.seeds} for label, row in rows.items() if row.seeds}
     every = set[int]().union(*seeds.values())
@@ -81,7 +81,7 @@ def unequal_seeds(rows: Mapping[str, Row]) -> list[str]:
     return [f"Not all have the same seeds: {'; '.join(lacking)}."] if lacking else []
 
 
-def best_of_others(methods: Mapping[str, Row]) -> list[str]:
+def best_of_others(methods: Mapping[str, TableRow]) -> list[str]:
     """Compare PAFT with the best of the others, on the prompts, examples and seeds that both have."""
     others = [name for name in methods if name not in ("paft", "base")]
     if "paft" not in methods or not others:
@@ -100,7 +100,7 @@ def best_of_others(methods: Mapping[str, Row]) -> list[str]:
     ]
 
 
-def best_on_the_test_prompts(rows: Mapping[str, Row], default: str) -> list[str]:
+def best_on_the_test_prompts(rows: Mapping[str, TableRow], default: str) -> list[str]:
     """Name the row that somebody would choose who looked at the test prompts."""
     seeds = sorted(set.intersection(*({*row.seeds} for row in rows.values())))
     if not seeds:
@@ -113,7 +113,7 @@ def best_on_the_test_prompts(rows: Mapping[str, Row], default: str) -> list[str]
     ]
 
 
-def chosen(methods: Mapping[str, Row]) -> list[str]:
+def chosen(methods: Mapping[str, TableRow]) -> list[str]:
     """Say which prompts the searches chose, by id and seed, and which searches made the same runs."""
     alike: dict[tuple[tuple[tuple[int, str], ...], int], list[str]] = {}
     for name, row in methods.items():

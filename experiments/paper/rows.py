@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from paft.reporting.runs import FinishedRun, Row, by_seed, frame
+from paft.reporting.runs import FinishedRun, TableRow, by_seed, frame
 
 # Table 1, by method; PAFT is K=4, T=3, `user` the shipped plain prompt.
 DEFAULT = "method == 'paft' and whole_pool and unit == 'update' and K == 4 and T == 3"
@@ -71,15 +71,15 @@ def labelled(runs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     return pd.concat([runs.query(query).assign(label=label) for label, query in labels.items()])
 
 
-def rows_by_part(runs: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, dict[str, Row]]:
+def rows_by_part(runs: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, dict[str, TableRow]]:
     """Return part -> label -> its row, for queries by label; raises InputError if a row has a seed twice."""
-    parts: dict[str, dict[str, Row]] = {}
+    parts: dict[str, dict[str, TableRow]] = {}
     for (part, label), same in labelled(runs, labels).groupby(["part", "label"], sort=False):
-        row = Row(by_seed(same["finished"], f"{label} on {part}"), str(part))
+        row = TableRow(by_seed(same["finished"], f"{label} on {part}"), str(part))
         parts.setdefault(row.part, {})[str(label)] = row
     return parts
 
 
-def table_1(runs: pd.DataFrame) -> dict[str, dict[str, Row]]:
+def table_1(runs: pd.DataFrame) -> dict[str, dict[str, TableRow]]:
     """Return part -> method -> its row, as Table 1 has them."""
     return rows_by_part(runs, TABLE_1)

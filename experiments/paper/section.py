@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from experiments.paper.commands import commands
 from paft.reporting.page import Section, bullets
-from paft.reporting.runs import FinishedRun, Row
+from paft.reporting.runs import FinishedRun, TableRow
 
 
 @dataclass
@@ -15,7 +15,7 @@ class PaperSection(Section):
     recipe: str = ""  # that makes its runs; empty where it needs none of its own
     commands: list[str] = field(default_factory=list)
     runs: list[FinishedRun] = field(default_factory=list)
-    curve: dict[str, Row] = field(default_factory=dict)  # what is drawn over the size of the pool, by size
+    curve: dict[str, TableRow] = field(default_factory=dict)  # what is drawn over the size of the pool, by size
 
     def add_runs(self, runs: Iterable[FinishedRun]) -> None:
         """Note what runs a row was made from."""

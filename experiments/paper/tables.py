@@ -23,7 +23,7 @@ from experiments.paper.rows import DEFAULT, TABLE_1, USER, labelled, rows_by_par
 from experiments.paper.section import PaperSection
 from paft.evaluation.statistics import Estimate
 from paft.reporting.page import Entry, file_name, interval, number, percentage, words
-from paft.reporting.runs import FinishedRun, Row, paired
+from paft.reporting.runs import FinishedRun, TableRow, paired
 from paft.reporting.sweep import seeds, size
 
 _OUR_NUMBERS = ["mean", "std", "worst", "seeds", "std of seeds"]
@@ -50,7 +50,7 @@ def main_results(runs: pd.DataFrame) -> list[PaperSection]:
     return [*tables, *_average(runs)] or [_without_runs("table1", "Table 1: all methods", headings, runs)]
 
 
-def _of_the_paper(part: str, methods: Mapping[str, Row]) -> list[str]:
+def _of_the_paper(part: str, methods: Mapping[str, TableRow]) -> list[str]:
     """Say how the paper's numbers in Table 1 are unlike ours, or that there are none."""
     first = next(iter(methods.values())).runs[0]
     tables = [table for table in ("main_results", "other_tasks") if published(table, "base", part) is not None]
@@ -87,13 +87,13 @@ def _average(runs: pd.DataFrame) -> list[PaperSection]:
     return [table]
 
 
-def _ours(row: Row) -> list[Entry]:
+def _ours(row: TableRow) -> list[Entry]:
     """Return mean, std, worst and what the seeds are and do."""
     values = [interval(row.mean), percentage(row.average("std")), percentage(row.average("min"))]
     return [*values, seeds(row.runs), percentage(row.std_of_seeds)]
 
 
-def _difference(row: Row, other: Row | None) -> Entry:
+def _difference(row: TableRow, other: TableRow | None) -> Entry:
     """Return how much better a row is than another, on the seeds that both have; - for the same and for none."""
     both = None if other is None or row is other else paired(row, other)
     if both is None:
@@ -159,8 +159,8 @@ def worst_and_adversarial(runs: pd.DataFrame) -> PaperSection:
             measured = [run for run in row.runs if run.results.extra_measures.adversarial is not None]
             if not measured:
                 continue
-            con = Row(measured, part, "adversarial")
-            worst = Row(measured, part).average("min") or 0.0
+            con = TableRow(measured, part, "adversarial")
+            worst = TableRow(measured, part).average("min") or 0.0
             con_worst = float(con.correct.mean(2).min(1).mean())
             theirs = _min_and_con(method, part, worst, con.mean.value)
             ours = [words(part), words(NAMES[method]), seeds(measured), percentage(worst), interval(con.mean)]
@@ -274,7 +274,7 @@ def controls(runs: pd.DataFrame) -> PaperSection:
     return table
 
 
-def _tokens(row: Row) -> float:
+def _tokens(row: TableRow) -> float:
     return _mean(run.results.training.tokens for run in row.runs if run.results.training is not None)
 
 

@@ -12,7 +12,7 @@ from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric, first_option, first_text, is_right
 from paft.evaluation.cells import Cell
 from paft.evaluation.likelihood import NO_NUMBERS, Model
-from paft.evaluation.store import Row
+from paft.evaluation.store import StoredCell
 from paft.model.base import window_of
 from paft.runtime.errors import InputError
 
@@ -37,7 +37,7 @@ class Generation:
     def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop) -> None:
         self.model, self.encoder, self.metric, self.stop = model, encoder, metric, stop
 
-    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[Row]:
+    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[StoredCell]:
         """Return a row of answer columns per cell.
 
         Args:
@@ -46,7 +46,7 @@ class Generation:
         texts = generate(self.model, self.encoder.tokenizer, [cell.encoded.context for cell in cells], self.stop)
         return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
 
-    def _row(self, example: Example, text: str, n_tokens: int) -> Row:
+    def _row(self, example: Example, text: str, n_tokens: int) -> StoredCell:
         predicted = -1
         if example.choices:
             letters = self.encoder.answer == "letter"

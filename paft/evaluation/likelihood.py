@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, common_prefix
-from paft.evaluation.store import Row
+from paft.evaluation.store import StoredCell
 from paft.model.attention import packed_logits
 from paft.packing import Branches, pack
 from paft.runtime.errors import InputError
@@ -53,7 +53,7 @@ class Likelihood:
         self.model, self.encoder, self.normalise = model, encoder, normalise
         self.work = Work()
 
-    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[Row]:
+    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[StoredCell]:
         """Return a row of answer columns per cell.
 
         Args:
@@ -66,7 +66,7 @@ class Likelihood:
             raise InputError(NO_NUMBERS)
         return [self._row(*each) for each in zip(cells, examples, by_cell, strict=True)]
 
-    def _row(self, cell: Cell, example: Example, log_probs: Tensor) -> Row:
+    def _row(self, cell: Cell, example: Example, log_probs: Tensor) -> StoredCell:
         scores = log_probs / self._length(cell, example)
         predicted = int(scores.argmax())
         return {

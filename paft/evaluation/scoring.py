@@ -20,7 +20,7 @@ from paft.evaluation.cells import WINDOW, Cell, batches, encode, windows
 from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, stop_rule
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
-from paft.evaluation.store import SCHEMA, MatrixStore, Row
+from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
 from paft.prompts import PromptPool
 from paft.runtime import ranks
 
@@ -79,7 +79,7 @@ def score(
     model.eval()
     answer_within_memory = WithinMemory(lambda batch: answering(batch, [examples[cell.example] for cell in batch]))
     names = _CellNames(pool, examples)
-    all_rows: list[Row] = []  # of the whole matrix; with a store the rows are in its part files instead
+    all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     batches_by_window: list[range] = []
     done = right = number = resumed = 0  # cells done and right, the number of the batch, cells read from part files
     total = len(pool.templates) * len(examples)
@@ -118,7 +118,7 @@ def score(
     return read_matrix(store.path)
 
 
-def _holds_exactly(rows: Sequence[Row], cells: Sequence[Cell]) -> bool:
+def _holds_exactly(rows: Sequence[StoredCell], cells: Sequence[Cell]) -> bool:
     """Return whether the rows of a part file are those of these cells; code that cuts batches otherwise may have written it."""
     return [(row["prompt"], row["example"]) for row in rows] == [(cell.prompt, cell.example) for cell in cells]
 
@@ -140,7 +140,7 @@ class _CellNames:
             for e in examples
         ]
 
-    def of(self, cell: Cell) -> Row:
+    def of(self, cell: Cell) -> StoredCell:
         """Return the identifying columns of a cell, and whether it was truncated."""
         indices = {"prompt": cell.prompt, "example": cell.example, "truncated": cell.encoded.truncated}
         return indices | self.prompts[cell.prompt] | self.examples[cell.example]
@@ -150,7 +150,7 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _seconds_by_prompt(rows: Sequence[Row], seconds: float) -> dict[str, float]:
+def _seconds_by_prompt(rows: Sequence[StoredCell], seconds: float) -> dict[str, float]:
     """Split the time of a batch among its prompts, in proportion to the number of their cells; by prompt id."""
     ids = [row["prompt_id"] for row in rows]
     return {id_: round(seconds * ids.count(id_) / len(ids), 4) for id_ in dict.fromkeys(ids)}

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
-Row: TypeAlias = dict[str, Any]  # one cell of the matrix, by the names of the schema
+StoredCell: TypeAlias = dict[str, Any]  # one cell of the matrix, by the names of the schema
 
 VERSION = 3  # of the schema and of what its values mean
 SCHEMA = pa.schema([
@@ -71,7 +71,7 @@ class MatrixStore:
         self._remove_parts()
         return True
 
-    def load_part(self, batch: int) -> list[Row] | None:
+    def load_part(self, batch: int) -> list[StoredCell] | None:
         """Return the cells of a batch, None if it was not scored yet or its file is damaged."""
         path = self._part(batch)
         try:
@@ -79,7 +79,7 @@ class MatrixStore:
         except (pa.ArrowException, OSError, ValueError):  # ValueError: a column's name is not valid UTF-8
             return None
 
-    def save_part(self, batch: int, rows: Sequence[Row], seconds: Mapping[str, float]) -> None:
+    def save_part(self, batch: int, rows: Sequence[StoredCell], seconds: Mapping[str, float]) -> None:
         """Write the cells of a batch, whole or not at all.
 
         Args:

@@ -17,7 +17,7 @@ HEADER = {"answer": ("letter", "text"), "options": ("shown", "hidden")}  # of a 
 
 _MOST_BYTES = 2**26  # of a file; a sheet may unpack to four times as much
 
-Row: TypeAlias = tuple[str, Mapping[str, Any]]  # the place it comes from, its keys
+Entry: TypeAlias = tuple[str, Mapping[str, Any]]  # the place it comes from, its keys
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PromptFile:
     """The content of a prompt file, not checked against any task."""
 
     header: Mapping[str, Any]  # of the whole pool: answer and options, where the file states them
-    rows: Sequence[Row]
+    rows: Sequence[Entry]
     blank: tuple[str, ...] = ()  # the empty rows of a sheet
     unescaped: int = 0  # prompts of a sheet in which a literal backslash-n was turned into a line break
 
@@ -92,7 +92,7 @@ def _check_header(path: Path, key: str, value: Any) -> None:
         raise InputError(f"{path}: {key} is {value!r}; it must be {' or '.join(HEADER[key])}.")
 
 
-def _table(path: Path, rows: Iterator[Row], blank: Sequence[str] = (), unescaped: int = 0) -> PromptFile:
+def _table(path: Path, rows: Iterator[Entry], blank: Sequence[str] = (), unescaped: int = 0) -> PromptFile:
     """Move the pool's header (answer, options) out of the rows of a table; all rows must agree on it."""
     header: dict[str, Any] = {}
     bare = []
@@ -108,7 +108,7 @@ def _table(path: Path, rows: Iterator[Row], blank: Sequence[str] = (), unescaped
 
 
 def _read_jsonl(path: Path) -> PromptFile:
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Entry]:
         for number, line in enumerate(_read_text(path).split("\n"), 1):
             if line.strip():
                 row = parse_object(line, f"{path}, line {number}", "a prompt is a JSON object with at least a `text`")
@@ -121,7 +121,7 @@ def _read_csv(path: Path) -> PromptFile:
     csv.field_size_limit(_MOST_BYTES)
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
 
-    def rows() -> Iterator[Row]:
+    def rows() -> Iterator[Entry]:
         names = reader.fieldnames or ()
         if names.count("text") != 1:
             raise InputError(f"{path}, line 1: the table has {'two columns' if 'text' in names else 'no column'} `text`.")

@@ -14,7 +14,7 @@ from paft.data.tasks.base import LETTERS, Example
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import accuracy_per_prompt
-from paft.evaluation.store import Row, read_cells
+from paft.evaluation.store import StoredCell, read_cells
 from paft.prompts import PromptPool
 from paft.reporting.results import Results
 from paft.reporting.table import certainty, coverage, remarks
@@ -92,7 +92,7 @@ def mistakes(path: Path, matrix: ScoreMatrix, pool: PromptPool, examples: Sequen
     return by_prompt
 
 
-def _mistake(cell: Row, pool: PromptPool, example: Example) -> Mistake:
+def _mistake(cell: StoredCell, pool: PromptPool, example: Example) -> Mistake:
     names = LETTERS if pool.answer == "letter" else "•" * len(example.choices)
     scores: list[float | None] = cell["log_probs"] or [None] * len(example.choices)
     if pool.answer == "letter" and cell["log_probs"]:

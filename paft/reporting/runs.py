@@ -121,7 +121,7 @@ def _read_matrix(path: Path) -> ScoreMatrix:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table: runs that differ in their seed alone, on a data set or a part of it."""
 
     runs: list[FinishedRun]
@@ -143,9 +143,9 @@ class Row:
         """The seeds of its runs, where they have one."""
         return [run.seed for run in self.runs if run.seed is not None]
 
-    def only(self, seeds: Collection[int]) -> "Row":
+    def only(self, seeds: Collection[int]) -> "TableRow":
         """Return the runs of these seeds."""
-        return Row([run for run in self.runs if run.seed in seeds], self.part, self.measure)
+        return TableRow([run for run in self.runs if run.seed in seeds], self.part, self.measure)
 
     @cached_property
     def mean(self) -> Estimate:
@@ -167,7 +167,7 @@ class Row:
         return float(np.std(means, ddof=1)) if len(means) > 1 else None
 
 
-def paired(one: Row, other: Row) -> tuple[Comparison, list[int]] | None:
+def paired(one: TableRow, other: TableRow) -> tuple[Comparison, list[int]] | None:
     """Compare two rows on the seeds that both have, and return these seeds; None if they share none."""
     seeds = sorted({*one.seeds} & {*other.seeds})
     if not seeds:

@@ -23,7 +23,7 @@ from paft.reporting.page import (
     write_csv,
     write_html,
 )
-from paft.reporting.runs import FinishedRun, Row, by_seed, check_alike, commits, frame, typed
+from paft.reporting.runs import FinishedRun, TableRow, by_seed, check_alike, commits, frame, typed
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
@@ -70,7 +70,7 @@ def report(runs: Sequence[Path], out: Path, keep: bool = False, sort: str = "mea
 class _Labelled:
     """A row of the table, with the settings that tell it from others."""
 
-    row: Row
+    row: TableRow
     settings: Mapping[str, Any]  # those of the columns that its method uses
 
     def number(self, column: str) -> float | None:
@@ -86,7 +86,7 @@ def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Lab
         own = [runs[place] for place in same.index]
         what = ", ".join([str(part), *(f"{key}={typed(own[0].settings[key])}" for key in columns if key in own[0].settings)])
         settings = {key: own[0].settings[key] for key in columns if key in own[0].settings}
-        labelled.append(_Labelled(Row(by_seed(own, what), str(part)), settings))
+        labelled.append(_Labelled(TableRow(by_seed(own, what), str(part)), settings))
     labelled = _sorted(labelled, sort, columns)
     several = data["part"].nunique() > 1
     headings = [*(["data set"] if several else []), *(key.removesuffix(".name") for key in columns)]
@@ -137,7 +137,7 @@ def seeds(runs: Sequence[FinishedRun]) -> Entry:
     return Entry(", ".join(own) or "-", {"": " ".join(own), ": n": str(len(runs))})
 
 
-def size(row: Row, named: bool = False) -> str:
+def size(row: TableRow, named: bool = False) -> str:
     """Say over what the numbers of a row were taken.
 
     Args:

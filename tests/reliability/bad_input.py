@@ -38,7 +38,7 @@ Needs = Literal["nothing", "libraries", "weights"]
 Says = Literal["a sentence", "usage", "a list"]
 
 
-class Row(NamedTuple):
+class Case(NamedTuple):
     """A bad input, and the answer to it.
 
     %MODEL in arguments, files and sentence stands for the folder of a tiny Llama.
@@ -318,11 +318,11 @@ _RERUN: _Table = [
 ]  # fmt: skip
 
 _SWEEPS = [
-    Row("a sweep into a file", "train.py", "-m ; K=1,2 ; output_root=file/runs", {"file": "x"}, "file/runs"),
-    Row("a sweep that is none", "train.py", "-m ; seed=range(0,2", {}, "seed=range(0,2: no viable alternative"),
-    Row("a sweep over no such data set", "train.py", "-m ; dataset=piqa,piqqa", {}, "dataset/piqqa"),
-    Row("every job of a sweep", "train.py", "-m ; K=a,b", {}, "K=b: input should be a valid integer", says="a list"),
-    Row("every evaluation of a sweep", "evaluate.py", "-m ; adapter=a,b", {}, "b: this is no adapter of a", says="a list"),
+    Case("a sweep into a file", "train.py", "-m ; K=1,2 ; output_root=file/runs", {"file": "x"}, "file/runs"),
+    Case("a sweep that is none", "train.py", "-m ; seed=range(0,2", {}, "seed=range(0,2: no viable alternative"),
+    Case("a sweep over no such data set", "train.py", "-m ; dataset=piqa,piqqa", {}, "dataset/piqqa"),
+    Case("every job of a sweep", "train.py", "-m ; K=a,b", {}, "K=b: input should be a valid integer", says="a list"),
+    Case("every evaluation of a sweep", "evaluate.py", "-m ; adapter=a,b", {}, "b: this is no adapter of a", says="a list"),
 ]  # fmt: skip
 
 _MODEL: _Table = [
@@ -421,11 +421,11 @@ _EVALUATION: _Table = [
 ]  # fmt: skip
 
 _EVALUATION_WITH_MODEL = [
-    Row("an adapter's cutoff below an answer", "evaluate.py", f"{RUN} ; cutoff=2 ; trainer.accelerator=cpu", A_RUN,
+    Case("an adapter's cutoff below an answer", "evaluate.py", f"{RUN} ; cutoff=2 ; trainer.accelerator=cpu", A_RUN,
         "which cutoff=2 has no room for", "libraries"),
-    Row("a torn adapter", "evaluate.py", f"{RUN} ; eval_examples=6 ; eval_prompts=2 ; trainer.accelerator=cpu", A_RUN,
+    Case("a torn adapter", "evaluate.py", f"{RUN} ; eval_examples=6 ; eval_prompts=2 ; trainer.accelerator=cpu", A_RUN,
         "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
-    Row("merging a torn adapter", "-m paft merge", "RUN ; --out ; merged", A_RUN,
+    Case("merging a torn adapter", "-m paft merge", "RUN ; --out ; merged", A_RUN,
         "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
 ]  # fmt: skip
 
@@ -549,26 +549,26 @@ _REPORT: _Table = [
 ]  # fmt: skip
 
 _OTHERS = [
-    Row("dealing into a file", "experiments/random_split.py", "story_facts ; --out ; f", {"f": "x"}, "--out f: f is a file"),
-    Row("dealing no pool", "experiments/random_split.py", "winogrande ; gsm9k", {}, "invalid choice: 'gsm9k'", says="usage"),
-    Row("a job with no such key", "experiments/slurm.py", "a=b", {}, "Could not override 'a'"),
-    Row("a job of several tasks", "experiments/slurm.py", "hydra.launcher.tasks_per_node=2", {}, "hydra.launcher.tasks_per"),
-    Row("a job of odd GPUs", "experiments/slurm.py", "hydra.launcher.gpus_per_node=two", {}, "hydra.launcher.gpus_per_node"),
-    Row("nobody's dashboard", "experiments/wandb_workspace.py", "", {}, "--entity is missing; name your W&B user or team"),
-    Row("no such command", "-m paft", "nonsense", {}, "nonsense: there is no such command; give one of train, evaluate, "),
-    Row("a misspelt command", "-m paft", "trian", {}, "trian: there is no such command; do you mean train"),
-    Row("one run alone", "-m paft compare", "a", {}, "the following arguments are required: RUN_B", says="usage"),
-    Row("report of nothing", "-m paft report", "", {}, "the following arguments are required: RUNS", says="usage"),
-    Row("paper without runs", "-m experiments.paper", "", {}, "Which runs? Give their folders"),
-    Row("merge to nowhere", "-m paft merge", "RUN", {}, "the following arguments are required: --out", says="usage"),
-    Row("no pool command", "-m paft pools", "constuct", {}, "invalid choice: 'constuct'", says="usage"),
-    Row("no number of prompts", "-m paft pools", "compose ; p.yaml ; -n ; 0", {}, "'0' is no number above 0", says="usage"),
-    Row("no such option", "train.py", "--overwrite", {}, "unrecognized arguments: --overwrite", says="usage"),
+    Case("dealing into a file", "experiments/random_split.py", "story_facts ; --out ; f", {"f": "x"}, "--out f: f is a file"),
+    Case("dealing no pool", "experiments/random_split.py", "winogrande ; gsm9k", {}, "invalid choice: 'gsm9k'", says="usage"),
+    Case("a job with no such key", "experiments/slurm.py", "a=b", {}, "Could not override 'a'"),
+    Case("a job of several tasks", "experiments/slurm.py", "hydra.launcher.tasks_per_node=2", {}, "hydra.launcher.tasks_per"),
+    Case("a job of odd GPUs", "experiments/slurm.py", "hydra.launcher.gpus_per_node=two", {}, "hydra.launcher.gpus_per_node"),
+    Case("nobody's dashboard", "experiments/wandb_workspace.py", "", {}, "--entity is missing; name your W&B user or team"),
+    Case("no such command", "-m paft", "nonsense", {}, "nonsense: there is no such command; give one of train, evaluate, "),
+    Case("a misspelt command", "-m paft", "trian", {}, "trian: there is no such command; do you mean train"),
+    Case("one run alone", "-m paft compare", "a", {}, "the following arguments are required: RUN_B", says="usage"),
+    Case("report of nothing", "-m paft report", "", {}, "the following arguments are required: RUNS", says="usage"),
+    Case("paper without runs", "-m experiments.paper", "", {}, "Which runs? Give their folders"),
+    Case("merge to nowhere", "-m paft merge", "RUN", {}, "the following arguments are required: --out", says="usage"),
+    Case("no pool command", "-m paft pools", "constuct", {}, "invalid choice: 'constuct'", says="usage"),
+    Case("no number of prompts", "-m paft pools", "compose ; p.yaml ; -n ; 0", {}, "'0' is no number above 0", says="usage"),
+    Case("no such option", "train.py", "--overwrite", {}, "unrecognized arguments: --overwrite", says="usage"),
 ]  # fmt: skip
 
 
-def _rows(command: str, table: _Table, needs: Needs = "nothing") -> list[Row]:
-    return [Row(name, command, arguments, files, sentence, needs) for name, arguments, files, sentence in table]
+def _rows(command: str, table: _Table, needs: Needs = "nothing") -> list[Case]:
+    return [Case(name, command, arguments, files, sentence, needs) for name, arguments, files, sentence in table]
 
 
 ROWS = [
@@ -586,7 +586,7 @@ ROWS = [
 ]
 
 
-def write_files(row: Row, folder: Path, model: Path) -> None:
+def write_files(row: Case, folder: Path, model: Path) -> None:
     """Write what the row needs to be there."""
     for name, content in row.files.items():
         path = folder / name
@@ -599,14 +599,14 @@ def files_below(folder: Path) -> dict[str, bytes | None]:
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
-def command_line(row: Row, model: Path) -> list[str]:
+def command_line(row: Case, model: Path) -> list[str]:
     """Return what is typed behind `python`."""
     script = row.command.split() if row.command.startswith("-m") else [str(ROOT / row.command)]
     arguments = [word.replace("%MODEL", str(model)) for word in row.arguments.split(" ; ") if word]
     return [*script, *arguments]
 
 
-def here(row: Row, folder: Path, model: Path) -> str:
+def here(row: Case, folder: Path, model: Path) -> str:
     """Give the row to its command in this process; return what is wrong with the answer, or nothing.
 
     Changes the working directory to `folder`, and back.
@@ -630,7 +630,7 @@ def here(row: Row, folder: Path, model: Path) -> str:
     return wrong(row, model, code, said.getvalue(), before, files_below(folder))
 
 
-def apart(row: Row, model: Path, without_heavy: Path) -> tuple[str, float]:
+def apart(row: Case, model: Path, without_heavy: Path) -> tuple[str, float]:
     """Give the row to its command in a process of its own; return what is wrong with the answer, and the seconds it took."""
     settings = {"HF_HUB_OFFLINE": "1", "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
     places = [str(ROOT), *([str(without_heavy)] if row.needs == "nothing" else [])]
@@ -654,7 +654,7 @@ def apart(row: Row, model: Path, without_heavy: Path) -> tuple[str, float]:
 
 
 def wrong(
-    row: Row, model: Path, code: object, said: str, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]
+    row: Case, model: Path, code: object, said: str, before: Mapping[str, bytes | None], after: Mapping[str, bytes | None]
 ) -> str:
     """Return in what the answer is not as it should be, or nothing.
 
@@ -695,8 +695,8 @@ def write_without_heavy(folder: Path) -> Path:
     return folder
 
 
-def _seconds(found: Sequence[float]) -> str:
-    return f"{len(found)} | {statistics.median(found):.1f} | {max(found):.1f}"
+def _seconds(tried: Sequence[float]) -> str:
+    return f"{len(tried)} | {statistics.median(tried):.1f} | {max(tried):.1f}"
 
 
 def main() -> None:
@@ -707,24 +707,24 @@ def main() -> None:
     check_place(f"--report {arguments.report}", arguments.report)
     from tests.tiny import save_tiny_llama
 
-    found = []
+    tried = []
     with tempfile.TemporaryDirectory() as scratch:
         model, without_heavy = Path(scratch) / "model", write_without_heavy(Path(scratch) / "without_heavy")
         save_tiny_llama(model)
         for row in ROWS:
             problem, seconds = apart(row, model, without_heavy)
-            found.append({"row": f"{row.command}: {row.name}", "needs": row.needs, "seconds": round(seconds, 2)})
+            tried.append({"row": f"{row.command}: {row.name}", "needs": row.needs, "seconds": round(seconds, 2)})
             print(f"{seconds:6.2f} s  {row.command}: {row.name}{problem and f'  WRONG: {problem}'}", flush=True)
             if problem:
-                found[-1]["wrong"] = problem
-    write(arguments.report, found)
-    if any("wrong" in row for row in found):
+                tried[-1]["wrong"] = problem
+    write(arguments.report, tried)
+    if any("wrong" in row for row in tried):
         sys.exit(1)
 
 
-def write(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
+def write(folder: Path, tried: Sequence[Mapping[str, Any]]) -> None:
     """Write README.md and results.json."""
-    bad = [row["row"] for row in found if "wrong" in row]
+    bad = [row["row"] for row in tried if "wrong" in row]
     page = [
         "# Bad input",
         "",
@@ -732,8 +732,8 @@ def write(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
         "|---|---:|---:|---:|",
     ]
     for needs in get_args(Needs):
-        page.append(f"| {needs} | {_seconds([row['seconds'] for row in found if row['needs'] == needs])} |")
-    light = [row for row in found if row["needs"] == "nothing"]
+        page.append(f"| {needs} | {_seconds([row['seconds'] for row in tried if row['needs'] == needs])} |")
+    light = [row for row in tried if row["needs"] == "nothing"]
     slowest = max(light, key=lambda row: row["seconds"])
     page += ["", f"The slowest for which nothing is loaded: {slowest['row']}, {slowest['seconds']} s.", ""]
     if bad:
@@ -745,7 +745,7 @@ def write(folder: Path, found: Sequence[Mapping[str, Any]]) -> None:
             f"{', '.join(HEAVY)}."
         ]
     page += ["", "Made by `python tests/reliability/bad_input.py`. Versions and device: results.json.", ""]
-    write_page(folder, page, {"rows": list(found)})
+    write_page(folder, page, {"rows": list(tried)})
 
 
 if __name__ == "__main__":

@@ -326,11 +326,11 @@ def fuzz(kind: str, inputs: int, strategy: st.SearchStrategy[Any], check: Check,
             suppress_health_check=list(HealthCheck),
         )
         @given(strategy)
-        def run(found: Any) -> None:
+        def run(drawn: Any) -> None:
             nonlocal taken
             with _no_hang(kind):
                 try:
-                    taken += check(Path(scratch), found)
+                    taken += check(Path(scratch), drawn)
                 except InputError as error:
                     assert str(error) and "\n" not in str(error).strip()
 

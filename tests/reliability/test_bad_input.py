@@ -20,7 +20,7 @@ from paft.jobs.rerun import repeated
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
-from tests.reliability.bad_input import ROOT, ROWS, Row, apart, files_below, here, is_one_sentence, write_without_heavy
+from tests.reliability.bad_input import ROOT, ROWS, Case, apart, files_below, here, is_one_sentence, write_without_heavy
 
 LIGHT = [row for row in ROWS if row.needs == "nothing"]
 HEAVY = [row for row in ROWS if row.needs != "nothing"]
@@ -41,7 +41,7 @@ print(json.dumps(found))
 """
 
 
-def name_of(row: Row) -> str:
+def name_of(row: Case) -> str:
     return f"{row.command}: {row.name}"
 
 
@@ -80,7 +80,7 @@ def test_a_process_of_its_own_says_the_same(name, command, tiny_llama, without_t
 def test_the_table_tells_a_bad_answer(tmp_path):
     """A row that says something else than is said, and one that leaves a file."""
     asked = {"command": "-m paft pools", "files": {"p.jsonl": '{"text": "{goal} {sol1} {sol2} Answer:"}\n'}}
-    told = Row("", arguments="import ; p.jsonl ; --dataset ; piqa", sentence="p.jsonl, line 9", **asked)
+    told = Case("", arguments="import ; p.jsonl ; --dataset ; piqa", sentence="p.jsonl, line 9", **asked)
     assert here(told, tmp_path, tmp_path).startswith("exit code 0") and (tmp_path / "p.yaml").is_file()
     told = told._replace(arguments="audit ; --train ; none.yaml")
     assert here(told, tmp_path, tmp_path).startswith("something else is said: error: none.yaml")
