@@ -10,7 +10,10 @@ import pytest
 
 from paft.config import compose
 from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.reporting.results import BaseModelRecord, Fingerprints
 from tests.reliability.bad_input import write_without_heavy
+
+NO_COMMIT = Fingerprints.model_construct(base_model=BaseModelRecord(hub_commit=None, sample=""))
 
 
 @pytest.fixture(scope="session")

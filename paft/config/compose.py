@@ -86,6 +86,11 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     return config
 
 
+# Settings that are part of what an adapter was trained for, whatever data set and model an evaluation names.
+_TRAINED_DATASET = {"answer", "options", "answer_space"}
+_TRAINED_MODEL = {"chat_template", "chat_template_args", "chat_template_date", "system_prompt", "revision"}
+
+
 def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
     """Fill in the settings that the adapter was trained with and the command line does not name.
 
@@ -107,10 +112,10 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
             content[section]["remote_code"] = bool(given.get("remote_code"))
     if about is None:
         return
-    for key in {"answer", "options"} - {key.removeprefix("dataset.") for key in keys}:
-        content["dataset"][key] = about["dataset"][key]
-    for key in {"chat_template", "system_prompt", "revision"} - {key.removeprefix("model.") for key in keys}:
-        content["model"][key] = about["model"][key]  # part of what was trained
+    for section, trained in (("dataset", _TRAINED_DATASET), ("model", _TRAINED_MODEL)):
+        for key in trained - {key.removeprefix(f"{section}.") for key in keys}:
+            if key in about[section]:  # earlier versions had fewer settings
+                content[section][key] = about[section][key]
     base, chosen = about["model"]["path"], content["model"]["path"]
     if "model" in keys and chosen != base:
         raise InputError(
@@ -184,5 +189,6 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
         raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
     if model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(f"model.quantization={model.quantization} needs bitsandbytes; run `pip install bitsandbytes`.")
-    if model.system_prompt is not None and not model.chat_template:
-        raise InputError("model.system_prompt needs model.chat_template=true; without a chat template it would be ignored.")
+    for key in ("system_prompt", "chat_template_args"):
+        if getattr(model, key) and not model.chat_template:
+            raise InputError(f"model.{key} needs model.chat_template=true; without a chat template it would be ignored.")

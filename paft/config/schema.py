@@ -3,6 +3,7 @@
 Imports nothing heavy, so that a mistake in a config shows at once.
 """
 
+import datetime
 import hashlib
 import json
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer"
 # Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
 _OF_THE_DRAWS = {"K", "schedule"}
 _OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
+_DATE = "2024-07-26"  # what Llama 3.1's chat template writes where it is told no date
 _SEARCHES = ("top_accuracy", "robust", "zopo")
 
 
@@ -22,6 +24,13 @@ def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("should be a number")
     return value
+
+
+def _date(value: Any) -> str:
+    try:
+        return datetime.date.fromisoformat(str(value)).isoformat()
+    except ValueError:
+        raise ValueError("should be a date, written as 2024-07-26") from None
 
 
 PositiveInt = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
@@ -54,6 +63,7 @@ class DatasetConfig(_Section):
     gold: str | None = None  # dataset=jsonl: the field with the right answer
     metric: Literal["choice", "last_number", "exact"] = "choice"
     threshold: float | None = None  # accuracy a prompt must reach to count for Top
+    answer_space: bool | None = None  # whether a space comes before an answer; null: unless the script has none
 
     @property
     def own_rows(self) -> bool:
@@ -82,6 +92,8 @@ class ModelConfig(_Section):
     activation_checkpointing: bool = False
     chat_template: bool = False
     system_prompt: str | None = None
+    chat_template_args: dict[str, bool | int | float | str | None] = {}
+    chat_template_date: Annotated[str, BeforeValidator(_date)] = _DATE
     remote_code: bool = False
 
     @property
@@ -209,7 +221,7 @@ class TrainConfig(_Section):
         identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
         if not self.method.searches:
             del identity["method"]["budget"]
-        _forget_later_settings(identity["model"])
+        _forget_later_settings(identity)
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
@@ -218,11 +230,19 @@ class TrainConfig(_Section):
         return identity
 
 
-def _forget_later_settings(model: dict[str, Any]) -> None:
+# Settings that earlier versions did not have, with the value that has no effect.
+_LATER_SETTINGS: dict[str, dict[str, Any]] = {
+    "model": {"quantization": None, "remote_code": False, "chat_template_args": {}, "chat_template_date": _DATE},
+    "dataset": {"answer_space": None},
+}
+
+
+def _forget_later_settings(identity: dict[str, Any]) -> None:
     """Delete settings that earlier versions did not have, where they have no effect, so that runs keep their names."""
-    for key, without_effect in (("quantization", None), ("remote_code", False)):
-        if model[key] == without_effect:
-            del model[key]
+    for section, settings in _LATER_SETTINGS.items():
+        for key, without_effect in settings.items():
+            if identity[section][key] == without_effect:
+                del identity[section][key]
 
 
 class TestPromptsConfig(_Section):
@@ -256,7 +276,7 @@ class EvaluateConfig(_Section):
         used = {"max_new_tokens"} if self.scored_by == "generate" else {"normalise"}
         identity = self.model_dump(include={"dataset", "model", "cutoff", *used}) | {"scoring": self.scored_by}
         del identity["dataset"]["path"], identity["dataset"]["threshold"], identity["model"]["path"]
-        _forget_later_settings(identity["model"])
+        _forget_later_settings(identity)
         return identity
 
     @property

@@ -1,9 +1,14 @@
 """From a rendering to token ids, with the same boundary rule in training and in evaluation."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from paft.data.chat import Chat
 from paft.data.tasks.base import LETTERS, Example
 from paft.prompts import PromptTemplate
 from paft.prompts.pool import Answer
@@ -11,6 +16,17 @@ from paft.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# Scripts that put no space between words, by the first word of their characters' Unicode names.
+_WITHOUT_SPACES = (
+    "CJK", "IDEOGRAPHIC", "FULLWIDTH", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "THAI", "LAO", "KHMER",
+    "MYANMAR", "TIBETAN", "JAVANESE", "YI",
+)  # fmt: skip
+
+_NO_EMBEDDING = (
+    "a token that the tokenizer knows and the model has no embedding for; take it out, or save the model again after "
+    "resize_token_embeddings."
+)
 
 
 @dataclass(frozen=True)
@@ -25,9 +41,19 @@ class Encoded:
 class Encoder:
     """Tokenises renderings of examples, and the answers that follow them.
 
-    The boundary rule: white space at the end of the prompt moves to the answer (one space by
-    default), so that context and answer are tokenised as the model would have read and written
-    them. In training the answer is followed by end-of-text; likelihood scoring leaves it out.
+    The boundary rule: white space at the end of the prompt moves to the answer, so that context and answer are tokenised as the
+    model would have read and written them. Where there is none, one space is put before the answer, except between characters
+    of a script that has none. In training the answer is followed by end-of-text, or by what ends a turn of the chat template;
+    likelihood scoring leaves it out. Special tokens that the tokenizer puts behind a text are left out everywhere.
+
+    Args:
+        answer: what prompts ask for, a letter or a text.
+        cutoff: the most tokens of a rendering with its answer.
+        chat: the chat template that prompts are wrapped in; None: prompts are plain text.
+        space: whether a space comes before an answer; None: unless the script has none.
+        vocabulary: how many tokens the model has embeddings for; None: for all.
+
+    Raises InputError if the tokenizer cannot be used.
     """
 
     def __init__(
@@ -35,70 +61,154 @@ class Encoder:
         tokenizer: "PreTrainedTokenizerBase",
         answer: Answer,
         cutoff: int,
-        chat_template: bool = False,
-        system_prompt: str | None = None,
+        chat: Chat | None = None,
+        space: bool | None = None,
+        vocabulary: int | None = None,
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise InputError("The tokenizer has no end-of-text token, which training needs; use another model.")
-        if chat_template and tokenizer.chat_template is None:
-            raise InputError("model.chat_template=true: this tokenizer has no chat template; set it to false.")
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None and getattr(backend.model, "dropout", None):
+            raise InputError(
+                "The tokenizer draws its tokens at random (tokenizer.json: dropout), so that no number could be repeated; set "
+                "dropout to null."
+            )
         self.tokenizer = tokenizer
         self.answer = answer
         self.cutoff = cutoff
-        self.chat_template = chat_template
-        self.system_prompt = system_prompt
+        self.chat = chat
+        self.space = space
+        self._behind = self._special_tokens_behind_a_text()
+        self._head = [] if chat is None else self._tokenize(chat.head)
+        self._tail_length = 0 if chat is None else len(self._tokenize(chat.tail))
+        chat_end = None if chat is None else chat.end_id
+        self.end_id: int = tokenizer.eos_token_id if chat_end is None else chat_end
+        self._unknown = self._tokens_beyond(vocabulary)
 
     def answers(self, example: Example) -> list[str]:
         """Return the answers that an example offers: the letters or the texts of its choices (none for free-form answers)."""
         return list(LETTERS[: len(example.choices)]) if self.answer == "letter" else list(example.choices)
 
     def training(self, template: PromptTemplate, example: Example) -> Encoded:
-        """Encode a rendering with its right answer and end-of-text."""
+        """Encode a rendering with its right answer and what ends it."""
         right = self.answers(example)[example.gold] if example.choices else example.answer
-        return self._encode(template.render(example.fields), [right], end=[self.tokenizer.eos_token_id])
+        return self._encode(template.render(example.fields), [right], end=[self.end_id])
 
     def scoring(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with each of its choices (none for free-form answers)."""
         return self._encode(template.render(example.fields), self.answers(example), end=[])
 
-    def check_cutoff(self, examples: Sequence[Example]) -> None:
-        """Raise InputError if an answer leaves no room for a prompt; checked before training, which scoring follows."""
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (first 16 hex digits) over the vocabulary, the special tokens and the chat template of the tokenizer."""
+        tokenizer = self.tokenizer
+        added = {token.content: [i, token.special] for i, token in tokenizer.added_tokens_decoder.items()}
+        content = [
+            sorted(tokenizer.get_vocab().items()),
+            sorted(added.items()),
+            tokenizer.bos_token_id,
+            tokenizer.eos_token_id,
+            [tokenizer(text).input_ids for text in ("a", " A\n b", "12,345.6", "naïve Ångström", "答案：是")],
+            None if self.chat is None else tokenizer.get_chat_template(),
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def check(self, templates: Iterable[PromptTemplate], examples: Sequence[Example]) -> None:
+        """Check answers against the cut-off and texts against the vocabulary, before anything is trained or scored.
+
+        Raises InputError.
+        """
+        self._check_cutoff(examples)
+        for token in self._unknown:
+            for template in templates:
+                if token in template.text:
+                    raise InputError(f"The prompt {template.id!r} holds {token!r}, {_NO_EMBEDDING}")
+            for example in examples:
+                if any(token in str(text) for text in (*example.fields.values(), example.answer)):
+                    raise InputError(f"{example.where}: the row holds {token!r}, {_NO_EMBEDDING}")
+
+    def _check_cutoff(self, examples: Sequence[Example]) -> None:
+        """Raise InputError if an answer leaves no room for a prompt."""
+        frame = max(len(self._head) + self._tail_length, 1)  # at least one token must predict the answer
+        around = f" beside the {frame} of the chat template" if self.chat else ""
         for example in examples:
             for text in self.answers(example) or [example.answer]:
-                if len(text.encode()) + 3 <= self.cutoff:  # 3: a space, end-of-text and one token of context
+                if len(text.encode()) + 2 + frame <= self.cutoff:  # 2: a space and the end
                     continue  # no need to tokenise: a token has at least one byte
                 length = len(self.tokenizer(f" {text}", add_special_tokens=False).input_ids) + 1
-                if length >= self.cutoff:
+                if length + frame > self.cutoff:
                     raise InputError(
-                        f"{example.where}: an answer has {length} tokens, which cutoff={self.cutoff} has no room for; "
-                        f"set cutoff above {length}."
+                        f"{example.where}: an answer has {length} tokens, which cutoff={self.cutoff} has no room for{around}; "
+                        f"set cutoff above {length + frame - 1}."
                     )
 
     def _encode(self, prompt: str, answers: Sequence[str], end: list[int]) -> Encoded:
         context, space = self._context(prompt)
         ids = self._tokenize(context) or [self.tokenizer.eos_token_id]  # an empty prompt: some token must predict the answer
-        continuations = [self._continuation(context, ids, space + answer) + end for answer in answers]
+        continuations = [
+            self._continuation(context, ids, (self._space(context, answer) if space is None else space) + answer) + end
+            for answer in answers
+        ]
         room = self.cutoff - max(map(len, continuations), default=1)
         if room < 1:
             raise InputError(f"cutoff={self.cutoff} is shorter than an answer; raise it above {self.cutoff - room}.")
         if len(ids) <= room:
             return Encoded(ids, continuations, truncated=False)
-        # The beginning is cut, except a begin-of-text token, because question, options and cue stand at the end.
-        keep_first = ids[:1] if ids[0] in self.tokenizer.all_special_ids and room > 1 else []
+        # The beginning of the prompt is cut, because question, options and cue stand at its end. What stands before it stays:
+        # a begin-of-text token, the head of a chat.
+        keep_first = self._before_the_prompt(ids, room)
         return Encoded(keep_first + ids[len(ids) - room + len(keep_first) :], continuations, truncated=True)
 
-    def _context(self, prompt: str) -> tuple[str, str]:
-        """Return the text before the answer, and the white space that belongs to the answer."""
-        if self.chat_template:
-            system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt is not None else []
-            chat = [*system, {"role": "user", "content": prompt}]
-            return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)), ""
+    def _before_the_prompt(self, ids: list[int], room: int) -> list[int]:
+        if self.chat is None:
+            return ids[:1] if ids[0] in self.tokenizer.all_special_ids and room > 1 else []
+        if room < len(self._head) + self._tail_length:
+            raise InputError(
+                f"cutoff={self.cutoff} has no room for the chat template and an answer; raise it above "
+                f"{self.cutoff - room + len(self._head) + self._tail_length - 1}."
+            )
+        shared = next((i for i, (a, b) in enumerate(zip(ids, self._head, strict=False)) if a != b), len(self._head))
+        return ids[:shared]  # a last token of the head may have merged with the prompt
+
+    def _context(self, prompt: str) -> tuple[str, str | None]:
+        """Return the text before the answer, and the white space that belongs to the answer (None: the prompt has none)."""
+        if self.chat is not None:
+            return self.chat.wrap(prompt), ""
         context = prompt.rstrip()
-        return context, prompt[len(context) :] or " "
+        return context, prompt[len(context) :] or None
+
+    def _space(self, context: str, answer: str) -> str:
+        """Return what separates a prompt without white space at its end from its answer."""
+        if self.space is not None:
+            return " " if self.space else ""
+        return "" if any(_has_no_spaces(character) for character in context[-1:] + answer[:1]) else " "
 
     def _tokenize(self, text: str) -> list[int]:
         # A chat template writes its own special tokens.
-        return self.tokenizer(text, add_special_tokens=not self.chat_template).input_ids
+        ids: list[int] = self.tokenizer(text, add_special_tokens=self.chat is None).input_ids
+        n = len(self._behind)
+        return ids[:-n] if n and self.chat is None and ids[-n:] == self._behind else ids
+
+    def _special_tokens_behind_a_text(self) -> list[int]:
+        """Return what the tokenizer puts behind every text, as some do with end-of-text: an answer could not follow it."""
+        with_special, plain = self.tokenizer("a").input_ids, self.tokenizer("a", add_special_tokens=False).input_ids
+        for start in range(len(with_special) - len(plain), -1, -1):
+            if with_special[start : start + len(plain)] == plain:
+                return with_special[start + len(plain) :]
+        return []
+
+    def _tokens_beyond(self, vocabulary: int | None) -> list[str]:
+        """Return the added tokens that the model has no embedding for; raises InputError if others have none, too."""
+        if vocabulary is None or len(self.tokenizer) <= vocabulary:
+            return []
+        added = self.tokenizer.get_added_vocab()
+        beyond = {token: i for token, i in self.tokenizer.get_vocab().items() if i >= vocabulary}
+        if not beyond.keys() <= added.keys() or self.end_id >= vocabulary:
+            raise InputError(
+                f"The tokenizer has {len(self.tokenizer)} tokens and the model has embeddings for {vocabulary}: they do not "
+                "belong together; save the model with its own tokenizer, or after resize_token_embeddings."
+            )
+        return sorted(beyond)
 
     def _continuation(self, context: str, ids: list[int], text: str) -> list[int]:
         """Return the tokens of `text` as they follow the context and its tokens `ids`."""
@@ -107,3 +217,7 @@ class Encoder:
             return whole[len(ids) :]
         # The tokenizer merges across the boundary: the answer is tokenised alone, as generation would.
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def _has_no_spaces(character: str) -> bool:
+    return unicodedata.name(character, "").split(" ")[0] in _WITHOUT_SPACES

@@ -29,6 +29,11 @@ class Inputs:
         pools = {"train": self.train, "validation": self.validation, "test": self.test}
         return {split: pool for split, pool in pools.items() if pool is not None}
 
+    @property
+    def templates(self) -> list[PromptTemplate]:
+        """The prompts of all pools."""
+        return [template for pool in self.pools.values() for template in pool.templates]
+
 
 def load_inputs(config: TrainConfig) -> Inputs:
     """Load the examples and pools of a training run and check them against each other; raises InputError."""
@@ -64,6 +69,11 @@ class TestInputs:
         """The pools by split."""
         pools = {"test": self.pool, "adversarial": self.adversarial}
         return {split: pool for split, pool in pools.items() if pool is not None}
+
+    @property
+    def templates(self) -> list[PromptTemplate]:
+        """The prompts of all pools."""
+        return [template for pool in self.pools.values() for template in pool.templates]
 
 
 def load_test_inputs(config: EvaluateConfig) -> TestInputs:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
+from paft.data.chat import REASONING
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric, first_option, first_text, is_right
@@ -36,6 +37,8 @@ class Generation:
 
     def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop) -> None:
         self.model, self.encoder, self.metric, self.stop = model, encoder, metric, stop
+        self._ends = end_ids(model, encoder)
+        self._reasoning = Reasoning(encoder.tokenizer, encoder.chat is not None and encoder.chat.opens_reasoning)
 
     def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[StoredCell]:
         """Return a row of answer columns per cell.
@@ -43,8 +46,50 @@ class Generation:
         Args:
             examples: those of the cells, in their order.
         """
-        texts = generate(self.model, self.encoder.tokenizer, [cell.encoded.context for cell in cells], self.stop)
+        texts = self.write([cell.encoded.context for cell in cells])
         return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
+
+    def write(self, contexts: Sequence[Sequence[int]]) -> list[tuple[str, int]]:
+        """Continue each context greedily; return the texts, each with its number of tokens (including the one that ended it).
+
+        A text also ends where the model's window does. A reasoning block before the answer is left out; a text that ends inside
+        of one is empty. Finished rows leave the batch, so that one long text does not cost the others computation.
+
+        Raises InputError if the model's scores are NaN.
+        """
+        model, filler = self.model, self.encoder.tokenizer.eos_token_id
+        longest = max(map(len, contexts))
+        ids = torch.tensor([[filler] * (longest - len(c)) + list(c) for c in contexts], device=model.device)
+        mask = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts], device=model.device)
+        written: list[list[int]] = [[] for _ in contexts]
+        window = window_of(model.config, longest + self.stop.max_new_tokens)
+        limits = [min(self.stop.max_new_tokens, window - len(context)) for context in contexts]
+        rows = list(range(len(contexts)))  # of the batch: the index of the context that each row continues
+        cache = DynamicCache()
+        while rows:
+            tokens = _next_tokens(model, ids, mask, cache)
+            for row, token in zip(rows, tokens.tolist(), strict=True):
+                written[row].append(token)
+            unfinished = [i for i, row in enumerate(rows) if not self._ended(written[row], limits[row])]
+            if len(unfinished) < len(rows):
+                indices = torch.tensor(unfinished, dtype=torch.long, device=model.device)
+                cache.batch_select_indices(indices)
+                tokens, mask, rows = tokens[indices], mask[indices], [rows[i] for i in unfinished]
+            ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        return [(self._answer(tokens), len(tokens)) for tokens in written]
+
+    def _ended(self, written: list[int], limit: int) -> bool:
+        if written[-1] in self._ends or len(written) >= limit:
+            return True
+        if not self.stop.at_line_break or "\n" not in self.encoder.tokenizer.decode(written[-1:]):
+            return False
+        text = self._reasoning.behind(written)
+        return text is not None and "\n" in text.lstrip()
+
+    def _answer(self, written: list[int]) -> str:
+        """Return the text without its reasoning, up to the line break that ended it."""
+        text = (self._reasoning.behind(written[:-1] if written[-1] in self._ends else written) or "").strip()
+        return text.split("\n", 1)[0].rstrip() if self.stop.at_line_break else text
 
     def _row(self, example: Example, text: str, n_tokens: int) -> StoredCell:
         predicted = -1
@@ -64,46 +109,54 @@ class Generation:
         }
 
 
-def stop_rule(examples: Sequence[Example], metric: Metric, max_new_tokens: int) -> Stop:
-    """Return the rule that stops at line breaks, unless answers may take several lines.
+def take_several_lines(examples: Sequence[Example], metric: Metric) -> bool:
+    """Return whether answers may take several lines, so that a line break does not end one.
 
-    They may where the last number counts (GSM8K reasons over several lines) and where right answers hold line breaks.
+    They may where the last number counts (GSM8K reasons over several lines) and where right answers hold line breaks. What a
+    model was trained on decides, because it writes what it has learnt; for a base model, what it is tested on.
     """
-    several_lines = metric == "last_number" or any("\n" in example.answer.strip() for example in examples)
-    return Stop(max_new_tokens, not several_lines)
+    return metric == "last_number" or any("\n" in example.answer.strip() for example in examples)
 
 
-def generate(
-    model: Model, tokenizer: PreTrainedTokenizerBase, contexts: Sequence[Sequence[int]], stop: Stop
-) -> list[tuple[str, int]]:
-    """Continue each context greedily; return the texts, each with its number of tokens (including the one that ended it).
+def end_ids(model: Model, encoder: Encoder) -> frozenset[int]:
+    """Return every token that ends a text: the tokenizer's, the chat template's and all of the checkpoint's.
 
-    A text also ends where the model's window does. Finished rows leave the batch, so that one long text does not cost the
-    others computation.
-
-    Raises InputError if the model's scores are NaN.
+    A checkpoint may have several (generation_config.json: Llama 3, Gemma, Phi-3), of which its tokenizer names one.
     """
-    end: int = tokenizer.eos_token_id
-    longest = max(map(len, contexts))
-    ids = torch.tensor([[end] * (longest - len(c)) + list(c) for c in contexts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(c)) + [1] * len(c) for c in contexts], device=model.device)
-    written: list[list[int]] = [[] for _ in contexts]
-    window = window_of(model.config, longest + stop.max_new_tokens)
-    limits = [min(stop.max_new_tokens, window - len(context)) for context in contexts]
-    rows = list(range(len(contexts)))  # of the batch: the index of the context that each row continues
-    cache = DynamicCache()
-    while rows:
-        tokens = _next_tokens(model, ids, mask, cache)
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            written[row].append(token)
-        unfinished = [i for i, row in enumerate(rows) if not _ended(tokenizer, written[row], end, stop, limits[row])]
-        if len(unfinished) < len(rows):
-            indices = torch.tensor(unfinished, dtype=torch.long, device=model.device)
-            cache.batch_select_indices(indices)
-            tokens, mask, rows = tokens[indices], mask[indices], [rows[i] for i in unfinished]
-        ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-    texts = tokenizer.batch_decode(written, skip_special_tokens=True)
-    return [(_cut(text, stop), len(tokens)) for text, tokens in zip(texts, written, strict=True)]
+    ends = {encoder.tokenizer.eos_token_id, encoder.end_id}
+    for config in (getattr(model, "generation_config", None), model.config.get_text_config()):
+        of_checkpoint = getattr(config, "eos_token_id", None)
+        ends |= set(of_checkpoint if isinstance(of_checkpoint, list | tuple) else [of_checkpoint])
+    return frozenset(ends - {None})
+
+
+class Reasoning:
+    """Finds the reasoning block that a model may write before its answer.
+
+    Args:
+        opened: whether the prompt ends inside such a block.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, opened: bool) -> None:
+        vocabulary = tokenizer.get_vocab()
+        self._tokenizer, self._opened = tokenizer, opened
+        self._openings, self._closings = (
+            {vocabulary[marks[side]] for marks in REASONING if marks[side] in vocabulary} for side in (0, 1)
+        )
+
+    def behind(self, written: list[int]) -> str | None:
+        """Return the text behind the reasoning block, the whole text where there is none; None while a block is open."""
+        closed = max((i for i, token in enumerate(written) if token in self._closings), default=None)
+        if closed is None and not self._openings.isdisjoint(written):
+            return None
+        tokens = written if closed is None else written[closed + 1 :]
+        (text,) = self._tokenizer.batch_decode([tokens], skip_special_tokens=True)
+        for opening, closing in REASONING:  # where a mark is several tokens
+            if closing in text:
+                return str(text.rpartition(closing)[2])
+            if text.lstrip().startswith(opening):
+                return None
+        return None if self._opened and closed is None else str(text)
 
 
 def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
@@ -125,18 +178,3 @@ def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -
     if highest.isnan().any():
         raise InputError(NO_NUMBERS)
     return best
-
-
-def _ended(tokenizer: PreTrainedTokenizerBase, written: list[int], end: int, stop: Stop, limit: int) -> bool:
-    if written[-1] == end or len(written) >= limit:
-        return True
-    if not stop.at_line_break or "\n" not in tokenizer.decode(written[-1:]):
-        return False
-    (text,) = tokenizer.batch_decode([written], skip_special_tokens=True)
-    return "\n" in text.lstrip()
-
-
-def _cut(text: str, stop: Stop) -> str:
-    """Cut off what follows the line break that ended the text."""
-    text = text.strip()
-    return text.split("\n", 1)[0].rstrip() if stop.at_line_break else text

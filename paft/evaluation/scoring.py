@@ -17,7 +17,7 @@ from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric
 from paft.evaluation.cells import WINDOW, Cell, batches, encode, windows
-from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, stop_rule
+from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, Stop, take_several_lines
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
 from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
@@ -36,19 +36,24 @@ class Scoring:
     metric is choice where examples have choices; otherwise it says how free-form answers are compared. method None means
     likelihood where there are choices, and generate where there are none. normalise None means sum where the prompts show the
     options, because the model has then read their lengths, and byte where the prompts hide them, because a longer option
-    would then lose by its length alone.
+    would then lose by its length alone. several_lines says whether generated answers may take several lines; None means that
+    the right answers of the examples decide.
     """
 
     metric: Metric
     method: ScoringMethod | None = None
     normalise: Normalise | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
+    several_lines: bool | None = None
 
 
 def answering_by(model: Model, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], scoring: Scoring) -> Answering:
     """Return the scorer, by likelihood or by generation, that `scoring` asks for."""
     if scoring.metric != "choice" or scoring.method == "generate":
-        return Generation(model, encoder, scoring.metric, stop_rule(examples, scoring.metric, scoring.max_new_tokens))
+        several_lines = scoring.several_lines
+        if several_lines is None:
+            several_lines = take_several_lines(examples, scoring.metric)
+        return Generation(model, encoder, scoring.metric, Stop(scoring.max_new_tokens, at_line_break=not several_lines))
     return Likelihood(model, encoder, scoring.normalise or ("byte" if pool.options == "hidden" else "sum"))
 
 

@@ -1,18 +1,40 @@
 """Making the encoder of a run or an evaluation: tokenizer, chat template and cut-off."""
 
-from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.config.schema import EvaluateConfig, ModelConfig, TrainConfig
+from paft.data.chat import Chat, ChatSettings
 from paft.data.encode import Encoder
 from paft.data.inputs import answer_kind
 from paft.data.tasks.base import Task
 from paft.model.base import load_config, load_tokenizer, window_of
+from paft.runtime.errors import InputError
 
 
 def make_encoder(config: TrainConfig | EvaluateConfig, task: Task) -> Encoder:
     """Return the encoder of a task's rows; raises InputError if the tokenizer cannot be loaded or used."""
+    tokenizer, architecture = load_tokenizer(config.model), load_config(config.model)
+    chat = Chat(tokenizer, chat_settings(config.model)) if config.model.chat_template else None
+    if chat is not None and chat.opens_reasoning and _answers_follow_the_prompt(config):
+        raise InputError(
+            "model.chat_template=true: this template opens a reasoning block before the answer; close it with "
+            "'model.chat_template_args={enable_thinking: false}' if the template has that, or evaluate with scoring=generate."
+        )
     return Encoder(
-        load_tokenizer(config.model),
+        tokenizer,
         answer_kind(config.dataset, task),
-        min(config.cutoff, window_of(load_config(config.model), config.cutoff)),
-        config.model.chat_template,
-        config.model.system_prompt,
+        min(config.cutoff, window_of(architecture, config.cutoff)),
+        chat,
+        config.dataset.answer_space,
+        getattr(architecture.get_text_config(), "vocab_size", None),
     )
+
+
+def chat_settings(model: ModelConfig) -> ChatSettings:
+    """Return the settings of a model's chat template."""
+    return ChatSettings(model.system_prompt, model.chat_template_args, model.chat_template_date)
+
+
+def _answers_follow_the_prompt(config: TrainConfig | EvaluateConfig) -> bool:
+    """Return whether answers are trained on, or scored, right behind the prompt."""
+    if isinstance(config, EvaluateConfig):
+        return config.scored_by == "likelihood"
+    return config.method.trains or config.dataset.metric == "choice"

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
 from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.runtime import ranks
+from paft.runtime.errors import InputError
 from paft.runtime.files import disk_full_is_an_input_error, write_atomically
 from paft.runtime.process import keep_freed_memory, quieten
 from paft.runtime.run_folder import RunFolder
@@ -59,8 +61,18 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
     checked = checked or check_evaluation(config)
     check_quantization(config.model, device_of(config.trainer.accelerator))
     encoder = make_encoder(config, checked.inputs.task)
-    encoder.check_cutoff(checked.inputs.examples)
+    encoder.check(checked.inputs.templates, checked.inputs.examples)
+    _check_tokenizer(config, checked.trained, encoder)
     return Evaluation(config, checked.name, checked.method, checked.folder, checked.inputs, encoder, checked.trained)
+
+
+def _check_tokenizer(config: EvaluateConfig, trained: Mapping[str, Any], encoder: Encoder) -> None:
+    """Raise InputError if the tokenizer or the chat template is another one than in training."""
+    if trained.get("tokenizer") not in (None, encoder.fingerprint):
+        raise InputError(
+            f"adapter={config.adapter}: it was trained with another tokenizer or chat template than "
+            f"{config.model.path or 'the embedded model'} has now; give the model as it was, with model.path=..."
+        )
 
 
 def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
@@ -106,7 +118,8 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
         config.trainer.micro_batch_tokens,
         config.trainer.progress,
     )
-    scoring = Scoring(config.dataset.metric, config.scoring, config.normalise, config.max_new_tokens)
+    several_lines = evaluation.trained.get("several_lines")
+    scoring = Scoring(config.dataset.metric, config.scoring, config.normalise, config.max_new_tokens, several_lines)
     scored = evaluator.score(folder, inputs.pool, inputs.examples, scoring)
     results = _results(evaluation, evaluator, scored, _extra(evaluation, evaluator, scoring), started)
     if inputs.rows is not None:

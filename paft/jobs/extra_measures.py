@@ -6,7 +6,8 @@ from pathlib import Path
 from paft.config.schema import TrainConfig
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator
-from paft.evaluation.scoring import Scoring
+from paft.evaluation.generation import take_several_lines
+from paft.evaluation.scoring import Scoring, ScoringMethod
 from paft.reporting.provenance import provenance
 from paft.reporting.results import AdversarialPrompts, ExtraMeasures, GeneratedAnswers, adversarial_prompts, summarise
 
@@ -28,8 +29,14 @@ def measure_more(
     return before.model_copy(update={name: measures[name](config, inputs, evaluator, folder) for name in names})
 
 
+def scoring_of(config: TrainConfig, inputs: Inputs, method: ScoringMethod | None = None) -> Scoring:
+    """Return how a trained run is scored: the right answers of its training rows say whether texts may take several lines."""
+    several_lines = take_several_lines(inputs.examples.train, config.dataset.metric) if config.method.trains else None
+    return Scoring(config.dataset.metric, method, several_lines=several_lines)
+
+
 def _generate(config: TrainConfig, inputs: Inputs, evaluator: Evaluator, folder: Path) -> GeneratedAnswers:
-    scoring = Scoring(config.dataset.metric, "generate")
+    scoring = scoring_of(config, inputs, "generate")
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring, name="generate")
     origin = provenance(evaluator.model.device)
     return GeneratedAnswers(
@@ -44,6 +51,6 @@ def _generate(config: TrainConfig, inputs: Inputs, evaluator: Evaluator, folder:
 def _adversarial(config: TrainConfig, inputs: Inputs, evaluator: Evaluator, folder: Path) -> AdversarialPrompts:
     pool = inputs.adversarial
     assert pool is not None
-    scored = evaluator.score(folder, pool, inputs.examples.test, Scoring(config.dataset.metric), name="adversarial")
+    scored = evaluator.score(folder, pool, inputs.examples.test, scoring_of(config, inputs), name="adversarial")
     origin = provenance(evaluator.model.device)
     return adversarial_prompts(scored.matrix, pool, scored.settings, origin["git"], origin["device"])

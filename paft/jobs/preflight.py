@@ -74,7 +74,7 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
         _check_output(Path(config.output), Path(str(config.dataset.path)))
     identity = {
         "config": config.identity(),
-        "base": base_identity(config.model) if config.adapter is None else None,  # an adapter names its base model
+        "base": base_identity(config.model),
         "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
         "data": {"test": fingerprint(inputs.examples)},
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},

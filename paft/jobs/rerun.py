@@ -40,6 +40,9 @@ def repeated(config: TrainConfig, original: Results, typed: Sequence[str]) -> Tr
     # Never from the original: a results.json may come from a stranger.
     for key in ("output_root", "rerun", "logger", "model.remote_code"):
         OmegaConf.update(merged, key, OmegaConf.select(command, key))
+    commit = original.fingerprints.base_model.hub_commit
+    if commit is not None:  # a branch may stand for another commit by now
+        OmegaConf.update(merged, "model.revision", commit)
     for override in typed:
         key = override.lstrip("+~").split("=")[0]
         if key in _MAY_DIFFER:

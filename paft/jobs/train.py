@@ -16,13 +16,14 @@ from paft.data.encode import Encoder
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.robustness import robustness
-from paft.evaluation.scoring import Scoring, answering_by, score
+from paft.evaluation.scoring import answering_by, score
 from paft.jobs.encoder import make_encoder
-from paft.jobs.extra_measures import measure_more
+from paft.jobs.extra_measures import measure_more, scoring_of
 from paft.jobs.planning import make_plan
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
+from paft.model.identity import revision_of
 from paft.prompts import PromptPool
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
@@ -72,7 +73,8 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     check_quantization(config.model, device_of(config.trainer.accelerator))
     without_weights = skeleton(config.model, adapter=config.method.trains)
     encoder = make_encoder(config, inputs.examples.task)
-    encoder.check_cutoff([*inputs.examples.train, *inputs.examples.validation, *inputs.examples.test])
+    examples = inputs.examples
+    encoder.check(inputs.templates, [*examples.train, *examples.validation, *examples.test])
     plan = make_plan(config, inputs, encoder, without_weights)
     return PreparedRun(config, checked.folder, inputs, encoder, plan)
 
@@ -116,10 +118,10 @@ def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | N
         model = add_lora(base, config.model, config.seed)
         fitted = _fit(run, model, pool, logger)
         if ranks.rank() == 0:
-            save_adapter(model, run.encoder.tokenizer, folder / "adapter", config, _pool_records(inputs))
+            save_adapter(model, run.encoder.tokenizer, folder / "adapter", _about(run))
         ranks.barrier()  # scoring reads the saved adapter, on every rank
     evaluator = _evaluator(run, model)
-    scored = evaluator.score(folder, inputs.test, inputs.examples.test, Scoring(config.dataset.metric))
+    scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring_of(config, inputs))
     results = Results(
         **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings)),
         kind="training",
@@ -150,7 +152,7 @@ def _fit(run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | 
 
     def validate(model: PeftModel) -> dict[str, float]:
         examples = inputs.examples.validation[: config.validation.examples]
-        answering = answering_by(model, run.encoder, validation_pool, examples, Scoring(config.dataset.metric))
+        answering = answering_by(model, run.encoder, validation_pool, examples, scoring_of(config, inputs))
         budget = config.trainer.micro_batch_tokens
         summary = robustness(score(answering, run.encoder, validation_pool, examples, batch_tokens=budget), None)
         return {"mean": summary.mean, "std": summary.std, "worst": summary.min}
@@ -162,6 +164,20 @@ def _training_record(fitted: Fitted) -> TrainingRecord:
     figures = asdict(fitted)
     del figures["earlier_wall_s"]  # the run's wall_s includes it
     return TrainingRecord(**figures)
+
+
+def _about(run: PreparedRun) -> dict[str, Any]:
+    """Return the metadata of the run's adapter: what an evaluation must do as the training did."""
+    config, inputs = run.config, run.inputs
+    return {
+        "run": config.run_name,
+        "method": config.method.name,
+        "model": config.model.model_dump() | {"revision": revision_of(config.model)},
+        "tokenizer": run.encoder.fingerprint,
+        "dataset": config.dataset.model_dump(),
+        "several_lines": scoring_of(config, inputs).several_lines,
+        "pools": {split: pool.model_dump() for split, pool in _pool_records(inputs).items()},
+    }
 
 
 def _pool_records(inputs: Inputs) -> dict[str, Any]:

@@ -8,37 +8,27 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from pydantic import BaseModel
 from safetensors import safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from paft.config.adapter import METADATA, read_metadata
-from paft.config.schema import ModelConfig, TrainConfig
+from paft.config.schema import ModelConfig
 from paft.model.base import load_base, load_tokenizer, weights_fingerprint
 from paft.runtime.errors import InputError
 from paft.runtime.files import disk_full_is_an_input_error
 
 
-def save_adapter(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig, pools: Mapping[str, BaseModel]
-) -> None:
+def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, about: Mapping[str, Any]) -> None:
     """Write an adapter folder that `PeftModel.from_pretrained` opens: weights, tokenizer, and paft.json.
 
     Args:
-        pools: what paft.json records of the run's pools, by split.
+        about: what paft.json says besides the fingerprint of the base weights: run, model, data set, pools.
     """
     # Without save_embedding_layers=False, PEFT asks the hub about the base model.
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
-    about = {
-        "run": config.run_name,
-        "method": config.method.name,
-        "model": config.model.model_dump(),
-        "base": weights_fingerprint(model.get_base_model())["sample"],
-        "dataset": config.dataset.model_dump(),
-        "pools": {split: pool.model_dump() for split, pool in pools.items()},
-    }
-    (folder / METADATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    base = weights_fingerprint(model.get_base_model())["sample"]
+    (folder / METADATA).write_text(json.dumps({**about, "base": base}, indent=2) + "\n", encoding="utf-8")
     _readable_by_others(folder)
 
 
@@ -67,14 +57,13 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
 def base_of(about: Mapping[str, Any], model: ModelConfig) -> str | None:
     """Return the fingerprint of the base weights that an adapter was trained on.
 
-    None if it cannot be compared, because only one of the two base models, in training and now, is quantised, or if an earlier
-    version did not record it.
+    None if it cannot be compared, because only one of the two base models, in training and now, is quantised.
 
     Args:
         about: the adapter's metadata.
         model: how the base model is loaded now.
     """
-    return about.get("base") if about["model"].get("quantization") == model.quantization else None
+    return str(about["base"]) if about["model"].get("quantization") == model.quantization else None
 
 
 def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:

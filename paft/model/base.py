@@ -19,6 +19,7 @@ from transformers import (
 from paft.config.schema import ModelConfig
 from paft.model.attention import NAMES, Kernel, packed_logits, register
 from paft.model.embedded import smollm2_folder
+from paft.model.identity import revision_of
 from paft.packing import Branches, pack
 from paft.runtime.errors import InputError
 
@@ -151,9 +152,10 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
 def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
     """Call a transformers loader with the model's path and revision; raises InputError if it fails."""
     path = smollm2_folder() if model.path is None else model.path
+    revision = revision_of(model)
     try:
         # trust_remote_code is always given: without it transformers would ask at the terminal.
-        return load(path, revision=model.revision, trust_remote_code=model.remote_code, **kwargs)
+        return load(path, revision=revision, trust_remote_code=model.remote_code, **kwargs)
     except Exception as error:  # the hub, the files and transformers raise many kinds
         if not model.remote_code and "custom code" in str(error):
             raise InputError(

@@ -1,35 +1,91 @@
 """Identifying models without loading them, by digests of their files. Imports nothing heavy."""
 
 import hashlib
+import re
+from functools import cache
 from pathlib import Path
 
 from paft.config.schema import ModelConfig
+from paft.runtime.errors import InputError
 
 _PIECE = 4096  # bytes
+_WEIGHTS = (".safetensors", ".bin")
+# What a rendering, a token or a generated text depends on: configs, tokenizer, chat templates, code that comes with a model.
+_SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe", ".py")
 
 
 def base_identity(model: ModelConfig) -> str:
-    """Return what identifies a base model without loading it: hub id and revision, or a digest of a folder's weight files.
+    """Return what identifies a base model without loading it: hub id and commit, or a digest of a folder's files.
 
-    The digest covers the files' names and sizes and a thousand pieces spread over each file. It is cheap, and differs for
-    different weights, even if only some layers changed because an adapter was merged into them.
+    The digest covers the whole of configs, tokenizer and chat templates, and of weight files names, sizes and a thousand pieces
+    spread over each. It is cheap, and differs for different weights, even if only some layers changed because an adapter was
+    merged into them.
+
+    Raises InputError if the commit of a hub model cannot be known.
     """
     if model.path is None:
         return "embedded"
     folder = Path(model.path)
-    if not folder.is_dir():
-        return f"{model.path}@{model.revision}"
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size} ".encode())
-        with path.open("rb") as file:
-            for offset in range(0, size, max(_PIECE, size // 1000)):
-                file.seek(offset)
-                digest.update(file.read(_PIECE))
-    return digest.hexdigest()[:16]
+    return f"files:{_folder_digest(folder)}" if folder.is_dir() else f"{model.path}@{revision_of(model)}"
+
+
+def revision_of(model: ModelConfig) -> str | None:
+    """Return the commit of a hub model, which a branch's name stands for only today; None for a folder or the embedded model.
+
+    Raises InputError if it cannot be known: the hub has no such model or is out of reach, and no copy lies in its cache.
+    """
+    if model.path is None or Path(model.path).is_dir():
+        return None
+    return _commit(model.path, model.revision or "main")
 
 
 def adapter_digest(folder: Path) -> str:
-    """Return the SHA-256 of an adapter's weight file."""
-    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    """Return SHA-256 over an adapter's weights and its config, which says how the weights are scaled."""
+    digest = hashlib.sha256()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def _folder_digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.relative_to(folder).parts[0].startswith(".")):
+        if path.parent == folder and path.suffix in _WEIGHTS:
+            _update_with_pieces(digest, path)
+        elif path.suffix in _SETTINGS and (path.parent == folder or path.parent.name == "additional_chat_templates"):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(folder).as_posix()} {len(content)} ".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _update_with_pieces(digest: "hashlib._Hash", path: Path) -> None:
+    size = path.stat().st_size
+    digest.update(f"{path.name} {size} ".encode())
+    with path.open("rb") as file:
+        for offset in range(0, size, max(_PIECE, size // 1000)):
+            file.seek(offset)
+            digest.update(file.read(_PIECE))
+
+
+@cache
+def _commit(path: str, revision: str) -> str:
+    """Return the commit that a branch, a tag or a commit of a hub model stands for: from the hub, else from its cache."""
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        return str(HfApi().model_info(path, revision=revision, timeout=10).sha)
+    except (GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        said = type(error).__name__
+    except Exception as error:  # no network, in the many forms that it takes
+        cached = try_to_load_from_cache(path, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name
+        said = type(error).__name__
+    at = "" if revision == "main" else f", revision {revision},"
+    raise InputError(
+        f"model.path={path}: this model cannot be loaded; there is no such folder, and the hub gives this machine no model of "
+        f"this id{at.rstrip(',')} ({said})."
+    )

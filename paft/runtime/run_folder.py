@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,8 +94,8 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
         except (ValueError, TypeError):
             raise InputError(f"{mark}: this file is damaged; delete the folder to start the run anew.") from None
         if recorded != json.loads(json.dumps(identity)):
-            differs = ", ".join(sorted(key for key in identity if recorded.get(key) != json.loads(json.dumps(identity[key]))))
-            raise InputError(f"{path}: this run was made from other data or prompts ({differs}); move it or set output_root.")
+            differs = [key for key in identity if recorded.get(key) != json.loads(json.dumps(identity[key]))]
+            raise InputError(f"{path}: this run was made from {_other_inputs(differs)}; move it or set output_root.")
         return RunFolder(path, identity)
     check_place(f"output_root={output_root}", path)
     free = shutil.disk_usage(existing_parent(path)).free
@@ -105,3 +105,10 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
             f"{_LEAST_FREE_BYTES // 2**20} MiB."
         )
     return RunFolder(path, identity)
+
+
+def _other_inputs(differs: Collection[str]) -> str:
+    """Say which inputs of a run are not those that its folder records."""
+    if list(differs) == ["base"]:
+        return "another base model, tokenizer, chat template or config, or by a version that did not record them"
+    return f"other data or prompts ({', '.join(sorted(differs))})"

@@ -10,6 +10,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from paft.data.batch import Update
+from paft.data.chat import Chat, ChatSettings
 from paft.data.datamodule import Renderings
 from paft.data.encode import Encoder
 from paft.data.tasks import BUILT_IN
@@ -162,7 +163,7 @@ def test_context_and_continuation_make_the_whole_text(tokenizer, answer):
 
 def test_an_answer_that_would_merge_into_the_prompt_is_tokenised_alone(tokenizer):
     tokenizer.chat_template = "{{ messages[0]['content'] }}"  # ends where the prompt ends, without a blank
-    encoder = Encoder(tokenizer, "text", cutoff=1024, chat_template=True)
+    encoder = Encoder(tokenizer, "text", cutoff=1024, chat=Chat(tokenizer, ChatSettings()))
     context, answer = "The answer: Answ", "er: it is in the barn"
     alone = tokenizer(answer, add_special_tokens=False).input_ids
     ids, whole = tokenizer(context).input_ids, tokenizer(context + answer).input_ids
@@ -188,7 +189,7 @@ def test_a_prompt_of_nothing_still_has_a_token_that_predicts_the_answer(tokenize
 
 
 def cut(encoder: Encoder, cutoff: int) -> Encoder:
-    return Encoder(encoder.tokenizer, encoder.answer, cutoff, encoder.chat_template, encoder.system_prompt)
+    return Encoder(encoder.tokenizer, encoder.answer, cutoff, encoder.chat)
 
 
 def fits(encoded_context: Sequence[int], continuations: Sequence[Sequence[int]], cutoff: int) -> bool:
@@ -252,12 +253,12 @@ def test_a_cutoff_shorter_than_the_answer_is_refused(tokenizer):
 def test_a_cutoff_is_checked_before_anything_is_encoded(tokenizer):
     long = replace(STORIES[3], choices=("the hall", "an answer " * 20, "x", "y"), where="mine.jsonl, line 4")
     examples = [*STORIES[:3], long, free("yes " * 5, q="q")]
-    Encoder(tokenizer, "text", cutoff=1024).check_cutoff(examples)
-    Encoder(tokenizer, "letter", cutoff=30).check_cutoff(examples)
+    Encoder(tokenizer, "text", cutoff=1024).check([], examples)
+    Encoder(tokenizer, "letter", cutoff=30).check([], examples)
     with pytest.raises(InputError, match=r"mine\.jsonl, line 4: an answer has (\d+) tokens, .*; set cutoff above \1\."):
-        Encoder(tokenizer, "text", cutoff=30).check_cutoff(examples)
+        Encoder(tokenizer, "text", cutoff=30).check([], examples)
     with pytest.raises(InputError, match="an answer has"):
-        Encoder(tokenizer, "letter", cutoff=5).check_cutoff([free("yes " * 5, q="q")])
+        Encoder(tokenizer, "letter", cutoff=5).check([], [free("yes " * 5, q="q")])
 
 
 def test_the_smallest_cutoff_that_passes_the_check_is_enough(tokenizer):
@@ -265,7 +266,7 @@ def test_the_smallest_cutoff_that_passes_the_check_is_enough(tokenizer):
         for cutoff in range(1, 30):
             encoder = Encoder(tokenizer, "text", cutoff)
             try:
-                encoder.check_cutoff([example])
+                encoder.check([], [example])
             except InputError:
                 continue
             encoded = encoder.training(template("Say it: {q}" if not example.choices else "{question}"), example)
@@ -283,10 +284,10 @@ def test_a_chat_template_wraps_the_prompt(tokenizer):
     example = STORIES[0]
     question = example.fields["question"]
     one = template("{question}\n")  # its white space is the template's business
-    plain = Encoder(tokenizer, "text", 1024, chat_template=True).training(one, example)
+    plain = Encoder(tokenizer, "text", 1024, Chat(tokenizer, ChatSettings())).training(one, example)
     assert tokenizer.decode(plain.context) == f"<user>{question}\n</user>\n<assistant>"
     assert tokenizer.decode(plain.continuations[0]) == f"{example.answer}<end>"
-    system = Encoder(tokenizer, "text", 1024, chat_template=True, system_prompt="Be {brief}.")
+    system = Encoder(tokenizer, "text", 1024, Chat(tokenizer, ChatSettings("Be {brief}.")))
     for encoded in (system.training(one, example), system.scoring(one, example)):
         start = "<system>Be {brief}.</system>\n<user>"
         assert tokenizer.decode(encoded.context) == f"{start}{question}\n</user>\n<assistant>"
@@ -295,11 +296,11 @@ def test_a_chat_template_wraps_the_prompt(tokenizer):
 
 def test_a_chat_template_writes_its_own_special_tokens(with_begin):
     with_begin.chat_template = "{{ bos_token }}" + CHAT
-    encoded = Encoder(with_begin, "text", 1024, chat_template=True).training(template("{question}"), STORIES[0])
+    encoded = Encoder(with_begin, "text", 1024, Chat(with_begin, ChatSettings())).training(template("{question}"), STORIES[0])
     begin = with_begin.bos_token_id
     assert encoded.context[0] == begin and (encoded.context + encoded.continuations[0]).count(begin) == 1
     with_begin.chat_template = CHAT
-    encoded = Encoder(with_begin, "text", 1024, chat_template=True).training(template("{question}"), STORIES[0])
+    encoded = Encoder(with_begin, "text", 1024, Chat(with_begin, ChatSettings())).training(template("{question}"), STORIES[0])
     assert begin not in encoded.context
 
 
@@ -311,7 +312,89 @@ def test_without_chat_template_a_tokenizer_that_has_one_is_used_plainly(tokenize
 
 def test_a_tokenizer_without_what_is_asked_for_is_refused(tokenizer):
     with pytest.raises(InputError, match="this tokenizer has no chat template; set it to false"):
-        Encoder(tokenizer, "text", 1024, chat_template=True)
+        Chat(tokenizer, ChatSettings())
     tokenizer.eos_token = None
     with pytest.raises(InputError, match="no end-of-text token"):
         Encoder(tokenizer, "text", 1024)
+
+
+# What tokenizers do besides.
+
+
+@pytest.fixture
+def with_end(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A tokenizer that puts end-of-text behind every text, as one saved with add_eos_token does."""
+    end = [("<end>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A <end>", special_tokens=end)
+    assert tokenizer("a").input_ids[-1] == tokenizer.eos_token_id
+    return tokenizer
+
+
+def test_special_tokens_behind_a_text_are_left_out(tiny_llama, with_end):
+    plain, one = AutoTokenizer.from_pretrained(tiny_llama), template("{story}\n{question}\nAnswer:")
+    expected, encoder = Encoder(plain, "text", 1024), Encoder(with_end, "text", 1024)
+    for example in STORIES:
+        assert encoder.scoring(one, example) == expected.scoring(one, example)
+        assert encoder.training(one, example) == expected.training(one, example)
+    empty = encoder.scoring(template("{q}"), free("yes", q=" "))
+    assert empty.context == [with_end.eos_token_id]  # which is not taken for a text here
+
+
+def test_both_ends_of_a_text(tokenizer):
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})
+    special = [("<begin>", tokenizer.bos_token_id), ("<end>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<begin> $A <end>", special_tokens=special)
+    encoded = Encoder(tokenizer, "text", 1024).scoring(template("{q}"), free("yes", q="Is it?"))
+    assert tokenizer.decode(encoded.context) == "<begin>Is it?"
+
+
+def test_a_tokenizer_that_draws_its_tokens_is_refused(tokenizer):
+    tokenizer.backend_tokenizer.model.dropout = 0.1
+    with pytest.raises(InputError, match="draws its tokens at random"):
+        Encoder(tokenizer, "text", 1024)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "space", "continuation"),
+    [
+        ("Answer:", "yes", None, " yes"),
+        ("答案：", "是", None, "是"),
+        ("答案：", "A", None, "A"),  # a full-width colon needs no space
+        ("答案", "A", None, "A"),
+        ("Answer in Chinese:", "是", None, "是"),
+        ("คำตอบ", "ใช่", None, "ใช่"),
+        ("답:", "네", None, " 네"),  # Korean has spaces
+        ("答案：", "是", True, " 是"),
+        ("Answer:", "yes", False, "yes"),
+        ("Answer: ", "yes", False, " yes"),  # the prompt's own
+        ("答案：\n", "是", None, "\n是"),
+    ],
+)
+def test_a_space_comes_before_an_answer_where_the_script_has_it(tokenizer, prompt, answer, space, continuation):
+    encoder = Encoder(tokenizer, "text", 1024, space=space)
+    encoded = encoder.training(PromptTemplate(prompt + "{q}", id="t"), free(answer, q=""))
+    assert tokenizer.decode(encoded.continuations[0]) == continuation + "<end>"
+
+
+def test_tokens_beyond_the_embeddings_are_found_before_anything_is_encoded(tokenizer):
+    n = len(tokenizer)
+    tokenizer.add_tokens(["candle"])
+    encoder = Encoder(tokenizer, "text", 1024, vocabulary=n)
+    encoder.check([template("{q}")], STORIES)
+    with pytest.raises(InputError, match=r"The prompt 't' holds 'candle', a token .* no embedding"):
+        encoder.check([template("Light the candle: {q}")], STORIES)
+    with pytest.raises(InputError, match=r"mine, line 3: the row holds 'candle'"):
+        encoder.check([template("{q}")], [replace(free("yes", q="a candle"), where="mine, line 3")])
+    Encoder(tokenizer, "text", 1024, vocabulary=n + 1).check([template("Light the candle: {q}")], STORIES)
+    with pytest.raises(InputError, match="do not belong together"):
+        Encoder(tokenizer, "text", 1024, vocabulary=n - 5)
+
+
+def test_the_fingerprint_is_that_of_the_tokenizer_and_its_template(tiny_llama, tokenizer, with_begin):
+    again = Encoder(AutoTokenizer.from_pretrained(tiny_llama), "text", 1024)
+    assert again.fingerprint == Encoder(AutoTokenizer.from_pretrained(tiny_llama), "letter", 30).fingerprint
+    assert Encoder(with_begin, "text", 1024).fingerprint != again.fingerprint
+    chat = AutoTokenizer.from_pretrained(tiny_llama)
+    chat.chat_template = CHAT
+    assert Encoder(chat, "text", 1024).fingerprint == again.fingerprint  # it is not used
+    assert Encoder(chat, "text", 1024, Chat(chat, ChatSettings())).fingerprint != again.fingerprint

@@ -4,7 +4,7 @@ import pytest
 
 from paft.data.tasks.base import Example
 from paft.evaluation.answers import first_option, first_text, is_right, last_number
-from paft.evaluation.generation import stop_rule
+from paft.evaluation.generation import take_several_lines
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_free_form_answers():
 
 def test_a_line_break_ends_a_text_unless_answers_hold_some():
     one, several = (Example("0", {}, (), -1, answer, "g", "all") for answer in ("42\n", "6 * 7 = 42\n#### 42"))
-    assert stop_rule([one], "exact", 5).at_line_break and not stop_rule([one, several], "exact", 5).at_line_break
+    assert not take_several_lines([one], "exact") and take_several_lines([one, several], "exact")
     unlabelled = Example("0", {}, (), -1, "", "g", "all")
-    assert not stop_rule([unlabelled], "last_number", 5).at_line_break  # as for rows whose answers are known
+    assert take_several_lines([unlabelled], "last_number")  # as for rows whose answers are known

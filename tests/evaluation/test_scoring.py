@@ -11,7 +11,7 @@ from paft.data.encode import Encoded, Encoder
 from paft.data.tasks.base import Example
 from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.cells import Cell, batches, common_prefix, encode, windows
-from paft.evaluation.generation import Stop, generate
+from paft.evaluation.generation import Generation, Stop
 from paft.evaluation.likelihood import Likelihood, choice_log_probs, share
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.scoring import Scoring, answering_by, score
@@ -244,7 +244,7 @@ def test_generation_equals_one_row_at_a_time(model_folder):
     model, encoder, pool, examples = setting_of(model_folder, "text")
     contexts = [encoder.scoring(pool.templates[i % 4], examples[i]).context for i in range(8)]
     plain = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    texts = generate(model, encoder.tokenizer, contexts, Stop(20, at_line_break=False))
+    texts = Generation(model, encoder, "exact", Stop(20, at_line_break=False)).write(contexts)
     for context, (text, n_tokens) in zip(contexts, texts, strict=True):
         alone = plain.generate(torch.tensor([context]), max_new_tokens=20, do_sample=False, pad_token_id=0)[0, len(context) :]
         assert text == encoder.tokenizer.decode(alone, skip_special_tokens=True).strip() and n_tokens == len(alone)
@@ -271,11 +271,11 @@ def test_finished_rows_leave_and_texts_end_where_they_should(setting, monkeypatc
 
     monkeypatch.setattr("paft.evaluation.generation.DynamicCache", Rows)
     monkeypatch.setattr("paft.evaluation.generation._next_tokens", scripted)
-    found = generate(model, tokenizer, [[1, 2, 3]] * 4, Stop(6, at_line_break=True))
+    found = Generation(model, encoder, "exact", Stop(6, at_line_break=True)).write([[1, 2, 3]] * 4)
     first = {token: tokenizer.decode([token]).strip() for token in (yes, no)}
     assert found == [(first[yes], 2), (first[no], 4), (tokenizer.decode([no, yes]).strip(), 3), (found[3][0], 6)]
     assert sizes == [4, 4, 3, 2, 1, 1]
-    through = generate(model, tokenizer, [[1, 2, 3]] * 4, Stop(3, at_line_break=False))
+    through = Generation(model, encoder, "exact", Stop(3, at_line_break=False)).write([[1, 2, 3]] * 4)
     assert [n for _, n in through] == [2, 3, 3, 3]
 
 
@@ -286,7 +286,8 @@ def test_generation_ends_where_the_window_does(tiny_llama, tmp_path):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     load_tokenizer(config_of(tiny_llama)).save_pretrained(tmp_path)
     model, encoder, _, _ = setting_of(tmp_path, "text")
-    (_, at_the_end), (_, usual) = generate(model, encoder.tokenizer, [[5] * 60, [5] * 3], Stop(12, at_line_break=False))
+    writer = Generation(model, encoder, "exact", Stop(12, at_line_break=False))
+    (_, at_the_end), (_, usual) = writer.write([[5] * 60, [5] * 3])
     assert at_the_end <= 4 and usual <= 12
 
 

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from paft.config.compose import CONF
 from paft.data.tasks.story_facts import generate_rows
@@ -81,6 +83,62 @@ def test_the_base_model(tiny_llama, common):
     results = evaluated("dataset=story_facts", *shape, *common)
     assert results.fingerprints.adapter is None and "-base-" in results.folder.name
     assert read_matrix(results.folder / "matrix.parquet").correct.shape == (2, 6)
+
+
+def test_what_the_model_reads_is_part_of_the_evaluation(tiny_llama, common, tmp_path):
+    """An edited chat template or tokenizer makes another evaluation, not one that has finished already."""
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    asked = ["dataset=story_facts", "adapter=null", "model=smollm2_135m", f"model.path={folder}", "model.dtype=fp32"]
+    asked += ["model.chat_template=true", "eval_examples=6", "eval_prompts=2", *common]
+    scores = []
+    for template in ("{{ messages[0]['content'] }} ", "Think. {{ messages[0]['content'] }} So: "):
+        (folder / "chat_template.jinja").write_text(template)
+        results = evaluated(*asked)
+        scores.append(read_cells(results.folder / "matrix.parquet", ["log_probs"]))
+    assert not scores[0].equals(scores[1])
+    (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] }} ")
+    again = evaluated(*asked)
+    assert read_cells(again.folder / "matrix.parquet", ["log_probs"]).equals(scores[0])
+    assert len(list(again.folder.parent.iterdir())) == 2
+
+
+def test_an_adapter_under_another_tokenizer_is_refused(trained, tiny_llama, common, tmp_path):
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "moved"))
+    asked = [f"adapter={trained / 'adapter'}", f"model.path={folder}", "eval_examples=6", "eval_prompts=2", *common]
+    evaluated(*asked)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"bos_token": "<begin>"})
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(InputError, match=r"trained with another tokenizer or chat template than .*moved has now"):
+        evaluated(*asked)
+
+
+def test_an_adapter_whose_scaling_was_edited_is_another_one(trained, common, tmp_path):
+    adapter = Path(shutil.copytree(trained / "adapter", tmp_path / "adapter"))
+    asked = [f"adapter={adapter}", "eval_examples=6", "eval_prompts=2", *common]
+    before = evaluated(*asked)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 10 * config["lora_alpha"]}))
+    after = evaluated(*asked)
+    cells = [read_cells(results.folder / "matrix.parquet", ["log_probs"]) for results in (before, after)]
+    assert before.folder != after.folder and not cells[0].equals(cells[1])
+
+
+def test_what_was_trained_on_says_whether_a_line_break_ends_an_answer(tiny_llama, common, tmp_path):
+    """Rows without labels are answered as labelled ones are."""
+    rows = [{"q": f"Count to {n}.", "a": "\n".join(map(str, range(n)))} for n in range(2, 32)]
+    for name, some in (("train", rows[:20]), ("test", rows[20:])):
+        (tmp_path / f"{name}.jsonl").write_text(lines(*some))
+    for name, text in (("train", "{q} Answer:"), ("test", "Please. {q} Now:")):
+        (tmp_path / f"{name}_prompts.jsonl").write_text(lines({"text": text}))
+    own = ["dataset=jsonl", f"dataset.path={tmp_path}", "dataset.gold=a", "dataset.answer=text", "dataset.metric=exact"]
+    own += [f"prompts.{name}={tmp_path}/{name}_prompts.jsonl" for name in ("train", "test")]
+    run = run_training(compose_config(*SMALL, *own, f"model.path={tiny_llama}", f"output_root={tmp_path / 'runs'}"))
+    assert run.scoring.stop_at_line_break is False
+    (tmp_path / "rows.jsonl").write_text(lines({"q": "Count to 3."}))
+    asked = [f"adapter={run.folder / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", "max_new_tokens=4"]
+    unlabelled = evaluated(*asked, f"output={tmp_path / 'out.jsonl'}", *common)
+    assert unlabelled.scoring.stop_at_line_break is False
 
 
 def test_generation_records_texts_tokens_and_times(trained, common):

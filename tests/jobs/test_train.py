@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,7 +24,7 @@ from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from paft.training.callbacks import Speed
 from paft.training.checkpoints import SaveBest, states
-from tests.conftest import compose_config
+from tests.conftest import NO_COMMIT, compose_config
 from tests.reliability.strike import ROOT, start
 
 
@@ -139,7 +141,7 @@ def test_rerun_repeats_a_run_exactly(method, tiny_overrides, capsys):
 @pytest.mark.parametrize("override", ["K=8", "optim.lr=1", "dataset=piqa", "trainer.accelerator=cpu"])
 def test_a_rerun_takes_no_other_settings(override, tmp_path):
     config = compose_config(f"rerun={tmp_path}")
-    original = Results.model_construct(config=config.model_dump())
+    original = Results.model_construct(config=config.model_dump(), fingerprints=NO_COMMIT)
     with pytest.raises(InputError, match=rf"^{override}: rerun= repeats a run as it was"):
         repeated(config, original, ["rerun=results.json", "logger=wandb", override])
 
@@ -149,6 +151,31 @@ def test_a_rerun_on_other_rows_is_refused(tiny_overrides, monkeypatch):
     monkeypatch.setattr("paft.data.tasks.story_facts.N_ROWS", {"train": 60, "test": 20})
     with pytest.raises(InputError, match="its data were others"):
         job(compose_config(f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"))
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json", "generation_config.json", "chat_template.jinja"])
+def test_an_interrupted_run_goes_on_with_the_same_files_of_its_model_alone(
+    file, tiny_overrides, tiny_llama, tmp_path, monkeypatch
+):
+    folder = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
+    config = compose_config(*tiny_overrides, f"model.path={folder}")
+
+    class Stopped(BaseException):
+        pass
+
+    def stopped(*_: object, **__: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("paft.jobs.train.fit", stopped)
+        with pytest.raises(Stopped):
+            run_training(config)
+    path = folder / file
+    path.write_text(path.read_text() + " " if path.is_file() else "{}")
+    with pytest.raises(
+        InputError, match="another base model, tokenizer, chat template or config, or by a version that did not"
+    ):
+        run_training(config)
 
 
 def test_a_continued_run_counts_what_came_before():

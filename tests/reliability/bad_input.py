@@ -93,9 +93,8 @@ OF_OLD = "it was written by another version of paft (version None, this one read
 def _about(*overrides: str) -> str:
     """Return the paft.json of an adapter."""
     config = compose_training(overrides)
-    return json.dumps(
-        {"run": "a run", "method": "paft", "model": config.model.model_dump(), "dataset": config.dataset.model_dump()}
-    )
+    model, dataset = config.model.model_dump(), config.dataset.model_dump()
+    return json.dumps({"run": "a run", "method": "paft", "model": model, "dataset": dataset, "base": "0" * 16})
 
 
 OWN = "dataset=jsonl ; dataset.path=own ; dataset.gold=answer ; dataset.choices=[A,B]"
@@ -122,11 +121,13 @@ TINY = f"model.path=%MODEL ; model.dtype=fp32 ; {SMALL}"
 A_RUN = {
     "RUN/adapter/paft.json": _about("model.path=%MODEL"),
     "RUN/adapter/adapter_model.safetensors": "torn",
+    "RUN/adapter/adapter_config.json": "{}",
     "RUN/results.json": "{}",
 }
 OWN_RUN = {
     "OWN/adapter/paft.json": _about("model.path=%MODEL", *OWN.split(" ; ")),
     "OWN/adapter/adapter_model.safetensors": "torn",
+    "OWN/adapter/adapter_config.json": "{}",
     "OWN/prompts/test.yaml": "answer: letter\nprompts:\n  - text: '{question} {A} {B}'\n",
     "rows.jsonl": lines(*map(question, range(3))),
 }
@@ -179,6 +180,8 @@ _CONFIG: _Table = [
     ("a data set by its name", "dataset.name=piqa", {}, "dataset.name=piqa: choose a data set with dataset="),
     ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: choose a data set with dataset="),
     ("unknown part", "dataset=race ; dataset.parts=[race_low]", {}, "dataset.parts: race has no part race_low"),
+    ("template arguments alone", "model.chat_template_args={a: 1}", {}, "model.chat_template_args needs model.chat_template="),
+    ("no date", "model.chat_template_date=today", {}, "model.chat_template_date=today: value error, should be a date, written"),
     ("system prompt alone", "model.system_prompt=Hi", {}, "model.system_prompt needs model.chat_template=true"),
     ("no budget", "method=zopo ; method.budget=null", {}, "method.budget has no value"),
     ("a budget too small", "method=robust ; method.budget=100", {}, "method.budget=100: robust on 60 training prompts"),
@@ -350,6 +353,12 @@ _EVALUATION: _Table = [
     ("an adapter that is a file", "adapter=file", {"file": "x"}, "file: this is no adapter of a PAFT run"),
     ("a run instead of its adapter", "adapter=RUN", A_RUN, "RUN: this is no adapter of a PAFT run"),
     ("several adapters without -m", "adapter=[a,b]", {}, "adapter=['a', 'b']: this is one folder, RUN/adapter"),
+    (
+        "an adapter without its base",
+        RUN,
+        A_RUN | {"RUN/adapter/paft.json": _about("model.path=%MODEL").replace('"base"', '"bass"')},
+        "RUN/adapter/paft.json: this file is damaged",
+    ),
     ("a damaged adapter", RUN, A_RUN | {"RUN/adapter/paft.json": "{"}, "RUN/adapter/paft.json: this file is damaged"),
     ("an adapter of nothing", RUN, A_RUN | {"RUN/adapter/paft.json": "[]"}, "RUN/adapter/paft.json: this file is damaged"),
     ("an adapter in no UTF-8", RUN, A_RUN | {"RUN/adapter/paft.json": b"\xff"}, "RUN/adapter/paft.json: this file is damaged"),

@@ -19,7 +19,7 @@ from paft.cli.train import job
 from paft.jobs.rerun import repeated
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
-from tests.conftest import compose_config, compose_evaluation
+from tests.conftest import NO_COMMIT, compose_config, compose_evaluation
 from tests.reliability.bad_input import ROOT, ROWS, Case, apart, files_below, here, is_one_sentence, write_without_heavy
 
 LIGHT = [row for row in ROWS if row.needs == "nothing"]
@@ -222,10 +222,11 @@ def test_neither_an_adapter_nor_a_results_file_says_whose_code_is_run(tmp_path):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_model.safetensors").write_bytes(b"")
+    (adapter / "adapter_config.json").write_bytes(b"{}")
     (adapter / "paft.json").write_text(
-        json.dumps({"model": about.model.model_dump(), "dataset": about.dataset.model_dump(), "method": "paft"})
+        json.dumps({"model": about.model.model_dump(), "dataset": about.dataset.model_dump(), "method": "paft", "base": "a"})
     )
     assert not compose_evaluation(f"adapter={adapter}").model.remote_code
     assert compose_evaluation(f"adapter={adapter}", "model.remote_code=true").model.remote_code
-    original = Results.model_construct(config=about.model_dump())
+    original = Results.model_construct(config=about.model_dump(), fingerprints=NO_COMMIT)
     assert not repeated(compose_config(f"rerun={tmp_path}"), original, []).model.remote_code

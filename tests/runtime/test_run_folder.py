@@ -38,3 +38,11 @@ with claim({str(tmp_path)!r}, "run", {{"config": 1}}).held():
     other.wait()
     with folder.held():  # a killed process leaves no lock behind
         pass
+
+
+@pytest.mark.parametrize("earlier", ["0123456789abcdef", "a/b@None", None])
+def test_a_run_of_a_version_that_recorded_less_of_its_model_is_refused(tmp_path, earlier):
+    with claim(str(tmp_path), "run", {"config": 1, "base": earlier}).held():
+        pass
+    with pytest.raises(InputError, match="or by a version that did not record them; move it or set output_root"):
+        claim(str(tmp_path), "run", {"config": 1, "base": "files:0123456789abcdef"})
