@@ -107,8 +107,10 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
     row = pack([Branches(long), Branches(stem, [branch, fork], parent=0), Branches(other)]).to(base.device)
     n = len(long) + _SHORT
     wanted_places = [*range(n), *range(n + _SHORT, n + 3 * _SHORT)]  # all but those of the first branch
-    plain = torch.cat([base(input_ids=torch.tensor([t], device=base.device), use_cache=False).logits[0] for t in (ids, other)])
     try:
+        plain = torch.cat(
+            [base(input_ids=torch.tensor([t], device=base.device), use_cache=False).logits[0] for t in (ids, other)]
+        )
         use_attention(base, implementation)
         packed = packed_logits(base, row, torch.tensor(wanted_places, device=base.device))
         error = relative_error(packed, plain)
@@ -119,7 +121,7 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
             raise
         raise InputError(
             f"model.path={base.name_or_path}: {type(base).__name__} does not take packed batches "
-            f"({type(problem).__name__}); {_OTHERS}"
+            f"({type(problem).__name__}: {' '.join(str(problem).split())[:120]}); {_OTHERS}"
         ) from None
     if not plain.isfinite().all():
         return  # damaged weights or an overflow: scoring says so
@@ -135,6 +137,12 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
                 f"model.path={base.name_or_path}: {type(base).__name__} scores a text otherwise in a packed batch than in a "
                 f"plain forward pass ({where}: {part.median():.0%} off), so a mask, positions or a state are lost; {_OTHERS}"
             )
+
+
+def _plain_logits(base: PreTrainedModel, ids: list[int]) -> Tensor:
+    """Return the logits (N, V) of a text by itself."""
+    logits: Tensor = base(input_ids=torch.tensor([ids], device=base.device), use_cache=False).logits[0]
+    return logits
 
 
 def _windows(config: PreTrainedConfig, cutoff: int) -> Iterator[int]:

@@ -154,6 +154,17 @@ def test_an_architecture_that_cannot_be_packed(tmp_path, tiny_overrides, capsys,
     check("T=1", "LlamaForCausalLM scores a text otherwise in a packed batch", tmp_path, tiny_overrides, capsys)
 
 
+def test_an_architecture_that_is_known_to_lose_something_is_refused_before_its_weights_are_read(
+    tiny_llama, tmp_path, tiny_overrides, capsys
+):
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    config = json.loads((tiny_llama / "config.json").read_text()) | {"model_type": "gemma2", "head_dim": 8}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model" / "model.safetensors").write_text("none")
+    sentence = "model.path=@/model: Gemma2ForCausalLM soft-caps its attention scores, which packed batches would lose"
+    check("model.path=@/model", sentence, tmp_path, tiny_overrides, capsys)
+
+
 def test_no_cuda(tmp_path, tiny_overrides, capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     check(
