@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from safetensors import safe_open
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from paft.config.adapter import METADATA, read_metadata
 from paft.config.schema import ModelConfig, TrainConfig
@@ -145,7 +145,7 @@ def _untie(model: PeftModel) -> None:
 def _save_merged(merged: PreTrainedModel, folder: Path, revision: str | None) -> None:
     """Write a model, with the generation config of its base byte for byte."""
     name = "generation_config.json"
-    own = cached_file(merged.name_or_path, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    own = cached_file(str(merged.name_or_path), name, revision=revision, _raise_exceptions_for_missing_entries=False)
     if own is not None:  # transformers would refuse to write some that it reads
         merged.generation_config = GenerationConfig()
     merged.save_pretrained(folder)

@@ -1,5 +1,6 @@
 """Whether a model scores packed texts as it scores each alone: what is known of its architecture, and a comparison."""
 
+import inspect
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -31,7 +32,7 @@ def check_architecture(path: str | None, config: PreTrainedConfig, cutoff: int) 
         path: of the model, for the message.
         cutoff: tokens of the longest text.
     """
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)  # type: ignore[attr-defined]
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if reason := _known(config, kind, cutoff):
         raise _refusal(path, kind.__name__ if kind is not None else config.model_type, reason)
     limit = unscaled_positions(config)
@@ -64,6 +65,8 @@ def _known(config: PreTrainedConfig, kind: Any, cutoff: int) -> str | None:
         return "carries a state along the text"
     if kind is not None and not kind._can_set_attn_implementation():
         return "computes attention in code of its own, not through transformers' AttentionInterface"
+    if kind is not None and "position_ids" not in inspect.signature(kind.forward).parameters:
+        return "counts the positions of a text by itself"
     return None
 
 
@@ -154,7 +157,7 @@ def _windows(config: PreTrainedConfig, cutoff: int) -> Iterator[int]:
 
 def ordinary_ids(base: PreTrainedModel, n: int) -> list[int]:
     """Draw n token ids, the same at each call, from the middle of a vocabulary; special tokens stand at its ends."""
-    size = base.get_input_embeddings().weight.shape[0]
+    size = len(base.get_input_embeddings().get_parameter("weight"))
     return random.Random(0).choices(range(size // 4, size * 3 // 4), k=n)
 
 

@@ -149,6 +149,10 @@ REFUSED = {
     "llama4_text, chunk": EXPERTS | {"head_dim": 8, "attention_chunk_size": 32, "intermediate_size_mlp": 64},
     "mamba": {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY},
     "lfm2": LLAMA | {"full_attn_idxs": [1]},
+    "plbart": {
+        "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 64, "encoder_layers": 2,
+        "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "vocab_size": VOCABULARY, "pad_token_id": 0,
+    },
     "stablelm": LLAMA,
 }  # fmt: skip
 SENTENCES = {
@@ -163,6 +167,7 @@ SENTENCES = {
     "llama4_text, chunk": "Llama4ForCausalLM attends within chunks of 32 tokens (texts of up to cutoff=32 have only one)",
     "mamba": f"MambaForCausalLM {STATE}",
     "lfm2": f"Lfm2ForCausalLM {STATE}",
+    "plbart": "PLBartForCausalLM counts the positions of a text by itself",
     "stablelm": "StableLmForCausalLM scores a text otherwise in a packed batch than in a plain forward pass",
 }
 
