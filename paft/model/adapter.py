@@ -145,7 +145,13 @@ def _untie(model: PeftModel) -> None:
 def _save_merged(merged: PreTrainedModel, folder: Path, revision: str | None) -> None:
     """Write a model, with the generation config of its base byte for byte."""
     name = "generation_config.json"
-    own = cached_file(str(merged.name_or_path), name, revision=revision, _raise_exceptions_for_missing_entries=False)
+    own = cached_file(
+        str(merged.name_or_path),
+        name,
+        revision=revision,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
     if own is not None:  # transformers would refuse to write some that it reads
         merged.generation_config = GenerationConfig()
     merged.save_pretrained(folder)

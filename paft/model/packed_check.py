@@ -105,18 +105,17 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
     """
     window = max(_windows(base.config.get_text_config(), cutoff), default=0)
     drawn = ordinary_ids(base, max(min(cutoff, window + _BEYOND), 3 * _SHORT) + 2 * _SHORT)
-    ids, branch, other = drawn[: -2 * _SHORT], drawn[-2 * _SHORT : -_SHORT], drawn[-_SHORT:]
-    long, stem, fork = ids[: -2 * _SHORT], ids[-2 * _SHORT : -_SHORT], ids[-_SHORT:]
+    text, branch, other = drawn[: -2 * _SHORT], drawn[-2 * _SHORT : -_SHORT], drawn[-_SHORT:]
+    long, stem, fork = text[: -2 * _SHORT], text[-2 * _SHORT : -_SHORT], text[-_SHORT:]
     row = pack([Branches(long), Branches(stem, [branch, fork], parent=0), Branches(other)]).to(base.device)
-    n = len(long) + _SHORT
-    wanted_places = [*range(n), *range(n + _SHORT, n + 3 * _SHORT)]  # all but those of the first branch
+    beyond = min(_BEYOND, len(text) - window)
+    compared = range(len(text) - max(beyond, 2 * _SHORT), len(text))
+    places = [i if i < len(text) - _SHORT else i + _SHORT for i in compared]  # the fork stands behind its branch
+    places += range(len(text) + _SHORT, len(text) + 2 * _SHORT)
     try:
-        plain = torch.cat(
-            [base(input_ids=torch.tensor([t], device=base.device), use_cache=False).logits[0] for t in (ids, other)]
-        )
+        plain = torch.cat([_plain_logits(base, text, len(compared)), _plain_logits(base, other, _SHORT)])
         use_attention(base, implementation)
-        packed = packed_logits(base, row, torch.tensor(wanted_places, device=base.device))
-        error = relative_error(packed, plain)
+        error = relative_error(packed_logits(base, row, torch.tensor(places, device=base.device)), plain)
     except PackingError as lost:
         raise _refusal(base.name_or_path, type(base).__name__, str(lost)) from None
     except _OF_THE_CODE as problem:
@@ -130,7 +129,7 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
         return  # damaged weights or an overflow: scoring says so
     rounding = _FP32 if base.dtype == torch.float32 and not getattr(base, "is_quantized", False) else _BF16
     parts = {
-        f"after {window} tokens" if window else "alone": error[:-_SHORT][-min(_BEYOND, len(ids) - window) :],
+        f"after {window} tokens" if window else "alone": error[:-_SHORT][-beyond:],
         "after a fork": error[-2 * _SHORT : -_SHORT],
         "beside another": error[-_SHORT:],
     }
@@ -142,16 +141,17 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
             )
 
 
-def _plain_logits(base: PreTrainedModel, ids: list[int]) -> Tensor:
-    """Return the logits (N, V) of a text by itself."""
-    logits: Tensor = base(input_ids=torch.tensor([ids], device=base.device), use_cache=False).logits[0]
+def _plain_logits(base: PreTrainedModel, ids: list[int], last: int) -> Tensor:
+    """Return the logits (last, V) at the last tokens of a text by itself."""
+    out = base(input_ids=torch.tensor([ids], device=base.device), use_cache=False, logits_to_keep=last)
+    logits: Tensor = out.logits[0]
     return logits
 
 
 def _windows(config: PreTrainedConfig, cutoff: int) -> Iterator[int]:
     """Yield the windows and chunks that a config names, as far as texts can be longer."""
     for key, value in config.to_dict().items():
-        if ("window" in key or "chunk" in key) and isinstance(value, int) and 1 < value < cutoff:
+        if ("window" in key or "chunk" in key) and "layers" not in key and isinstance(value, int) and 1 < value < cutoff:
             yield value
 
 
