@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from paft.packing import Packing, Rectangle
-from paft.runtime.errors import InputError
 
 Kernel = Literal["eager", "sdpa"]
 NAMES: dict[Kernel, str] = {"eager": "paft_eager", "sdpa": "paft_sdpa"}
@@ -97,8 +96,16 @@ def _attention(
     return _Unpad.apply(out.transpose(1, 2).reshape(rows * longest, heads, width), rectangle.place)
 
 
+class PackingError(NotImplementedError):
+    """Says what a model's attention computes and the functions here do not."""
+
+
 # Arguments that some models pass to their attention function, that change its result, and that are not supported here.
-_CHANGES_THE_RESULT = ("softcap", "s_aux", "position_bias")
+_CHANGES_THE_RESULT = {
+    "softcap": "soft-caps its attention scores",
+    "s_aux": "has attention sinks",
+    "position_bias": "adds a position bias to its attention scores",
+}
 
 
 def _attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, Tensor | None]]:
@@ -118,9 +125,9 @@ def _attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, Tensor | 
         if packing is None:  # generation
             sdpa = AttentionInterface()["sdpa"]
             return sdpa(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
-        for name in _CHANGES_THE_RESULT:
+        for name, what_it_does in _CHANGES_THE_RESULT.items():
             if kwargs.get(name) is not None:
-                raise InputError(f"This model's attention uses {name}, which packed batches do not know; use another model.")
+                raise PackingError(what_it_does)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         window = kwargs.get("sliding_window")
         sizes = [len(rectangle.place) for rectangle in packing.rectangles]

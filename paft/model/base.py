@@ -15,12 +15,13 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.pytorch_utils import Conv1D
 
 from paft.config.schema import ModelConfig
-from paft.model.attention import NAMES, Kernel, packed_logits, register
+from paft.model.attention import NAMES, Kernel, register
 from paft.model.embedded import smollm2_folder
 from paft.model.identity import revision_of
-from paft.packing import Branches, pack
+from paft.model.packed_check import check_architecture, check_packing, unscaled_positions
 from paft.runtime.errors import InputError
 
 
@@ -71,23 +72,38 @@ def load_config(model: ModelConfig) -> PreTrainedConfig:
 
 
 def window_of(config: PreTrainedConfig, otherwise: int) -> int:
-    """Return how many tokens the model can attend to, or `otherwise` if its configuration sets no limit."""
-    return getattr(config, "max_position_embeddings", otherwise)
+    """Return how many tokens the model can attend to, or `otherwise` if its configuration sets no limit.
+
+    Beyond it, positions are scaled by the longest text of a batch, or there are none.
+    """
+    limits = (getattr(config, "max_position_embeddings", None), unscaled_positions(config))
+    return min((limit for limit in limits if limit is not None), default=otherwise)
 
 
-def load_base(model: ModelConfig, device: torch.device, backward: bool = False) -> PreTrainedModel:
-    """Load the frozen base model for packed batches, quantised to NF4 as in QLoRA (arXiv 2305.14314) if the config says so.
+def load_base(model: ModelConfig, device: torch.device, backward: bool = False, cutoff: int = 1024) -> PreTrainedModel:
+    """Load the frozen base model for packed batches.
 
     Args:
         backward: whether gradients will pass through the model.
+        cutoff: tokens of the longest text that it will read.
 
-    Raises InputError if the model cannot be loaded or its architecture cannot run packed batches.
+    Raises InputError if the model cannot be loaded, or packed batches would lose a part of its architecture.
     """
+    config = load_config(model)
+    cutoff = min(cutoff, getattr(config, "max_position_embeddings", cutoff))
+    check_architecture(model.path, config, cutoff)
     register()
-    settings: dict[str, Any] = {
-        "dtype": dtype_of(model, device),
-        "attn_implementation": NAMES[kernel_of(model, device, backward)],
-    }
+    base = load_weights(model, device)
+    check_packing(base, NAMES[kernel_of(model, device, backward)], cutoff)
+    return base
+
+
+def load_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
+    """Load the frozen base model as transformers runs it; quantised to NF4, as in QLoRA (arXiv 2305.14314), if asked for.
+
+    Raises InputError if the model cannot be loaded.
+    """
+    settings: dict[str, Any] = {"dtype": dtype_of(model, device)}
     if model.quantization is not None:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -98,7 +114,6 @@ def load_base(model: ModelConfig, device: torch.device, backward: bool = False) 
         settings["device_map"] = {"": torch.cuda.current_device() if device.type == "cuda" else "cpu"}
     base = _load(model, AutoModelForCausalLM.from_pretrained, **settings).to(device)
     base.requires_grad_(False)
-    _check_packing(base)
     return base
 
 
@@ -120,19 +135,23 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
 
     Raises InputError if the target modules do not exist.
     """
-    modules = dict(base.named_modules())
+    linear = {name: module for name, module in base.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
+    targeted = []
     for target in model.lora.target_modules:
-        if not any(name == target or name.endswith(f".{target}") for name in modules):
-            linear = {name.rsplit(".", 1)[-1] for name, module in modules.items() if isinstance(module, torch.nn.Linear)}
+        found = [module for name, module in base.named_modules() if name == target or name.endswith(f".{target}")]
+        if not found:
+            names = sorted({name.rsplit(".", 1)[-1] for name in linear})
             raise InputError(
-                f"model.lora.target_modules: {type(base).__name__} has no module {target!r}; its linear layers are "
-                f"{', '.join(sorted(linear))}."
+                f"model.lora.target_modules: {type(base).__name__} has no module {target!r}; LoRA can adapt its "
+                f"{', '.join(names)}."
             )
+        targeted += found
     lora = PeftLoraConfig(
         r=model.lora.r,
         lora_alpha=model.lora.alpha,
         lora_dropout=model.lora.dropout,
         target_modules=list(model.lora.target_modules),
+        fan_in_fan_out=all(isinstance(module, Conv1D) for module in targeted),  # how GPT-2's layers store their weights
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):  # initialisation, on the CPU, has its own seed stream
@@ -170,28 +189,6 @@ def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
 
 def _first_sentence(error: Exception) -> str:
     return " ".join(str(error).split()).split(". ")[0][:200].rstrip(".")
-
-
-@torch.no_grad()
-def _check_packing(base: PreTrainedModel) -> None:
-    """Check that packed sequences do not see each other; an architecture with its own attention would be silently wrong."""
-
-    def last_logits(first: range, second: range) -> torch.Tensor:
-        packed = pack([Branches(first), Branches(second)]).to(base.device)
-        return packed_logits(base, packed, torch.tensor([len(first) - 1, len(first) + len(second) - 1], device=base.device))
-
-    try:
-        one, other = last_logits(range(5, 12), range(20, 24)), last_logits(range(50, 57), range(20, 24))
-        separate = torch.allclose(one[1], other[1], atol=1e-3) and not torch.allclose(one[0], other[0], atol=1e-3)
-    except torch.OutOfMemoryError:
-        raise
-    except (TypeError, RuntimeError, IndexError):  # its forward does not take these arguments, or its tensors have other shapes
-        separate = False
-    if not separate:
-        raise InputError(
-            f"model.path={base.config._name_or_path}: the attention of {type(base).__name__} cannot run packed batches; "
-            "use a model whose attention goes through transformers' AttentionInterface (Llama, Qwen, Mistral, SmolLM, ...)."
-        )
 
 
 def weights_fingerprint(base: PreTrainedModel) -> dict[str, str | None]:

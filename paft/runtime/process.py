@@ -18,6 +18,8 @@ def quieten() -> None:
     for message in (
         ".*isinstance.treespec, LeafSpec.*",  # Lightning 2.6 with torch 2.13
         ".*is_gradient_checkpointing. is deprecated.*",  # PEFT 0.21 with transformers 5.23
+        ".*fan_in_fan_out is set to.*",  # PEFT sets it by the type of each layer
+        ".*tie_word_embeddings=True.*",  # PEFT, of adapters on tied embeddings; merging unties them
         ".*your dataloader is not resumable.*",  # it is: its sampler starts at the trainer's step
         ".*Checkpoint directory .* exists and is not empty.*",  # it does when a run resumes
         ".*does not have many workers.*",  # rendering costs under 1% of a step

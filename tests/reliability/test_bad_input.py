@@ -150,8 +150,19 @@ def test_a_damaged_model_folder(harm, tiny_llama, tmp_path, tiny_overrides, caps
 
 def test_an_architecture_that_cannot_be_packed(tmp_path, tiny_overrides, capsys, monkeypatch):
     """Only the loaded model can tell; even then nothing has been written."""
-    monkeypatch.setattr("paft.model.base.packed_logits", lambda *_: torch.zeros(2, 8))
-    check("T=1", "the attention of LlamaForCausalLM cannot run packed batches", tmp_path, tiny_overrides, capsys)
+    monkeypatch.setattr("paft.model.packed_check.packed_logits", lambda model, row, places: torch.zeros(len(places), 512))
+    check("T=1", "LlamaForCausalLM scores a text otherwise in a packed batch", tmp_path, tiny_overrides, capsys)
+
+
+def test_an_architecture_that_is_known_to_lose_something_is_refused_before_its_weights_are_read(
+    tiny_llama, tmp_path, tiny_overrides, capsys
+):
+    shutil.copytree(tiny_llama, tmp_path / "model")
+    config = json.loads((tiny_llama / "config.json").read_text()) | {"model_type": "gemma2", "head_dim": 8}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model" / "model.safetensors").write_text("none")
+    sentence = "model.path=@/model: Gemma2ForCausalLM soft-caps its attention scores, which packed batches would lose"
+    check("model.path=@/model", sentence, tmp_path, tiny_overrides, capsys)
 
 
 def test_no_cuda(tmp_path, tiny_overrides, capsys, monkeypatch):
