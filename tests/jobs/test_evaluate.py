@@ -21,6 +21,7 @@ from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_input import lines, question
 
 OWN_PROMPTS = [{"text": "{question} A: {A} B: {B}\nAnswer:"}, {"text": "Choose A ({A}) or B ({B}). {question}"}]
+UNSEEN = [{"text": "{question} Is it {A} (A) or {B} (B)?"}, {"text": "(A) {A}, (B) {B}: which letter for {question}"}]
 SMALL = [
     "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false", "train_examples=16", "T=1", "eval_examples=12",
     "eval_prompts=4", "validation.prompts=2", "validation.examples=4",
@@ -41,7 +42,8 @@ def own(tiny_llama, tmp_path_factory) -> Path:
     for name, first in (("train", 0), ("test", 100)):
         (root / f"{name}.jsonl").write_text(lines(*map(question, range(first, first + 30))))
     (root / "prompts.jsonl").write_text(lines(*OWN_PROMPTS))
-    files = [f"dataset.path={root}", f"prompts.train={root}/prompts.jsonl", f"prompts.test={root}/prompts.jsonl"]
+    (root / "unseen.jsonl").write_text(lines(*UNSEEN))
+    files = [f"dataset.path={root}", f"prompts.train={root}/prompts.jsonl", f"prompts.test={root}/unseen.jsonl"]
     own = ["dataset=jsonl", "dataset.gold=answer", "dataset.choices=[A,B]", *files]
     return run_training(compose_config(*SMALL, *own, f"model.path={tiny_llama}", f"output_root={root / 'runs'}")).folder
 
@@ -131,7 +133,7 @@ def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
 
 
 def test_labelled_rows_of_a_file_are_a_test_set(own, common, tmp_path):
-    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(7))))
+    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(200, 207))))
     results = evaluated(f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", *common)
     assert (results.robustness.n_examples, results.robustness.n_prompts) == (7, 2)
 

@@ -170,8 +170,8 @@ def test_a_moved_run_keeps_its_best_checkpoint(tmp_path):
 
 
 def test_one_prompt_of_ones_own_needs_no_pool(tiny_overrides, tmp_path):
-    rows = [{"q": f"Is {n} even?", "a": "no" if n % 2 else "yes"} for n in range(20)]
-    for split in ("train", "test"):
+    for split, first in (("train", 0), ("test", 20)):
+        rows = [{"q": f"Is {n} even?", "a": "no" if n % 2 else "yes"} for n in range(first, first + 20)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "unseen.jsonl").write_text(json.dumps({"text": "{q}"}) + "\n")
     own = ["dataset=jsonl", f"dataset.path={tmp_path}", "dataset.gold=a", "dataset.answer=text", "dataset.metric=exact"]

@@ -63,8 +63,9 @@ def lines(*rows: object) -> str:
 
 
 def question(n: int, **changes: object) -> dict[str, object]:
-    """Return a row of somebody's own data."""
-    return {"question": f"What is {n} + 1?", "A": f"{n + 1}", "B": f"{n + 2}", "answer": "A"} | changes
+    """Return a row of somebody's own data; the right answer is A for an even n, B for an odd one."""
+    options = [f"{n + 1}", f"{n + 2}"][:: -1 if n % 2 else 1]
+    return {"question": f"What is {n} + 1?", "A": options[0], "B": options[1], "answer": "AB"[n % 2]} | changes
 
 
 def _piqa(n: int, **changes: object) -> dict[str, object]:
@@ -99,12 +100,13 @@ def _about(*overrides: str) -> str:
 
 
 OWN = "dataset=jsonl ; dataset.path=own ; dataset.gold=answer ; dataset.choices=[A,B]"
-OWN_PROMPTS = "prompts.train=mine.jsonl ; prompts.test=mine.jsonl"
+OWN_PROMPTS = "prompts.train=mine.jsonl ; prompts.test=unseen.jsonl"
 TRAIN, TEST = lines(*map(question, range(20))), lines(*map(question, range(20, 26)))
 OWN_FILES = {
     "own/train.jsonl": TRAIN,
     "own/test.jsonl": TEST,
     "mine.jsonl": lines({"text": "{question} A: {A} B: {B}\nAnswer:"}),
+    "unseen.jsonl": lines({"text": "Which is right, {A} (A) or {B} (B)? {question}"}),
 }
 FREE = "dataset=jsonl ; dataset.path=own ; dataset.gold=answer ; prompts.train=free.jsonl ; prompts.test=free.jsonl"
 FREE_FILES = OWN_FILES | {"free.jsonl": lines({"text": "{question}"})}
