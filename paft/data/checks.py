@@ -103,8 +103,9 @@ def leave_out(
 
 def _refuse_many(bad: Sequence[Example], n: int, why: str) -> None:
     if len(bad) > _MOST_LEFT_OUT * n:
+        first = min(bad, key=lambda example: int(example.id.rsplit("-", 1)[1]))  # files are shuffled
         others = f" (and so are {len(bad) - 1:,} more of {n:,} rows)" if len(bad) > 1 else f" (one of {n:,} rows)"
-        raise InputError(f"{bad[0].where}: {why}{others}; up to 1% of such rows are left out of the score, so mend the file.")
+        raise InputError(f"{first.where}: {why}{others}; up to 1% of such rows are left out of the score, so mend the file.")
 
 
 def _has_equal_choices(example: Example) -> bool:

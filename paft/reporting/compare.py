@@ -21,6 +21,7 @@ from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
 from paft.reporting.page import bracketed, bullets, percent, table, write
 from paft.reporting.results import Results, read_results
+from paft.reporting.runs import no_gain, no_sign_of
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -189,12 +190,7 @@ def _of_the_base(compared: Compared) -> list[str]:
     if len(base) != 1 or len(models) > 1:
         return []
     gain = difference if base == ["B"] else _reversed(difference)
-    if (gain.value if gain.low is None else gain.low) > 0:
-        return []
-    return [
-        f"BEWARE: training made it no better than the base model, {base[0]} ({bracketed(gain, '+')} points); try a larger "
-        "optim.lr, more epochs or rows, or a larger model."
-    ]
+    return [f"BEWARE: {base[0]} is the base model, and {no_gain(gain)}"] if no_sign_of(gain) else []
 
 
 def _is_base(results: Results) -> bool:

@@ -183,18 +183,29 @@ def paired(one: TableRow, other: TableRow) -> tuple[Comparison, list[int]] | Non
     return compare(a.correct, b.correct, a.groups), seeds
 
 
-def not_better(row: TableRow, base: TableRow) -> str | None:
-    """Return how a row's mean compares with that of its base model, if it is no better by the interval of the difference.
+def not_better(row: TableRow, base: TableRow) -> Estimate | None:
+    """Return the gain of a row's mean over that of its base model, if it does not show that training helped; else None.
 
-    Where there is no interval, it is no better if the difference is not above zero. None: it is better.
+    See `no_sign_of`.
     """
     correct, of_base = row.correct.mean(0), base.correct.mean(0)
-    difference = Estimate(float(correct.mean() - of_base.mean()))
+    gain = Estimate(float(correct.mean() - of_base.mean()))
     if can_promise(correct - of_base, row.groups):
-        difference = difference_interval(correct, of_base, row.groups)
-    if (difference.value if difference.low is None else difference.low) > 0:
-        return None
-    return bracketed(difference, "+")
+        gain = difference_interval(correct, of_base, row.groups)
+    return gain if no_sign_of(gain) else None
+
+
+def no_sign_of(gain: Estimate) -> bool:
+    """Return whether a gain is no sign of a better model: its interval, or where it has none its value, is not above zero."""
+    return (gain.value if gain.low is None else gain.low) <= 0
+
+
+def no_gain(gain: Estimate) -> str:
+    """Say that a model is no better than its base model, and what to try."""
+    return (
+        f"nothing shows that training made the base model better ({bracketed(gain, '+')} points); try a larger optim.lr, more "
+        "epochs or rows, or a larger model."
+    )
 
 
 def by_seed(runs: Iterable[FinishedRun], what: str) -> list[FinishedRun]:

@@ -23,7 +23,7 @@ from paft.reporting.page import (
     write_csv,
     write_html,
 )
-from paft.reporting.runs import FinishedRun, TableRow, by_seed, check_alike, commits, frame, not_better, typed
+from paft.reporting.runs import FinishedRun, TableRow, by_seed, check_alike, commits, frame, no_gain, not_better, typed
 from paft.reporting.table import beware, input_remarks
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
@@ -111,17 +111,12 @@ def warnings(labelled: Sequence[_Labelled]) -> list[str]:
     for folder, results in runs.items():
         for line in (*beware(results), *input_remarks(results)):
             lines.setdefault(line, []).append(folder.name)
-    for one in labelled:
-        for base in labelled:
-            row, same_model = one.row, one.row.runs[0].model == base.row.runs[0].model
-            if row.runs[0].is_base or not base.row.runs[0].is_base or row.part != base.row.part or not same_model:
-                continue
-            if (difference := not_better(row, base.row)) is not None:
-                line = (
-                    f"BEWARE: {row.part}: training made it no better than the base model ({difference} points); try a larger "
-                    "optim.lr, more epochs or rows, or a larger model."
-                )
-                lines.setdefault(line, []).extend(run.folder.name for run in row.runs)
+    bases = [one.row for one in labelled if one.row.runs[0].is_base]
+    for row in (one.row for one in labelled if not one.row.runs[0].is_base):
+        for base in bases:
+            alike = row.part == base.part == row.runs[0].dataset and row.runs[0].model == base.runs[0].model
+            if alike and (gain := not_better(row, base)) is not None:
+                lines.setdefault(f"BEWARE: on {row.part} {no_gain(gain)}", []).extend(run.folder.name for run in row.runs)
     few = {line: names if len(names) < len(runs) or len(runs) == 1 else ["all runs"] for line, names in lines.items()}
     return [
         f"{line} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"

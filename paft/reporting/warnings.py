@@ -45,15 +45,18 @@ def few_templates(shown: int) -> list[str]:
 
 
 def _chance(matrix: ScoreMatrix, mean: Estimate | None) -> list[str]:
-    """Say that the mean is at or below chance: by its 95% interval where there is one, else by its value."""
+    """Say that the mean is at or below chance, by its 95% interval.
+
+    Where it has no interval, a mean up to chance is at chance, and only a mean of zero is below.
+    """
     value, chance = float(matrix.correct.mean()), matrix.chance
     if chance == 0:
         if value > 0:
             return []
         return ["Not one answer is right: see in report.html what the model writes, and whether dataset.metric reads it."]
-    bounded = mean is not None and mean.low is not None and mean.high is not None
-    low, high = (mean.low, mean.high) if bounded else (value, value)  # type: ignore[union-attr]
-    assert low is not None and high is not None
+    low, high = (value, chance) if value else (0.0, 0.0)  # without an interval, only no right answer at all is below chance
+    if mean is not None and mean.low is not None and mean.high is not None:
+        low, high = mean.low, mean.high
     figures = f"mean {100 * value:.1f}, chance {100 * chance:.1f}"
     if high < chance:
         return [
