@@ -126,6 +126,8 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     seen = None if config.adapter is None else _seen(config, Path(config.adapter), whole_pool, len(pool.templates))
     notes = _fewer_rows(config.eval_examples, examples)
     tested, left_out = _scorable(examples, files, pool, own=dataset.path is not None)
+    if config.adapter is None and left_out.training_rows is None:  # a base model was trained on no row
+        left_out = replace(left_out, training_rows=0)
     return TestInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks)
 
 

@@ -204,7 +204,7 @@ def test_an_evaluation_scores_the_rows_that_a_training_run_scores(large):
     inputs = evaluated(large, "eval_examples=150")
     assert inputs.examples == own(large, "eval_examples=150").examples.test and inputs.seen is None
     alone = evaluated(large, f"dataset.path={large / 'test.jsonl'}", "eval_examples=null")
-    assert alone.left_out == LeftOut(1, None) and len(alone.examples) == 199
+    assert alone.left_out == LeftOut(1, 0) and len(alone.examples) == 199
     (large / "train.jsonl").write_text("no JSON\n")
     with pytest.raises(InputError, match=r"train\.jsonl, line 1"):
         own(large)
