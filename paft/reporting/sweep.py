@@ -96,7 +96,7 @@ def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Lab
         names = [words(one.row.part)] if several else []
         names += [words(typed(one.settings[key]) if key in one.settings else "-") for key in columns]
         section.rows.append([*names, *_numbers(one)])
-    section.notes = [*dict.fromkeys(size(one.row, several) for one in labelled), *warnings(labelled)]
+    section.notes = [*dict.fromkeys(size(one.row, runs, several) for one in labelled), *warnings(labelled)]
     return section, labelled
 
 
@@ -162,10 +162,11 @@ def seeds(runs: Sequence[FinishedRun]) -> Entry:
     return Entry(", ".join(own) or "-", {"": " ".join(own), ": n": str(len(runs))})
 
 
-def size(row: TableRow, named: bool = False) -> str:
+def size(row: TableRow, runs: Iterable[FinishedRun] = (), named: bool = False) -> str:
     """Say over what the numbers of a row were taken.
 
     Args:
+        runs: all runs of the page, which calls no test prompt unseen if one of them was trained on it.
         named: whether to name the data set, too.
     """
     _, prompts, examples = row.correct.shape
@@ -173,7 +174,7 @@ def size(row: TableRow, named: bool = False) -> str:
     top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
     chance = percent(row.runs[0].matrix(row.part).chance)
     name = f"{row.part}: percent" if named else "Percent"
-    kind = "unseen" if all(run.results.unseen for run in row.runs) else "test"
+    kind = "unseen" if all(run.results.unseen for run in (*row.runs, *runs)) else "test"
     return f"{name}, over {prompts} {kind} prompts x {examples:,} test examples; chance is {chance}{top}."
 
 
@@ -187,7 +188,7 @@ def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
         accuracies = {_label(one): one.row.correct.mean(2).ravel() for one in own}
         first = own[0].row.runs[0]
         name = f"{file_name('distribution', dataset)}.png"
-        unseen = all(run.results.unseen for one in own for run in one.row.runs)
+        unseen = all(run.results.unseen for one in labelled for run in one.row.runs)
         save_distribution(out / name, accuracies, first.matrix(dataset).chance, first.results.threshold, unseen)
         figures[name] = f"Accuracy over {'unseen' if unseen else 'test'} prompts, {dataset}"
     return figures
