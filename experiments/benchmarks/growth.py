@@ -78,7 +78,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     config = dataset()
-    task, examples = load_test(config, arguments.data, 1000)
+    task, examples, _ = load_test(config, arguments.data, 1000)
     model = ModelConfig(path=None, lora=LoraConfig(r=8, alpha=16, dropout=0.0, target_modules=["q_proj"]))
     encoder = Encoder(load_tokenizer(model), "letter", 1024)
     base = load_base(model, _CPU)

@@ -141,6 +141,7 @@ class PromptsConfig(_Section):
     train: str | None = None
     validation: str | None = None
     test: str | None = None
+    allow_seen: bool = False  # whether test prompts may be trained on
 
 
 class ValidationConfig(_Section):
@@ -225,7 +226,7 @@ class TrainConfig(_Section):
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
-        for split in unused_pools:
+        for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number
             del identity["prompts"][split]
         return identity
 
@@ -250,6 +251,7 @@ class TestPromptsConfig(_Section):
 
     test: str | None
     adversarial: str | None
+    allow_seen: bool = False  # whether the adapter may have been trained on test prompts
 
 
 class EvaluateConfig(_Section):

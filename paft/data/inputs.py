@@ -1,15 +1,19 @@
 """The inputs of a run: examples and pools, checked against each other before any model is loaded."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from paft.config.adapter import read_metadata
 from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
-from paft.data.rows import Examples, load_examples, load_test, load_unlabelled
+from paft.data.checks import LeftOut, leave_out
+from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled
 from paft.data.tasks.base import LETTERS, Example, Task
 from paft.prompts import PromptPool, PromptTemplate, TemplateError, find_pool
 from paft.prompts.pool import Answer, check_fields
+from paft.prompts.readers import read_prompts
+from paft.prompts.seen import UNKNOWN, Seen, check_unseen
 from paft.runtime.errors import InputError
 
 
@@ -22,6 +26,10 @@ class Inputs:
     validation: PromptPool | None  # None: nothing is trained
     test: PromptPool
     adversarial: PromptPool | None  # an extra measure, which is not part of the run's identity
+    seen: Seen | None  # test prompts that are trained on; None: nothing is trained
+    left_out: LeftOut  # test rows that are not scored
+    notes: tuple[str, ...]  # what was asked for and is not there
+    warnings: tuple[str, ...]  # what makes the numbers mean less
 
     @property
     def pools(self) -> dict[str, PromptPool]:
@@ -44,12 +52,26 @@ def load_inputs(config: TrainConfig) -> Inputs:
     if config.method.trains:
         train = _user_pool(config, task) if config.method.name == "user" else _train_pool(config, task)
         validation = _validation_pool(config, task, train)
-    test = _pool(dataset, task, "test", config.prompts.test).head(config.eval_prompts)
+    whole_test = _pool(dataset, task, "test", config.prompts.test)
+    test = whole_test.head(config.eval_prompts)
     adversarial = _pool(dataset, task, "adversarial", None) if "adversarial" in config.extra_measures else None
-    inputs = Inputs(examples, train, validation, test, adversarial)
-    for split, pool in inputs.pools.items():
-        _check_shown(split, pool, getattr(examples, split))
-    return inputs
+    for split, pool in (("train", train), ("validation", validation), ("test", test)):
+        if pool is not None:
+            _check_shown(split, pool, getattr(examples, split))
+    assert examples.files is not None
+    seen, warnings = None, list(examples.files.remarks)
+    if train is not None and validation is not None:
+        n, allowed = len(test.templates), config.prompts.allow_seen
+        seen = check_unseen(whole_test.templates, train.templates, "trained on", allowed, n)
+        chose = check_unseen(whole_test.templates, validation.templates, "used to choose the checkpoint", allowed, n)
+        if chose.total:
+            warnings.append(
+                f"{chose.total} of the {n} test prompts, or nearly these, chose the checkpoint, too, which flatters it."
+            )
+    notes = _fewer_rows(config.eval_examples, examples.test)
+    tested, left_out = _scorable(examples.test, examples.files, test, own=dataset.own_rows)
+    examples = replace(examples, test=tested, files=None)
+    return Inputs(examples, train, validation, test, adversarial, seen, left_out, notes, tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -63,6 +85,10 @@ class TestInputs:
     pool: PromptPool
     adversarial: PromptPool | None
     rows: list[dict[str, Any]] | None  # unchanged, where predictions are written for a file of rows
+    seen: Seen | None  # test prompts that the adapter was trained on; None: nothing was trained, or nothing is measured
+    left_out: LeftOut  # rows that are not scored
+    notes: tuple[str, ...]  # what was asked for and is not there
+    warnings: tuple[str, ...]  # what makes the numbers mean less
 
     @property
     def pools(self) -> dict[str, PromptPool]:
@@ -79,9 +105,11 @@ class TestInputs:
 def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     """Load the examples and pools of an evaluation and check them against each other; raises InputError."""
     dataset = config.dataset
-    rows = None
+    rows = files = None
+    trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
     if config.output is None:
-        task, examples = load_test(dataset, config.data_root, config.eval_examples)
+        trained_on = None if config.adapter is None else DatasetConfig.model_validate(trained["dataset"])
+        task, examples, files = load_test(dataset, config.data_root, config.eval_examples, trained_on)
     else:
         if dataset.path is None or not Path(dataset.path).is_file():
             raise InputError(
@@ -96,13 +124,52 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
             raise InputError(
                 f"prompts.test has no value, and {source} is not there; give a file of prompts with prompts.test=..."
             )
-    pool = _pool(dataset, task, "test", source).head(config.eval_prompts)
+    whole_pool = _pool(dataset, task, "test", source)
+    pool = whole_pool.head(config.eval_prompts)
     adversarial_source = config.prompts.adversarial
     adversarial = None if adversarial_source is None else _pool(dataset, task, "adversarial", adversarial_source)
-    inputs = TestInputs(task, examples, pool, adversarial, rows)
-    for split, used in inputs.pools.items():
-        _check_shown(split, used, examples)
-    return inputs
+    for split, used in (("test", pool), ("adversarial", adversarial)):
+        if used is not None:
+            _check_shown(split, used, examples)
+    if files is None:  # nothing is measured
+        return TestInputs(task, examples, pool, adversarial, rows, None, LeftOut(), (), ())
+    seen = None if config.adapter is None else _seen(config, Path(config.adapter), whole_pool, len(pool.templates))
+    notes = _fewer_rows(config.eval_examples, examples)
+    tested, left_out = _scorable(examples, files, pool, own=dataset.path is not None)
+    if config.adapter is None and left_out.training_rows is None:  # a base model was trained on no row
+        left_out = replace(left_out, training_rows=0)
+    return TestInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks)
+
+
+def _seen(config: EvaluateConfig, adapter: Path, pool: PromptPool, n: int) -> Seen:
+    """Count the test prompts that an adapter was trained on, by the training prompts beside it; raises InputError if any was.
+
+    Args:
+        pool: the whole test pool, of which the first `n` are used.
+    """
+    file = adapter.parent / "prompts" / "train.yaml"
+    if not file.is_file():
+        return UNKNOWN
+    try:
+        trained = [
+            PromptTemplate(str(row.get("text")), id=str(row.get("id") or where)) for where, row in read_prompts(file).rows
+        ]
+    except TemplateError as error:
+        raise InputError(f"{file}: {error}; put back the prompts that the run trained on, or delete the file.") from None
+    return check_unseen(pool.templates, trained, f"trained on ({file})", config.prompts.allow_seen, n)
+
+
+def _scorable(drawn: tuple[Example, ...], files: Files, pool: PromptPool, own: bool) -> tuple[tuple[Example, ...], LeftOut]:
+    """Return the drawn test rows without those that cannot tell right from wrong, or were trained on."""
+    shown = frozenset[str]().union(*(template.fields for template in pool.templates))
+    return leave_out(drawn, files.test, files.train, shown, own)
+
+
+def _fewer_rows(asked: int | None, drawn: Sequence[Example]) -> tuple[str, ...]:
+    """Return a note if there are fewer test rows than were asked for."""
+    return (
+        (f"test rows: {asked:,} were asked for (eval_examples), {len(drawn):,} are there",) if len(drawn) < (asked or 0) else ()
+    )
 
 
 def answer_kind(dataset: DatasetConfig, task: Task) -> Answer:

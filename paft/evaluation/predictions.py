@@ -33,6 +33,15 @@ def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric
     return [row | _prediction(vote, text, task, row, n_prompts) for row, vote, text in zip(rows, votes, texts, strict=True)]
 
 
+def count_unread(matrix: Path, metric: Metric) -> int:
+    """Count the free-form texts of a finished matrix that hold no answer: no number, or for metric exact nothing at all.
+
+    Args:
+        matrix: the file.
+    """
+    return sum(_key(output or "", metric) in (None, "") for output in read_cells(matrix, ["output"])["output"].to_pylist())
+
+
 def _key(output: str, metric: Metric) -> Any:
     """Return a key that is the same for free-form answers that count as equal."""
     return last_number(output) if metric == "last_number" else " ".join(output.split()).casefold()

@@ -39,10 +39,11 @@ RunLike: TypeAlias = Results | str | PathLike[str]
 
 _TRAIN_PARAMETERS = (
     "rows", "test_rows", "validation_rows", "prompts", "test_prompts", "validation_prompts", "choices", "gold", "answer",
-    "options", "metric", "overrides",
+    "options", "metric", "allow_seen", "overrides",
 )  # fmt: skip
 _EVALUATE_PARAMETERS = (
-    "adapter", "rows", "prompts", "adversarial_prompts", "choices", "gold", "answer", "options", "metric", "overrides",
+    "adapter", "rows", "prompts", "adversarial_prompts", "choices", "gold", "answer", "options", "metric", "allow_seen",
+    "overrides",
 )  # fmt: skip
 
 
@@ -59,6 +60,7 @@ def train(
     answer: Literal["letter", "text"] | None = None,
     options: Literal["shown", "hidden"] | None = None,
     metric: Literal["choice", "last_number", "exact"] | None = None,
+    allow_seen: bool = False,
     overrides: Sequence[str] = (),
     **settings: Any,
 ) -> Results:
@@ -78,6 +80,7 @@ def train(
         answer: what the prompts ask for, the letter of an option or a text.
         options: whether the prompts show the options.
         metric: how free-form answers are compared: exact or last_number.
+        allow_seen: whether test prompts may be among those that are trained on; the results then say how many are.
         overrides: what the command takes, as it is typed there: ["optim.lr=1e-3", "experiment=table1"].
         **settings: the names of conf/train.yaml: K=8, T=1, seed=1, train_examples=400, optim={"lr": 1e-3},
             method="user", model="llama3_8b" or model={"path": "Qwen/Qwen2.5-0.5B"}, trainer={"devices": 2}.
@@ -100,6 +103,7 @@ def train(
         if pool is not None:
             what = "prompts" if split == "train" else f"{split}_prompts"
             typed.append(f"++prompts.{split}={literal(prompts_file(pool, what, root), what)}")
+    typed += ["prompts.allow_seen=true"] if allow_seen else []
     if "rerun" in settings:
         raise InputError("rerun: a run is repeated by the command, paft train rerun=RUN/results.json.")
     typed += overrides_of(settings, TrainConfig, _TRAIN_PARAMETERS)
@@ -118,6 +122,7 @@ def evaluate(
     answer: Literal["letter", "text"] | None = None,
     options: Literal["shown", "hidden"] | None = None,
     metric: Literal["choice", "last_number", "exact"] | None = None,
+    allow_seen: bool = False,
     overrides: Sequence[str] = (),
     **settings: Any,
 ) -> Results:
@@ -136,6 +141,7 @@ def evaluate(
         answer: what the prompts ask for, the letter of an option or a text; None: as in training.
         options: whether the prompts show the options; None: as in training.
         metric: how free-form answers are compared: exact or last_number; None: as in training.
+        allow_seen: whether the adapter may have been trained on test prompts; the results then say on how many.
         overrides: what the command takes, as it is typed there.
         **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl".
 
@@ -159,6 +165,7 @@ def evaluate(
     for name, what, pool in (("test", "prompts", prompts), ("adversarial", "adversarial_prompts", adversarial_prompts)):
         if pool is not None:
             typed.append(f"++prompts.{name}={literal(prompts_file(pool, what, root), what)}")
+    typed += ["prompts.allow_seen=true"] if allow_seen else []
     typed += overrides_of(settings, EvaluateConfig, _EVALUATE_PARAMETERS)
     config = _composed(compose_evaluation, [*typed, *overrides])
     return launch_evaluation(config, check_evaluation(config))

@@ -11,9 +11,10 @@ from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import TestInputs
 from paft.evaluation.evaluator import Evaluator, Scored
-from paft.evaluation.predictions import predictions
+from paft.evaluation.predictions import count_unread, predictions
 from paft.evaluation.scoring import Scoring
 from paft.jobs.encoder import make_encoder
+from paft.jobs.planning import print_inputs, records_of
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
@@ -146,7 +147,10 @@ def _extra(evaluation: Evaluation, evaluator: Evaluator, scoring: Scoring) -> Ex
 def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra: ExtraMeasures, started: float) -> Results:
     config, inputs, identity = evaluation.config, evaluation.inputs, evaluator.identity
     device = evaluator.model.device
-    summary = summarise(scored.matrix, config.dataset.threshold, scored.settings, labelled=inputs.rows is None)
+    unread = None if inputs.task.choice_fields else count_unread(scored.path, config.dataset.metric)
+    labelled, threshold = inputs.rows is None, config.dataset.threshold
+    summary = summarise(scored.matrix, threshold, scored.settings, labelled, inputs.warnings, unread)
+    seen, left_out = records_of(inputs)
     return Results(
         **dict(summary),
         kind="evaluation",
@@ -154,6 +158,8 @@ def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra
         extra_measures=extra,
         adapter=config.adapter,
         trained_by=evaluation.trained.get("run"),
+        test_prompts_seen=seen,
+        test_rows_left_out=left_out,
         wall_s=round(time.perf_counter() - started, 1),
         peak_memory_bytes=peak_memory_bytes(device),
         fingerprints=Fingerprints(
@@ -198,9 +204,7 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
         f"  test      {n_examples:,} examples under each of {n_prompts} prompts, {n_examples * n_prompts:,} renderings",
         flush=True,
     )
-    for split, pool in inputs.pools.items():
-        for note in pool.notes:
-            print(f"  {split} prompts: {note}", flush=True)
+    print_inputs(inputs, config.prompts.allow_seen, inputs.warnings)
     if folder.results.is_file():
         results = read_results(folder.results)
         if config.output is not None:

@@ -17,6 +17,7 @@ from paft.runtime.errors import InputError
 _MAY_DIFFER = (
     "trainer.progress", "trainer.profiler", "trainer.workers", "trainer.checkpoint_every", "trainer.checkpoints_kept",
     "extra_measures", "data_root", "dataset.path", "model.remote_code", "prompts.train", "prompts.validation", "prompts.test",
+    "prompts.allow_seen",
 )  # fmt: skip
 
 

@@ -15,11 +15,12 @@ from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator, Scored
+from paft.evaluation.predictions import count_unread
 from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
-from paft.jobs.planning import make_plan
+from paft.jobs.planning import make_plan, print_inputs, records_of
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
@@ -43,6 +44,7 @@ from paft.reporting.results import (
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
 from paft.reporting.wandb import log_results, misses, send_results, wandb_run
+from paft.reporting.warnings import few_templates
 from paft.runtime import ranks
 from paft.runtime.files import disk_full_is_an_input_error
 from paft.runtime.process import keep_freed_memory, quieten
@@ -60,6 +62,12 @@ class PreparedRun:
     inputs: Inputs
     encoder: Encoder
     plan: Plan
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is known before training that makes the run's numbers mean less."""
+        few = few_templates(self.plan.templates_seen) if self.config.method.name == "paft" else []
+        return [*self.inputs.warnings, *few]
 
 
 def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedRun:
@@ -122,14 +130,18 @@ def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | N
         ranks.barrier()  # scoring reads the saved adapter, on every rank
     evaluator = _evaluator(run, model)
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring_of(config, inputs))
+    seen, left_out = records_of(inputs)
+    unread = None if inputs.examples.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     results = Results(
-        **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings)),
+        **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings, warnings=run.warnings, unread=unread)),
         kind="training",
         run=config.run_name,
         extra_measures=measure_more(config.extra_measures, config, inputs, evaluator, folder, ExtraMeasures()),
         training=None if fitted is None else _training_record(fitted),
         selection=None if selection is None else SelectionRecord.model_validate(selection.as_json()),
         plan=run.plan,
+        test_prompts_seen=seen,
+        test_rows_left_out=left_out,
         wall_s=round(time.perf_counter() - started + (0.0 if fitted is None else fitted.earlier_wall_s), 1),
         peak_memory_bytes=peak_memory_bytes(base.device),
         fingerprints=Fingerprints(
@@ -238,9 +250,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     keep_freed_memory()
     run = prepare(config, checked)
     print(run.plan.text(run.folder.path), flush=True)
-    for split, pool in run.inputs.pools.items():
-        for note in pool.notes:
-            print(f"  {split} prompts: {note}", flush=True)
+    print_inputs(run.inputs, config.prompts.allow_seen, run.warnings)
     if not run.folder.results.is_file():
         results = train(run, group)
     else:

@@ -14,7 +14,7 @@ from paft.pools.families import layout
 from paft.pools.screening import Verdict, judge, last_words
 from paft.prompts.pool import Form, choices_among
 from paft.prompts.readers import KEYS, read_prompts
-from paft.prompts.similarity import NEAR_COPY, count_wordings, similarities, wording
+from paft.prompts.similarity import NEAR_COPY, copies, count_wordings, similarities, wording
 from paft.prompts.template import PromptTemplate, TemplateError
 from paft.runtime.errors import InputError
 
@@ -202,14 +202,13 @@ def _cue(text: str) -> str:
 
 def _copies(first: str, a: Audited, second: str, b: Audited, alike: np.ndarray) -> list[Leak]:
     """Return the copies and near-copies between two pools; alike (prompts of b, prompts of a) are their similarities."""
-    texts = {entry.text: entry for entry in a.entries}
-    leaks = []
-    for i, j in zip(*np.nonzero(alike >= NEAR_COPY), strict=True):
-        one, other = a.entries[j], b.entries[i]
-        same = "same wording" if a.wordings[j] == b.wordings[i] else "near-copy"
-        kind = "copy" if other.text in texts and texts[other.text] is one else same
-        leaks.append(Leak(kind, f"{first} {one.id}", f"{second} {other.id}", round(float(alike[i, j]), 3)))
-    return leaks
+    found = copies([entry.text for entry in b.entries], [entry.text for entry in a.entries], alike)
+    return [
+        Leak(
+            copy.kind, f"{first} {a.entries[copy.of].id}", f"{second} {b.entries[copy.template].id}", round(copy.similarity, 3)
+        )
+        for copy in found
+    ]
 
 
 def _families(first: str, a: Audited, second: str, b: Audited) -> list[Leak]:

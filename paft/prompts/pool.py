@@ -60,8 +60,10 @@ class PromptPool:
         return count_wordings(t.text for t in self.templates)
 
     def head(self, n: int | None) -> "PromptPool":
-        """Return the pool cut to its first n templates; None keeps all."""
-        return replace(self, templates=self.templates[:n])
+        """Return the pool cut to its first n templates, None keeps all; a note says so if there are fewer."""
+        there = len(self.templates)
+        notes = self.notes if n is None or n <= there else (*self.notes, f"{n} were asked for, {there} are there")
+        return replace(self, templates=self.templates[:n], notes=notes)
 
     def drawn(self, n: int, seed: int) -> "PromptPool":
         """Return a pool of n templates drawn with the seed, in their original order; a smaller draw is part of a larger one."""

@@ -3,6 +3,8 @@
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +58,34 @@ def count_wordings(texts: Iterable[str]) -> int:
 def similarities(some: Sequence[str], others: Sequence[str]) -> NDArray[np.float32]:
     """Return the similarity of each of `some` to each of `others`: (len(some), len(others)) float32, from 0 to 1."""
     return np.asarray(process.cdist(some, others, scorer=fuzz.ratio, dtype=np.float32, workers=-1) / 100, np.float32)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A template that is too like another one to count as a prompt of its own.
+
+    template and of are the indices of the two. similarity is that of their wordings, from 0 to 1.
+    """
+
+    template: int
+    of: int
+    kind: Literal["copy", "same wording", "near-copy"]
+    similarity: float
+
+
+def copies(texts: Sequence[str], of: Sequence[str], alike: NDArray[np.float32] | None = None) -> list[Copy]:
+    """Return each pair of a template of `texts` and one of `of` that are copies or near-copies, in the order of `texts`.
+
+    Args:
+        alike: the similarities of their wordings, (len(texts), len(of)), where they are known already.
+    """
+    words, others = [wording(text) for text in texts], [wording(text) for text in of]
+    alike = similarities(words, others) if alike is None else alike
+    found = []
+    for i, j in zip(*np.nonzero(alike >= NEAR_COPY), strict=True):
+        same: Literal["same wording", "near-copy"] = "same wording" if words[i] == others[j] else "near-copy"
+        found.append(Copy(int(i), int(j), "copy" if texts[i] == of[j] else same, float(alike[i, j])))
+    return found
 
 
 def bandwidth(vectors: Vectors) -> float:

@@ -21,6 +21,7 @@ from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
 from paft.reporting.page import bracketed, bullets, percent, table, write
 from paft.reporting.results import Results, read_results
+from paft.reporting.runs import no_gain, no_sign_of
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -174,9 +175,31 @@ def notes(compared: Compared) -> list[str]:
         + ("." if p is None else f"; that both vary alike: permutation {_p(p)}."),
         "The worst prompt is chosen on one half of the examples and measured on the other.",
     ]
+    lines += _of_the_base(compared)
     if compared.seeds_a is None:
         return [*lines, "This is about these two runs: other seeds of the same methods may differ."]
     return [*lines, "Means and variances are averaged over the seeds at hand; the intervals do not cover other seeds."]
+
+
+def _of_the_base(compared: Compared) -> list[str]:
+    """Say so where one side is the base model of the other, and training made that no better."""
+    difference = compared.comparison.mean
+    sides = {"A": compared.a, "B": compared.b}
+    base = [name for name, runs in sides.items() if all(_is_base(run.results) for run in runs)]
+    models = {run.results.fingerprints.base_model.sample for run in (*compared.a, *compared.b)}
+    if len(base) != 1 or len(models) > 1:
+        return []
+    gain = difference if base == ["B"] else _reversed(difference)
+    return [f"BEWARE: {base[0]} is the base model, and {no_gain(gain)}"] if no_sign_of(gain) else []
+
+
+def _is_base(results: Results) -> bool:
+    return results.training is None and results.adapter is None and results.trained_by is None
+
+
+def _reversed(estimate: Estimate) -> Estimate:
+    low, high = (None if end is None else -end for end in (estimate.high, estimate.low))
+    return Estimate(-estimate.value, low, high)
 
 
 def _unlike(runs: Sequence[ComparedRun]) -> list[str]:
@@ -222,7 +245,8 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
     sides = {"A": compared.a, "B": compared.b}
     accuracies = {_label(side, runs): _correct(runs).mean(2).ravel() for side, runs in sides.items()}
     first = compared.a[0]
-    save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results.threshold)
+    unseen = all(run.results.unseen for run in (*compared.a, *compared.b))
+    save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results.threshold, unseen)
     page = ["# Two runs compared", "", verdict(compared.comparison), ""]
     page += [
         *bullets(f"{side}: {_name(runs)}" for side, runs in sides.items()),

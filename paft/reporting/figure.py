@@ -17,13 +17,18 @@ _GREY = "0.4"
 
 
 def save_distribution(
-    path: Path, accuracies: Mapping[str, NDArray[np.float64]], chance: float, threshold: float | None = None
+    path: Path,
+    accuracies: Mapping[str, NDArray[np.float64]],
+    chance: float,
+    threshold: float | None = None,
+    unseen: bool = True,
 ) -> None:
     """Draw one row per run: a dot per prompt, the mean, and the range from worst to best prompt.
 
     Args:
         accuracies: label -> accuracy (P,) per prompt, as fractions.
         threshold: of Top (paper, section 4.1), a fraction.
+        unseen: whether the test prompts may be called so.
     """
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.75 * len(accuracies)), layout="constrained")
     jitter = np.random.default_rng(0)
@@ -47,7 +52,7 @@ def save_distribution(
     axes.set_ylim(-0.5, len(labels) - 0.5)
     axes.set_xlim(0, 102)
     _draw_references(axes, chance, threshold)
-    axes.set_xlabel("accuracy on an unseen prompt (%): a dot per prompt, the bar is their mean")
+    axes.set_xlabel(f"accuracy on {_prompt(unseen)} (%): a dot per prompt, the bar is their mean")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.savefig(path, dpi=150)
@@ -55,7 +60,11 @@ def save_distribution(
 
 
 def save_overlay(
-    path: Path, accuracies: Mapping[str, NDArray[np.float64]], chance: float, threshold: float | None = None
+    path: Path,
+    accuracies: Mapping[str, NDArray[np.float64]],
+    chance: float,
+    threshold: float | None = None,
+    unseen: bool = True,
 ) -> None:
     """Draw several runs over each other (paper, Figure 3): for each run a smoothed density of the accuracy over prompts.
 
@@ -65,6 +74,7 @@ def save_overlay(
     Args:
         accuracies: label -> accuracy (P,) per prompt, as fractions.
         threshold: of Top (paper, section 4.1), a fraction.
+        unseen: whether the test prompts may be called so.
     """
     percents = {label: 100 * np.asarray(values) for label, values in accuracies.items()}
     low, high = _view(np.concatenate(list(percents.values())))
@@ -87,12 +97,16 @@ def save_overlay(
     _draw_references(axes, chance, threshold)
     axes.set_yticks([])
     axes.set_ylabel("density over prompts,\neach scaled to its peak")
-    axes.set_xlabel("accuracy on an unseen prompt (%): a tick per prompt; mean ± std over prompts")
+    axes.set_xlabel(f"accuracy on {_prompt(unseen)} (%): a tick per prompt; mean ± std over prompts")
     axes.spines[["top", "right", "left"]].set_visible(False)
     columns = max(1, min(len(percents), 80 // max(len(label) + 14 for label in percents)))  # about 80 characters fit on a line
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def _prompt(unseen: bool) -> str:
+    return "an unseen prompt" if unseen else "a test prompt"
 
 
 def _draw_references(axes: Axes, chance: float, threshold: float | None) -> None:

@@ -45,13 +45,14 @@ def _title(config: TrainConfig) -> str:
 
 
 def _data(config: TrainConfig, results: Results) -> ModelCardData:
-    """Return the card's metadata, with the accuracies over unseen prompts as results that the hub shows."""
+    """Return the card's metadata, with the accuracies over the test prompts as results that the hub shows."""
     assert results.robustness is not None
     robust = results.robustness
+    prompts = "unseen" if results.unseen else "test"
     figures = {
-        "mean accuracy over unseen prompts": robust.mean,
-        "accuracy on the worst unseen prompt": robust.min,
-        "std of the accuracy over unseen prompts": robust.std,
+        f"mean accuracy over {prompts} prompts": robust.mean,
+        f"accuracy on the worst {prompts} prompt": robust.min,
+        f"std of the accuracy over {prompts} prompts": robust.std,
     }
     dataset = config.dataset.hub.id if config.dataset.hub is not None else config.dataset.name
     evaluations = [

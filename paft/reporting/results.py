@@ -1,7 +1,7 @@
 """results.json, the product of a run, as a type; no other module reads or writes the file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ from paft.evaluation.store import read_cells
 from paft.prompts import PromptPool
 from paft.prompts.readers import read_prompts
 from paft.reporting.plan import Plan
+from paft.reporting.warnings import warnings_of
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -83,13 +84,31 @@ class PoolRecord(_Record):
     notes: list[str]
 
 
+class SeenPrompts(_Record):
+    """The numbers of test prompts that were trained on, word for word (copies) and nearly (near_copies); None: not known."""
+
+    copies: int | None
+    near_copies: int | None
+
+
+class RowsLeftOut(_Record):
+    """The numbers of drawn test rows that were not scored.
+
+    equal_choices counts those in which another choice equals the right one, training_rows those that are training rows, too
+    (None: not known).
+    """
+
+    equal_choices: int = 0
+    training_rows: int | None = 0
+
+
 class Summary(_Record):
     """The summary of a score matrix; accuracies are fractions.
 
     robustness, uncertainty and chance are None where rows have no labels; uncertainty also where no interval can be promised.
     parts holds the robustness of each subset, and is empty unless the data set has several. consensus is None where answers are
     free-form, and for a single prompt. threshold is that of Top. ties counts the renderings in which several choices had the
-    best score, unanswered the generated texts that hold no option.
+    best score, unanswered the generated texts that hold no option. warnings are sentences on what makes the numbers mean less.
     """
 
     robustness: Robustness | None
@@ -102,6 +121,7 @@ class Summary(_Record):
     unanswered: int
     test_prompts_truncated: int
     scoring: ScoringSettings
+    warnings: list[str] = []
 
 
 class GeneratedAnswers(Summary):
@@ -187,6 +207,7 @@ class Results(Summary):
 
     training, selection and plan belong to training runs. training is None for method=base, selection where no prompt was
     searched. adapter and trained_by (the run that trained the adapter) belong to evaluations, and are None for a base model.
+    test_prompts_seen is None where nothing was trained, and in results of earlier versions.
     """
 
     version: Literal[1] = VERSION
@@ -198,6 +219,8 @@ class Results(Summary):
     plan: Plan | None = None
     adapter: str | None = None
     trained_by: str | None = None
+    test_prompts_seen: SeenPrompts | None = None
+    test_rows_left_out: RowsLeftOut = RowsLeftOut()
     wall_s: float
     peak_memory_bytes: int
     fingerprints: Fingerprints
@@ -214,6 +237,13 @@ class Results(Summary):
         """The folder of the run, which holds its score matrix, its prompts and its adapter."""
         assert self._folder is not None, "results that were neither read from a folder nor saved to one"
         return self._folder
+
+    @property
+    def unseen(self) -> bool:
+        """Whether the test prompts may be called unseen: none is known, nor was allowed, to have been trained on."""
+        allowed = (self.config.get("prompts") or {}).get("allow_seen", False)
+        seen = self.test_prompts_seen
+        return not allowed and (seen is None or seen.copies == seen.near_copies == 0)
 
     def scores(self) -> "pd.DataFrame":
         """Return the score matrix as a data frame: a row for each prompt and example, with the columns of matrix.parquet.
@@ -264,30 +294,45 @@ class Results(Summary):
         return figures | {"prompts": str(robust.n_prompts), "examples": str(robust.n_examples)}
 
 
-def summarise(matrix: ScoreMatrix, threshold: float | None, settings: Mapping[str, Any], labelled: bool = True) -> Summary:
+def summarise(
+    matrix: ScoreMatrix,
+    threshold: float | None,
+    settings: Mapping[str, Any],
+    labelled: bool = True,
+    warnings: Sequence[str] = (),
+    unread: int | None = None,
+) -> Summary:
     """Return the summary of a score matrix.
 
     Args:
         threshold: the accuracy that a prompt must reach to count for Top; None: no Top.
         settings: those of ScoringSettings, in plain types.
         labelled: whether rows have labels; False leaves out what depends on the right answers.
+        warnings: what was known before scoring; what the matrix shows is added.
+        unread: the number of free-form texts that hold no answer; None: choices, which the matrix itself counts.
     """
     has_choices = min(matrix.n_choices) > 0
+    unanswered = int((matrix.predicted < 0).sum()) if has_choices else 0
     agree = consensus(matrix) if has_choices and len(matrix.prompt_ids) > 1 else None
     names = list(dict.fromkeys(matrix.parts))
     if agree is not None and not labelled:
         agree = Consensus(agree.agreement, None)
+    how = ScoringSettings.model_validate(settings)
+    interval = uncertainty(matrix) if labelled else None
+    without = unanswered if unread is None else unread
+    shown = warnings_of(matrix, None if interval is None else interval.mean, how.max_new_tokens, without, labelled)
     return Summary(
         robustness=robustness(matrix, threshold) if labelled else None,
-        uncertainty=uncertainty(matrix) if labelled else None,
+        uncertainty=interval,
         parts={name: robustness(matrix.part(name), threshold) for name in names} if labelled and len(names) > 1 else {},
         consensus=agree,
         chance=matrix.chance if labelled else None,
         threshold=threshold,
         ties=int(matrix.tied.sum()),
-        unanswered=int((matrix.predicted < 0).sum()) if has_choices else 0,
+        unanswered=unanswered,
         test_prompts_truncated=int(matrix.truncated.sum()),
-        scoring=ScoringSettings.model_validate(settings),
+        scoring=how,
+        warnings=[*warnings, *shown],
     )
 
 

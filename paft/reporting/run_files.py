@@ -31,7 +31,7 @@ def save_run(folder: Path, scored: Scored, results: Results, pool: PromptPool, e
     for part in results.parts:
         write_atomically(folder / f"per_prompt_{part}.csv", per_prompt_csv(matrix.part(part)))
     figure = folder / "distribution.png"
-    save_distribution(figure, {label: accuracy_per_prompt(matrix)}, results.chance, results.threshold)
+    save_distribution(figure, {label: accuracy_per_prompt(matrix)}, results.chance, results.threshold, results.unseen)
     write_run_page(folder / "report.html", results, scored, pool, examples, figure)
     save_results(folder, results)
 

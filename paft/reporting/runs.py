@@ -13,7 +13,8 @@ import pandas as pd
 from paft.config.compose import from_dict
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.robustness import Robustness
-from paft.evaluation.statistics import Array, Comparison, Estimate, can_promise, compare, mean_interval
+from paft.evaluation.statistics import Array, Comparison, Estimate, can_promise, compare, difference_interval, mean_interval
+from paft.reporting.page import bracketed
 from paft.reporting.results import GitState, Results, ScoringSettings
 from paft.runtime.errors import InputError
 
@@ -82,6 +83,12 @@ class FinishedRun:
         """Return the scores of one part on the test prompts (matrix), written out (generate), or on adversarial prompts."""
         matrix = _read_matrix(self.folder / f"{measure}.parquet")
         return matrix if part == self.dataset else matrix.part(part.removesuffix(self.test_prompts))
+
+    @property
+    def is_base(self) -> bool:
+        """Whether nothing was trained."""
+        r = self.results
+        return r.training is None if r.kind == "training" else r.adapter is None and r.trained_by is None
 
     @property
     def pools(self) -> dict[str, str]:
@@ -174,6 +181,31 @@ def paired(one: TableRow, other: TableRow) -> tuple[Comparison, list[int]] | Non
         return None
     a, b = one.only(seeds), other.only(seeds)
     return compare(a.correct, b.correct, a.groups), seeds
+
+
+def not_better(row: TableRow, base: TableRow) -> Estimate | None:
+    """Return the gain of a row's mean over that of its base model, if it does not show that training helped; else None.
+
+    See `no_sign_of`.
+    """
+    correct, of_base = row.correct.mean(0), base.correct.mean(0)
+    gain = Estimate(float(correct.mean() - of_base.mean()))
+    if can_promise(correct - of_base, row.groups):
+        gain = difference_interval(correct, of_base, row.groups)
+    return gain if no_sign_of(gain) else None
+
+
+def no_sign_of(gain: Estimate) -> bool:
+    """Return whether a gain is no sign of a better model: its interval, or where it has none its value, is not above zero."""
+    return (gain.value if gain.low is None else gain.low) <= 0
+
+
+def no_gain(gain: Estimate) -> str:
+    """Say that a model is no better than its base model, and what to try."""
+    return (
+        f"nothing shows that training made the base model better ({bracketed(gain, '+')} points); try a larger optim.lr, more "
+        "epochs or rows, or a larger model."
+    )
 
 
 def by_seed(runs: Iterable[FinishedRun], what: str) -> list[FinishedRun]:

@@ -23,7 +23,8 @@ from paft.reporting.page import (
     write_csv,
     write_html,
 )
-from paft.reporting.runs import FinishedRun, TableRow, by_seed, check_alike, commits, frame, typed
+from paft.reporting.runs import FinishedRun, TableRow, by_seed, check_alike, commits, frame, no_gain, not_better, typed
+from paft.reporting.table import beware, input_remarks
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
@@ -95,8 +96,32 @@ def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Lab
         names = [words(one.row.part)] if several else []
         names += [words(typed(one.settings[key]) if key in one.settings else "-") for key in columns]
         section.rows.append([*names, *_numbers(one)])
-    section.notes = list(dict.fromkeys(size(one.row, several) for one in labelled))
+    section.notes = [*dict.fromkeys(size(one.row, runs, several) for one in labelled), *warnings(labelled)]
     return section, labelled
+
+
+def warnings(labelled: Sequence[_Labelled]) -> list[str]:
+    """Return what makes the numbers of a table mean less, each line once with the runs that it is about.
+
+    These are the warnings of its runs, test prompts that were trained on, test rows that were left out, and rows that are no
+    better than the base model.
+    """
+    runs = {run.folder: run.results for one in labelled for run in one.row.runs}
+    lines: dict[str, list[str]] = {}
+    for folder, results in runs.items():
+        for line in (*beware(results), *input_remarks(results)):
+            lines.setdefault(line, []).append(folder.name)
+    bases = [one.row for one in labelled if one.row.runs[0].is_base]
+    for row in (one.row for one in labelled if not one.row.runs[0].is_base):
+        for base in bases:
+            alike = row.part == base.part == row.runs[0].dataset and row.runs[0].model == base.runs[0].model
+            if alike and (gain := not_better(row, base)) is not None:
+                lines.setdefault(f"BEWARE: on {row.part} {no_gain(gain)}", []).extend(run.folder.name for run in row.runs)
+    few = {line: names if len(names) < len(runs) or len(runs) == 1 else ["all runs"] for line, names in lines.items()}
+    return [
+        f"{line} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
+        for line, names in few.items()
+    ]
 
 
 def differing(runs: Sequence[FinishedRun]) -> list[str]:
@@ -137,10 +162,11 @@ def seeds(runs: Sequence[FinishedRun]) -> Entry:
     return Entry(", ".join(own) or "-", {"": " ".join(own), ": n": str(len(runs))})
 
 
-def size(row: TableRow, named: bool = False) -> str:
+def size(row: TableRow, runs: Iterable[FinishedRun] = (), named: bool = False) -> str:
     """Say over what the numbers of a row were taken.
 
     Args:
+        runs: all runs of the page, which calls no test prompt unseen if one of them was trained on it.
         named: whether to name the data set, too.
     """
     _, prompts, examples = row.correct.shape
@@ -148,7 +174,8 @@ def size(row: TableRow, named: bool = False) -> str:
     top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
     chance = percent(row.runs[0].matrix(row.part).chance)
     name = f"{row.part}: percent" if named else "Percent"
-    return f"{name}, over {prompts} unseen prompts x {examples:,} test examples; chance is {chance}{top}."
+    kind = "unseen" if all(run.results.unseen for run in (*row.runs, *runs)) else "test"
+    return f"{name}, over {prompts} {kind} prompts x {examples:,} test examples; chance is {chance}{top}."
 
 
 def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
@@ -161,8 +188,9 @@ def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
         accuracies = {_label(one): one.row.correct.mean(2).ravel() for one in own}
         first = own[0].row.runs[0]
         name = f"{file_name('distribution', dataset)}.png"
-        save_distribution(out / name, accuracies, first.matrix(dataset).chance, first.results.threshold)
-        figures[name] = f"Accuracy over unseen prompts, {dataset}"
+        unseen = all(run.results.unseen for one in labelled for run in one.row.runs)
+        save_distribution(out / name, accuracies, first.matrix(dataset).chance, first.results.threshold, unseen)
+        figures[name] = f"Accuracy over {'unseen' if unseen else 'test'} prompts, {dataset}"
     return figures
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
-from paft.reporting.results import Results
+from paft.reporting.results import Results, RowsLeftOut, SeenPrompts
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
 _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
@@ -59,8 +59,8 @@ def certainty(uncertainty: Uncertainty | None) -> str:
 
 
 def remarks(results: Results) -> list[str]:
-    """Return sentences on what else matters in results: consensus, Con, ties, missing answers and truncated prompts."""
-    lines = []
+    """Return sentences on what else matters in results: on their inputs, consensus, Con, ties, texts without an answer ..."""
+    lines = input_remarks(results)
     if (agree := results.consensus) is not None:
         share = f"Two prompts answer alike {100 * agree.agreement:.1f} times in 100"
         vote = "" if agree.majority is None else f"; their majority is right {100 * agree.majority:.1f} times"
@@ -78,6 +78,50 @@ def remarks(results: Results) -> list[str]:
     return lines
 
 
+def beware(results: Results) -> list[str]:
+    """Return the warnings of results, marked as such, with those of generated answers."""
+    generated = results.extra_measures.generate
+    lines = [*results.warnings, *(f"Written out: {line}" for line in (generated.warnings if generated else []))]
+    return [f"BEWARE: {line}" for line in lines]
+
+
+def input_remarks(results: Results) -> list[str]:
+    """Return sentences on test prompts that were trained on, and on test rows that were not scored."""
+    prompts = results.fingerprints.pools["test"].prompts if "test" in results.fingerprints.pools else 0
+    allowed = bool((results.config.get("prompts") or {}).get("allow_seen"))
+    return [*seen_prompts(results.test_prompts_seen, prompts, allowed), *rows_left_out(results.test_rows_left_out)]
+
+
+def seen_prompts(seen: SeenPrompts | None, prompts: int, allowed: bool) -> list[str]:
+    """Say how many test prompts were trained on, if any was or if it was allowed, or that this is not known.
+
+    Args:
+        prompts: the number of test prompts.
+    """
+    if seen is None:
+        return []
+    if seen.copies is None or seen.near_copies is None:
+        return ["Whether the test prompts were trained on is not known: there is no prompts/train.yaml beside the adapter."]
+    if not allowed and seen.copies == seen.near_copies == 0:
+        return []
+    return [
+        f"Of the {prompts} test prompts {seen.copies} were trained on word for word, and {seen.near_copies} nearly (at least "
+        "90% alike)."
+    ]
+
+
+def rows_left_out(rows: RowsLeftOut) -> list[str]:
+    """Say how many test rows were not scored and why, or that it is not known whether they were trained on."""
+    lines = []
+    if rows.equal_choices:
+        lines.append(f"Test rows left out because another choice equals the right one: {rows.equal_choices:,}.")
+    if rows.training_rows:
+        lines.append(f"Test rows left out because they are training rows, too: {rows.training_rows:,}.")
+    if rows.training_rows is None:
+        lines.append("Whether test rows are training rows is not known: the training rows are not at hand.")
+    return lines
+
+
 def print_run(label: str, results: Results, path: Path) -> None:
     """Print the results of a finished run: the robustness table with its notes, and the extreme prompts.
 
@@ -85,7 +129,7 @@ def print_run(label: str, results: Results, path: Path) -> None:
         label: of the first row; the rows below it are the parts of the data set.
         path: of its results.json; per_prompt.csv is read from the same folder.
     """
-    notes = remarks(results)
+    notes = [*beware(results), *remarks(results)]
     if results.robustness is None or results.chance is None:  # rows without labels
         print("\n".join(notes))
         return

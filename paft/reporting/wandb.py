@@ -276,9 +276,9 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
     run = logger.experiment
     numbers: dict[str, float] = {}
     content = results.model_dump()
-    for group in ("robustness", "uncertainty", "consensus", "extra_measures"):
+    for group in ("robustness", "uncertainty", "consensus", "extra_measures", "test_prompts_seen", "test_rows_left_out"):
         numbers |= _flat(group, content[group] or {})
-    run.summary.update(numbers)
+    run.summary.update(numbers | ({"warnings": "\n".join(results.warnings)} if results.warnings else {}))
     if results.robustness is not None:
         with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
             names, *rows = csv.reader(file)

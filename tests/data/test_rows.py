@@ -186,8 +186,10 @@ def test_a_wrong_name_of_a_field_is_refused_with_the_right_ones(own):
 def test_own_rows_and_pools_load_together(own, tmp_path):
     pool = tmp_path / "mine.csv"
     pool.write_text('text\n"{text} {yes} or {no}?"\n"{text}\n{yes}/{no}:"\n')
+    unseen = tmp_path / "unseen.csv"
+    unseen.write_text('text\n"Say whether it is so. {text} ({yes}, {no})"\n')
     overrides = ["dataset=jsonl", f"dataset.path={own}", "dataset.choices=[yes,no]", "dataset.gold=label"]
-    inputs = load_inputs(compose_config(*overrides, f"prompts.train={pool}", f"prompts.test={pool}"))
+    inputs = load_inputs(compose_config(*overrides, f"prompts.train={pool}", f"prompts.test={unseen}"))
     assert len(inputs.train.templates) == 2 and inputs.validation.templates == inputs.train.templates
     with pytest.raises(InputError, match=r"No test pool for dataset=jsonl .* prompts\.test=FILE"):
         load_inputs(compose_config(*overrides, f"prompts.train={pool}"))

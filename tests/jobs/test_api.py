@@ -23,7 +23,7 @@ from tests.conftest import compose_evaluation
 
 ROWS = [{"q": f"Is {n} even or odd?", "A": "even", "B": "odd", "answer": "B" if n % 2 else "A", "n": n} for n in range(40)]
 PROMPTS = ["{q} {A} or {B}?", "{q}\nA. {A}\nB. {B}\nAnswer:", "Choose {A} or {B}: {q}"]
-UNSEEN = ["Q: {q} ({A}, {B})", "{A} or {B}? {q} =>"]
+UNSEEN = ["Q: {q} ({A}, {B})", "One of {A} and {B}. {q} =>"]
 OWN: dict[str, Any] = {"choices": ["A", "B"], "gold": "answer", "answer": "text", "prompts": PROMPTS, "test_prompts": UNSEEN}
 
 
@@ -71,7 +71,7 @@ def test_evaluating_a_trained_run_is_the_commands_evaluation(settings):
     assert by_api.robustness is not None and (by_api.robustness.n_prompts, by_api.robustness.n_examples) == (2, 6)
     same = paft.evaluate(trained.folder, **machine)  # on the rows and the prompts of its own run
     assert same.robustness == trained.robustness
-    other = paft.evaluate(str(trained.folder / "adapter"), prompts=PROMPTS[:1], eval_examples=3, **machine)
+    other = paft.evaluate(str(trained.folder / "adapter"), prompts=PROMPTS[:1], eval_examples=3, allow_seen=True, **machine)
     assert other.robustness is not None and (other.robustness.n_prompts, other.robustness.n_examples) == (1, 3)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,12 +18,13 @@ from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import read_cells
 from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
-from paft.reporting.results import Results, read_results
+from paft.reporting.results import Results, RowsLeftOut, SeenPrompts, read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_input import lines, question
 
 OWN_PROMPTS = [{"text": "{question} A: {A} B: {B}\nAnswer:"}, {"text": "Choose A ({A}) or B ({B}). {question}"}]
+UNSEEN = [{"text": "{question} Is it {A} (A) or {B} (B)?"}, {"text": "(A) {A}, (B) {B}: which letter for {question}"}]
 SMALL = [
     "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false", "train_examples=16", "T=1", "eval_examples=12",
     "eval_prompts=4", "validation.prompts=2", "validation.examples=4",
@@ -43,7 +45,8 @@ def own(tiny_llama, tmp_path_factory) -> Path:
     for name, first in (("train", 0), ("test", 100)):
         (root / f"{name}.jsonl").write_text(lines(*map(question, range(first, first + 30))))
     (root / "prompts.jsonl").write_text(lines(*OWN_PROMPTS))
-    files = [f"dataset.path={root}", f"prompts.train={root}/prompts.jsonl", f"prompts.test={root}/prompts.jsonl"]
+    (root / "unseen.jsonl").write_text(lines(*UNSEEN))
+    files = [f"dataset.path={root}", f"prompts.train={root}/prompts.jsonl", f"prompts.test={root}/unseen.jsonl"]
     own = ["dataset=jsonl", "dataset.gold=answer", "dataset.choices=[A,B]", *files]
     return run_training(compose_config(*SMALL, *own, f"model.path={tiny_llama}", f"output_root={root / 'runs'}")).folder
 
@@ -189,9 +192,46 @@ def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
 
 
 def test_labelled_rows_of_a_file_are_a_test_set(own, common, tmp_path):
-    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(7))))
+    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(200, 207))))
     results = evaluated(f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", *common)
     assert (results.robustness.n_examples, results.robustness.n_prompts) == (7, 2)
+
+
+def test_prompts_that_were_trained_on_are_counted_where_they_are_wanted(own, common, tmp_path, capsys):
+    both = tmp_path / "both.jsonl"
+    both.write_text(lines(*UNSEEN, OWN_PROMPTS[0], {"text": f"{OWN_PROMPTS[1]['text']}!"}))
+    typed = [f"adapter={own / 'adapter'}", f"prompts.test={both}", *common]
+    with pytest.raises(InputError, match=rf"2 of 4 test prompts were trained on \({own}/prompts/train\.yaml\)"):
+        evaluated(*typed)
+    results = evaluated(*typed, "prompts.allow_seen=true")
+    assert results.test_prompts_seen == SeenPrompts(copies=1, near_copies=1) and not results.unseen
+    said, line = (
+        capsys.readouterr().out,
+        "Of the 4 test prompts 1 were trained on word for word, and 1 nearly (at least 90% alike).",
+    )
+    assert said.count("Of the 4 test prompts 1 were") == 2  # in the plan and below the table
+    page = (results.folder / "report.html").read_text()
+    assert line in page and "unseen" not in re.sub(r"base64,[^\"]*", "", page).replace("unseen.jsonl", "").replace(
+        str(tmp_path), ""
+    )
+    assert evaluated(*typed, "prompts.allow_seen=true", "eval_prompts=2").test_prompts_seen == SeenPrompts(
+        copies=0, near_copies=0
+    )
+
+
+def test_an_adapter_without_its_training_prompts_or_rows_is_said_not_to_be_checked(own, common, tmp_path, capsys):
+    shutil.copytree(own / "adapter", tmp_path / "elsewhere" / "adapter")
+    about = tmp_path / "elsewhere" / "adapter" / "paft.json"
+    about.write_text(about.read_text().replace(json.loads(about.read_text())["dataset"]["path"], "nowhere"))
+    (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(200, 207))))
+    (tmp_path / "unseen.jsonl").write_text(lines(*UNSEEN))
+    files = [f"dataset.path={tmp_path / 'rows.jsonl'}", f"prompts.test={tmp_path / 'unseen.jsonl'}"]
+    results = evaluated(f"adapter={tmp_path / 'elsewhere' / 'adapter'}", *files, *common)
+    assert results.test_prompts_seen == SeenPrompts(copies=None, near_copies=None) and not results.unseen
+    assert results.test_rows_left_out == RowsLeftOut(equal_choices=0, training_rows=None)
+    said = capsys.readouterr().out
+    assert said.count("Whether the test prompts were trained on is not known") == 2
+    assert said.count("Whether test rows are training rows is not known") == 2
 
 
 def test_letters_that_the_tokenizer_splits_are_scored_whole_and_counted(own, common, tmp_path):

@@ -20,7 +20,8 @@ from paft.config.schema import ModelConfig
 from paft.jobs.rerun import repeated
 from paft.jobs.train import prepare, run_training, train
 from paft.model.base import load_base
-from paft.reporting.results import Results, read_results
+from paft.prompts import shipped_pool_path
+from paft.reporting.results import Results, SeenPrompts, read_results
 from paft.runtime.errors import InputError
 from paft.training.callbacks import Speed
 from paft.training.checkpoints import SaveBest, states
@@ -197,14 +198,26 @@ def test_a_moved_run_keeps_its_best_checkpoint(tmp_path):
 
 
 def test_one_prompt_of_ones_own_needs_no_pool(tiny_overrides, tmp_path):
-    rows = [{"q": f"Is {n} even?", "a": "no" if n % 2 else "yes"} for n in range(20)]
-    for split in ("train", "test"):
+    for split, first in (("train", 0), ("test", 20)):
+        rows = [{"q": f"Is {n} even?", "a": "no" if n % 2 else "yes"} for n in range(first, first + 20)]
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "unseen.jsonl").write_text(json.dumps({"text": "{q}"}) + "\n")
     own = ["dataset=jsonl", f"dataset.path={tmp_path}", "dataset.gold=a", "dataset.answer=text", "dataset.metric=exact"]
     own += [f"prompts.test={tmp_path / 'unseen.jsonl'}", "method=user", "method.prompt='{q} Say:'"]
     run = prepare(compose_config(*tiny_overrides, *own))
     assert run.inputs.validation == run.inputs.train
+
+
+def test_what_is_known_before_training_is_in_the_plan_and_in_the_results(tiny_overrides, tmp_path, capsys):
+    pool = shipped_pool_path("story_facts", "text", "shown", "train")
+    typed = [*tiny_overrides, f"prompts.test={pool}", "T=1", "K=2"]  # three updates, two draws
+    with pytest.raises(InputError, match="60 of 60 test prompts were trained on, word for word or nearly"):
+        prepare(compose_config(*typed))
+    results = run_training(compose_config(*typed, "prompts.allow_seen=true"))
+    assert results.test_prompts_seen == SeenPrompts(copies=3, near_copies=0) and read_results(results.folder) == results
+    assert [line[:38] for line in results.warnings][:1] == ["Training shows 2 templates only, which"]
+    assert "BEWARE: Training shows 2 templates only" in capsys.readouterr().out
+    assert "unseen" not in (results.folder / "adapter" / "README.md").read_text()
 
 
 def test_method_base_trains_nothing(tiny_overrides):

@@ -383,7 +383,8 @@ def test_the_fingerprint_is_that_of_the_content():
 def test_the_head_of_a_pool():
     pool = pool_of("{a}", "{b}", "{c}")
     assert pool.head(2).templates == pool.templates[:2]
-    assert pool.head(None) == pool and pool.head(9) == pool
+    assert pool.head(None) == pool and pool.head(3) == pool
+    assert (pool.head(9).templates, pool.head(9).notes) == (pool.templates, ("9 were asked for, 3 are there",))
     assert pool.head(2).fingerprint == pool_of("{a}", "{b}").fingerprint
 
 

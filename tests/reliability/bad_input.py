@@ -63,8 +63,9 @@ def lines(*rows: object) -> str:
 
 
 def question(n: int, **changes: object) -> dict[str, object]:
-    """Return a row of somebody's own data."""
-    return {"question": f"What is {n} + 1?", "A": f"{n + 1}", "B": f"{n + 2}", "answer": "A"} | changes
+    """Return a row of somebody's own data; the right answer is A for an even n, B for an odd one."""
+    options = [f"{n + 1}", f"{n + 2}"][:: -1 if n % 2 else 1]
+    return {"question": f"What is {n} + 1?", "A": options[0], "B": options[1], "answer": "AB"[n % 2]} | changes
 
 
 def _piqa(n: int, **changes: object) -> dict[str, object]:
@@ -98,12 +99,13 @@ def _about(*overrides: str) -> str:
 
 
 OWN = "dataset=jsonl ; dataset.path=own ; dataset.gold=answer ; dataset.choices=[A,B]"
-OWN_PROMPTS = "prompts.train=mine.jsonl ; prompts.test=mine.jsonl"
+OWN_PROMPTS = "prompts.train=mine.jsonl ; prompts.test=unseen.jsonl"
 TRAIN, TEST = lines(*map(question, range(20))), lines(*map(question, range(20, 26)))
 OWN_FILES = {
     "own/train.jsonl": TRAIN,
     "own/test.jsonl": TEST,
     "mine.jsonl": lines({"text": "{question} A: {A} B: {B}\nAnswer:"}),
+    "unseen.jsonl": lines({"text": "Which is right, {A} (A) or {B} (B)? {question}"}),
 }
 FREE = "dataset=jsonl ; dataset.path=own ; dataset.gold=answer ; prompts.train=free.jsonl ; prompts.test=free.jsonl"
 FREE_FILES = OWN_FILES | {"free.jsonl": lines({"text": "{question}"})}
@@ -243,6 +245,43 @@ _DATA: _Table = [
     (
         "letters of free-form rows", "dataset=gsm8k ; data_root=. ; dataset.answer=letter", GSM8K_FILES, "dataset.answer=letter"
     ),
+    (
+        "always the same choice",
+        f"{OWN} ; {OWN_PROMPTS} ; train_examples=8",
+        OWN_FILES | {"own/train.jsonl": lines(*(question(n) for n in range(0, 40, 2)))},
+        "own/train.jsonl: the right answer ('answer') is the choice 'A' in all 20 rows",
+    ),
+    (
+        "always the same text",
+        FREE + " ; dataset.answer=text ; dataset.metric=exact",
+        FREE_FILES | {"own/test.jsonl": lines(*(question(n) for n in range(100, 140, 2)))},
+        "own/test.jsonl: the right answer ('answer') is the text 'A' in all 20 rows",
+    ),
+    ("a choice as the answer", OWN.replace("gold=answer", "gold=B"), OWN_FILES, "dataset.gold=B: this is one of dataset.ch"),
+    (
+        "counting from one",
+        OWN,
+        OWN_FILES | {"own/train.jsonl": lines(*(question(n, answer=1 + n % 2) for n in range(10, 20)))},
+        "own/train.jsonl, line 2: 'answer' is 2, and 0 is in no row, so it counts from 1",
+    ),
+    (
+        "test rows that are trained on",
+        f"{OWN} ; {OWN_PROMPTS} ; eval_examples=1",
+        OWN_FILES | {"own/test.jsonl": lines(*map(question, range(18, 40)))},
+        "own/test.jsonl, line 1: the row is a training row, too",
+    ),
+    (
+        "test rows that are all trained on",
+        f"{OWN} ; {OWN_PROMPTS}",
+        OWN_FILES | {"own/test.jsonl": lines(question(3))},
+        "own/test.jsonl, line 1: none of the 1 test rows can be scored",
+    ),
+    (
+        "equal choices",
+        f"{OWN} ; {OWN_PROMPTS}",
+        OWN_FILES | {"own/test.jsonl": TEST + lines(*(question(n, B=f"{n + 1} ", answer="B") for n in range(30, 60, 2)))},
+        "own/test.jsonl, line 7: another choice equals the right one",
+    ),
 ]  # fmt: skip
 
 _PROMPTS: _Table = [
@@ -278,6 +317,24 @@ _PROMPTS: _Table = [
     ("no prompt for own data", f"{OWN} ; {OWN_PROMPTS} ; method=user", OWN_FILES, "give your own with method.prompt=TEMPLATE"),
     ("prompt short of a field", f"method=user ; method.prompt='{SHORT_OF_STORY}'", {}, "method.prompt: the template lacks"),
     ("prompt of another task", f"method=user ; method.prompt='{WHOLE} {{ctx}}'", {}, "method.prompt: {ctx} is no field"),
+    (
+        "test prompts that are trained on",
+        f"{OWN} ; prompts.train=mine.jsonl ; prompts.test=mine.jsonl",
+        OWN_FILES,
+        "prompts.test: 1 of 1 test prompts were trained on, word for word or nearly (at least 90% alike), e.g. 'prompt-001' as",
+    ),
+    (
+        "test prompts that are nearly trained on",
+        f"{OWN} ; method=user ; method.prompt='{{A}} or {{B}}? {{question}} Answer A or B!' ; prompts.test=near.jsonl",
+        OWN_FILES | {"near.jsonl": lines({"text": "{question} ({A}, {B}) Or answer: A or B."})},
+        "prompts.test: 1 of 1 test prompts were trained on, word for word or nearly",
+    ),
+    (
+        "test prompts that choose the checkpoint",
+        f"{OWN} ; {OWN_PROMPTS} ; prompts.validation=unseen.jsonl",
+        OWN_FILES,
+        "prompts.test: 1 of 1 test prompts were used to choose the checkpoint, word for word or nearly",
+    ),
     ("prompt looks into a field", f"method=user ; method.prompt='{WHOLE[:-1]}[0]}}'", {}, "method.prompt: '{D[0]}' is no"),
 ]  # fmt: skip
 
@@ -425,6 +482,30 @@ _EVALUATION: _Table = [
         f"{OWNS} ; dataset.path=rows.jsonl",
         {name: content for name, content in OWN_RUN.items() if "prompts" not in name},
         "prompts.test has no value, and OWN/prompts/test.yaml is not there",
+    ),
+    (
+        "prompts that the adapter was trained on",
+        f"{OWNS} ; dataset.path=rows.jsonl",
+        OWN_RUN | {"OWN/prompts/train.yaml": "prompts:\n  - {id: p, text: '{A} {B} {question}!'}\n"},
+        "test prompts were trained on (OWN/prompts/train.yaml), word for word or nearly (at least 90% alike), e.g. 'prompt",
+    ),
+    (
+        "training prompts that are damaged",
+        f"{OWNS} ; dataset.path=rows.jsonl",
+        OWN_RUN | {"OWN/prompts/train.yaml": "prompts:\n  - {id: p, text: '{A'}\n"},
+        "OWN/prompts/train.yaml: it holds a lone '{'",
+    ),
+    (
+        "rows with one right answer",
+        f"{OWNS} ; dataset.path=rows.jsonl ; eval_examples=3",
+        OWN_RUN | {"rows.jsonl": lines(*(question(n) for n in range(1, 41, 2)))},
+        "rows.jsonl: the right answer ('answer') is the choice 'B' in all 20 rows",
+    ),
+    (
+        "rows that the adapter was trained on",
+        f"{OWNS} ; dataset.path=own/train.jsonl",
+        OWN_RUN | OWN_FILES,
+        "own/train.jsonl, line 1: the row is a training row, too",
     ),
     ("into a file", f"{RUN} ; output_root=file", A_RUN | {"file": "x"}, "output_root=file: file is a file"),
 ]  # fmt: skip

@@ -149,6 +149,29 @@ def test_the_frame_has_a_row_for_each_run_and_its_settings_as_columns(sweep):
         assert row["run"] == runs[place].results.run and row["mean"] == runs[place].results.robustness.mean
 
 
+def test_what_makes_a_number_mean_less_is_said_with_its_runs(sweep, tmp_path):
+    report([sweep], tmp_path / "sound")
+    page = (tmp_path / "sound" / "README.md").read_text()
+    assert (
+        "over 10 unseen prompts" in page and "Accuracy over unseen prompts" in page and "trained on word for word" not in page
+    )
+    assert "BEWARE: on story_facts nothing shows that training made the base model better" in page
+
+    def change(results: dict) -> None:
+        results["warnings"] = ["this number means little."]
+        results["test_prompts_seen"] = {"copies": 3, "near_copies": 1}
+        results["test_rows_left_out"] = {"equal_choices": 2, "training_rows": 0}
+
+    runs = changed(sweep, tmp_path / "runs", change)
+    report([runs], tmp_path / "out")
+    page = (tmp_path / "out" / "README.md").read_text()
+    (name,) = (path.name for path in runs.glob("*-K4-*seed1-*"))
+    assert f"* BEWARE: this number means little. ({name})" in page
+    assert f"* Of the 10 test prompts 3 were trained on word for word, and 1 nearly (at least 90% alike). ({name})" in page
+    assert f"because another choice equals the right one: 2. ({name})" in page
+    assert "unseen" not in page and "over 10 test prompts" in page
+
+
 def test_numbers_that_do_not_belong_in_one_table_are_refused(sweep, tmp_path):
     other = {"fingerprint": "another"}
     mixed = changed(sweep, tmp_path / "mixed", lambda results: results["fingerprints"]["pools"]["test"].update(other))

@@ -1,0 +1,110 @@
+"""Warnings: what a score matrix shows that makes its accuracies mean less, each in a sentence with what to try."""
+
+import numpy as np
+
+from paft.data.checks import FEWEST
+from paft.data.tasks.base import LETTERS
+from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.statistics import Estimate
+
+_NEARLY_ALL = 0.95  # share of a prompt's answers from which they count as always the same
+_MANY = 0.1  # share of the generated texts from which what is wrong with them decides the accuracy
+FEWEST_TEMPLATES = 5  # that method=paft should show in training
+
+
+def warnings_of(
+    matrix: ScoreMatrix, mean: Estimate | None, max_new_tokens: int | None, unanswered: int, labelled: bool
+) -> list[str]:
+    """Return the warnings of a score matrix.
+
+    Args:
+        mean: with its interval, where there is one.
+        max_new_tokens: the limit of generated texts; None: nothing was generated.
+        unanswered: the number of generated texts that hold no answer.
+        labelled: whether rows have right answers.
+    """
+    lines = _one_choice(matrix)
+    if max_new_tokens is not None:
+        lines += _texts(matrix, max_new_tokens, unanswered / matrix.predicted.size)
+    return [*_chance(matrix, mean), *lines] if labelled else lines
+
+
+def few_templates(shown: int) -> list[str]:
+    """Return a warning for a training run of method=paft that shows fewer than five templates.
+
+    Args:
+        shown: the number of different templates that training draws.
+    """
+    if shown >= FEWEST_TEMPLATES:
+        return []
+    templates = "one template" if shown == 1 else f"{shown} templates"
+    return [
+        f"Training shows {templates} only, which is hardly more than a fixed prompt; for more draws lower K, raise T or give "
+        "more rows, and see that the training pool has more prompts."
+    ]
+
+
+def _chance(matrix: ScoreMatrix, mean: Estimate | None) -> list[str]:
+    """Say that the mean is at or below chance, by its 95% interval.
+
+    Where it has no interval, a mean up to chance is at chance, and only a mean of zero is below.
+    """
+    value, chance = float(matrix.correct.mean()), matrix.chance
+    if chance == 0:
+        if value > 0:
+            return []
+        return ["Not one answer is right: see in report.html what the model writes, and whether dataset.metric reads it."]
+    low, high = (value, chance) if value else (0.0, 0.0)  # without an interval, only no right answer at all is below chance
+    if mean is not None and mean.low is not None and mean.high is not None:
+        low, high = mean.low, mean.high
+    figures = f"mean {100 * value:.1f}, chance {100 * chance:.1f}"
+    if high < chance:
+        return [
+            f"The accuracy is below chance ({figures}), as it is where the right answers are named wrongly or the model "
+            "answers alike whatever the row says; look at the worst renderings in report.html and at dataset.gold."
+        ]
+    if low <= chance:
+        return [
+            f"The accuracy cannot be told from chance ({figures}), so it says nothing of how prompts differ; try a larger "
+            "model, or train longer or with a larger optim.lr."
+        ]
+    return []
+
+
+def _one_choice(matrix: ScoreMatrix) -> list[str]:
+    """Say that under half of the prompts or more nearly all answers are the same choice."""
+    if not min(matrix.n_choices) or matrix.predicted.shape[1] < FEWEST:
+        return []
+    counts = np.stack([(matrix.predicted == choice).mean(axis=1) for choice in range(max(matrix.n_choices))])
+    alike = counts.max(axis=0) >= _NEARLY_ALL
+    if alike.mean() < 0.5:
+        return []
+    choices = sorted({int(choice) for choice in counts.argmax(axis=0)[alike]})
+    names = " or ".join(LETTERS[choice] if choice < len(LETTERS) else str(choice) for choice in choices)
+    return [
+        f"Under {alike.sum()} of {len(alike)} prompts nearly all answers are one choice, whatever the row says ({names}, by "
+        "its place), so their accuracy is the share of rows in which that choice is right; try a larger model, or train "
+        "longer or with a larger optim.lr."
+    ]
+
+
+def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: float) -> list[str]:
+    """Say that many generated texts hold no answer, or were cut off before they ended.
+
+    Args:
+        unanswered: the share of the texts that hold no answer.
+    """
+    lines = []
+    if unanswered > _MANY:
+        instead = "scoring=likelihood, or " if min(matrix.n_choices) else ""
+        lines.append(
+            f"{100 * unanswered:.1f}% of the generated texts hold no answer and count as wrong, so the accuracy is as much "
+            f"about the form of an answer as about the task; try {instead}prompts that say how to answer, or training."
+        )
+    cut = float((matrix.output_tokens >= max_new_tokens).mean())
+    if cut > _MANY:
+        lines.append(
+            f"{100 * cut:.1f}% of the generated texts were cut off at max_new_tokens={max_new_tokens} before the model had "
+            "ended them; their answers may come later: raise it."
+        )
+    return lines
