@@ -88,7 +88,8 @@ def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
     Raises InputError if `adapter` is no adapter folder, or the adapter does not belong to its base model.
     """
     about = read_metadata(adapter)
-    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "quantization": None, "remote_code": remote_code})
+    here = {"dtype": "fp32", "quantization": None, "remote_code": remote_code, "accept_license": None}
+    config = ModelConfig.model_validate(about["model"] | here)
     base = load_base(config, torch.device("cpu"))
     adapted = with_adapter(base, adapter, base_of(about, config), config.path or "the embedded one")
     merged: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]

@@ -18,7 +18,7 @@ from transformers import (
 
 from paft.config.schema import ModelConfig
 from paft.model.attention import NAMES, Kernel, packed_logits, register
-from paft.model.embedded import smollm2_folder
+from paft.model.converted import loadable
 from paft.packing import Branches, pack
 from paft.runtime.errors import InputError
 
@@ -150,7 +150,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
 
 def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
     """Call a transformers loader with the model's path and revision; raises InputError if it fails."""
-    path = smollm2_folder() if model.path is None else model.path
+    path = loadable(model.path, model.accept_license)
     try:
         # trust_remote_code is always given: without it transformers would ask at the terminal.
         return load(path, revision=model.revision, trust_remote_code=model.remote_code, **kwargs)

@@ -3,7 +3,9 @@
 import hashlib
 from pathlib import Path
 
+from paft.config.base_model import is_gguf
 from paft.config.schema import ModelConfig
+from paft.model.gguf import gguf_digest
 
 _PIECE = 4096  # bytes
 
@@ -16,6 +18,8 @@ def base_identity(model: ModelConfig) -> str:
     """
     if model.path is None:
         return "embedded"
+    if is_gguf(model.path):
+        return f"gguf:{gguf_digest(model.path)[:16]}"
     folder = Path(model.path)
     if not folder.is_dir():
         return f"{model.path}@{model.revision}"
