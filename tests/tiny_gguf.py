@@ -24,7 +24,7 @@ def save_tiny_gguf(
         model: the folder of the tiny Llama.
         without: fields of the tokenizer and names of tensors to leave out.
         tensors: more tensors.
-        fields: of the architecture, to add or to replace.
+        fields: to add or to replace, their dots written as two underscores.
     """
     llama = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
     config, writer = llama.config, gguf.GGUFWriter(file, fields.pop("architecture", "llama"))
@@ -39,11 +39,11 @@ def save_tiny_gguf(
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_vocab_size(config.vocab_size)
+    if "tokenizer" not in without:
+        _add_tokenizer(writer, model, without)
     for key, value in fields.items():
         add = {int: writer.add_uint32, str: writer.add_string, bool: writer.add_bool}[type(value)]
         add(key.replace("__", "."), value)
-    if "tokenizer" not in without:
-        _add_tokenizer(writer, model, without)
     stored = {}
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, parameter in llama.named_parameters():
