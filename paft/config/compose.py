@@ -104,9 +104,7 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
         if about is None:
             raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
         content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
-        if (
-            section == "model"
-        ):  # an adapter may come from a stranger: it decides neither whose code runs here nor what is accepted
+        if section == "model":  # an adapter may come from a stranger: it says neither whose code runs here nor what is accepted
             content[section]["remote_code"] = bool(given.get("remote_code"))
             content[section]["accept_license"] = given.get("accept_license")
     if about is None:

@@ -6,7 +6,7 @@ So nothing else in the project handles GGUF.
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock
 
@@ -105,12 +105,13 @@ def _convert(gguf: Path, what: str, target: Path, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    header = checked_header(str(gguf))
+    alone = target.with_name("alone") / gguf.name  # transformers would also read what lies beside the file
+    alone.parent.mkdir()
+    alone.symlink_to(gguf.resolve())
+    header, kind = checked_header(str(gguf)), cast(Any, AutoModelForCausalLM)  # typed without what output_loading_info returns
     try:
-        quantised, info = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        quantised, info = kind.from_pretrained(alone.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(alone.parent, gguf_file=gguf.name)
     except Exception as error:  # transformers and gguf raise many kinds
         raise InputError(_unreadable(header, what, error)) from None
     _check_complete(header, quantised, info, what)

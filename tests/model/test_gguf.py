@@ -69,6 +69,17 @@ def test_the_copy_has_the_tokenizer_and_the_end_of_text(file, tiny_llama):
     assert generation["eos_token_id"] == 0
 
 
+def test_what_lies_beside_the_file_is_not_read(file, tiny_llama):
+    wanted = AutoTokenizer.from_pretrained(loadable(str(file)))("Who is it?")["input_ids"]
+    shutil.rmtree(loadable(str(file)))
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        content = (tiny_llama / name).read_text().replace("Ġ", "_").replace('"eos_token_id": 0', '"eos_token_id": 9')
+        (file.parent / name).write_text(content)
+    folder = loadable(str(file))
+    assert AutoTokenizer.from_pretrained(folder)("Who is it?")["input_ids"] == wanted
+    assert json.loads((Path(folder) / "generation_config.json").read_text())["eos_token_id"] == 0
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_a_first_token_stands_where_the_file_says(first, file, tiny_llama):
     save_tiny_gguf(tiny_llama, file, tokenizer__ggml__bos_token_id=7, tokenizer__ggml__add_bos_token=first)
