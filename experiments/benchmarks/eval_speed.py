@@ -39,7 +39,7 @@ from paft.evaluation.likelihood import Likelihood, Work
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.model.base import add_lora, load_base, load_tokenizer
-from paft.model.embedded import smollm2_folder
+from paft.model.converted import smollm2_folder
 from paft.prompts import PromptPool, load_pool, shipped_pool_path
 from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import provenance

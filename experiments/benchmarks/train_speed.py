@@ -34,7 +34,7 @@ from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.rows import load_examples
 from paft.model.base import add_lora, device_of, load_base, load_tokenizer
-from paft.model.embedded import smollm2_folder
+from paft.model.converted import smollm2_folder
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
 from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import peak_memory_bytes, provenance

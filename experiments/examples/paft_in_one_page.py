@@ -76,7 +76,7 @@ def fine_tune(
 
 if __name__ == "__main__":
     from paft.data.tasks.story_facts import generate_rows
-    from paft.model.embedded import smollm2_folder
+    from paft.model.converted import smollm2_folder
 
     data = [row | {"answer": row[row["answer"]]} for row in generate_rows("train", 50)]  # the text instead of the letter
     tokens = AutoTokenizer.from_pretrained(smollm2_folder())

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
 from paft.config.adapter import read_metadata
+from paft.config.base_model import called, with_gguf_file
 from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
 from paft.runtime.errors import InputError
 
@@ -108,8 +109,9 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
         if about is None:
             raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
         content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
-        if section == "model":  # an adapter may come from a stranger: it must not decide whose code runs here
+        if section == "model":  # an adapter may come from a stranger: it says neither whose code runs here nor what is accepted
             content[section]["remote_code"] = bool(given.get("remote_code"))
+            content[section]["accept_license"] = given.get("accept_license")
     if about is None:
         return
     for section, trained in (("dataset", _TRAINED_DATASET), ("model", _TRAINED_MODEL)):
@@ -119,8 +121,8 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
     base, chosen = about["model"]["path"], content["model"]["path"]
     if "model" in keys and chosen != base:
         raise InputError(
-            f"adapter={content['adapter']}: it was trained on {base or 'the embedded model'}, not on "
-            f"{chosen or 'the embedded model'}; leave model= out."
+            f"adapter={content['adapter']}: it was trained on {called(base, 'the embedded model')}, not on "
+            f"{called(chosen, 'the embedded model')}; leave model= out."
         )
 
 
@@ -173,6 +175,7 @@ def _validated(kind: type[Config], content: Any) -> Config:
             raise InputError(f"{key} has no value; give one with {key}=...") from None
         raise InputError(f"{key}={first['input']}: {first['msg'].lower()}.") from None
     config.dataset.parts = config.dataset.parts or [config.dataset.name]
+    config.model.path = with_gguf_file(config.model.path)
     return config
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat
 
+from paft.config.base_model import file_name
+
 # Settings that change where a run writes, or what it shows, but never its numbers.
 _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer", "extra_measures"}
 
@@ -83,7 +85,7 @@ class LoraConfig(_Section):
 class ModelConfig(_Section):
     """The base model and its adapter."""
 
-    path: str | None  # hub id or folder; null: the embedded model
+    path: str | None  # hub id, folder or GGUF file, pypi:FILE.gguf (paft/model/pypi.py); null: the embedded model
     lora: LoraConfig
     revision: str | None = None
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
@@ -95,11 +97,12 @@ class ModelConfig(_Section):
     chat_template_args: dict[str, bool | int | float | str | None] = {}
     chat_template_date: Annotated[str, BeforeValidator(_date)] = _DATE
     remote_code: bool = False
+    accept_license: Literal["gemma"] | None = None
 
     @property
     def label(self) -> str:
         """A short name for folders and tables."""
-        return "smollm2-135m" if self.path is None else self.path.rstrip("/").rsplit("/", 1)[-1].lower()
+        return "smollm2-135m" if self.path is None else file_name(self.path).lower()
 
 
 class MethodConfig(_Section):
@@ -244,6 +247,7 @@ def _forget_later_settings(identity: dict[str, Any]) -> None:
         for key, without_effect in settings.items():
             if identity[section][key] == without_effect:
                 del identity[section][key]
+    del identity["model"]["accept_license"]  # it changes no number
 
 
 class TestPromptsConfig(_Section):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import TestInputs
@@ -18,6 +19,7 @@ from paft.jobs.planning import print_inputs, records_of
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
+from paft.model.gguf import origin
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import (
     BaseModelRecord,
@@ -165,7 +167,7 @@ def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra
         fingerprints=Fingerprints(
             data=evaluation.folder.identity["data"],
             pools={split: describe_pool(pool) for split, pool in inputs.pools.items()},
-            base_model=BaseModelRecord.model_validate(identity["base"]),
+            base_model=BaseModelRecord(**identity["base"], dequantised_from=origin(config.model.path)),
             adapter=identity["adapter"],
         ),
         **provenance(device),
@@ -204,6 +206,8 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
         f"  test      {n_examples:,} examples under each of {n_prompts} prompts, {n_examples * n_prompts:,} renderings",
         flush=True,
     )
+    if is_gguf(config.model.path):
+        print(f"  model     {called(config.model.path, '')}", flush=True)
     print_inputs(inputs, config.prompts.allow_seen, inputs.warnings)
     if folder.results.is_file():
         results = read_results(folder.results)

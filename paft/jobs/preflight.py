@@ -14,6 +14,7 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
 from paft.data.updates import updates_of
+from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.runtime.errors import InputError
 from paft.runtime.run_folder import RunFolder, claim
@@ -30,6 +31,7 @@ class CheckedRun:
 
 def check_run(config: TrainConfig) -> CheckedRun:
     """Load and check the inputs of a run, and claim its folder. Writes nothing; raises InputError."""
+    check_gguf(config.model)
     inputs = load_inputs(config)
     examples = inputs.examples
     if inputs.train is not None:
@@ -69,6 +71,7 @@ class CheckedEvaluation:
 def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     """Load and check the inputs of an evaluation, and claim its folder. Writes nothing; raises InputError."""
     trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
+    check_gguf(config.model, given=config.adapter is None)
     inputs = load_test_inputs(config)
     if config.output is not None:
         _check_output(Path(config.output), Path(str(config.dataset.path)))

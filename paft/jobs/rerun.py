@@ -16,8 +16,8 @@ from paft.runtime.errors import InputError
 # are checked afterwards.
 _MAY_DIFFER = (
     "trainer.progress", "trainer.profiler", "trainer.workers", "trainer.checkpoint_every", "trainer.checkpoints_kept",
-    "extra_measures", "data_root", "dataset.path", "model.remote_code", "prompts.train", "prompts.validation", "prompts.test",
-    "prompts.allow_seen",
+    "extra_measures", "data_root", "dataset.path", "model.remote_code", "model.accept_license",
+    "prompts.train", "prompts.validation", "prompts.test", "prompts.allow_seen",
 )  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def repeated(config: TrainConfig, original: Results, typed: Sequence[str]) -> Tr
     except OmegaConfBaseException as error:  # e.g. an unfinished interpolation
         raise InputError(f"rerun={config.rerun}: its config does not fit: {str(error).splitlines()[0]}.") from None
     # Never from the original: a results.json may come from a stranger.
-    for key in ("output_root", "rerun", "logger", "model.remote_code"):
+    for key in ("output_root", "rerun", "logger", "model.remote_code", "model.accept_license"):
         OmegaConf.update(merged, key, OmegaConf.select(command, key))
     commit = original.fingerprints.base_model.hub_commit
     if commit is not None:  # a branch may stand for another commit by now

@@ -10,6 +10,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from paft.config.adapter import read_metadata
+from paft.config.base_model import called, is_gguf
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
@@ -24,6 +25,7 @@ from paft.jobs.planning import make_plan, print_inputs, records_of
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
+from paft.model.gguf import origin
 from paft.model.identity import revision_of
 from paft.prompts import PromptPool
 from paft.reporting.model_card import save_model_card
@@ -147,7 +149,7 @@ def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | N
         fingerprints=Fingerprints(
             data=inputs.examples.fingerprints,
             pools=_pool_records(inputs),
-            base_model=BaseModelRecord.model_validate(evaluator.identity["base"]),
+            base_model=BaseModelRecord(**evaluator.identity["base"], dequantised_from=origin(config.model.path)),
         ),
         **provenance(base.device),
         dtype=str(base.dtype).removeprefix("torch."),
@@ -250,6 +252,8 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     keep_freed_memory()
     run = prepare(config, checked)
     print(run.plan.text(run.folder.path), flush=True)
+    if is_gguf(config.model.path):
+        print(f"  model     {called(config.model.path, '')}", flush=True)
     print_inputs(run.inputs, config.prompts.allow_seen, run.warnings)
     if not run.folder.results.is_file():
         results = train(run, group)

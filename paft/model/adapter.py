@@ -86,7 +86,8 @@ def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
     would not score as the adapter does.
     """
     about = read_metadata(adapter)
-    config = ModelConfig.model_validate(about["model"] | {"dtype": "fp32", "quantization": None, "remote_code": remote_code})
+    here = {"dtype": "fp32", "quantization": None, "remote_code": remote_code, "accept_license": None}
+    config = ModelConfig.model_validate(about["model"] | here)
     base = load_weights(config, torch.device("cpu"))
     adapted = with_adapter(base, adapter, base_of(about, config), config.path or "the embedded one")
     wanted = _logits(adapted, base)

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from paft.config.schema import ModelConfig
 from paft.model.attention import NAMES, Kernel, register
-from paft.model.embedded import smollm2_folder
+from paft.model.converted import loadable
 from paft.model.identity import revision_of
 from paft.model.packed_check import check_architecture, check_packing, unscaled_positions
 from paft.runtime.errors import InputError
@@ -170,8 +170,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
 
 def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
     """Call a transformers loader with the model's path and revision; raises InputError if it fails."""
-    path = smollm2_folder() if model.path is None else model.path
-    revision = revision_of(model)
+    revision, path = revision_of(model), loadable(model.path, model.accept_license)
     try:
         # trust_remote_code is always given: without it transformers would ask at the terminal.
         return load(path, revision=revision, trust_remote_code=model.remote_code, **kwargs)

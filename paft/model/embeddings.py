@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from paft.model.embedded import smollm2_folder
+from paft.model.converted import loadable
 from paft.runtime.errors import InputError
 from paft.runtime.process import quieten
 
@@ -35,12 +35,12 @@ def load_pretrained(kind: Any, path: str, dtype: torch.dtype | str) -> tuple[Any
 
     Args:
         kind: AutoModel or AutoModelForCausalLM.
-        path: a hub id or a folder; `embedded` is the model that comes with the project.
+        path: a hub id, a folder or a GGUF file; `embedded` is the model that comes with the project.
 
     Raises InputError if they cannot be loaded.
     """
     quieten()
-    source = smollm2_folder() if path == "embedded" else path
+    source = loadable(None if path == "embedded" else path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = kind.from_pretrained(source, dtype=dtype, trust_remote_code=False)

@@ -5,7 +5,9 @@ import re
 from functools import cache
 from pathlib import Path
 
+from paft.config.base_model import is_gguf
 from paft.config.schema import ModelConfig
+from paft.model.gguf import gguf_digest
 from paft.runtime.errors import InputError
 
 _PIECE = 4096  # bytes
@@ -25,16 +27,18 @@ def base_identity(model: ModelConfig) -> str:
     """
     if model.path is None:
         return "embedded"
+    if is_gguf(model.path):
+        return f"gguf:{gguf_digest(model.path)[:16]}"
     folder = Path(model.path)
     return f"files:{_folder_digest(folder)}" if folder.is_dir() else f"{model.path}@{revision_of(model)}"
 
 
 def revision_of(model: ModelConfig) -> str | None:
-    """Return the commit of a hub model, which a branch's name stands for only today; None for a folder or the embedded model.
+    """Return the commit of a hub model, which a branch's name stands for only today; None for a model that is on this machine.
 
     Raises InputError if it cannot be known: the hub has no such model or is out of reach, and no copy lies in its cache.
     """
-    if model.path is None or Path(model.path).is_dir():
+    if model.path is None or is_gguf(model.path) or Path(model.path).is_dir():
         return None
     return _commit(model.path, model.revision or "main")
 

@@ -14,7 +14,7 @@ class Writer:
     """A causal LM and its tokenizer.
 
     Args:
-        path: a hub id or a folder; `embedded` is the model that comes with the project.
+        path: a hub id, a folder or a GGUF file; `embedded` is the model that comes with the project.
 
     Raises InputError if they cannot be loaded.
     """

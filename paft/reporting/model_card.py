@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from paft.config.base_model import file_name, is_gguf
 from paft.config.schema import TrainConfig
 from paft.data.inputs import Inputs
 from paft.prompts import PromptTemplate
@@ -28,10 +29,12 @@ def save_model_card(folder: Path, results: Results, inputs: Inputs) -> None:
 
 
 def base_name(config: TrainConfig) -> str:
-    """Return the name of the base model without any path of this machine: a hub id, or the name of a folder."""
+    """Return the name of the base model without any path of this machine: a hub id, or the name of a folder or a GGUF file."""
     path = config.model.path
     if path is None:
         return _EMBEDDED
+    if is_gguf(path):
+        return file_name(path)
     return Path(path).resolve().name if _is_folder(path) else path
 
 
@@ -79,7 +82,11 @@ def _data(config: TrainConfig, results: Results) -> ModelCardData:
 
 def _text(config: TrainConfig, results: Results, inputs: Inputs, template: PromptTemplate) -> str:
     base = base_name(config)
-    embedded = "\nThe base was trained in its embedded form: 4-bit weights, dequantised.\n" if config.model.path is None else ""
+    weights = ""
+    if config.model.path is None:
+        weights = "\nThe base was trained in its embedded form: 4-bit weights, dequantised.\n"
+    elif (origin := results.fingerprints.base_model.dequantised_from) is not None:
+        weights = f"\nThe base's weights were dequantised from a {origin}; another copy of the model has other weights.\n"
     robust, plan = results.robustness, results.plan
     assert robust is not None and plan is not None and results.chance is not None
     prompts = f"{plan.templates_seen} prompt templates" if config.method.name == "paft" else "one fixed prompt"
@@ -89,7 +96,7 @@ def _text(config: TrainConfig, results: Results, inputs: Inputs, template: Promp
 
 A LoRA adapter for `{base}`, fine-tuned on {rows} under {prompts}
 (Prompt-Agnostic Fine-Tuning, arXiv 2502.12859; K={config.K}, T={config.T}, seed {config.seed}).
-{embedded}
+{weights}
 ## How much the wording still matters
 
 | mean | std | worst prompt | best prompt |
@@ -115,7 +122,9 @@ def _code(config: TrainConfig, template: PromptTemplate) -> str:
     """Return Python that asks the adapter, with the very tokens that it was trained to read."""
     model = config.model
     base = f"PATH/TO/{base_name(config)}" if model.path is not None and _is_folder(model.path) else base_name(config)
-    revision = "" if model.revision is None else f", revision={model.revision!r}"
+    more = "" if model.revision is None else f", revision={model.revision!r}"
+    if is_gguf(model.path):
+        base, more = "PATH/TO/ITS/FOLDER", f", gguf_file={base_name(config)!r}, dtype='float32'"
     fields = ", ".join(f'"{name}": "..."' for name in dict.fromkeys(template.field_order))
     if model.chat_template:
         system = [] if model.system_prompt is None else [f'{{"role": "system", "content": {model.system_prompt!r}}}']
@@ -129,7 +138,7 @@ inputs = tokenizer(prompt, return_tensors="pt")"""
     return f"""from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained({base!r}{revision})
+base = AutoModelForCausalLM.from_pretrained({base!r}{more})
 model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("PATH/TO/THIS/FOLDER")
 

@@ -187,10 +187,14 @@ class SelectionRecord(_Record):
 
 
 class BaseModelRecord(_Record):
-    """The identity of the base weights: the hub's commit, and a digest of a few values of each weight."""
+    """The identity of the base weights: the hub's commit, and a digest of a few values of each weight.
+
+    dequantised_from names the GGUF file that the weights were made of, with its SHA-256; None for other models.
+    """
 
     hub_commit: str | None
     sample: str
+    dequantised_from: str | None = None
 
 
 class Fingerprints(_Record):

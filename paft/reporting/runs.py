@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from paft.config.base_model import called
 from paft.config.compose import from_dict
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.robustness import Robustness
@@ -44,7 +45,9 @@ class FinishedRun:
             return flat(from_dict(self.config).identity())
         adapter = self.results.trained_by or self.results.adapter
         config = {key: value for key, value in self.config.items() if key not in _OF_A_MACHINE}
-        return flat(config | ({} if adapter is None else {"adapter": adapter}))
+        settings = flat(config | ({} if adapter is None else {"adapter": adapter}))
+        settings.pop("model.accept_license", None)  # it changes no number
+        return settings
 
     @property
     def seed(self) -> int | None:
@@ -54,7 +57,7 @@ class FinishedRun:
     @property
     def model(self) -> str:
         """Its base model."""
-        return str(self.config["model"]["path"] or "SmolLM2-135M-Instruct")
+        return called(self.config["model"]["path"], "SmolLM2-135M-Instruct")
 
     @property
     def test_prompts(self) -> str:

@@ -61,6 +61,8 @@ def certainty(uncertainty: Uncertainty | None) -> str:
 def remarks(results: Results) -> list[str]:
     """Return sentences on what else matters in results: on their inputs, consensus, Con, ties, texts without an answer ..."""
     lines = input_remarks(results)
+    if (origin := results.fingerprints.base_model.dequantised_from) is not None:
+        lines.append(f"The base model was dequantised from a {origin}.")
     if (agree := results.consensus) is not None:
         share = f"Two prompts answer alike {100 * agree.agreement:.1f} times in 100"
         vote = "" if agree.majority is None else f"; their majority is right {100 * agree.majority:.1f} times"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from paft.model.embedded import smollm2_folder
+from paft.model.converted import smollm2_folder
 from tests.pools.test_audit import TEST, TRAIN, write
 from tests.pools.test_audit import run as run_audit
 from tests.pools.test_construct import command, record, run, task

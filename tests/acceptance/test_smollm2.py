@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from paft.jobs.train import run_training
 from paft.model.attention import NAMES, packed_logits, register
-from paft.model.embedded import smollm2_folder
+from paft.model.converted import smollm2_folder
 from paft.packing import Branches, pack
 from tests.conftest import compose_config
 from tests.reliability.strike import ROOT
