@@ -10,9 +10,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoTokenizer
 
 from paft.config.schema import LoraConfig, ModelConfig
 from paft.data.batch import pack_answers
-from paft.data.encode import Encoded
+from paft.data.encode import Encoded, Encoder
 from paft.evaluation.cells import Cell
-from paft.evaluation.generation import Stop, generate
+from paft.evaluation.generation import Generation, Stop, end_ids
 from paft.evaluation.likelihood import choice_log_probs
 from paft.model.base import add_lora, load_base, window_of
 from paft.runtime.errors import InputError
@@ -126,11 +126,13 @@ def test_what_is_accepted_scores_and_trains_as_plain_transformers(name, kernel, 
 def test_texts_are_generated_as_one_at_a_time(name, tiny_llama, folder_of):
     ours, plain = adapted(folder_of(name), name, "sdpa")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    texts = generate(ours, tokenizer, CONTEXTS, Stop(6, at_line_break=False))
+    encoder = Encoder(tokenizer, "text", 1024)
+    texts = Generation(ours, encoder, "exact", Stop(6, at_line_break=False)).write(CONTEXTS)
+    ends = end_ids(ours, encoder)
     for (text, n), context in zip(texts, CONTEXTS, strict=True):
         ids = list(context)
         with torch.no_grad():
-            while len(ids) < len(context) + 6 and (len(ids) == len(context) or ids[-1] != tokenizer.eos_token_id):
+            while len(ids) < len(context) + 6 and (len(ids) == len(context) or ids[-1] not in ends):
                 ids.append(int(next_log_probs(plain, ids)[-1].argmax()))
         assert (text, n) == (tokenizer.decode(ids[len(context) :], skip_special_tokens=True).strip(), len(ids) - len(context))
 
