@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from paft.config.compose import check_conf
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
+from paft.runtime.memory import in_short, is_out_of_memory
 from paft.runtime.run_folder import FAILED
 
 T = TypeVar("T")
@@ -121,9 +122,12 @@ def run_plain(main: Callable[[], T]) -> T:
         if not str(error).startswith("Config group override"):  # Hydra's answer to model=null
             raise
         _leave("error: dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each.", 2)
-    except OSError as error:  # a file we may not read; Hydra's own folder of a sweep
-        if error.errno not in _BAD_PLACES:
+    except (OSError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):  # of a command that loads a model without a run: merge, pools
+            _leave(f"error: Memory ran out ({in_short(error)}): end what else uses this device, or use a smaller model.", 2)
+        if not isinstance(error, OSError) or error.errno not in _BAD_PLACES:
             raise
+        # a file we may not read; Hydra's own folder of a sweep
         _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
     except KeyboardInterrupt as interrupted:
         (number,) = interrupted.args or (signal.SIGINT,)

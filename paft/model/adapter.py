@@ -17,6 +17,7 @@ from paft.config.schema import ModelConfig, TrainConfig
 from paft.model.base import load_base, load_tokenizer, weights_fingerprint
 from paft.runtime.errors import InputError
 from paft.runtime.files import disk_full_is_an_input_error
+from paft.runtime.memory import is_out_of_memory
 
 
 def save_adapter(
@@ -58,6 +59,8 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
             complete = set(file.keys()) == set(get_peft_model_state_dict(model, save_embedding_layers=False))
     except Exception as error:  # peft, safetensors and torch raise their own error classes
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"adapter={folder}: it is damaged, or not one of {name} ({type(error).__name__}).") from None
     if not complete:  # PEFT would leave missing weights at their random initialisation
         raise InputError(f"adapter={folder}: its weights are not those of an adapter of {name}.")

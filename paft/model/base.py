@@ -21,6 +21,7 @@ from paft.model.attention import NAMES, Kernel, packed_logits, register
 from paft.model.embedded import smollm2_folder
 from paft.packing import Branches, pack
 from paft.runtime.errors import InputError
+from paft.runtime.memory import is_out_of_memory
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -155,6 +156,8 @@ def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
         # trust_remote_code is always given: without it transformers would ask at the terminal.
         return load(path, revision=model.revision, trust_remote_code=model.remote_code, **kwargs)
     except Exception as error:  # the hub, the files and transformers raise many kinds
+        if is_out_of_memory(error):
+            raise
         if not model.remote_code and "custom code" in str(error):
             raise InputError(
                 f"model.path={model.path}: this model needs code that comes with it; if you trust who wrote it, give "
@@ -181,9 +184,13 @@ def _check_packing(base: PreTrainedModel) -> None:
     try:
         one, other = last_logits(range(5, 12), range(20, 24)), last_logits(range(50, 57), range(20, 24))
         separate = torch.allclose(one[1], other[1], atol=1e-3) and not torch.allclose(one[0], other[0], atol=1e-3)
-    except torch.OutOfMemoryError:
-        raise
-    except (TypeError, RuntimeError, IndexError):  # its forward does not take these arguments, or its tensors have other shapes
+    except (
+        TypeError,
+        RuntimeError,
+        IndexError,
+    ) as error:  # its forward does not take these arguments, or its tensors have other shapes
+        if is_out_of_memory(error):
+            raise
         separate = False
     if not separate:
         raise InputError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from paft.runtime.errors import InputError
+from paft.runtime.errors import InputError, NotEnoughMemory
 from paft.runtime.ranks import barrier
 
 # Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
@@ -64,8 +64,9 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
     if failures.empty():  # killed from outside, which no process can report
         raise ChildProcessError(f"one of {devices} processes was killed (exit codes {codes}).")
     number, error, text = failures.get()  # the first to fail; the others fail because it is gone
-    if error == InputError.__name__:
-        raise InputError(text)
+    for kind in (InputError, NotEnoughMemory):
+        if error == kind.__name__:
+            raise kind(text)
     print(text, file=sys.stderr)
     raise ChildProcessError(f"process {number} of {devices} failed ({error}); its traceback stands above.")
 

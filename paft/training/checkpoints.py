@@ -20,6 +20,7 @@ from paft.data.batch import Update
 from paft.runtime import ranks
 from paft.runtime.errors import InputError
 from paft.runtime.launch import SIGNALS, stop
+from paft.runtime.memory import is_out_of_memory
 
 _SAME_SIGNAL_S = 1.0  # a signal that arrives again so soon is the same one, delivered twice
 
@@ -58,6 +59,8 @@ class SaveBest(ModelCheckpoint):
             checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
             adapter: dict[str, torch.Tensor] = checkpoint["state_dict"]
         except Exception as error:  # torch has no single class for a damaged file
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{self.best_model_path}: this checkpoint is damaged ({type(error).__name__}); delete the folder "
                 f"{Path(self.best_model_path).parent} and give the same command again: the run is trained anew."
@@ -179,6 +182,8 @@ def usable_state(folder: Path, run: str) -> Path | None:
             state = torch.load(path, map_location="cpu", weights_only=True)
             defect = None if state["run"] == run and state["state_dict"] else "is of another run"
         except Exception as error:  # torch has no single class for a damaged file
+            if is_out_of_memory(error):
+                raise
             defect = f"is damaged ({type(error).__name__})"
         if defect is None:
             return path
