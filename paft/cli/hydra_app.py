@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.config.compose import check_conf
+from paft.runtime.console import check_readable, print_in_any_locale
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 from paft.runtime.memory import in_short, is_out_of_memory
@@ -48,7 +49,11 @@ def run_hydra(main: Callable[[], Any]) -> None:
     try:
         run_plain(main)
     finally:
-        failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
+        failed = [
+            json.loads(path.read_text(encoding="utf-8"))
+            for sweep in _sweeps
+            for path in sorted((sweep / FAILED).glob("*.json"))
+        ]
         if failed:
             lines = [f"{' '.join(run['typed'])}: {run['reason']}" for run in failed]
             print(f"{len(failed)} runs failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
@@ -112,7 +117,9 @@ def is_search() -> bool:
 
 def run_plain(main: Callable[[], T]) -> T:
     """Return what a function returns; what the user got wrong is one message and exit code 2, without a traceback."""
+    print_in_any_locale()
     try:
+        check_readable(sys.argv[1:])
         return main()
     except InputError as error:
         _leave(f"error: {error}", 2)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from paft.config.adapter import read_metadata
 from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
+from paft.config.wandb_rules import check_wandb
 from paft.runtime.errors import InputError
 
 
@@ -51,7 +52,9 @@ def parse(composed: DictConfig) -> TrainConfig:
     content = _plain(composed)
     for key in ("variant", "variants"):  # of a recipe; the keys that it sets through them are resolved by now
         content.pop(key, None)
-    return from_dict(content)
+    config = from_dict(content)
+    check_wandb(config.logger)
+    return config
 
 
 def from_dict(content: Any) -> TrainConfig:
@@ -83,6 +86,7 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     _check(config.dataset, config.model)
     _check_scoring(config)
     _refuse_idle(config, keys)
+    check_wandb(config.logger)
     return config
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.jobs.preflight import CheckedEvaluation, CheckedRun
 from paft.reporting.results import Results, read_results
+from paft.runtime.console import print_in_any_locale
 from paft.runtime.errors import NotEnoughMemory
 from paft.runtime.memory import out_of_memory_is_an_input_error
 
@@ -39,6 +40,7 @@ def _launch(
     # Heavy imports wait until what can be checked without them is known to be right.
     from paft.runtime.launch import run_on
 
+    print_in_any_locale()
     try:
         run_on(config.trainer.devices, config.trainer.accelerator, work, config, group, checked)
     except NotEnoughMemory:

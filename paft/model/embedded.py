@@ -23,8 +23,13 @@ _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def cache_dir() -> Path:
-    """Return the folder of converted models: $PAFT_CACHE, else ~/.cache/paft."""
-    return Path(os.environ.get("PAFT_CACHE", Path.home() / ".cache" / "paft"))
+    """Return the folder of converted models: $PAFT_CACHE, else ~/.cache/paft; raises InputError if there is neither."""
+    if given := os.environ.get("PAFT_CACHE"):
+        return Path(given)
+    try:
+        return Path.home() / ".cache" / "paft"
+    except RuntimeError:  # HOME is not set, and the machine does not know this user
+        raise InputError("This user has no home folder to keep the model in; name a folder in PAFT_CACHE=FOLDER.") from None
 
 
 def smollm2_folder() -> Path:

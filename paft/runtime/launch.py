@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from paft.runtime.console import print_in_any_locale
 from paft.runtime.errors import InputError, NotEnoughMemory
 from paft.runtime.ranks import barrier
 
@@ -134,8 +135,9 @@ def _rank(
     os.setpgid(0, 0)  # so that Ctrl-C reaches the parent alone, which forwards it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= {"PAFT_RANK": str(number), "PAFT_RANKS": str(devices), "LOCAL_RANK": str(number)}
+    print_in_any_locale()
     if number > 0:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a process that was not spawned
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

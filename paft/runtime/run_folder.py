@@ -104,7 +104,7 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
         if not mark.is_file():
             raise InputError(f"{path}: this folder is not one of ours (it has no run.json); move it or set output_root.")
         try:
-            recorded = dict(json.loads(mark.read_text()))
+            recorded = dict(json.loads(mark.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise InputError(f"{mark}: this file is damaged; delete the folder to start the run anew.") from None
         if recorded != json.loads(json.dumps(identity)):

@@ -14,7 +14,9 @@ from paft.runtime.errors import NotEnoughMemory
 from paft.training.module import answer_loss
 from tests.conftest import compose_config, compose_evaluation
 
-CUDNN = RuntimeError("Expected mha_graph.execute(handle, variant_pack, workspace_ptr.get()).is_good() to be true, but got false.")
+CUDNN = RuntimeError(
+    "Expected mha_graph.execute(handle, variant_pack, workspace_ptr.get()).is_good() to be true, but got false."
+)
 CUBLAS = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
 
 
@@ -39,7 +41,9 @@ def failing(number: int, function, error: Exception):
 @pytest.mark.parametrize("error", [CUDNN, CUBLAS, torch.OutOfMemoryError("CUDA out of memory.")], ids=str)
 def test_a_run_that_has_computed_nothing_leaves_nothing(error, tiny_overrides, tmp_path, monkeypatch):
     monkeypatch.setattr("paft.training.module.answer_loss", failing(2, answer_loss, error))
-    with pytest.raises(NotEnoughMemory, match=r"^Memory ran out \(.*\): end what else uses this device and give the same") as told:
+    with pytest.raises(
+        NotEnoughMemory, match=r"^Memory ran out \(.*\): end what else uses this device and give the same"
+    ) as told:
         train(*tiny_overrides)
     assert str(told.value).endswith(
         "which resumes, as it does with a smaller trainer.micro_batch_tokens=2048; or, which is another run, lower "
