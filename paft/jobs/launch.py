@@ -6,7 +6,7 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.jobs.preflight import CheckedEvaluation, CheckedRun
 from paft.reporting.results import Results, read_results
 from paft.runtime.console import print_in_any_locale
-from paft.runtime.errors import NotEnoughMemory
+from paft.runtime.errors import NotEnoughMemoryError
 from paft.runtime.memory import out_of_memory_is_an_input_error
 
 
@@ -43,7 +43,7 @@ def _launch(
     print_in_any_locale()
     try:
         run_on(config.trainer.devices, config.trainer.accelerator, work, config, group, checked)
-    except NotEnoughMemory:
+    except NotEnoughMemoryError:
         checked.folder.remove_unless_computed()
         raise
     return read_results(checked.folder.results)

@@ -13,5 +13,5 @@ class InputError(Exception):
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
 
 
-class NotEnoughMemory(InputError):
+class NotEnoughMemoryError(InputError):
     """Memory ran out; the message says what to lower."""

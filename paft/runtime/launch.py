@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from paft.runtime.console import print_in_any_locale
-from paft.runtime.errors import InputError, NotEnoughMemory
+from paft.runtime.errors import InputError, NotEnoughMemoryError
 from paft.runtime.ranks import barrier
 
 # Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
@@ -65,7 +65,7 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
     if failures.empty():  # killed from outside, which no process can report
         raise ChildProcessError(f"one of {devices} processes was killed (exit codes {codes}).")
     number, error, text = failures.get()  # the first to fail; the others fail because it is gone
-    for kind in (InputError, NotEnoughMemory):
+    for kind in (InputError, NotEnoughMemoryError):
         if error == kind.__name__:
             raise kind(text)
     print(text, file=sys.stderr)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from paft.runtime.errors import NotEnoughMemory
+from paft.runtime.errors import NotEnoughMemoryError
 
 # What says so in plain words: torch, CUDA, NCCL, HIP, MPS and Triton; the allocators of a CPU; and the libraries of NVIDIA
 # that ask the driver for memory themselves (cuBLAS, cuDNN, cuSOLVER, cuSPARSE).
@@ -35,7 +35,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def out_of_memory_is_an_input_error(way_out: Callable[[], str]) -> Iterator[None]:
-    """Turn an out-of-memory error of any library into NotEnoughMemory, an InputError.
+    """Turn an out-of-memory error of any library into NotEnoughMemoryError, an InputError.
 
     Args:
         way_out: returns what to lower, as a clause without a full stop.
@@ -46,7 +46,7 @@ def out_of_memory_is_an_input_error(way_out: Callable[[], str]) -> Iterator[None
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that took the room, which a sweep's next job needs
-        raise NotEnoughMemory(f"Memory ran out ({in_short(error)}): {way_out()}.") from None
+        raise NotEnoughMemoryError(f"Memory ran out ({in_short(error)}): {way_out()}.") from None
 
 
 def in_short(error: BaseException) -> str:

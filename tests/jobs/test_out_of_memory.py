@@ -10,7 +10,7 @@ from paft.evaluation.likelihood import choice_log_probs
 from paft.jobs.launch import launch_evaluation, launch_training
 from paft.jobs.preflight import check_evaluation, check_run
 from paft.model.base import load_base
-from paft.runtime.errors import NotEnoughMemory
+from paft.runtime.errors import NotEnoughMemoryError
 from paft.training.module import answer_loss
 from tests.conftest import compose_config, compose_evaluation
 
@@ -42,7 +42,7 @@ def failing(number: int, function, error: Exception):
 def test_a_run_that_has_computed_nothing_leaves_nothing(error, tiny_overrides, tmp_path, monkeypatch):
     monkeypatch.setattr("paft.training.module.answer_loss", failing(2, answer_loss, error))
     with pytest.raises(
-        NotEnoughMemory, match=r"^Memory ran out \(.*\): end what else uses this device and give the same"
+        NotEnoughMemoryError, match=r"^Memory ran out \(.*\): end what else uses this device and give the same"
     ) as told:
         train(*tiny_overrides)
     assert str(told.value).endswith(
@@ -56,7 +56,7 @@ def test_a_run_resumes_from_its_checkpoint_with_a_smaller_micro_batch(tiny_overr
     undisturbed = train(*tiny_overrides, f"output_root={tmp_path / 'other'}")
     monkeypatch.setattr("paft.training.module.answer_loss", failing(5, answer_loss, CUDNN))
     overrides = [*tiny_overrides, "trainer.checkpoint_every=1", "trainer.micro_batch_tokens=10000"]
-    with pytest.raises(NotEnoughMemory, match=r"a smaller trainer\.micro_batch_tokens=10000"):
+    with pytest.raises(NotEnoughMemoryError, match=r"a smaller trainer\.micro_batch_tokens=10000"):
         train(*overrides)
     (folder,) = (tmp_path / "runs").iterdir()
     assert list(folder.glob("checkpoints/update-*.ckpt"))
@@ -72,7 +72,7 @@ def test_no_room_for_the_weights(tiny_overrides, tmp_path, monkeypatch):
     for target in ("paft.model.base.AutoModelForCausalLM.from_pretrained", "paft.model.base.packed_logits"):
         with monkeypatch.context() as scarce:
             scarce.setattr(target, failing(1, load_base, CUBLAS))
-            with pytest.raises(NotEnoughMemory, match=r"CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate\(handle\)`\)"):
+            with pytest.raises(NotEnoughMemoryError, match=r"CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate\(handle\)`\)"):
                 train(*tiny_overrides)
     assert not (tmp_path / "runs").exists()
 
@@ -100,11 +100,11 @@ def test_an_evaluation_halves_its_batches_and_keeps_what_was_scored(tiny_llama, 
         return sizes
 
     scarce(1, until=0)
-    with pytest.raises(NotEnoughMemory, match=r"smaller batches were tried; .*another evaluation, lower cutoff=1024\.$"):
+    with pytest.raises(NotEnoughMemoryError, match=r"smaller batches were tried; .*another evaluation, lower cutoff=1024\.$"):
         evaluate()
     assert not list(tmp_path.iterdir())
     first = scarce(1, until=20)
-    with pytest.raises(NotEnoughMemory, match="mha_graph"):
+    with pytest.raises(NotEnoughMemoryError, match="mha_graph"):
         evaluate()
     rest = scarce(3, until=0)
     split = evaluate()

@@ -5,7 +5,7 @@ import weakref
 import pytest
 import torch
 
-from paft.runtime.errors import InputError, NotEnoughMemory
+from paft.runtime.errors import InputError, NotEnoughMemoryError
 from paft.runtime.launch import run_on
 from paft.runtime.memory import in_short, is_out_of_memory, out_of_memory_is_an_input_error
 
@@ -85,7 +85,7 @@ OTHERS = [
 @pytest.mark.parametrize(("error", "shown"), RECORDED, ids=lambda value: str(value)[:60])
 def test_what_libraries_say_becomes_one_sentence(error, shown):
     assert is_out_of_memory(error)
-    with pytest.raises(NotEnoughMemory) as told, out_of_memory_is_an_input_error(lambda: "lower K"):
+    with pytest.raises(NotEnoughMemoryError) as told, out_of_memory_is_an_input_error(lambda: "lower K"):
         raise error
     message = str(told.value)
     assert message.startswith("Memory ran out (") and shown in message and message.endswith("): lower K.")
@@ -101,7 +101,7 @@ def test_nothing_else_is_taken_for_it(error):
 
 def test_the_error_of_this_machine_is_one():
     """torch's own: more than any machine has."""
-    with pytest.raises(NotEnoughMemory, match=r"allocate"), out_of_memory_is_an_input_error(lambda: "lower K"):
+    with pytest.raises(NotEnoughMemoryError, match=r"allocate"), out_of_memory_is_an_input_error(lambda: "lower K"):
         torch.empty(2**60, dtype=torch.uint8)
 
 
@@ -114,7 +114,7 @@ def test_the_error_holds_none_of_what_took_the_room():
         held.append(weakref.ref(activations))
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    with pytest.raises(NotEnoughMemory) as told, out_of_memory_is_an_input_error(lambda: "lower K"):
+    with pytest.raises(NotEnoughMemoryError) as told, out_of_memory_is_an_input_error(lambda: "lower K"):
         work()
     assert told.value.__context__ is not None and held[0]() is None
 
@@ -126,6 +126,6 @@ def runs_out() -> None:
 
 def test_it_arrives_from_a_process_of_its_own():
     with pytest.raises(
-        NotEnoughMemory, match=r"^Memory ran out \(CUDA out of memory; Tried to allocate 2.00 GiB\): lower K\.$"
+        NotEnoughMemoryError, match=r"^Memory ran out \(CUDA out of memory; Tried to allocate 2.00 GiB\): lower K\.$"
     ):
         run_on(2, "cpu", runs_out)
