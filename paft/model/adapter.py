@@ -19,6 +19,8 @@ from paft.runtime.errors import InputError
 from paft.runtime.files import disk_full_is_an_input_error
 from paft.runtime.memory import is_out_of_memory
 
+EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the embedded model's twin, in full precision
+
 
 def save_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, config: TrainConfig, pools: Mapping[str, BaseModel]
@@ -28,6 +30,9 @@ def save_adapter(
     Args:
         pools: what paft.json records of the run's pools, by split.
     """
+    if config.model.path is None:  # not the folder of this machine's cache, which nobody else has
+        for lora in model.peft_config.values():
+            lora.base_model_name_or_path = EMBEDDED_ON_HUB
     # Without save_embedding_layers=False, PEFT asks the hub about the base model.
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
@@ -109,5 +114,6 @@ def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
 
 def _readable_by_others(folder: Path) -> None:
     """Let colleagues and serving accounts read the files, because safetensors makes them readable by their owner alone."""
-    for path in folder.iterdir():
-        path.chmod(0o644)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)

@@ -39,16 +39,21 @@ class SaveBest(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # moved: Lightning would forget the score
+        if state_dict["best_model_path"]:  # in another folder Lightning would forget the score
             best = str(Path(str(self.dirpath)) / "best.ckpt")
             paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
             state_dict = {
                 **state_dict,
                 **paths,
-                "dirpath": self.dirpath,
                 "best_k_models": {best: state_dict["best_model_score"]},
             }
-        super().load_state_dict(state_dict)
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the score of the best checkpoint and its name, without any folder of this machine."""
+        state = super().state_dict()
+        names = {key: Path(state[key]).name for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        return {**state, **names, "dirpath": "", "best_k_models": {}}
 
     def best(self) -> Mapping[str, torch.Tensor]:
         """Return the adapter's weights, by name, as they were at the best validation.

@@ -1,7 +1,5 @@
 """Memory that runs out is one sentence; what was computed is kept, and a run that has computed nothing leaves nothing."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -72,7 +70,9 @@ def test_no_room_for_the_weights(tiny_overrides, tmp_path, monkeypatch):
     for target in ("paft.model.base.AutoModelForCausalLM.from_pretrained", "paft.model.base.packed_logits"):
         with monkeypatch.context() as scarce:
             scarce.setattr(target, failing(1, load_base, CUBLAS))
-            with pytest.raises(NotEnoughMemoryError, match=r"CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate\(handle\)`\)"):
+            with pytest.raises(
+                NotEnoughMemoryError, match=r"CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate\(handle\)`\)"
+            ):
                 train(*tiny_overrides)
     assert not (tmp_path / "runs").exists()
 
