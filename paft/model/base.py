@@ -184,11 +184,8 @@ def _check_packing(base: PreTrainedModel) -> None:
     try:
         one, other = last_logits(range(5, 12), range(20, 24)), last_logits(range(50, 57), range(20, 24))
         separate = torch.allclose(one[1], other[1], atol=1e-3) and not torch.allclose(one[0], other[0], atol=1e-3)
-    except (
-        TypeError,
-        RuntimeError,
-        IndexError,
-    ) as error:  # its forward does not take these arguments, or its tensors have other shapes
+    except (TypeError, RuntimeError, IndexError) as error:
+        # its forward does not take these arguments, or its tensors have other shapes
         if is_out_of_memory(error):
             raise
         separate = False
