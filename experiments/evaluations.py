@@ -64,7 +64,7 @@ def evaluate(overrides: Sequence[str]) -> Evaluated:
 
     results = run_evaluation(compose_evaluation(overrides))
     tokens = float(read_matrix(results.folder / "matrix.parquet").output_tokens.mean())
-    seconds = json.loads((results.folder / "matrix_seconds.json").read_text())
+    seconds = json.loads((results.folder / "matrix_seconds.json").read_text(encoding="utf-8"))
     return Evaluated(results, tokens, sum(seconds.values()))
 
 

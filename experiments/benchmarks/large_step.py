@@ -32,6 +32,7 @@ from paft.model.base import add_lora, device_of, dtype_of, kernel_of, load_token
 from paft.model.memory import training_memory
 from paft.reporting.page import table, write, write_json
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
+from paft.runtime.memory import is_out_of_memory
 from paft.runtime.process import quieten
 from paft.training.fit import precision_of
 from paft.training.module import PaftModule
@@ -99,7 +100,9 @@ def measure(shape: LlamaConfig, config: TrainConfig, checked: CheckedRun) -> dic
     )  # fmt: skip
     try:
         trainer.fit(PaftModule(adapted, config.optim, UPDATES, seed=0), data)
-    except torch.OutOfMemoryError:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         return row
     return row | {"tokens/s": clock.tokens_per_s, "peak GiB": peak_memory_bytes(device) / 2**30}
 

@@ -197,7 +197,7 @@ def measure(side: str, arguments: argparse.Namespace, settings: tuple[int, str, 
         str(arguments.updates),
     ]
     command += ["--only", side, "--settings", json.dumps(settings)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
     measured: dict[str, float] = json.loads(out.strip().splitlines()[-1])
     return measured
 

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from paft.cli.hydra_app import run_hydra, run_job
 from paft.config.compose import CONF, parse_evaluation
+from paft.config.schema import EvaluateConfig
 from paft.jobs.preflight import check_evaluation
 
 if TYPE_CHECKING:  # its imports take a second, which help and completion need not wait for
@@ -41,4 +42,4 @@ def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = Non
 
 def main() -> None:
     """Run the command that stands in sys.argv."""
-    run_hydra(app)
+    run_hydra(app, EvaluateConfig)

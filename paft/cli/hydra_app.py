@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import re
 import signal
 import sys
 import traceback
@@ -17,17 +16,20 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel
 
-from paft.config.compose import check_conf
+from paft.config.compose import CONF, check_conf
+from paft.config.hints import in_one_sentence
+from paft.config.schema import TrainConfig
+from paft.runtime.console import check_readable, print_in_any_locale
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
+from paft.runtime.memory import in_short, is_out_of_memory
 from paft.runtime.run_folder import FAILED
 
 T = TypeVar("T")
 
 _BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
-
-_HINT = "--cfg job shows the keys, --help the groups, and lists of values take --multirun."
 
 _sweeps: list[Path] = []  # folders of the sweeps that this process started
 
@@ -40,14 +42,22 @@ class SweepStarted(Callback):
         _sweeps.append(Path(config.hydra.sweep.dir))
 
 
-def run_hydra(main: Callable[[], Any]) -> None:
-    """Call a Hydra main function; what the user got wrong is one message and exit code 2, without a traceback."""
+def run_hydra(main: Callable[[], Any], config: type[BaseModel]) -> None:
+    """Call a Hydra main function; what the user got wrong is one message and exit code 2, without a traceback.
+
+    Args:
+        config: the type of its config, for what was probably meant.
+    """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
     run_plain(check_conf)
     try:
-        run_plain(main)
+        run_plain(main, config)
     finally:
-        failed = [json.loads(path.read_text()) for sweep in _sweeps for path in sorted((sweep / FAILED).glob("*.json"))]
+        failed = [
+            json.loads(path.read_text(encoding="utf-8"))
+            for sweep in _sweeps
+            for path in sorted((sweep / FAILED).glob("*.json"))
+        ]
         if failed:
             lines = [f"{' '.join(run['typed'])}: {run['reason']}" for run in failed]
             print(f"{len(failed)} runs failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
@@ -109,32 +119,34 @@ def is_search() -> bool:
     return hydra.mode == RunMode.MULTIRUN and "direction" in hydra.sweeper
 
 
-def run_plain(main: Callable[[], T]) -> T:
-    """Return what a function returns; what the user got wrong is one message and exit code 2, without a traceback."""
+def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T:
+    """Return what a function returns; what the user got wrong is one message and exit code 2, without a traceback.
+
+    Args:
+        config: the type of the config that it composes.
+    """
+    print_in_any_locale()
     try:
+        check_readable(sys.argv[1:])
         return main()
     except InputError as error:
         _leave(f"error: {error}", 2)
     except (HydraException, OmegaConfBaseException) as error:
-        _leave(f"error: {_first_line(error)}; {_HINT}", 2)
+        _leave(f"error: {InputError(in_one_sentence(error, config, Path(CONF)))}", 2)
     except ValueError as error:
         if not str(error).startswith("Config group override"):  # Hydra's answer to model=null
             raise
         _leave("error: dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each.", 2)
-    except OSError as error:  # a file we may not read; Hydra's own folder of a sweep
-        if error.errno not in _BAD_PLACES:
+    except (OSError, RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):  # of a command that loads a model without a run: merge, pools
+            _leave(f"error: Memory ran out ({in_short(error)}): end what else uses this device, or use a smaller model.", 2)
+        if not isinstance(error, OSError) or error.errno not in _BAD_PLACES:
             raise
+        # a file we may not read; Hydra's own folder of a sweep
         _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
     except KeyboardInterrupt as interrupted:
         (number,) = interrupted.args or (signal.SIGINT,)
         _leave("\nInterrupted; the same command resumes from the last checkpoint, if there is one yet.", 128 + number)
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of an error by Hydra or OmegaConf, after the override or key that is wrong."""
-    line = re.sub(r"\. (?=[A-Z'])", "; ", str(error).partition("\n")[0]).rstrip(".")
-    about = getattr(error, "override", None) or getattr(error, "full_key", None)
-    return line if about is None else f"{about}: {line}"
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -63,4 +63,4 @@ def _train(config: TrainConfig, checked: CheckedRun, group: str | None) -> "Resu
 
 def main() -> None:
     """Run the command that stands in sys.argv."""
-    run_hydra(app)
+    run_hydra(app, TrainConfig)

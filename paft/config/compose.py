@@ -11,7 +11,10 @@ from pydantic import ValidationError
 
 from paft.config.adapter import read_metadata
 from paft.config.base_model import called, with_gguf_file
+from paft.config.hints import HINT, hint, leaves
 from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
+from paft.config.texts import read_texts
+from paft.config.wandb_rules import check_wandb
 from paft.runtime.errors import InputError
 
 
@@ -52,7 +55,10 @@ def parse(composed: DictConfig) -> TrainConfig:
     content = _plain(composed)
     for key in ("variant", "variants"):  # of a recipe; the keys that it sets through them are resolved by now
         content.pop(key, None)
-    return from_dict(content)
+    read_texts(content)
+    config = from_dict(content)
+    check_wandb(config.logger)
+    return config
 
 
 def from_dict(content: Any) -> TrainConfig:
@@ -79,11 +85,13 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     """
     content = _plain(composed)
     keys = {override.lstrip("+~").split("=")[0] for override in typed}
+    read_texts(content)
     _fill_from_adapter(content, keys)
     config = _validated(EvaluateConfig, content)
     _check(config.dataset, config.model)
     _check_scoring(config)
     _refuse_idle(config, keys)
+    check_wandb(config.logger)
     return config
 
 
@@ -173,6 +181,12 @@ def _validated(kind: type[Config], content: Any) -> Config:
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "missing":
             raise InputError(f"{key} has no value; give one with {key}=...") from None
+        if first["type"] == "extra_forbidden":
+            probably = hint(key, list(leaves(kind)))
+            raise InputError(f"{key}={first['input']}: there is no such setting; {probably or HINT}") from None
+        if first["type"] == "model_type":
+            inside = next(name for name in leaves(kind) if name.startswith(f"{key}."))
+            raise InputError(f"{key}={first['input']}: this is a section; set one of its keys, e.g. {inside}=...") from None
         raise InputError(f"{key}={first['input']}: {first['msg'].lower()}.") from None
     config.dataset.parts = config.dataset.parts or [config.dataset.name]
     config.model.path = with_gguf_file(config.model.path)

@@ -35,6 +35,10 @@ def _date(value: Any) -> str:
         raise ValueError("should be a date, written as 2024-07-26") from None
 
 
+def _none_is_empty(value: Any) -> Any:
+    return [] if value is None else value
+
+
 PositiveInt = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
 NonNegativeInt = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 
@@ -61,7 +65,7 @@ class DatasetConfig(_Section):
     test_split: str = "test"  # the split that papers report
     hub: HubConfig | None = None
     path: str | None = None  # dataset=jsonl: the folder with train.jsonl and test.jsonl; evaluate.py: a file of rows, too
-    choices: list[str] = []  # dataset=jsonl: the option fields; none: free-form
+    choices: Annotated[list[str], BeforeValidator(_none_is_empty)] = []  # dataset=jsonl: the option fields; none: free-form
     gold: str | None = None  # dataset=jsonl: the field with the right answer
     metric: Literal["choice", "last_number", "exact"] = "choice"
     threshold: float | None = None  # accuracy a prompt must reach to count for Top

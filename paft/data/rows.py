@@ -264,7 +264,9 @@ def _jsonl_validation(config: DatasetConfig) -> Path | None:
 def read_jsonl(path: Path) -> _Rows:
     """Yield (file and line, row) for each row of a JSONL file; raises InputError that names the file and the line."""
     if not path.is_file():
-        raise InputError(f"{path}: there is no such data file; it should hold one JSON object a line.")
+        raise InputError(_no_rows(path))
+    if path.suffix in _OTHER_FORMATS:
+        raise InputError(f"{path}: rows are read from JSONL, one JSON object a line; {_as_jsonl(path)}.")
     empty = True
     with path.open(encoding="utf-8-sig") as file:
         try:
@@ -284,6 +286,34 @@ def read_jsonl(path: Path) -> _Rows:
             raise InputError(f"{path}: the file is not UTF-8 text.") from None
     if empty:
         raise InputError(f"{path}: the data file is empty; it needs at least one row.")
+
+
+# Formats that people keep rows in, and what pandas reads them with.
+_OTHER_FORMATS = {
+    ".csv": "read_csv({!r})",
+    ".tsv": "read_csv({!r}, sep='\\t')",
+    ".parquet": "read_parquet({!r})",
+    ".xlsx": "read_excel({!r})",
+}
+
+
+def _no_rows(path: Path) -> str:
+    """Return a sentence about a data file that is not there, with what is there instead."""
+    if path.parent.is_file():
+        return f"{path.parent}: this is a file; give the folder that holds {path.name}."
+    if there := [other for suffix in _OTHER_FORMATS if (other := path.with_suffix(suffix)).is_file()]:
+        return f"{path}: there is no such data file, but a {there[0].name}; {_as_jsonl(there[0])}."
+    others = sorted(other.name for other in path.parent.glob("*.jsonl") if other.stem not in ("train", "validation", "test"))
+    if others:
+        return f"{path}: there is no such data file, but {', '.join(others[:5])}; rename it, or split it."
+    return f"{path}: there is no such data file; it should hold one JSON object a line."
+
+
+def _as_jsonl(path: Path) -> str:
+    """Return, as a clause, how a file of another format becomes JSONL."""
+    reading = _OTHER_FORMATS[path.suffix].format(str(path))
+    target = str(path.with_suffix(".jsonl"))
+    return f"pandas turns it into JSONL: {reading}.to_json({target!r}, orient='records', lines=True)"
 
 
 def _read_hub(config: DatasetConfig, part: str, split: str) -> _Rows:

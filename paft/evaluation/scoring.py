@@ -23,6 +23,7 @@ from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
 from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
 from paft.prompts import PromptPool
 from paft.runtime import ranks
+from paft.runtime.memory import is_out_of_memory
 
 T = TypeVar("T")
 Answering: TypeAlias = Likelihood | Generation
@@ -183,8 +184,8 @@ class WithinMemory(Generic[T]):
         if tokens < self.too_many or len(cells) == 1:
             try:
                 return list(self.answer(cells))
-            except (RuntimeError, MemoryError) as error:
-                if len(cells) == 1 or not _out_of_memory(error):
+            except Exception as error:
+                if len(cells) == 1 or not is_out_of_memory(error):
                     raise
             self.too_many = tokens
             gc.collect()
@@ -192,9 +193,3 @@ class WithinMemory(Generic[T]):
                 torch.cuda.empty_cache()
         half = len(cells) // 2
         return self(cells[:half]) + self(cells[half:])
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Return whether an error means that memory ran out; the CPU's allocator and cuBLAS raise plain RuntimeErrors."""
-    phrases = ("not enough memory", "can't allocate memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(phrase in str(error) for phrase in phrases)

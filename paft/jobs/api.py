@@ -23,7 +23,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from paft.config.compose import compose_evaluation, compose_training
+from paft.config.compose import CONF, compose_evaluation, compose_training
+from paft.config.hints import in_one_sentence
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.jobs.launch import launch_evaluation, launch_training
 from paft.jobs.own_data import Prompts, Rows, prompts_file, rows_file, rows_folder
@@ -238,5 +239,5 @@ def _composed(compose: Callable[[Sequence[str]], Config], overrides: Sequence[st
     try:
         return compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        said = str(error).strip().splitlines()[0].rstrip(".")
-        raise InputError(f"overrides: {said}.") from None
+        config = TrainConfig if compose is compose_training else EvaluateConfig
+        raise InputError(f"overrides: {in_one_sentence(error, config, Path(CONF))}") from None

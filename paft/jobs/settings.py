@@ -3,51 +3,21 @@
 Imports nothing heavy, so that a wrong name shows at once.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
 
 from paft.config.compose import CONF
+from paft.config.hints import GROUPS, hint, leaves, near_file
 from paft.runtime.errors import InputError
 
-# Sections that are chosen by the name of a file in conf/, and how an override chooses one.
-_GROUPS = {name: name for name in ("dataset", "model", "method", "trainer", "logger", "experiment", "scale", "debug")}
-_GROUPS["model.lora"] = "lora@model.lora"
-
-# What other trainers call the settings.
-_ALIASES = {
-    "learning_rate": "optim.lr",
-    "warmup_ratio": "optim.warmup",
-    "epochs": "T",
-    "n_epochs": "T",
-    "num_epochs": "T",
-    "num_train_epochs": "T",
-    "batch_size": "examples_per_update",
-    "train_batch_size": "examples_per_update",
-    "per_device_train_batch_size": "examples_per_update",
-    "max_length": "cutoff",
-    "max_seq_length": "cutoff",
-    "model_path": "model.path",
-    "model_name": "model.path",
-    "model_id": "model.path",
-    "base_model": "model.path",
-    "model_name_or_path": "model.path",
-    "pretrained_model_name_or_path": "model.path",
-    "lora_r": "model.lora.r",
-    "lora_rank": "model.lora.r",
-    "rank": "model.lora.r",
-    "lora_alpha": "model.lora.alpha",
-    "lora_dropout": "model.lora.dropout",
-    "system": "model.system_prompt",
-    "output_dir": "output_root",
-    "report_to": "logger",
+# What else a caller may call the rows and prompts, which are parameters of their own.
+_PARAMETERS = {
     "label": "gold",
     "labels": "gold",
     "target": "gold",
@@ -75,12 +45,12 @@ def overrides_of(settings: Mapping[str, Any], config: type[BaseModel], parameter
 
     Raises InputError for a name that does not exist, with the one that was probably meant.
     """
-    keys = list(_leaves(config))
+    keys = list(leaves(config))
     groups: list[str] = []
     values: list[str] = []
     for key, value in _flat(settings, keys):
-        if key in _GROUPS and (key in config.model_fields or "." in key or _files(key)):
-            groups.append(f"{_GROUPS[key]}={_file(key, value)}")
+        if key in GROUPS and (key in config.model_fields or "." in key or _files(key)):
+            groups.append(f"{GROUPS[key]}={_file(key, value)}")
         elif key in keys:
             values.append(f"++{key}={literal(value, key)}")
         else:
@@ -123,22 +93,11 @@ def _flat(settings: Mapping[str, Any], keys: Sequence[str], above: str = "") -> 
         key = f"{above}{name}"
         if isinstance(value, Mapping) and key not in keys:
             inner = dict(value)
-            if key in _GROUPS and "name" in inner:
+            if key in GROUPS and "name" in inner:
                 yield key, inner.pop("name")
             yield from _flat(inner, keys, f"{key}.")
         else:
             yield key, value
-
-
-def _leaves(config: type[BaseModel], above: str = "") -> Iterator[str]:
-    """Yield the dotted keys of a config's values."""
-    for name, field in config.model_fields.items():
-        kinds = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
-        sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
-        if sections:
-            yield from _leaves(sections[0], f"{above}{name}.")
-        else:
-            yield f"{above}{name}"
 
 
 def _files(group: str) -> list[str]:
@@ -152,28 +111,23 @@ def _file(group: str, value: Any) -> str:
     names = _files(group)
     if isinstance(value, str) and value in names:
         return value
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f"did you mean {near[0]!r}? There are" if near else "there are"
     path = f"; a hub id or a folder is {group}={{'path': {value!r}}}" if group == "model" and isinstance(value, str) else ""
-    raise InputError(f"{group}={value!r}: {hint} {', '.join(names)}{path}.")
+    raise InputError(f"{group}={value!r}: {near_file(str(value), names)}{path}.")
 
 
 def _unknown(key: str, keys: Sequence[str], parameters: Sequence[str]) -> str:
     """Return a sentence about a name that does not exist, with the one that was probably meant."""
-    leaf = key.rsplit(".", 1)[-1]
     inside = [name for name in keys if name.startswith(f"{key}.")]
     if inside:
         return f"{key}: this is a section; give a mapping, e.g. {_as_keyword(inside[0])}."
     known = [*keys, *parameters]
-    meant = [name for name in known if name.rsplit(".", 1)[-1].lower() == leaf.lower()]
-    if not meant and leaf.lower() in _ALIASES:
-        meant = [name for name in known if name == _ALIASES[leaf.lower()]]
-    if meant:
-        return f"{key}: that is {' or '.join(_as_keyword(name) for name in meant)}."
-    by_leaf = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
-    near = difflib.get_close_matches(leaf, list(by_leaf), n=1, cutoff=0.7)
-    hint = f"did you mean {_as_keyword(by_leaf[near[0]])}?" if near else "conf/train.yaml and conf/evaluate.yaml list them."
-    return f"{key}: there is no such setting; {hint}"
+    parameter = _PARAMETERS.get(key.rsplit(".", 1)[-1].lower())
+    if parameter in parameters and not any(name.rsplit(".", 1)[-1] == key for name in known):
+        return f"{key}: that is {parameter}."
+    probably = hint(key, known, _as_keyword)
+    if probably is not None and probably.startswith("that is"):
+        return f"{key}: {probably}"
+    return f"{key}: there is no such setting; {probably or 'conf/train.yaml and conf/evaluate.yaml list them.'}"
 
 
 def _as_keyword(key: str) -> str:

@@ -16,12 +16,16 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils.hub import cached_file
 
 from paft.config.adapter import METADATA, read_metadata
+from paft.config.base_model import file_name, is_gguf
 from paft.config.schema import ModelConfig
 from paft.model.base import load_tokenizer, load_weights, weights_fingerprint
 from paft.model.identity import revision_of
 from paft.model.packed_check import ordinary_ids, relative_error
 from paft.runtime.errors import InputError
-from paft.runtime.files import disk_full_is_an_input_error
+from paft.runtime.files import disk_full_is_an_input_error, readable_by_others
+from paft.runtime.memory import is_out_of_memory
+
+EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the embedded model's twin, in full precision
 
 
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, about: Mapping[str, Any]) -> None:
@@ -30,12 +34,16 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     Args:
         about: what paft.json says besides the fingerprint of the base weights: run, model, data set, pools.
     """
+    path = about["model"]["path"]
+    if path is None or is_gguf(path):  # not the folder of this machine's cache, which nobody else has
+        for lora in model.peft_config.values():
+            lora.base_model_name_or_path = EMBEDDED_ON_HUB if path is None else file_name(path)
     # Without save_embedding_layers=False, PEFT asks the hub about the base model.
     model.save_pretrained(folder, save_embedding_layers=False)
     tokenizer.save_pretrained(folder)
     base = weights_fingerprint(model.get_base_model())["sample"]
     (folder / METADATA).write_text(json.dumps({**about, "base": base}, indent=2) + "\n", encoding="utf-8")
-    _readable_by_others(folder)
+    readable_by_others(folder)
 
 
 def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, name: str) -> PeftModel:
@@ -54,6 +62,8 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
             complete = set(file.keys()) == set(get_peft_model_state_dict(model, save_embedding_layers=False))
     except Exception as error:  # peft, safetensors and torch raise their own error classes
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"adapter={folder}: it is damaged, or not one of {name} ({type(error).__name__}).") from None
     if not complete:  # PEFT would leave missing weights at their random initialisation
         raise InputError(f"adapter={folder}: its weights are not those of an adapter of {name}.")
@@ -104,7 +114,7 @@ def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
         with disk_full_is_an_input_error(out):
             _save_merged(merged, scratch, revision_of(config))
             load_tokenizer(config).save_pretrained(scratch)
-            _readable_by_others(scratch)
+            readable_by_others(scratch)
             scratch.rename(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -148,9 +158,3 @@ def _save_merged(merged: PreTrainedModel, folder: Path, revision: str | None) ->
     merged.save_pretrained(folder)
     if own is not None:
         shutil.copyfile(own, folder / name)
-
-
-def _readable_by_others(folder: Path) -> None:
-    """Let colleagues and serving accounts read the files, because safetensors makes them readable by their owner alone."""
-    for path in folder.iterdir():
-        path.chmod(0o644)

@@ -23,6 +23,7 @@ from paft.model.converted import loadable
 from paft.model.identity import revision_of
 from paft.model.packed_check import check_architecture, check_packing, unscaled_positions
 from paft.runtime.errors import InputError
+from paft.runtime.memory import is_out_of_memory
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -175,6 +176,8 @@ def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
         # trust_remote_code is always given: without it transformers would ask at the terminal.
         return load(path, revision=revision, trust_remote_code=model.remote_code, **kwargs)
     except Exception as error:  # the hub, the files and transformers raise many kinds
+        if is_out_of_memory(error):
+            raise
         if not model.remote_code and "custom code" in str(error):
             raise InputError(
                 f"model.path={model.path}: this model needs code that comes with it; if you trust who wrote it, give "

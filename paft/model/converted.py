@@ -15,7 +15,7 @@ from paft.model.cache import cache_dir
 from paft.model.gguf import Header, checked_header, converted_folder
 from paft.model.pypi import EMBEDDED, Packaged, check_license, check_room, fetch, packaged
 from paft.runtime.errors import InputError
-from paft.runtime.files import check_place, disk_full_is_an_input_error
+from paft.runtime.files import check_place, disk_full_is_an_input_error, readable_by_others
 
 _TOKENIZER_BYTES = 100 * 2**20  # more than any tokenizer.json has
 # llama.cpp's names for ways to split a text before byte-level merges that GPT-2's way, transformers' default, agrees with: its
@@ -124,6 +124,7 @@ def _convert(gguf: Path, what: str, target: Path, dtype: str) -> None:
     model.tie_weights()
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    readable_by_others(target)
     _check_tokenizer(header, AutoTokenizer.from_pretrained(target), what)
     for file in target.iterdir():
         file.chmod(0o644)  # safetensors makes weights readable by their owner alone

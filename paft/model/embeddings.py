@@ -10,6 +10,7 @@ from transformers import AutoTokenizer
 
 from paft.model.converted import loadable
 from paft.runtime.errors import InputError
+from paft.runtime.memory import is_out_of_memory
 from paft.runtime.process import quieten
 
 _WINDOW = 512  # tokens; prompts are shorter
@@ -45,5 +46,7 @@ def load_pretrained(kind: Any, path: str, dtype: torch.dtype | str) -> tuple[Any
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         model = kind.from_pretrained(source, dtype=dtype, trust_remote_code=False)
     except Exception as error:  # the hub, the files and transformers raise many kinds
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"{path}: this is no causal LM that transformers can load ({type(error).__name__}).") from None
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -19,6 +19,7 @@ from paft.runtime.errors import InputError
 Answer = Literal["letter", "text"]
 Options = Literal["shown", "hidden"]
 
+_DOUBLED = re.compile(r"(?<!\{)\{\{(\w+)\}\}(?!\})")  # but not {{{A}}}, a field in braces
 _CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 
 
@@ -172,6 +173,10 @@ def _template(where: str, row: Mapping[str, Any], index: int, aliases: Mapping[s
 def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
     """Check the placeholders of a template against its form; raises InputError that begins with `where`."""
     known = form.required | form.optional_fields
+    if (doubled := _DOUBLED.search(template.text)) and doubled[1] in known:
+        raise InputError(
+            f"{where}: {doubled[0]} is the text {{{doubled[1]}}}, no field; write it with one brace, {{{doubled[1]}}}."
+        )
     if missing := form.required - template.fields:
         raise InputError(f"{where}: the template lacks {{{min(missing)}}}; it needs {braced(form.required)}.")
     if shown := template.fields & (form.choice_fields - form.required):

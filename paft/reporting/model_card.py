@@ -8,12 +8,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from paft.config.base_model import file_name, is_gguf
 from paft.config.schema import TrainConfig
 from paft.data.inputs import Inputs
+from paft.model.adapter import EMBEDDED_ON_HUB
 from paft.prompts import PromptTemplate
 from paft.reporting.results import Results
 from paft.reporting.table import certainty, coverage
 from paft.runtime.files import write_atomically
 
-_EMBEDDED = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _OWN_ROWS = "rows of one's own"
 
 
@@ -32,7 +32,7 @@ def base_name(config: TrainConfig) -> str:
     """Return the name of the base model without any path of this machine: a hub id, or the name of a folder or a GGUF file."""
     path = config.model.path
     if path is None:
-        return _EMBEDDED
+        return EMBEDDED_ON_HUB
     if is_gguf(path):
         return file_name(path)
     return Path(path).resolve().name if _is_folder(path) else path

@@ -7,6 +7,7 @@ W&B lacks. A run is marked as logged once W&B has all of it; until then the same
 
 import csv
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ _INIT_S = 30  # starting, at the start of a run
 _UPLOAD_S = 60  # sending the adapter and the pools, at its end
 _FINISH_S = 30  # sending the rest, at its end
 _ANSWER_S = 10  # a short call: logging an update, reading back the summary, ending the service
+_ARTIFACT_NAME = 128  # characters, at most: NAME_MAXLEN of wandb/sdk/artifacts/_validators.py
 _LOGGED = "wandb_logged"  # a file in the run's folder: W&B has the run, or the offline run that was asked for has it
 
 
@@ -111,7 +113,8 @@ def _finish(logger: RunLogger, exit_code: int, folder: Path) -> None:
         _end_service()
     if logger.failed is not None:
         print(
-            f"W&B misses a part of {folder.name} ({logger.failed}); it is in {folder}; the same command sends it.", flush=True
+            f"W&B misses a part of {folder.name} ({logger.failed}); it is in {folder}; the same command tries again.",
+            flush=True,
         )
 
 
@@ -229,7 +232,7 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
             )
             return logger
         _end_service()
-    print(f"W&B gets nothing of {folder.name} now ({reason}); the same command sends it later.", flush=True)
+    print(f"W&B gets nothing of {folder.name} now ({reason}); once W&B takes it, the same command sends it.", flush=True)
     return None
 
 
@@ -291,13 +294,22 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
     artifacts = []
     for kind in ("prompts", "adapter"):
         if (folder / kind).is_dir():
-            artifact = wandb.Artifact(f"{results.run}-{kind}", kind)
+            artifact = wandb.Artifact(artifact_name(results.run, kind), kind)
             artifact.add_dir(str(folder / kind))
             artifacts.append(run.log_artifact(artifact))
     if logger.online:
         for artifact in artifacts:  # W&B sends them in the background
             artifact.wait()
     return numbers
+
+
+def artifact_name(run: str, kind: str) -> str:
+    """Return the name of an artifact of a run: in W&B's alphabet, and no longer than W&B allows.
+
+    A run's name may hold the name of any folder; it ends with its digest, which is kept.
+    """
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{run}-{kind}")
+    return name[-_ARTIFACT_NAME:]
 
 
 def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""InputError, the one exception that a user is meant to see."""
+"""InputError, the one exception that a user is meant to see, and its kind for memory that ran out."""
 
 
 class InputError(Exception):
@@ -11,3 +11,7 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in super().__str__())
+
+
+class NotEnoughMemoryError(InputError):
+    """Memory ran out; the message says what to lower."""

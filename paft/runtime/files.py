@@ -51,3 +51,10 @@ def disk_full_is_an_input_error(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: the disk is full; make room and run the same command again; nothing that was finished is lost."
         ) from None
+
+
+def readable_by_others(folder: Path) -> None:
+    """Let colleagues and serving accounts read the files, because safetensors makes them readable by their owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o644)

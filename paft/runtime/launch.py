@@ -16,7 +16,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from paft.runtime.errors import InputError
+from paft.runtime.console import print_in_any_locale
+from paft.runtime.errors import InputError, NotEnoughMemoryError
 from paft.runtime.ranks import barrier
 
 # Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
@@ -64,8 +65,9 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
     if failures.empty():  # killed from outside, which no process can report
         raise ChildProcessError(f"one of {devices} processes was killed (exit codes {codes}).")
     number, error, text = failures.get()  # the first to fail; the others fail because it is gone
-    if error == InputError.__name__:
-        raise InputError(text)
+    for kind in (InputError, NotEnoughMemoryError):
+        if error == kind.__name__:
+            raise kind(text)
     print(text, file=sys.stderr)
     raise ChildProcessError(f"process {number} of {devices} failed ({error}); its traceback stands above.")
 
@@ -133,8 +135,9 @@ def _rank(
     os.setpgid(0, 0)  # so that Ctrl-C reaches the parent alone, which forwards it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ |= {"PAFT_RANK": str(number), "PAFT_RANKS": str(devices), "LOCAL_RANK": str(number)}
+    print_in_any_locale()
     if number > 0:
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
     multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a process that was not spawned
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,20 @@ class RunFolder:
         finally:
             lock.release()
 
+    def remove_unless_computed(self) -> None:
+        """Remove the folder if nothing in it took any computing, no checkpoint and no score; another process's stays."""
+        if not self.path.is_dir():
+            return
+        with suppress(InputError), self.held(patience_s=0):
+            if all(_costs_nothing(path) for path in self.path.iterdir()):
+                shutil.rmtree(self.path)
+
+
+def _costs_nothing(path: Path) -> bool:
+    """Say whether a file or folder of a run is made anew in a moment: its mark, its prompts, logs, folders without a file."""
+    made_at_once = path.name in (_MARK, _LOCK, "prompts", "log") or path.name.startswith("wandb")
+    return made_at_once or (path.is_dir() and not any(p.is_file() for p in path.rglob("*")))
+
 
 def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
     """Return the folder of a run: one that is still to be created, or that of the same run, unfinished or finished.
@@ -90,7 +104,7 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
         if not mark.is_file():
             raise InputError(f"{path}: this folder is not one of ours (it has no run.json); move it or set output_root.")
         try:
-            recorded = dict(json.loads(mark.read_text()))
+            recorded = dict(json.loads(mark.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
             raise InputError(f"{mark}: this file is damaged; delete the folder to start the run anew.") from None
         if recorded != json.loads(json.dumps(identity)):

@@ -20,6 +20,7 @@ from paft.data.batch import Update
 from paft.runtime import ranks
 from paft.runtime.errors import InputError
 from paft.runtime.launch import SIGNALS, stop
+from paft.runtime.memory import is_out_of_memory
 
 _SAME_SIGNAL_S = 1.0  # a signal that arrives again so soon is the same one, delivered twice
 
@@ -38,16 +39,21 @@ class SaveBest(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict["dirpath"] != self.dirpath and state_dict["best_model_path"]:  # moved: Lightning would forget the score
+        if state_dict["best_model_path"]:  # in another folder Lightning would forget the score
             best = str(Path(str(self.dirpath)) / "best.ckpt")
             paths = {"best_model_path": best, "kth_best_model_path": best, "last_model_path": ""}
             state_dict = {
                 **state_dict,
                 **paths,
-                "dirpath": self.dirpath,
                 "best_k_models": {best: state_dict["best_model_score"]},
             }
-        super().load_state_dict(state_dict)
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the score of the best checkpoint and its name, without any folder of this machine."""
+        state = super().state_dict()
+        names = {key: Path(state[key]).name for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        return {**state, **names, "dirpath": "", "best_k_models": {}}
 
     def best(self) -> Mapping[str, torch.Tensor]:
         """Return the adapter's weights, by name, as they were at the best validation.
@@ -58,6 +64,8 @@ class SaveBest(ModelCheckpoint):
             checkpoint = torch.load(self.best_model_path, map_location="cpu", weights_only=True)
             adapter: dict[str, torch.Tensor] = checkpoint["state_dict"]
         except Exception as error:  # torch has no single class for a damaged file
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"{self.best_model_path}: this checkpoint is damaged ({type(error).__name__}); delete the folder "
                 f"{Path(self.best_model_path).parent} and give the same command again: the run is trained anew."
@@ -179,6 +187,8 @@ def usable_state(folder: Path, run: str) -> Path | None:
             state = torch.load(path, map_location="cpu", weights_only=True)
             defect = None if state["run"] == run and state["state_dict"] else "is of another run"
         except Exception as error:  # torch has no single class for a damaged file
+            if is_out_of_memory(error):
+                raise
             defect = f"is damaged ({type(error).__name__})"
         if defect is None:
             return path

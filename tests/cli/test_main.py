@@ -83,8 +83,8 @@ def test_train_takes_the_overrides_of_hydra(monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "sentence"),
     [
-        ("train k=3", "Could not override 'k'; --cfg job shows the keys"),
-        ("train dataset=piqqa", "Could not find 'dataset/piqqa'; --cfg job shows the keys"),
+        ("train k=3", "Could not override 'k'; that is K."),
+        ("train dataset=piqqa", "Could not find 'dataset/piqqa'; did you mean 'piqa'? There are gsm8k, "),
         ("train K=[", "K=[: no viable alternative"),
         ("train K=${optim.k}", "K: Interpolation key 'optim.k' not found"),
         ("train ~nokey", "Could not delete from config; 'nokey' does not exist"),

@@ -373,10 +373,3 @@ def test_the_files_on_pypi_are_pinned(model):
 def test_configs_name_them():
     named = {compose_config(f"model={name}").model.path for name in ("qwen2_5_coder_0_5b_gguf", "gemma3_270m_gguf")}
     assert named == pypi._PACKAGED.keys()
-
-
-def test_no_home(monkeypatch):
-    monkeypatch.delenv("PAFT_CACHE")
-    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
-    with pytest.raises(InputError, match=r"no home folder to keep converted models in; set PAFT_CACHE to a folder\.$"):
-        loadable(None)

@@ -116,6 +116,7 @@ PIQA_FILES = {
     "piqa/validation.jsonl": lines(*map(_piqa, range(20, 26))),
 }
 GSM8K_FILES = {"gsm8k/train.jsonl": TRAIN, "gsm8k/test.jsonl": TEST}
+WANDB = "logger=wandb"
 SHORT_OF_STORY = "{question} {A} {B} {C} {D}"
 WHOLE = "{story} {question} {A} {B} {C} {D}"
 SMALL = "train_examples=24 ; T=2 ; eval_examples=6 ; eval_prompts=3 ; trainer.accelerator=cpu"
@@ -152,12 +153,38 @@ GGUF = gguf(general_architecture="llama")
 READABLE = {"tokenizer_ggml_model": "gpt2", "tokenizer_ggml_tokens": "all"}
 
 _CONFIG: _Table = [
-    ("misspelt dataset", "dataset=piqqa", {}, "Could not find 'dataset/piqqa'"),
-    ("misspelt model", "model=smollm", {}, "model/smollm"),
+    ("misspelt dataset", "dataset=piqqa", {}, "Could not find 'dataset/piqqa'; did you mean 'piqa'? There are gsm8k, "),
+    ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are llama3_1_8b, "),
+    ("a model by its hub id", "model=Qwen/Qwen2.5-0.5B", {}, "; a hub id or a folder is model.path=Qwen/Qwen2.5-0.5B."),
+    ("rows by their file", "dataset=my.jsonl", {}, "; your own rows are dataset=jsonl dataset.path=FOLDER."),
     ("misspelt experiment", "experiment=dmeo", {}, "experiment/dmeo"),
-    ("misspelt key", "k=3", {}, "'k'"),
-    ("misspelt nested key", "optim.learning_rate=1e-4", {}, "optim.learning_rate"),
-    ("forced unknown key", "+optim.momentum=0.9", {}, "optim.momentum=0.9"),
+    ("misspelt key", "k=3", {}, "Could not override 'k'; that is K."),
+    ("misspelt by a letter", "sed=3", {}, "Could not override 'sed'; did you mean seed?"),
+    ("a key without its section", "lr=1e-3", {}, "Could not override 'lr'; that is optim.lr."),
+    ("misspelt nested key", "optim.learning_rate=1e-4", {}, "Could not override 'optim.learning_rate'; that is optim.lr."),
+    ("another trainer's epochs", "epochs=3", {}, "Could not override 'epochs'; that is T."),
+    ("another trainer's batch", "batch_size=4", {}, "Could not override 'batch_size'; that is examples_per_update."),
+    ("another trainer's rank", "lora_r=8", {}, "Could not override 'lora_r'; that is model.lora.r."),
+    ("a group below another", "lora=all_linear", {}, "Could not override 'lora'; that is lora@model.lora."),
+    ("a key of another data set", "dataset.path=own", {}, "'dataset.path'; it is a setting of dataset=jsonl."),
+    ("a key of W&B without it", "logger.project=x", {}, "'logger.project'; it is a setting of logger=wandb."),
+    ("a section as a value", "prompts=mine.yaml", {}, "this is a section; set one of its keys, e.g. prompts.train="),
+    ("a text with a comma", "model.system_prompt=Be brief, please.", {}, """'model.system_prompt="Be brief, please."'."""),
+    ("a text in brackets", "model.system_prompt=(short)", {}, """put it in quotes: 'model.system_prompt="(short)"'."""),
+    ("a Chinese text", "model.system_prompt=请简短回答。", {}, """put it in quotes: 'model.system_prompt="请简短回答。"'."""),
+    ("a text with braces", "method.prompt={q} A:", {}, """put it in quotes: 'method.prompt="{q} A:"'."""),
+    ("a text cut by the shell", "model.system_prompt=Be ; brief.", {}, "type KEY=VALUE, and a value with spaces in quotes"),
+    ("no file of a text", "model.system_prompt=s.txt", {}, "model.system_prompt=s.txt: there is no such file; a value"),
+    ("an empty file of a text", "model.system_prompt=s.txt", {"s.txt": "\n"}, "model.system_prompt=s.txt: the file is empty"),
+    ("a text in no UTF-8", "model.system_prompt=s.txt", {"s.txt": b"\xff"}, "s.txt: the file is not UTF-8 text"),
+    ("no file of a prompt", "method=user ; method.prompt=p.txt", {}, "method.prompt=p.txt: there is no such file"),
+    ("a project with a slash", f"{WANDB} ; logger.project=a/b", {}, "logger.project=a/b: W&B refuses this (Invalid project"),
+    ("a project too long", f"{WANDB} ; logger.project={'a' * 129}", {}, "exceeded 128 characters); name another project."),
+    ("an entity with a slash", f"{WANDB} ; logger.entity=a/b", {}, "logger.entity=a/b: W&B refuses this"),
+    ("a tag too long", f"{WANDB} ; logger.tags=[{'a' * 70}]", {}, "is 70 characters; Tags must be between 1 and 64"),
+    ("an empty tag", f"{WANDB} ; logger.tags=['']", {}, "logger.tags=['']: W&B refuses this (Tag at index 0 is empty"),
+    ("forced unknown key", "+optim.momentum=0.9", {}, "optim.momentum=0.9: there is no such setting"),
+    ("a key forced without its section", "+lr=1e-3", {}, "lr=0.001: there is no such setting; that is optim.lr."),
     ("forced unknown section", "+optimiser.lr=1", {}, "optimiser="),
     ("a key taken away", "~K", {}, "K has no value; give one with K=..."),
     ("a section taken away", "~trainer", {}, "trainer has no value"),
@@ -212,6 +239,9 @@ _CONFIG: _Table = [
 
 _DATA: _Table = [
     ("no data file", PIQA, {}, "piqa/train.jsonl: there is no such data file"),
+    ("a table instead of rows", OWN, {"own/train.csv": "q,a\n"}, "there is no such data file, but a train.csv; pandas"),
+    ("rows of another name", OWN, {"own/rows.jsonl": TRAIN}, "own/train.jsonl: there is no such data file, but rows.jsonl;"),
+    ("a file instead of its folder", OWN, {"own": TRAIN}, "own: this is a file; give the folder that holds train.jsonl"),
     ("no test file", OWN, {"own/train.jsonl": TRAIN}, "own/test.jsonl: there is no such data file"),
     ("no folder of rows", "dataset=piqa ; data_root=file", {"file": "x"}, "file/piqa/train.jsonl: there is no such data file"),
     ("empty file", PIQA, {"piqa/train.jsonl": ""}, "piqa/train.jsonl: the data file is empty"),
@@ -327,6 +357,12 @@ _PROMPTS: _Table = [
         "prompts.validation=p.yaml",
         {"p.yaml": f"answer: letter\nprompts:\n  - text: '{WHOLE}'\n"},
         "p.yaml: this pool says answer: letter, the run asks for dataset.answer=text",
+    ),
+    (
+        "a field in two braces",
+        "prompts.train=p.jsonl",
+        {"p.jsonl": lines({"text": WHOLE.replace("{A}", "{{A}}")})},
+        "p.jsonl, line 1: {{A}} is the text {A}, no field; write it with one brace, {A}.",
     ),
     ("no hidden pool", "+dataset.options=hidden", {}, "No train pool for dataset=story_facts"),
     ("no pool for own letters", OWN, OWN_FILES, "No train pool for dataset=jsonl with dataset.answer=letter"),
@@ -472,8 +508,13 @@ _EVALUATION: _Table = [
     ("no such way", f"{RUN} ; scoring=guess", A_RUN, "scoring=guess: input should be 'likelihood' or 'generate'"),
     ("no such unit", f"{RUN} ; normalise=word", A_RUN, "normalise=word: input should be 'sum', 'token' or 'byte'"),
     ("no prompts", f"{RUN} ; eval_prompts=0", A_RUN, "eval_prompts=0: input should be greater than 0"),
-    ("misspelt key", f"{RUN} ; adaptor=x", A_RUN, "Could not override 'adaptor'"),
-    ("a device of an earlier version", f"{RUN} ; accelerator=cpu", A_RUN, "Could not override 'accelerator'"),
+    ("misspelt key", f"{RUN} ; adaptor=x", A_RUN, "Could not override 'adaptor'; did you mean adapter?"),
+    ("a device of an earlier version", f"{RUN} ; accelerator=cpu", A_RUN, "'accelerator'; that is trainer.accelerator."),
+    ("a key of training", f"{RUN} ; optim.lr=1", A_RUN, "Could not override 'optim.lr'; --cfg job shows the keys"),
+    ("a key of the base model", f"{RUN} ; model.chat_template=true", A_RUN, "; type ++ before it, ++model.chat_template=..."),
+    ("another way's limit", f"{RUN} ; limit=10", A_RUN, "Could not override 'limit'; that is eval_examples."),
+    ("a project with a slash", f"{RUN} ; {WANDB} ; logger.project=a/b", A_RUN, "logger.project=a/b: W&B refuses this"),
+    ("a table instead of rows", f"{OWNS} ; dataset.path=r.csv", OWN_RUN | {"r.csv": "q,a\n"}, "r.csv: rows are read from JSON"),
     ("no device", f"{RUN} ; trainer.devices=0", A_RUN, "trainer.devices=0: input should be greater than 0"),
     ("unknown device", f"{RUN} ; trainer.accelerator=tpu", A_RUN, "trainer.accelerator=tpu: input should be 'auto', 'cpu' or"),
     ("no room in a batch", f"{RUN} ; trainer.micro_batch_tokens=0", A_RUN, "trainer.micro_batch_tokens=0: input should be"),
@@ -822,7 +863,7 @@ def wrong(
 
 def is_one_sentence(message: str) -> bool:
     """Say whether this is one line with one sentence."""
-    whole = message.startswith("error: ") and message.endswith((".\n", "...\n")) and message.count("\n") == 1
+    whole = message.startswith("error: ") and message.endswith((".\n", "...\n", "?\n")) and message.count("\n") == 1
     return whole and not re.search(r"\. [A-Z]", message)
 
 

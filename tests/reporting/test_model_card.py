@@ -1,5 +1,6 @@
 """The model card: metadata that the hub reads, no path of a machine, and code that runs and asks as in training."""
 
+import json
 import re
 import stat
 from pathlib import Path
@@ -9,7 +10,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 from paft.jobs.train import prepare, run_training
-from paft.model.adapter import merge
+from paft.model.adapter import EMBEDDED_ON_HUB, merge
 from paft.reporting.model_card import base_name
 from tests.conftest import compose_config
 
@@ -83,3 +84,21 @@ def test_others_can_read_the_adapter_and_the_merged_model(overrides, tmp_path):
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {
             path.name: 0o644 for path in folder.iterdir()
         }
+
+
+def test_no_saved_file_holds_a_path_of_this_machine(overrides, tmp_path, monkeypatch):
+    """Of the embedded model, whose folder in the cache nobody named."""
+    monkeypatch.setattr("paft.model.base.smollm2_folder", lambda: tmp_path / "secret-place" / "tiny-chat")
+    config = compose_config(*overrides, "model.path=null", "logger=wandb", "trainer.checkpoint_every=1")
+    run = run_training(config).folder
+    merge(run / "adapter", tmp_path / "merged")
+    assert json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == EMBEDDED_ON_HUB
+
+    def holding(text: str, *folders: Path) -> list[str]:
+        files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+        assert len(files) > 3
+        return [path.name for path in files if text.encode() in path.read_bytes()]
+
+    assert holding("secret-place", run, tmp_path / "merged") == []
+    assert holding(str(tmp_path), run / "adapter", run / "checkpoints", run / "prompts", run / "log", tmp_path / "merged") == []
+    assert "secret-place" not in (run / "run.json").read_text()

@@ -7,7 +7,8 @@ import wandb
 from lightning.pytorch.loggers import WandbLogger
 
 from paft.evaluation.robustness import Consensus
-from paft.reporting.wandb import RunLogger, log_results, wandb_run
+from paft.reporting.wandb import RunLogger, artifact_name, log_results, wandb_run
+from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 from tests.reporting.test_run_page import results_of, scored, written
 
@@ -81,3 +82,19 @@ def test_a_finished_run_is_sent_when_wandb_is_asked_for(tiny_overrides):
     assert not (folder / "wandb").exists()
     run_training(compose_config(*tiny_overrides, "logger=wandb"))
     assert len(list(folder.glob("wandb/offline-run-*/files/media/html/report*.html"))) == 1
+
+
+@pytest.mark.parametrize("run", ["piqa-my model-paft-K4-1f2e3d4c", "piqa-模型-paft-K4-1f2e3d4c", f"piqa-{'x' * 200}-1f2e3d4c"])
+def test_a_run_of_any_name_has_artifacts(run):
+    """A run is named after its model's folder; W&B's alphabet is small."""
+    name = artifact_name(run, "adapter")
+    assert wandb.Artifact(name, "adapter").name.endswith("-1f2e3d4c-adapter") and len(name) <= 128
+    assert artifact_name("piqa-smollm2-135m-paft-K4-T3-seed0-1f2e3d4c", "prompts").startswith("piqa-smollm2-135m-paft-K4-T3")
+
+
+def test_variables_that_wandb_refuses_are_told_before_the_run(monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "onlin")
+    with pytest.raises(
+        InputError, match=r"^the WANDB_ variables of the environment: W&B refuses this \(Input should be 'online'"
+    ):
+        compose_config("logger=wandb")
