@@ -17,6 +17,8 @@ POOL = "answer: text\nprompts:\n  - {id: 提示一, text: '{story} {question} {A
 def in_locale_encoding(call: ast.Call) -> bool:
     """Whether a call reads or writes text in whatever encoding the locale has."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if isinstance(call.func, ast.Attribute) and getattr(call.func.value, "id", "") == "archive":
+        return False  # a zip file has bytes alone
     given = {keyword.arg for keyword in call.keywords}
     if name in ("run", "Popen", "check_output"):
         return bool(given & {"text", "universal_newlines"}) and "encoding" not in given

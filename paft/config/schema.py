@@ -98,7 +98,7 @@ class ModelConfig(_Section):
     activation_checkpointing: bool = False
     chat_template: bool = False
     system_prompt: str | None = None
-    chat_template_args: dict[str, bool | int | float | str | None] = {}
+    chat_template_args: dict[str, bool | int | float | str | None] | None = None
     chat_template_date: Annotated[str, BeforeValidator(_date)] = _DATE
     remote_code: bool = False
     accept_license: Literal["gemma"] | None = None
@@ -240,7 +240,7 @@ class TrainConfig(_Section):
 
 # Settings that earlier versions did not have, with the value that has no effect.
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
-    "model": {"quantization": None, "remote_code": False, "chat_template_args": {}, "chat_template_date": _DATE},
+    "model": {"quantization": None, "remote_code": False, "chat_template_args": None, "chat_template_date": _DATE},
     "dataset": {"answer_space": None},
 }
 

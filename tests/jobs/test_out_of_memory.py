@@ -67,7 +67,7 @@ def test_a_run_resumes_from_its_checkpoint_with_a_smaller_micro_batch(tiny_overr
 
 def test_no_room_for_the_weights(tiny_overrides, tmp_path, monkeypatch):
     """Neither the architecture nor the path is to blame."""
-    for target in ("paft.model.base.AutoModelForCausalLM.from_pretrained", "paft.model.base.packed_logits"):
+    for target in ("paft.model.base.AutoModelForCausalLM.from_pretrained", "paft.model.packed_check.packed_logits"):
         with monkeypatch.context() as scarce:
             scarce.setattr(target, failing(1, load_base, CUBLAS))
             with pytest.raises(

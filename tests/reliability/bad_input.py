@@ -154,7 +154,7 @@ READABLE = {"tokenizer_ggml_model": "gpt2", "tokenizer_ggml_tokens": "all"}
 
 _CONFIG: _Table = [
     ("misspelt dataset", "dataset=piqqa", {}, "Could not find 'dataset/piqqa'; did you mean 'piqa'? There are gsm8k, "),
-    ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are llama3_1_8b, "),
+    ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are gemma3_270m, "),
     ("a model by its hub id", "model=Qwen/Qwen2.5-0.5B", {}, "; a hub id or a folder is model.path=Qwen/Qwen2.5-0.5B."),
     ("rows by their file", "dataset=my.jsonl", {}, "; your own rows are dataset=jsonl dataset.path=FOLDER."),
     ("misspelt experiment", "experiment=dmeo", {}, "experiment/dmeo"),
@@ -479,7 +479,7 @@ _MODEL: _Table = [
         "one module too many",
         f"{TINY} ; model.lora.target_modules=[q_proj,query]",
         {},
-        "no module 'query'; its linear layers are down_proj",
+        "no module 'query'; LoRA can adapt its down_proj",
     ),
     ("four bits without a GPU", f"{TINY} ; model.quantization=4bit", {}, "model.quantization=4bit needs an NVIDIA GPU"),
     ("no linear layer", f"{TINY} ; model.lora.target_modules=[norm]", {}, "model.lora.target_modules=['norm']"),

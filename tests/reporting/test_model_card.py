@@ -88,7 +88,7 @@ def test_others_can_read_the_adapter_and_the_merged_model(overrides, tmp_path):
 
 def test_no_saved_file_holds_a_path_of_this_machine(overrides, tmp_path, monkeypatch):
     """Of the embedded model, whose folder in the cache nobody named."""
-    monkeypatch.setattr("paft.model.base.smollm2_folder", lambda: tmp_path / "secret-place" / "tiny-chat")
+    monkeypatch.setattr("paft.model.converted.smollm2_folder", lambda: tmp_path / "secret-place" / "tiny-chat")
     config = compose_config(*overrides, "model.path=null", "logger=wandb", "trainer.checkpoint_every=1")
     run = run_training(config).folder
     merge(run / "adapter", tmp_path / "merged")
