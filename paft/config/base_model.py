@@ -33,7 +33,7 @@ def with_gguf_file(path: str | None) -> str | None:
 
     Raises InputError for a folder that holds several, and no transformers model.
     """
-    if path is None or path.startswith(PYPI) or not Path(path).is_dir() or (Path(path) / "config.json").exists():
+    if path is None or path.startswith(PYPI) or not Path(path).is_dir() or _holds_weights(Path(path)):
         return path
     files = sorted(file for file in Path(path).iterdir() if is_gguf(file.name))
     if len(files) > 1:
@@ -43,3 +43,8 @@ def with_gguf_file(path: str | None) -> str | None:
             "one of them."
         )
     return str(files[0]) if files else path
+
+
+def _holds_weights(folder: Path) -> bool:
+    """Whether a folder holds the weights of a transformers model; a config.json may lie beside a GGUF file."""
+    return any(file.suffix in (".safetensors", ".bin") for file in folder.iterdir())

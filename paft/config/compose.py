@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from paft.config.adapter import read_metadata
 from paft.config.base_model import called, with_gguf_file
 from paft.config.hints import HINT, hint, leaves
-from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
+from paft.config.schema import CHAT_TEMPLATE_DATE, DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
 from paft.config.texts import read_texts
 from paft.config.wandb_rules import check_wandb
 from paft.runtime.errors import InputError
@@ -97,6 +97,7 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
 
 # Settings that are part of what an adapter was trained for, whatever data set and model an evaluation names.
 _TRAINED_DATASET = {"answer", "options", "answer_space"}
+_BEFORE_IT_WAS_A_SETTING = {"answer_space": True, "chat_template_date": CHAT_TEMPLATE_DATE}  # what earlier versions did
 _TRAINED_MODEL = {"chat_template", "chat_template_args", "chat_template_date", "system_prompt", "revision"}
 
 
@@ -123,9 +124,9 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
     if about is None:
         return
     for section, trained in (("dataset", _TRAINED_DATASET), ("model", _TRAINED_MODEL)):
-        for key in trained - {key.removeprefix(f"{section}.") for key in keys}:
-            if key in about[section]:  # earlier versions had fewer settings
-                content[section][key] = about[section][key]
+        typed = {key.split(".")[1] for key in keys if key.startswith(f"{section}.")}  # also by a key of theirs
+        for key in trained - typed:
+            content[section][key] = about[section].get(key, _BEFORE_IT_WAS_A_SETTING.get(key))
     base, chosen = about["model"]["path"], content["model"]["path"]
     if "model" in keys and chosen != base:
         raise InputError(
@@ -187,7 +188,8 @@ def _validated(kind: type[Config], content: Any) -> Config:
         if first["type"] == "model_type":
             inside = next(name for name in leaves(kind) if name.startswith(f"{key}."))
             raise InputError(f"{key}={first['input']}: this is a section; set one of its keys, e.g. {inside}=...") from None
-        raise InputError(f"{key}={first['input']}: {first['msg'].lower()}.") from None
+        says = first["msg"].lower().removeprefix("value error, ")
+        raise InputError(f"{key.removesuffix('.bool')}={first['input']}: {says}.") from None
     config.dataset.parts = config.dataset.parts or [config.dataset.name]
     config.model.path = with_gguf_file(config.model.path)
     return config
@@ -209,3 +211,11 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
     for key in ("system_prompt", "chat_template_args"):
         if getattr(model, key) and not model.chat_template:
             raise InputError(f"model.{key} needs model.chat_template=true; without a chat template it would be ignored.")
+    if model.chat_template_date != CHAT_TEMPLATE_DATE and not model.chat_template:
+        raise InputError(
+            "model.chat_template_date needs model.chat_template=true; without a chat template it would be ignored."
+        )
+    if dataset.answer_space is False and model.chat_template:
+        raise InputError(
+            "dataset.answer_space does nothing with model.chat_template=true, whose template decides; leave it out."
+        )

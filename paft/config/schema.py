@@ -18,7 +18,7 @@ _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer"
 # Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
 _OF_THE_DRAWS = {"K", "schedule"}
 _OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
-_DATE = "2024-07-26"  # what Llama 3.1's chat template writes where it is told no date
+CHAT_TEMPLATE_DATE = "2024-07-26"  # what Llama 3.1's chat template writes where it is told no date
 _SEARCHES = ("top_accuracy", "robust", "zopo")
 
 
@@ -33,6 +33,10 @@ def _date(value: Any) -> str:
         return datetime.date.fromisoformat(str(value)).isoformat()
     except ValueError:
         raise ValueError("should be a date, written as 2024-07-26") from None
+
+
+def _empty_is_none(value: Any) -> Any:
+    return None if value == {} else value
 
 
 def _none_is_empty(value: Any) -> Any:
@@ -98,8 +102,8 @@ class ModelConfig(_Section):
     activation_checkpointing: bool = False
     chat_template: bool = False
     system_prompt: str | None = None
-    chat_template_args: dict[str, bool | int | float | str | None] | None = None
-    chat_template_date: Annotated[str, BeforeValidator(_date)] = _DATE
+    chat_template_args: Annotated[dict[str, bool | int | float | str | None] | None, BeforeValidator(_empty_is_none)] = None
+    chat_template_date: Annotated[str, BeforeValidator(_date)] = CHAT_TEMPLATE_DATE
     remote_code: bool = False
     accept_license: Literal["gemma"] | None = None
 
@@ -240,7 +244,7 @@ class TrainConfig(_Section):
 
 # Settings that earlier versions did not have, with the value that has no effect.
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
-    "model": {"quantization": None, "remote_code": False, "chat_template_args": None, "chat_template_date": _DATE},
+    "model": {"quantization": None, "remote_code": False, "chat_template_args": None, "chat_template_date": CHAT_TEMPLATE_DATE},
     "dataset": {"answer_space": None},
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from paft.config.schema import CHAT_TEMPLATE_DATE
 from paft.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class ChatSettings:
 
     system_prompt: str | None = None
     arguments: Mapping[str, Any] | None = None
-    date: str = "2024-07-26"  # what Llama 3.1's template writes where it is told no date
+    date: str = CHAT_TEMPLATE_DATE
 
 
 class Chat:
@@ -133,7 +134,7 @@ def _with_date(template: str, date: str) -> str:
         return call["quote"] + day.strftime(call["form"]) + call["quote"]
 
     dated = re.sub(r"""strftime_now\(\s*(?P<quote>['"])(?P<form>.*?)(?P=quote)\s*\)""", told, template)
-    if re.search(r"strftime_now\s*\(", dated):
+    if re.search(r"strftime_now(?!\s+is\s+(not\s+)?defined)", dated):
         raise InputError(
             "model.chat_template=true: this chat template asks for the date in a form that it computes, so that prompts would "
             "change every day; write the form into the template, or the date."

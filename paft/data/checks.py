@@ -77,7 +77,8 @@ def leave_out(
         drawn: some of `whole`.
         whole: all rows of the test file.
         trained: the rows of the training file; None: they are not at hand.
-        shown: the fields that the test prompts show. Rows that agree in these, their choices and their answer are one row.
+        shown: the fields that the test prompts show, besides the choices. Rows that agree in these, in their choices, whatever
+            their order, and in their answer are one row.
         own: whether the rows are one's own: then more than 1% of them is an error of their file.
 
     Raises InputError that names the file and the line, and where no row is left.
@@ -87,7 +88,9 @@ def leave_out(
     seen = [example for example in whole if rows and _row(example, shown) in rows]
     if own and len(whole) >= FEWEST:
         _refuse_many(equal, len(whole), "another choice equals the right one, so that no answer is right or wrong")
-        _refuse_many(seen, len(whole), "the row is a training row, too, in what the prompts show and in its answer")
+        _refuse_many(
+            seen, len(whole), "the row is a training or validation row, too, in what the prompts show and in its answer"
+        )
     equal_ids = {example.id for example in equal}
     without = equal_ids | {example.id for example in seen}
     kept = tuple(example for example in drawn if example.id not in without)
@@ -116,5 +119,5 @@ def _has_equal_choices(example: Example) -> bool:
 def _row(example: Example, shown: Collection[str]) -> bytes:
     """Return a digest of a row as prompts show it, with its answer and without its id."""
     fields = {name: example.fields[name] for name in shown if name in example.fields}
-    content = json.dumps([fields, example.choices, example.gold, example.answer], sort_keys=True)
+    content = json.dumps([fields, sorted(example.choices), example.answer], sort_keys=True)
     return hashlib.blake2b(content.encode(), digest_size=16).digest()

@@ -23,6 +23,7 @@ _WITHOUT_SPACES = (
     "MYANMAR", "TIBETAN", "JAVANESE", "YI",
 )  # fmt: skip
 
+RULES = 2  # counted up when a rendering becomes other tokens than before: scores of both kinds never stand in one matrix
 _NO_EMBEDDING = (
     "a token that the tokenizer knows and the model has no embedding for; take it out, or save the model again after "
     "resize_token_embeddings."
@@ -80,10 +81,13 @@ class Encoder:
         self.space = space
         self._behind = self._special_tokens_behind_a_text()
         self._head = [] if chat is None else self._tokenize(chat.head)
-        self._tail_length = 0 if chat is None else len(self._tokenize(chat.tail))
+        tail = [] if chat is None else self._tokenize(chat.tail)
+        self._tail_length = len(tail)
         chat_end = None if chat is None else chat.end_id
         self.end_id: int = tokenizer.eos_token_id if chat_end is None else chat_end
         self._unknown = self._tokens_beyond(vocabulary)
+        if chat is not None and vocabulary is not None and max([0, *self._head, *tail]) >= vocabulary:
+            raise InputError(f"model.chat_template=true: the chat template or the system prompt holds {_NO_EMBEDDING}")
 
     def answers(self, example: Example) -> list[str]:
         """Return the answers that an example offers: the letters or the texts of its choices (none for free-form answers)."""

@@ -64,12 +64,15 @@ def load_inputs(config: TrainConfig) -> Inputs:
         n, allowed = len(test.templates), config.prompts.allow_seen
         seen = check_unseen(whole_test.templates, train.templates, "trained on", allowed, n)
         chose = check_unseen(whole_test.templates, validation.templates, "used to choose the checkpoint", allowed, n)
+        if adversarial is not None:
+            check_unseen(adversarial.templates, train.templates, "trained on", allowed, key="the adversarial prompts")
         if chose.total:
             warnings.append(
                 f"{chose.total} of the {n} test prompts, or nearly these, chose the checkpoint, too, which flatters it."
             )
     notes = _fewer_rows(config.eval_examples, examples.test)
-    tested, left_out = _scorable(examples.test, examples.files, test, own=dataset.own_rows)
+    files = replace(examples.files, train=(*(examples.files.train or ()), *examples.validation))
+    tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
     examples = replace(examples, test=tested, files=None)
     return Inputs(examples, train, validation, test, adversarial, seen, left_out, notes, tuple(warnings))
 
@@ -119,7 +122,7 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     _check_answers(dataset, task)
     source = config.prompts.test
     if source is None and dataset.own_rows and config.adapter is not None:
-        source = str(Path(config.adapter).parent / "prompts" / "test.yaml")  # the test prompts of the adapter's run
+        source = str(Path(config.adapter).resolve().parent / "prompts" / "test.yaml")  # the test prompts of the adapter's run
         if not Path(source).is_file():
             raise InputError(
                 f"prompts.test has no value, and {source} is not there; give a file of prompts with prompts.test=..."
@@ -133,36 +136,48 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
             _check_shown(split, used, examples)
     if files is None:  # nothing is measured
         return TestInputs(task, examples, pool, adversarial, rows, None, LeftOut(), (), ())
-    seen = None if config.adapter is None else _seen(config, Path(config.adapter), whole_pool, len(pool.templates))
+    seen = None if config.adapter is None else _seen(config, Path(config.adapter), whole_pool, len(pool.templates), adversarial)
     notes = _fewer_rows(config.eval_examples, examples)
-    tested, left_out = _scorable(examples, files, pool, own=dataset.path is not None)
+    tested, left_out = _scorable(examples, files, pool, task, own=dataset.path is not None)
     if config.adapter is None and left_out.training_rows is None:  # a base model was trained on no row
         left_out = replace(left_out, training_rows=0)
     return TestInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks)
 
 
-def _seen(config: EvaluateConfig, adapter: Path, pool: PromptPool, n: int) -> Seen:
-    """Count the test prompts that an adapter was trained on, by the training prompts beside it; raises InputError if any was.
+def _seen(config: EvaluateConfig, adapter: Path, pool: PromptPool, n: int, adversarial: PromptPool | None) -> Seen:
+    """Count the test prompts that an adapter was trained on, by the prompts beside it; raises InputError if any was.
 
     Args:
         pool: the whole test pool, of which the first `n` are used.
     """
-    file = adapter.parent / "prompts" / "train.yaml"
+    allowed, prompts = config.prompts.allow_seen, adapter.resolve().parent / "prompts"
+    trained, chose = (_prompts_of_the_run(prompts / f"{split}.yaml") for split in ("train", "validation"))
+    seen = UNKNOWN
+    if trained is not None:
+        seen = check_unseen(pool.templates, trained, f"trained on ({prompts / 'train.yaml'})", allowed, n)
+        if adversarial is not None:
+            check_unseen(adversarial.templates, trained, "trained on", allowed, key="prompts.adversarial")
+    if chose is not None:
+        check_unseen(pool.templates, chose, "used to choose the checkpoint", allowed, n)
+    return seen
+
+
+def _prompts_of_the_run(file: Path) -> list[PromptTemplate] | None:
+    """Return the prompts that lie in the folder of an adapter's run; None if they do not."""
     if not file.is_file():
-        return UNKNOWN
+        return None
     try:
-        trained = [
-            PromptTemplate(str(row.get("text")), id=str(row.get("id") or where)) for where, row in read_prompts(file).rows
-        ]
+        return [PromptTemplate(str(row.get("text")), id=str(row.get("id") or where)) for where, row in read_prompts(file).rows]
     except TemplateError as error:
-        raise InputError(f"{file}: {error}; put back the prompts that the run trained on, or delete the file.") from None
-    return check_unseen(pool.templates, trained, f"trained on ({file})", config.prompts.allow_seen, n)
+        raise InputError(f"{file}: {error}; put back the prompts of the run, or delete the file.") from None
 
 
-def _scorable(drawn: tuple[Example, ...], files: Files, pool: PromptPool, own: bool) -> tuple[tuple[Example, ...], LeftOut]:
+def _scorable(
+    drawn: tuple[Example, ...], files: Files, pool: PromptPool, task: Task, own: bool
+) -> tuple[tuple[Example, ...], LeftOut]:
     """Return the drawn test rows without those that cannot tell right from wrong, or were trained on."""
     shown = frozenset[str]().union(*(template.fields for template in pool.templates))
-    return leave_out(drawn, files.test, files.train, shown, own)
+    return leave_out(drawn, files.test, files.train, shown - {*task.choice_fields}, own)
 
 
 def _fewer_rows(asked: int | None, drawn: Sequence[Example]) -> tuple[str, ...]:

@@ -109,8 +109,11 @@ def load_test(
     tested, whole = _test_examples(config, task, data_root, most)
     if config.own_rows:
         remarks += never_first(_jsonl_file(config, "test"), task, whole)
-    generated = task.generate is not None  # its test rows are never training rows
-    return task, tested, Files(() if generated else _training_rows(config, data_root), tuple(whole), tuple(remarks))
+    if task.generate is not None:
+        return task, tested, Files((), tuple(whole), tuple(remarks))  # its test rows are never training rows
+    own = trained_on is not None and trained_on.own_rows and trained_on.path is not None and config.own_rows
+    trained = _training_rows(config.model_copy(update={"path": trained_on.path}) if own and trained_on else config, data_root)
+    return task, tested, Files(trained, tuple(whole), tuple(remarks))
 
 
 def load_unlabelled(config: DatasetConfig) -> tuple[Task, tuple[Example, ...], list[dict[str, Any]]]:
@@ -150,7 +153,9 @@ def _training_rows(config: DatasetConfig, data_root: str | None) -> tuple[Exampl
     try:
         task = _task(config, _jsonl_file(config, "train"))[0] if there else None
         parts = [_load(config, task, data_root, part, "train") for part in config.parts] if task is not None else None
-    except InputError:  # an evaluation can do without
+    except InputError:  # an evaluation can do without; but the hub, which gave the test rows, has these, too
+        if not config.own_rows and data_root is None:
+            raise
         return None
     return None if parts is None else tuple(itertools.chain.from_iterable(parts))
 

@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from paft.config.schema import ModelConfig
-from paft.data.encode import Encoder
+from paft.data.encode import RULES, Encoder
 from paft.data.splits import fingerprint
 from paft.data.tasks.base import Example
 from paft.evaluation.generation import Generation
@@ -71,6 +71,7 @@ class Evaluator:
             **identity,
             "base": weights_fingerprint(base),
             "adapter": None if adapter is None else adapter_digest(adapter),
+            "encoding": [encoder.fingerprint, RULES],
             "dtype": str(base.dtype),
             "attention": base.config._attn_implementation,
             "device": base.device.type,

@@ -51,7 +51,8 @@ class Scoring:
 def answering_by(model: Model, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], scoring: Scoring) -> Answering:
     """Return the scorer, by likelihood or by generation, that `scoring` asks for."""
     if scoring.metric != "choice" or scoring.method == "generate":
-        several_lines = scoring.several_lines
+        # Where the last number counts, every text may reason over several lines, whatever was trained on.
+        several_lines = scoring.several_lines if scoring.metric != "last_number" else True
         if several_lines is None:
             several_lines = take_several_lines(examples, scoring.metric)
         return Generation(model, encoder, scoring.metric, Stop(scoring.max_new_tokens, at_line_break=not several_lines))

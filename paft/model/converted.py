@@ -126,8 +126,6 @@ def _convert(gguf: Path, what: str, target: Path, dtype: str) -> None:
     tokenizer.save_pretrained(target)
     readable_by_others(target)
     _check_tokenizer(header, AutoTokenizer.from_pretrained(target), what)
-    for file in target.iterdir():
-        file.chmod(0o644)  # safetensors makes weights readable by their owner alone
 
 
 def _unreadable(header: Header, what: str, error: Exception) -> str:

@@ -28,7 +28,12 @@ UNKNOWN = Seen(None, None)
 
 
 def check_unseen(
-    tested: Sequence[PromptTemplate], of: Sequence[PromptTemplate], what: str, allowed: bool, n: int | None = None
+    tested: Sequence[PromptTemplate],
+    of: Sequence[PromptTemplate],
+    what: str,
+    allowed: bool,
+    n: int | None = None,
+    key: str = "prompts.test",
 ) -> Seen:
     """Count the test prompts that are among other prompts, and refuse them.
 
@@ -38,6 +43,7 @@ def check_unseen(
         what: what was done with those, for the sentence.
         allowed: whether test prompts may be among them.
         n: how many test prompts are used, the first ones, which are those that are counted; None: all.
+        key: the setting that names the test pool.
 
     Raises InputError that names two prompts, unless it is allowed.
     """
@@ -48,9 +54,9 @@ def check_unseen(
     if found and not allowed:
         first = next(iter(found.values()))
         raise InputError(
-            f"prompts.test: {len(found)} of {len(tested)} test prompts were {what}, word for word or nearly (at least 90% "
-            f"alike), e.g. {tested[first.template].id!r} as {of[first.of].id!r}; test on others, or say that it is wanted with "
-            "prompts.allow_seen=true."
+            f"{key}: {len(found)} of {len(tested)} test prompts were {what}, word for word or nearly (at least 90% alike, "
+            f"layout aside), e.g. {tested[first.template].id!r} as {of[first.of].id!r}; test on others, or say that it is "
+            "wanted with prompts.allow_seen=true."
         )
     kinds = [copy.kind for copy in found.values() if n is None or copy.template < n]
     exact = kinds.count("copy")

@@ -244,10 +244,12 @@ class Results(Summary):
 
     @property
     def unseen(self) -> bool:
-        """Whether the test prompts may be called unseen: none is known, nor was allowed, to have been trained on."""
+        """Whether the test prompts may be called unseen: nothing was trained, or they were compared with what was."""
         allowed = (self.config.get("prompts") or {}).get("allow_seen", False)
         seen = self.test_prompts_seen
-        return not allowed and (seen is None or seen.copies == seen.near_copies == 0)
+        if seen is None:
+            return self.training is None and self.adapter is None
+        return not allowed and seen.copies == seen.near_copies == 0
 
     def scores(self) -> "pd.DataFrame":
         """Return the score matrix as a data frame: a row for each prompt and example, with the columns of matrix.parquet.

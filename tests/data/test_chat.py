@@ -56,8 +56,18 @@ def test_a_template_is_told_the_same_date_every_day(tokenizer):
     assert chat_of(tokenizer, dated).head.startswith("26 Jul 2024: ")
     assert chat_of(tokenizer, dated, date="2025-01-31").head.startswith("31 Jan 2025: ")
     assert str(date.today().year) not in chat_of(tokenizer, dated).head
-    with pytest.raises(InputError, match="asks for the date in a form that it computes"):
-        chat_of(tokenizer, "{% set form = '%d' %}{{ strftime_now(form) }}" + TURNS)
+    guarded = "{% if strftime_now is defined %}" + dated + "{% endif %}"
+    assert chat_of(tokenizer, guarded).head.startswith("26 Jul 2024: ")
+    for computed in ("{% set form = '%d' %}{{ strftime_now(form) }}", "{% set now = strftime_now %}{{ now('%d') }}"):
+        with pytest.raises(InputError, match="asks for the date in a form that it computes"):
+            chat_of(tokenizer, computed + TURNS)
+
+
+def test_a_template_of_tokens_without_an_embedding_is_refused(tokenizer):
+    n = len(tokenizer)
+    tokenizer.add_tokens(["<|assistant|>"])
+    with pytest.raises(InputError, match=r"the chat template or the system prompt holds a token .* no embedding"):
+        Encoder(tokenizer, "text", 1024, chat_of(tokenizer), vocabulary=n)
 
 
 def test_arguments_reach_the_template(tokenizer):

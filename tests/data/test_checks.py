@@ -162,7 +162,7 @@ def test_more_than_one_row_in_a_hundred_is_refused(large):
     tested = [json.loads(line) for line in (large / "test.jsonl").read_text().splitlines()]
     write(large, test=[*tested[:20], row(5), row(6), *tested[20:]])
     assert refused(large, "eval_examples=2").startswith(
-        f"{large / 'test.jsonl'}, line 21: the row is a training row, too, in what the prompts show and in its answer (and so "
+        f"{large / 'test.jsonl'}, line 21: the row is a training or validation row, too, in what the prompts show and in its answer (and so "
         "are 2 more of 202 rows)"
     )
     write(large, test=[*tested[:20], *(row(n, A="a", B="a", label=n % 2) for n in (3000, 3001)), *tested[20:]])
@@ -176,6 +176,17 @@ def test_equal_choices_that_are_wrong_do_no_harm(large):
     tested = [json.loads(line) for line in (large / "test.jsonl").read_text().splitlines()]
     write(large, test=[*tested, *(row(n, A="a", B="a", label=3) for n in range(3000, 3020))])
     assert own(large, "eval_examples=null").left_out == LeftOut(1, 1)
+
+
+def test_a_row_is_the_same_with_its_choices_in_another_order(large):
+    turned = [row(n, A=f"{n + 3}", D=f"{n}", label={0: 3, 3: 0}.get(n % 4, n % 4)) for n in range(3)]
+    write(large, test=[*turned, *(row(n) for n in range(1000, 1297))])
+    assert own(large, "eval_examples=null").left_out == LeftOut(0, 3)
+
+
+def test_test_rows_that_choose_the_checkpoint_are_left_out_too(large):
+    write(large, validation=[row(n) for n in range(2000, 2020)], test=[row(n) for n in (2000, *range(1000, 1299))])
+    assert own(large, "eval_examples=null").left_out == LeftOut(0, 1)
 
 
 def test_few_rows_are_left_out_but_never_all(tmp_path):

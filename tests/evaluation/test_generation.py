@@ -10,7 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from paft.data.chat import Chat, ChatSettings
 from paft.data.encode import Encoder
+from paft.data.tasks.base import Example
 from paft.evaluation.generation import Generation, Stop
+from paft.evaluation.scoring import Scoring, answering_by
+from paft.prompts import PromptPool, PromptTemplate
 
 CHAT = "{{ messages[0]['content'] }}\n{% if add_generation_prompt %}Assistant:{% endif %}"
 THINKING = CHAT.replace("Assistant:", "Assistant:<think>\n")
@@ -52,6 +55,15 @@ def test_every_end_of_the_checkpoint_ends_a_text(setting):
     assert setting(script, ends=["<|turn|>"], special=[]) == "seven and more"  # no word of the text, though no special token
     turns = "{% for m in messages %}{{ m['content'] }}<|turn|>{% endfor %}"
     assert setting(script, chat=turns) == "seven and more"  # what ends a turn of the chat
+
+
+def test_where_the_last_number_counts_texts_take_several_lines_whatever_was_trained_on(tiny_llama):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_llama), AutoTokenizer.from_pretrained(tiny_llama)
+    pool = PromptPool("p", (PromptTemplate("{q}", id="t"),), "text", "shown")
+    encoder, examples = Encoder(tokenizer, "text", 1024), [Example("0", {"q": "How many?"}, (), -1, "7", "0", "mine")]
+    for metric, trained, at_line_break in (("last_number", False, False), ("exact", False, True), ("exact", True, False)):
+        answering = answering_by(model, encoder, pool, examples, Scoring(metric, several_lines=trained))
+        assert answering.stop.at_line_break == at_line_break
 
 
 @pytest.mark.parametrize("special", [MARKS, []])

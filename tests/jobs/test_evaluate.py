@@ -13,6 +13,7 @@ import torch
 from transformers import AutoTokenizer
 
 from paft.config.compose import CONF
+from paft.config.schema import CHAT_TEMPLATE_DATE
 from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import read_cells
@@ -303,6 +304,53 @@ def test_an_adapter_keeps_the_prompt_format_it_was_trained_in(trained, tmp_path)
     assert config.model.chat_template and config.model.system_prompt == "Be brief."
     config = compose_evaluation(f"adapter={tmp_path / 'adapter'}", "model=smollm2_135m", "model.system_prompt=null")
     assert config.model.chat_template and config.model.system_prompt is None
+    config = compose_evaluation(f"adapter={tmp_path / 'adapter'}", "+model.chat_template_args.enable_thinking=false")
+    assert config.model.chat_template_args == {"enable_thinking": False}  # a key of a setting is the setting, too
+
+
+def test_an_adapter_of_an_earlier_version_is_scored_as_it_was_trained(trained, tmp_path):
+    """Before the space was a setting, it stood before every answer."""
+    shutil.copytree(trained / "adapter", tmp_path / "adapter")
+    about = json.loads((tmp_path / "adapter" / "paft.json").read_text())
+    assert compose_evaluation(f"adapter={tmp_path / 'adapter'}").dataset.answer_space is None
+    del about["dataset"]["answer_space"], about["model"]["chat_template_date"], about["model"]["chat_template_args"]
+    (tmp_path / "adapter" / "paft.json").write_text(json.dumps(about))
+    config = compose_evaluation(f"adapter={tmp_path / 'adapter'}")
+    assert config.dataset.answer_space is True
+    assert (config.model.chat_template_date, config.model.chat_template_args) == (CHAT_TEMPLATE_DATE, None)
+
+
+def test_prompts_that_chose_the_checkpoint_or_are_called_adversarial_are_checked_too(own, common, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(own / "adapter", run / "adapter")
+    shutil.copytree(own / "prompts", run / "prompts")
+    (run / "prompts" / "validation.yaml").write_text("answer: letter\nprompts:\n  - text: 'Decide! {question} {A} {B}'\n")
+    (tmp_path / "chose.jsonl").write_text(lines({"text": "Decide! {question} {A} {B}"}))
+    (tmp_path / "unseen.jsonl").write_text(lines(*UNSEEN))
+    (tmp_path / "mine.jsonl").write_text(lines(*OWN_PROMPTS))
+    asked = [f"adapter={run / 'adapter'}", *common]
+    with pytest.raises(InputError, match=r"prompts\.test: 1 of 1 test prompts were used to choose the checkpoint"):
+        evaluated(*asked, f"prompts.test={tmp_path / 'chose.jsonl'}")
+    adversarial = f"prompts.adversarial={tmp_path / 'mine.jsonl'}"
+    with pytest.raises(InputError, match=r"prompts\.adversarial: 2 of 2 test prompts were trained on"):
+        evaluated(*asked, f"prompts.test={tmp_path / 'unseen.jsonl'}", adversarial)
+
+
+def test_the_prompts_beside_an_adapter_are_found_from_its_own_folder(own, common, tmp_path, monkeypatch):
+    monkeypatch.chdir(own / "adapter")
+    with pytest.raises(InputError, match=r"2 of 2 test prompts were trained on"):
+        evaluated("adapter=.", "prompts.test=../prompts/train.yaml", *common)
+
+
+def test_rows_of_another_folder_are_compared_with_what_was_trained_on(own, common, tmp_path):
+    trained = json.loads((own / "adapter" / "paft.json").read_text())["dataset"]["path"]
+    shutil.copy(Path(trained) / "train.jsonl", tmp_path / "test.jsonl")
+    (tmp_path / "train.jsonl").write_text(lines(*map(question, range(300, 330))))
+    (tmp_path / "unseen.jsonl").write_text(lines(*UNSEEN))
+    with pytest.raises(InputError, match="the row is a training or validation row, too"):
+        evaluated(
+            f"adapter={own / 'adapter'}", f"dataset.path={tmp_path}", f"prompts.test={tmp_path / 'unseen.jsonl'}", *common
+        )
 
 
 def test_a_moved_base_model_is_found_by_its_weights(trained, tiny_llama, common, tmp_path):
