@@ -88,9 +88,7 @@ def leave_out(
     seen = [example for example in whole if rows and _row(example, shown) in rows]
     if own and len(whole) >= FEWEST:
         _refuse_many(equal, len(whole), "another choice equals the right one, so that no answer is right or wrong")
-        _refuse_many(
-            seen, len(whole), "the row is a training or validation row, too, in what the prompts show and in its answer"
-        )
+        _refuse_many(seen, len(whole), "the row was trained or validated on, in what the prompts show and in its answer")
     equal_ids = {example.id for example in equal}
     without = equal_ids | {example.id for example in seen}
     kept = tuple(example for example in drawn if example.id not in without)

@@ -347,7 +347,7 @@ def test_rows_of_another_folder_are_compared_with_what_was_trained_on(own, commo
     shutil.copy(Path(trained) / "train.jsonl", tmp_path / "test.jsonl")
     (tmp_path / "train.jsonl").write_text(lines(*map(question, range(300, 330))))
     (tmp_path / "unseen.jsonl").write_text(lines(*UNSEEN))
-    with pytest.raises(InputError, match="the row is a training or validation row, too"):
+    with pytest.raises(InputError, match="the row was trained or validated on"):
         evaluated(
             f"adapter={own / 'adapter'}", f"dataset.path={tmp_path}", f"prompts.test={tmp_path / 'unseen.jsonl'}", *common
         )

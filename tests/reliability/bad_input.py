@@ -317,7 +317,7 @@ _DATA: _Table = [
         "test rows that are trained on",
         f"{OWN} ; {OWN_PROMPTS} ; eval_examples=1",
         OWN_FILES | {"own/test.jsonl": lines(*map(question, range(18, 40)))},
-        "own/test.jsonl, line 1: the row is a training or validation row, too",
+        "own/test.jsonl, line 1: the row was trained or validated on",
     ),
     (
         "test rows that are all trained on",
@@ -598,7 +598,7 @@ _EVALUATION: _Table = [
         "rows that the adapter was trained on",
         f"{OWNS} ; dataset.path=own/train.jsonl",
         OWN_RUN | OWN_FILES,
-        "own/train.jsonl, line 1: the row is a training or validation row, too",
+        "own/train.jsonl, line 1: the row was trained or validated on",
     ),
     ("into a file", f"{RUN} ; output_root=file", A_RUN | {"file": "x"}, "output_root=file: file is a file"),
 ]  # fmt: skip
