@@ -162,8 +162,8 @@ def test_more_than_one_row_in_a_hundred_is_refused(large):
     tested = [json.loads(line) for line in (large / "test.jsonl").read_text().splitlines()]
     write(large, test=[*tested[:20], row(5), row(6), *tested[20:]])
     assert refused(large, "eval_examples=2").startswith(
-        f"{large / 'test.jsonl'}, line 21: the row was trained or validated on, in what the prompts show and in its answer (and "
-        "so are 2 more of 202 rows)"
+        f"{large / 'test.jsonl'}, line 21: the row was trained or validated on, in what the prompts show and in its answer "
+        "(and so are 2 more of 202 rows)"
     )
     write(large, test=[*tested[:20], *(row(n, A="a", B="a", label=n % 2) for n in (3000, 3001)), *tested[20:]])
     assert refused(large, "eval_examples=2").startswith(
