@@ -1,5 +1,6 @@
 """The inputs of a run: examples and pools, checked against each other before any model is loaded."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     _check_answers(dataset, task)
     source = config.prompts.test
     if source is None and dataset.own_rows and config.adapter is not None:
-        source = str(Path(config.adapter).resolve().parent / "prompts" / "test.yaml")  # the test prompts of the adapter's run
+        source = str(_run_of(Path(config.adapter)) / "prompts" / "test.yaml")  # the test prompts of the adapter's run
         if not Path(source).is_file():
             raise InputError(
                 f"prompts.test has no value, and {source} is not there; give a file of prompts with prompts.test=..."
@@ -150,7 +151,7 @@ def _seen(config: EvaluateConfig, adapter: Path, pool: PromptPool, n: int, adver
     Args:
         pool: the whole test pool, of which the first `n` are used.
     """
-    allowed, prompts = config.prompts.allow_seen, adapter.resolve().parent / "prompts"
+    allowed, prompts = config.prompts.allow_seen, _run_of(adapter) / "prompts"
     trained, chose = (_prompts_of_the_run(prompts / f"{split}.yaml") for split in ("train", "validation"))
     seen = UNKNOWN
     if trained is not None:
@@ -160,6 +161,11 @@ def _seen(config: EvaluateConfig, adapter: Path, pool: PromptPool, n: int, adver
     if chose is not None:
         check_unseen(pool.templates, chose, "used to choose the checkpoint", allowed, n)
     return seen
+
+
+def _run_of(adapter: Path) -> Path:
+    """Return the folder of an adapter's run, which holds the adapter's own, also where that is the folder one is in."""
+    return Path(os.path.normpath(adapter / ".."))
 
 
 def _prompts_of_the_run(file: Path) -> list[PromptTemplate] | None:

@@ -1,6 +1,7 @@
 """Identifying models without loading them, by digests of their files. Imports nothing heavy."""
 
 import hashlib
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -44,10 +45,19 @@ def revision_of(model: ModelConfig) -> str | None:
 
 
 def adapter_digest(folder: Path) -> str:
-    """Return SHA-256 over an adapter's weights and its config, which says how the weights are scaled."""
-    digest = hashlib.sha256()
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        digest.update((folder / name).read_bytes())
+    """Return SHA-256 over an adapter's weights and its config, which says how the weights are scaled.
+
+    Raises InputError if the config is damaged.
+    """
+    try:
+        config = dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise InputError(f"{folder / 'adapter_config.json'}: this file is damaged; train the adapter again.") from None
+    config.pop("base_model_name_or_path", None)  # where the base lay; what it is has its own digest
+    # PEFT keeps module names in sets, which each process writes in an order of its own.
+    config = {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in config.items()}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    digest.update((folder / "adapter_model.safetensors").read_bytes())
     return digest.hexdigest()
 
 

@@ -72,10 +72,15 @@ def test_the_embedded_model_keeps_its_identity():
 def test_an_adapter_is_its_weights_and_its_config(tmp_path):
     config = tmp_path / "adapter_config.json"
     (tmp_path / "adapter_model.safetensors").write_bytes(b"weights")
-    config.write_text(json.dumps({"r": 8, "lora_alpha": 16}))
+    config.write_text(json.dumps({"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}))
     before = adapter_digest(tmp_path)
+    config.write_text(json.dumps({"lora_alpha": 16, "target_modules": ["v_proj", "q_proj"], "r": 8}))
+    assert adapter_digest(tmp_path) == before  # PEFT writes a set, in any order
     config.write_text(json.dumps({"r": 8, "lora_alpha": 32}))
     assert adapter_digest(tmp_path) != before
+    config.write_text("[]{")
+    with pytest.raises(InputError, match=r"adapter_config\.json: this file is damaged"):
+        adapter_digest(tmp_path)
 
 
 @pytest.fixture

@@ -376,7 +376,7 @@ _PROMPTS: _Table = [
         "test prompts that are trained on",
         f"{OWN} ; prompts.train=mine.jsonl ; prompts.test=mine.jsonl",
         OWN_FILES,
-        "prompts.test: 1 of 1 test prompts were trained on, word for word or nearly (at least 90% alike), e.g. 'prompt-001' as",
+        "prompts.test: 1 of 1 test prompts were trained on, word for word or nearly (at least 90% alike, layout aside), e.g.",
     ),
     (
         "test prompts that are nearly trained on",
@@ -580,7 +580,7 @@ _EVALUATION: _Table = [
         "prompts that the adapter was trained on",
         f"{OWNS} ; dataset.path=rows.jsonl",
         OWN_RUN | {"OWN/prompts/train.yaml": "prompts:\n  - {id: p, text: '{A} {B} {question}!'}\n"},
-        "test prompts were trained on (OWN/prompts/train.yaml), word for word or nearly (at least 90% alike), e.g. 'prompt",
+        "test prompts were trained on (OWN/prompts/train.yaml), word for word or nearly (at least 90% alike, layout aside), e.g.",
     ),
     (
         "training prompts that are damaged",
