@@ -580,7 +580,7 @@ _EVALUATION: _Table = [
         "prompts that the adapter was trained on",
         f"{OWNS} ; dataset.path=rows.jsonl",
         OWN_RUN | {"OWN/prompts/train.yaml": "prompts:\n  - {id: p, text: '{A} {B} {question}!'}\n"},
-        "test prompts were trained on (OWN/prompts/train.yaml), word for word or nearly (at least 90% alike, layout aside), e.g.",
+        "test prompts were trained on (OWN/prompts/train.yaml), word for word or nearly (at least 90% alike, layout aside)",
     ),
     (
         "training prompts that are damaged",
