@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paft.config.schema import CHAT_TEMPLATE_DATE
-from paft.runtime.errors import InputError
+from paft.runtime.errors import InputError, first_sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -76,7 +76,7 @@ class Chat:
         try:
             return self._apply(messages, add_generation_prompt)
         except Exception as error:  # a template is code, which may run into anything
-            said = " ".join(str(error).split())[:200].rstrip(".")
+            said = first_sentence(error)
             if system is not None and self._works_without_system_prompt():
                 raise InputError(f"model.system_prompt: this chat template refuses it ({said}); leave it out.") from None
             raise InputError(

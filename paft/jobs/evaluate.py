@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import TestInputs
@@ -15,7 +14,7 @@ from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.predictions import count_unread, predictions
 from paft.evaluation.scoring import Scoring
 from paft.jobs.encoder import make_encoder
-from paft.jobs.planning import print_inputs, records_of
+from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
@@ -152,7 +151,6 @@ def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra
     unread = None if inputs.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     labelled, threshold = inputs.rows is None, config.dataset.threshold
     summary = summarise(scored.matrix, threshold, scored.settings, labelled, inputs.warnings, unread)
-    seen, left_out = records_of(inputs)
     return Results(
         **dict(summary),
         kind="evaluation",
@@ -160,8 +158,8 @@ def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra
         extra_measures=extra,
         adapter=config.adapter,
         trained_by=evaluation.trained.get("run"),
-        test_prompts_seen=seen,
-        test_rows_left_out=left_out,
+        test_prompts_seen=inputs.seen,
+        test_rows_left_out=inputs.left_out,
         wall_s=round(time.perf_counter() - started, 1),
         peak_memory_bytes=peak_memory_bytes(device),
         fingerprints=Fingerprints(
@@ -206,9 +204,7 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
         f"  test      {n_examples:,} examples under each of {n_prompts} prompts, {n_examples * n_prompts:,} renderings",
         flush=True,
     )
-    if is_gguf(config.model.path):
-        print(f"  model     {called(config.model.path, '')}", flush=True)
-    print_inputs(inputs, config.prompts.allow_seen, inputs.warnings)
+    print_inputs(config, inputs, inputs.warnings)
     if folder.results.is_file():
         results = read_results(folder.results)
         if config.output is not None:

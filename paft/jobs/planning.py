@@ -1,18 +1,17 @@
 """Planning a run before it starts, so that nobody learns a night later that it used 36 of 400 templates."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from torch import nn
 
-from paft.config.schema import TrainConfig
+from paft.config.base_model import called, is_gguf
+from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
 from paft.data.updates import updates_of
 from paft.model.base import device_of
 from paft.model.memory import training_memory
 from paft.reporting.plan import Plan
-from paft.reporting.results import RowsLeftOut, SeenPrompts
 from paft.reporting.table import rows_left_out, seen_prompts
 
 _SAMPLE = 64  # training renderings that are tokenised to estimate tokens
@@ -59,22 +58,16 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     )
 
 
-def records_of(inputs: Inputs | TestInputs) -> tuple[SeenPrompts | None, RowsLeftOut]:
-    """Return what results.json says of test prompts that were trained on, and of test rows that are not scored."""
-    seen = None if inputs.seen is None else SeenPrompts.model_validate(asdict(inputs.seen))
-    return seen, RowsLeftOut.model_validate(asdict(inputs.left_out))
-
-
-def print_inputs(inputs: Inputs | TestInputs, allow_seen: bool, warnings: Sequence[str]) -> None:
-    """Print, below a plan, what is to be known of the prompts and rows before anything is computed.
+def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInputs, warnings: Sequence[str]) -> None:
+    """Print, below a plan, what is to be known of the model, the prompts and the rows before anything is computed.
 
     Args:
-        allow_seen: whether test prompts may be trained on.
         warnings: those that are known by now.
     """
+    if is_gguf(config.model.path):
+        print(f"  model     {called(config.model.path, '')}", flush=True)
     lines = [f"{split} prompts: {note}" for split, pool in inputs.pools.items() for note in pool.notes]
-    seen, left_out = records_of(inputs)
-    test_prompts = len(inputs.pools["test"].templates)
-    lines += [*inputs.notes, *seen_prompts(seen, test_prompts, allow_seen), *rows_left_out(left_out)]
+    seen = seen_prompts(inputs.seen, len(inputs.pools["test"].templates), config.prompts.allow_seen)
+    lines += [*inputs.notes, *seen, *rows_left_out(inputs.left_out)]
     for line in (*lines, *(f"BEWARE: {warning}" for warning in warnings)):
         print(f"  {line}", flush=True)

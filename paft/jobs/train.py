@@ -10,7 +10,6 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from paft.config.adapter import read_metadata
-from paft.config.base_model import called, is_gguf
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
@@ -21,7 +20,7 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
-from paft.jobs.planning import make_plan, print_inputs, records_of
+from paft.jobs.planning import make_plan, print_inputs
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
@@ -132,7 +131,6 @@ def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | N
         ranks.barrier()  # scoring reads the saved adapter, on every rank
     evaluator = _evaluator(run, model)
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring_of(config, inputs))
-    seen, left_out = records_of(inputs)
     unread = None if inputs.examples.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     results = Results(
         **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings, warnings=run.warnings, unread=unread)),
@@ -142,8 +140,8 @@ def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | N
         training=None if fitted is None else _training_record(fitted),
         selection=None if selection is None else SelectionRecord.model_validate(selection.as_json()),
         plan=run.plan,
-        test_prompts_seen=seen,
-        test_rows_left_out=left_out,
+        test_prompts_seen=inputs.seen,
+        test_rows_left_out=inputs.left_out,
         wall_s=round(time.perf_counter() - started + (0.0 if fitted is None else fitted.earlier_wall_s), 1),
         peak_memory_bytes=peak_memory_bytes(base.device),
         fingerprints=Fingerprints(
@@ -252,9 +250,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     keep_freed_memory()
     run = prepare(config, checked)
     print(run.plan.text(run.folder.path), flush=True)
-    if is_gguf(config.model.path):
-        print(f"  model     {called(config.model.path, '')}", flush=True)
-    print_inputs(run.inputs, config.prompts.allow_seen, run.warnings)
+    print_inputs(config, run.inputs, run.warnings)
     if not run.folder.results.is_file():
         results = train(run, group)
     else:

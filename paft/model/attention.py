@@ -96,7 +96,7 @@ def _attention(
     return _Unpad.apply(out.transpose(1, 2).reshape(rows * longest, heads, width), rectangle.place)
 
 
-class PackingError(NotImplementedError):
+class PackingError(Exception):
     """Says what a model's attention computes and the functions here do not."""
 
 

@@ -22,7 +22,7 @@ from paft.model.attention import NAMES, Kernel, register
 from paft.model.converted import loadable
 from paft.model.identity import revision_of
 from paft.model.packed_check import check_architecture, check_packing, unscaled_positions
-from paft.runtime.errors import InputError
+from paft.runtime.errors import InputError, first_sentence
 from paft.runtime.memory import is_out_of_memory
 
 
@@ -161,7 +161,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
             peft = get_peft_model(base, lora)  # type: ignore[arg-type]
         except ValueError as error:
             raise InputError(
-                f"model.lora.target_modules={model.lora.target_modules}: {_first_sentence(error)}; name linear layers."
+                f"model.lora.target_modules={model.lora.target_modules}: {first_sentence(error)}; name linear layers."
             ) from None
     if model.activation_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
@@ -185,12 +185,8 @@ def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
             ) from None
         raise InputError(
             f"model.path={model.path}: this model cannot be loaded; give a hub id that this machine may read, or a folder "
-            f"with a transformers model ({type(error).__name__}: {_first_sentence(error)})."
+            f"with a transformers model ({type(error).__name__}: {first_sentence(error)})."
         ) from None
-
-
-def _first_sentence(error: Exception) -> str:
-    return " ".join(str(error).split()).split(". ")[0][:200].rstrip(".")
 
 
 def weights_fingerprint(base: PreTrainedModel) -> dict[str, str | None]:

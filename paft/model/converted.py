@@ -14,7 +14,7 @@ from paft.config.base_model import is_gguf, with_gguf_file
 from paft.model.cache import cache_dir
 from paft.model.gguf import Header, checked_header, converted_folder
 from paft.model.pypi import EMBEDDED, Packaged, check_license, check_room, fetch, packaged
-from paft.runtime.errors import InputError
+from paft.runtime.errors import InputError, first_sentence
 from paft.runtime.files import check_place, disk_full_is_an_input_error, readable_by_others
 
 _TOKENIZER_BYTES = 100 * 2**20  # more than any tokenizer.json has
@@ -129,7 +129,7 @@ def _convert(gguf: Path, what: str, target: Path, dtype: str) -> None:
 
 
 def _unreadable(header: Header, what: str, error: Exception) -> str:
-    said = " ".join(str(error).split()).split(". ")[0][:200].rstrip(".")
+    said = first_sentence(error)
     if "architecture" in said or "model type" in said:
         return f"{what}: transformers cannot read GGUF files of the architecture {header.architecture}; {_INSTEAD}."
     return f"{what}: transformers cannot read this GGUF file ({type(error).__name__}: {said}); {_INSTEAD}."

@@ -12,6 +12,7 @@ from paft.model.gguf import gguf_digest
 from paft.runtime.errors import InputError
 
 _PIECE = 4096  # bytes
+_PATIENCE_S = 10  # with the hub
 _WEIGHTS = (".safetensors", ".bin")
 # What a rendering, a token or a generated text depends on: configs, tokenizer, chat templates, code that comes with a model.
 _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe", ".py")
@@ -90,7 +91,7 @@ def _commit(path: str, revision: str) -> str:
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        return str(HfApi().model_info(path, revision=revision, timeout=10).sha)
+        return str(HfApi().model_info(path, revision=revision, timeout=_PATIENCE_S).sha)
     except (GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         said = type(error).__name__
     except Exception as error:  # no network, in the many forms that it takes

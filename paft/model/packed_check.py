@@ -12,11 +12,11 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrain
 from paft.model.attention import PackingError, packed_logits
 from paft.packing import Branches, pack
 from paft.runtime.errors import InputError
+from paft.runtime.memory import is_out_of_memory
 
 _OTHERS = "use a model with plain attention (Llama, Qwen, Mistral, Gemma 3, SmolLM, GPT-2, ...)."
 # What a forward pass raises that does not take packed batches: other arguments, other shapes, other layers.
 _OF_THE_CODE = (AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
-_OF_THE_MACHINE = ("memory", "cuda", "cudnn", "cublas", "mha_graph")  # a RuntimeError that says so is no architecture's
 _BEYOND = 32  # tokens of the compared text that lie beyond the longest window
 _SHORT = 4  # tokens of the compared sequences beside and after it; few, because a state leaks into the first few
 # Of the logits' size, what rounding may change: the median over some tokens, because a mixture of experts may choose other
@@ -119,8 +119,8 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
     except PackingError as lost:
         raise _refusal(base.name_or_path, type(base).__name__, str(lost)) from None
     except _OF_THE_CODE as problem:
-        if isinstance(problem, RuntimeError) and any(word in str(problem).lower() for word in _OF_THE_MACHINE):
-            raise
+        if is_out_of_memory(problem) or "CUDA error" in str(problem):
+            raise  # this is the machine's trouble, not the architecture's
         raise InputError(
             f"model.path={base.name_or_path}: {type(base).__name__} does not take packed batches "
             f"({type(problem).__name__}: {' '.join(str(problem).split())[:120]}); {_OTHERS}"

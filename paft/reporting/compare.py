@@ -185,16 +185,12 @@ def _of_the_base(compared: Compared) -> list[str]:
     """Say so where one side is the base model of the other, and training made that no better."""
     difference = compared.comparison.mean
     sides = {"A": compared.a, "B": compared.b}
-    base = [name for name, runs in sides.items() if all(_is_base(run.results) for run in runs)]
+    base = [name for name, runs in sides.items() if all(run.results.is_base for run in runs)]
     models = {run.results.fingerprints.base_model.sample for run in (*compared.a, *compared.b)}
     if len(base) != 1 or len(models) > 1:
         return []
     gain = difference if base == ["B"] else _reversed(difference)
     return [f"BEWARE: {base[0]} is the base model, and {no_gain(gain)}"] if no_sign_of(gain) else []
-
-
-def _is_base(results: Results) -> bool:
-    return results.training is None and results.adapter is None and results.trained_by is None
 
 
 def _reversed(estimate: Estimate) -> Estimate:

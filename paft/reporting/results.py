@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
+from paft.data.checks import LeftOut
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import (
     Con,
@@ -22,6 +23,7 @@ from paft.evaluation.robustness import (
 from paft.evaluation.store import read_cells
 from paft.prompts import PromptPool
 from paft.prompts.readers import read_prompts
+from paft.prompts.seen import Seen
 from paft.reporting.plan import Plan
 from paft.reporting.warnings import warnings_of
 from paft.runtime.errors import InputError
@@ -82,24 +84,6 @@ class PoolRecord(_Record):
     wordings: int
     fingerprint: str
     notes: list[str]
-
-
-class SeenPrompts(_Record):
-    """The numbers of test prompts that were trained on, word for word (copies) and nearly (near_copies); None: not known."""
-
-    copies: int | None
-    near_copies: int | None
-
-
-class RowsLeftOut(_Record):
-    """The numbers of drawn test rows that were not scored.
-
-    equal_choices counts those in which another choice equals the right one, training_rows those that are training rows, too
-    (None: not known).
-    """
-
-    equal_choices: int = 0
-    training_rows: int | None = 0
 
 
 class Summary(_Record):
@@ -223,8 +207,8 @@ class Results(Summary):
     plan: Plan | None = None
     adapter: str | None = None
     trained_by: str | None = None
-    test_prompts_seen: SeenPrompts | None = None
-    test_rows_left_out: RowsLeftOut = RowsLeftOut()
+    test_prompts_seen: Seen | None = None
+    test_rows_left_out: LeftOut = LeftOut()
     wall_s: float
     peak_memory_bytes: int
     fingerprints: Fingerprints
@@ -243,12 +227,17 @@ class Results(Summary):
         return self._folder
 
     @property
+    def is_base(self) -> bool:
+        """Whether nothing was trained: these are results of a base model."""
+        return self.training is None and self.adapter is None and self.trained_by is None
+
+    @property
     def unseen(self) -> bool:
         """Whether the test prompts may be called unseen: nothing was trained, or they were compared with what was."""
         allowed = (self.config.get("prompts") or {}).get("allow_seen", False)
         seen = self.test_prompts_seen
         if seen is None:
-            return self.training is None and self.adapter is None
+            return self.is_base
         return not allowed and seen.copies == seen.near_copies == 0
 
     def scores(self) -> "pd.DataFrame":

@@ -88,12 +88,6 @@ class FinishedRun:
         return matrix if part == self.dataset else matrix.part(part.removesuffix(self.test_prompts))
 
     @property
-    def is_base(self) -> bool:
-        """Whether nothing was trained."""
-        r = self.results
-        return r.training is None if r.kind == "training" else r.adapter is None and r.trained_by is None
-
-    @property
     def pools(self) -> dict[str, str]:
         """The fingerprint of each of its prompt pools, by split."""
         pools = {split: pool.fingerprint for split, pool in self.results.fingerprints.pools.items()}

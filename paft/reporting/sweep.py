@@ -111,8 +111,8 @@ def warnings(labelled: Sequence[_Labelled]) -> list[str]:
     for folder, results in runs.items():
         for line in (*beware(results), *input_remarks(results)):
             lines.setdefault(line, []).append(folder.name)
-    bases = [one.row for one in labelled if one.row.runs[0].is_base]
-    for row in (one.row for one in labelled if not one.row.runs[0].is_base):
+    bases = [one.row for one in labelled if one.row.runs[0].results.is_base]
+    for row in (one.row for one in labelled if not one.row.runs[0].results.is_base):
         for base in bases:
             alike = row.part == base.part == row.runs[0].dataset and row.runs[0].model == base.runs[0].model
             if alike and (gain := not_better(row, base)) is not None:

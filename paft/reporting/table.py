@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from paft.data.checks import LeftOut
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
-from paft.reporting.results import Results, RowsLeftOut, SeenPrompts
+from paft.prompts.seen import Seen
+from paft.reporting.results import Results
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
 _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
@@ -94,7 +96,7 @@ def input_remarks(results: Results) -> list[str]:
     return [*seen_prompts(results.test_prompts_seen, prompts, allowed), *rows_left_out(results.test_rows_left_out)]
 
 
-def seen_prompts(seen: SeenPrompts | None, prompts: int, allowed: bool) -> list[str]:
+def seen_prompts(seen: Seen | None, prompts: int, allowed: bool) -> list[str]:
     """Say how many test prompts were trained on, if any was or if it was allowed, or that this is not known.
 
     Args:
@@ -112,7 +114,7 @@ def seen_prompts(seen: SeenPrompts | None, prompts: int, allowed: bool) -> list[
     ]
 
 
-def rows_left_out(rows: RowsLeftOut) -> list[str]:
+def rows_left_out(rows: LeftOut) -> list[str]:
     """Say how many test rows were not scored and why, or that it is not known whether they were trained on."""
     lines = []
     if rows.equal_choices:

@@ -1,6 +1,11 @@
 """InputError, the one exception that a user is meant to see, and its kind for memory that ran out."""
 
 
+def first_sentence(error: Exception) -> str:
+    """Return the first sentence of what a library says, without its full stop, 200 characters at most."""
+    return " ".join(str(error).split()).split(". ")[0][:200].rstrip(".")
+
+
 class InputError(Exception):
     """Something that the user gave cannot be used.
 

@@ -14,12 +14,14 @@ from transformers import AutoTokenizer
 
 from paft.config.compose import CONF
 from paft.config.schema import CHAT_TEMPLATE_DATE
+from paft.data.checks import LeftOut
 from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import read_cells
 from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
-from paft.reporting.results import Results, RowsLeftOut, SeenPrompts, read_results
+from paft.prompts.seen import Seen
+from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_input import lines, question
@@ -205,7 +207,7 @@ def test_prompts_that_were_trained_on_are_counted_where_they_are_wanted(own, com
     with pytest.raises(InputError, match=rf"2 of 4 test prompts were trained on \({own}/prompts/train\.yaml\)"):
         evaluated(*typed)
     results = evaluated(*typed, "prompts.allow_seen=true")
-    assert results.test_prompts_seen == SeenPrompts(copies=1, near_copies=1) and not results.unseen
+    assert results.test_prompts_seen == Seen(copies=1, near_copies=1) and not results.unseen
     said, line = (
         capsys.readouterr().out,
         "Of the 4 test prompts 1 were trained on word for word, and 1 nearly (at least 90% alike).",
@@ -215,9 +217,7 @@ def test_prompts_that_were_trained_on_are_counted_where_they_are_wanted(own, com
     assert line in page and "unseen" not in re.sub(r"base64,[^\"]*", "", page).replace("unseen.jsonl", "").replace(
         str(tmp_path), ""
     )
-    assert evaluated(*typed, "prompts.allow_seen=true", "eval_prompts=2").test_prompts_seen == SeenPrompts(
-        copies=0, near_copies=0
-    )
+    assert evaluated(*typed, "prompts.allow_seen=true", "eval_prompts=2").test_prompts_seen == Seen(copies=0, near_copies=0)
 
 
 def test_an_adapter_without_its_training_prompts_or_rows_is_said_not_to_be_checked(own, common, tmp_path, capsys):
@@ -228,8 +228,8 @@ def test_an_adapter_without_its_training_prompts_or_rows_is_said_not_to_be_check
     (tmp_path / "unseen.jsonl").write_text(lines(*UNSEEN))
     files = [f"dataset.path={tmp_path / 'rows.jsonl'}", f"prompts.test={tmp_path / 'unseen.jsonl'}"]
     results = evaluated(f"adapter={tmp_path / 'elsewhere' / 'adapter'}", *files, *common)
-    assert results.test_prompts_seen == SeenPrompts(copies=None, near_copies=None) and not results.unseen
-    assert results.test_rows_left_out == RowsLeftOut(equal_choices=0, training_rows=None)
+    assert results.test_prompts_seen == Seen(copies=None, near_copies=None) and not results.unseen
+    assert results.test_rows_left_out == LeftOut(equal_choices=0, training_rows=None)
     said = capsys.readouterr().out
     assert said.count("Whether the test prompts were trained on is not known") == 2
     assert said.count("Whether test rows are training rows is not known") == 2

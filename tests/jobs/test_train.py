@@ -21,7 +21,8 @@ from paft.jobs.rerun import repeated
 from paft.jobs.train import prepare, run_training, train
 from paft.model.base import load_base
 from paft.prompts import shipped_pool_path
-from paft.reporting.results import Results, SeenPrompts, read_results
+from paft.prompts.seen import Seen
+from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from paft.training.callbacks import Speed
 from paft.training.checkpoints import SaveBest, states
@@ -214,7 +215,7 @@ def test_what_is_known_before_training_is_in_the_plan_and_in_the_results(tiny_ov
     with pytest.raises(InputError, match="60 of 60 test prompts were trained on, word for word or nearly"):
         prepare(compose_config(*typed))
     results = run_training(compose_config(*typed, "prompts.allow_seen=true"))
-    assert results.test_prompts_seen == SeenPrompts(copies=3, near_copies=0) and read_results(results.folder) == results
+    assert results.test_prompts_seen == Seen(copies=3, near_copies=0) and read_results(results.folder) == results
     assert [line[:38] for line in results.warnings][:1] == ["Training shows 2 templates only, which"]
     assert "BEWARE: Training shows 2 templates only" in capsys.readouterr().out
     assert "unseen" not in (results.folder / "adapter" / "README.md").read_text()

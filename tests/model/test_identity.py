@@ -106,6 +106,7 @@ def hub(monkeypatch, tmp_path) -> Iterator[dict[str, str]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(identity, "_PATIENCE_S", 600)  # a busy machine answers late
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     identity._commit.cache_clear()
     yield commits

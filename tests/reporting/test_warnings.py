@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from paft.data.checks import LeftOut
 from paft.evaluation.matrix import ScoreMatrix
+from paft.prompts.seen import Seen
 from paft.reporting.compare import compare_sides, notes
-from paft.reporting.results import RowsLeftOut, SeenPrompts, read_results, summarise
+from paft.reporting.results import read_results, summarise
 from paft.reporting.table import beware, input_remarks, print_run
 from paft.reporting.warnings import few_templates
 from tests.reporting.test_compare import KEPT, write_run
@@ -121,7 +123,7 @@ def test_few_templates_are_hardly_paft(shown, said):
 
 def test_results_of_earlier_versions_have_none():
     results = read_results(KEPT)
-    assert results.warnings == [] and results.test_prompts_seen is None and results.test_rows_left_out == RowsLeftOut()
+    assert results.warnings == [] and results.test_prompts_seen is None and results.test_rows_left_out == LeftOut()
     assert not results.unseen  # it was not looked at then
     assert input_remarks(results) == beware(results) == []
 
@@ -130,10 +132,10 @@ def test_results_of_earlier_versions_have_none():
     ("seen", "allowed", "unseen", "said"),
     [
         (None, False, False, []),
-        (SeenPrompts(copies=0, near_copies=0), False, True, []),
-        (SeenPrompts(copies=2, near_copies=3), True, False, ["2 were trained on word for word, and 3 nearly"]),
-        (SeenPrompts(copies=0, near_copies=0), True, False, ["0 were trained on word for word, and 0 nearly"]),
-        (SeenPrompts(copies=None, near_copies=None), False, False, ["is not known"]),
+        (Seen(copies=0, near_copies=0), False, True, []),
+        (Seen(copies=2, near_copies=3), True, False, ["2 were trained on word for word, and 3 nearly"]),
+        (Seen(copies=0, near_copies=0), True, False, ["0 were trained on word for word, and 0 nearly"]),
+        (Seen(copies=None, near_copies=None), False, False, ["is not known"]),
     ],
 )
 def test_test_prompts_are_called_unseen_only_where_that_is_known(seen, allowed, unseen, said):
@@ -146,9 +148,9 @@ def test_test_prompts_are_called_unseen_only_where_that_is_known(seen, allowed, 
 
 
 def test_rows_that_were_left_out_are_counted():
-    results = read_results(KEPT).model_copy(update={"test_rows_left_out": RowsLeftOut(equal_choices=9, training_rows=1)})
+    results = read_results(KEPT).model_copy(update={"test_rows_left_out": LeftOut(equal_choices=9, training_rows=1)})
     assert [line.rsplit(" ", 1)[1] for line in input_remarks(results)] == ["9.", "1."]
-    results = results.model_copy(update={"test_rows_left_out": RowsLeftOut(training_rows=None)})
+    results = results.model_copy(update={"test_rows_left_out": LeftOut(training_rows=None)})
     assert "not known" in input_remarks(results)[0]
 
 
