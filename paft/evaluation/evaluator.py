@@ -18,8 +18,7 @@ from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
-from paft.model.attention import NAMES
-from paft.model.base import kernel_of, weights_fingerprint
+from paft.model.base import switch_attention, weights_fingerprint
 from paft.model.identity import adapter_digest
 from paft.prompts import PromptPool
 
@@ -64,7 +63,7 @@ class Evaluator:
         self.model, self.encoder, self.batch_tokens, self.progress = model, encoder, batch_tokens, progress
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(base, PreTrainedModel)
-        base.set_attn_implementation(NAMES[kernel_of(config, base.device, backward=False)])
+        switch_attention(base, config, backward=False)
         self._may_merge = isinstance(model, PeftModel) and config.quantization is None
         self._merged: bool | None = None  # None: merging has not been tried yet
         self.identity = {

@@ -11,8 +11,7 @@ from paft.config.schema import TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator
-from paft.model.attention import NAMES
-from paft.model.base import kernel_of
+from paft.model.base import switch_attention
 from paft.model.embeddings import mean_hidden_states
 from paft.prompts import PromptPool
 from paft.runtime import ranks
@@ -62,7 +61,7 @@ def search(
             embeddings = mean_hidden_states([t.text for t in inputs.train.templates], encoder.tokenizer, base)
             # The first rank's embeddings for all: a rank that rounds differently would test other prompts.
             selection = zopo(score, ranks.gather(embeddings)[0], config.seed)
-    base.set_attn_implementation(NAMES[kernel_of(config.model, base.device, backward=True)])
+    switch_attention(base, config.model, backward=True)
     if ranks.rank() == 0:
         write_atomically(folder / "selection.json", json.dumps(selection.as_json(), indent=1, ensure_ascii=False) + "\n")
     return selection
