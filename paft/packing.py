@@ -30,6 +30,16 @@ def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
     return changed  # type: ignore[no-any-return]
 
 
+def to_device(value: T, device: torch.device) -> T:
+    """Return a copy of a dataclass of tensors on a device; copying to a GPU goes on while this process goes on."""
+    pin = device.type == "cuda"  # only from pinned memory does a copy not wait
+
+    def move(tensor: Tensor) -> Tensor:
+        return (tensor.pin_memory() if pin and not tensor.is_cuda else tensor).to(device, non_blocking=pin)
+
+    return map_tensors(value, move)
+
+
 @dataclass(frozen=True)
 class Rectangle:
     """B neighbouring sequences of a packed row, n tokens in all, padded for attention to L tokens each.
@@ -90,7 +100,7 @@ class Packing:
 
     def to(self, device: torch.device) -> "Packing":
         """Return a copy on the device."""
-        return map_tensors(self, lambda tensor: tensor.to(device, non_blocking=True))
+        return to_device(self, device)
 
 
 @dataclass(frozen=True)

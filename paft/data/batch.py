@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from paft.packing import Branches, Packing, map_tensors, pack, size_of_bucket
+from paft.packing import Branches, Packing, pack, size_of_bucket, to_device
 
 _IGNORED = -100  # cross-entropy's ignore_index
 
@@ -35,8 +35,7 @@ class Update:
 
     def to(self, device: torch.device) -> "Update":
         """Return a copy on the device; copying to a GPU goes on while this process prepares the next update."""
-        pin = device.type == "cuda"  # only from pinned memory does a copy not wait
-        return map_tensors(self, lambda t: (t.pin_memory() if pin else t).to(device, non_blocking=True))
+        return to_device(self, device)
 
 
 def pack_answers(pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = False) -> MicroBatch:

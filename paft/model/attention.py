@@ -98,9 +98,7 @@ def _attention(
     return _Unpad.apply(out.transpose(1, 2).reshape(rows * longest, heads, width), rectangle.place)
 
 
-def _varlen(
-    q: Tensor, k: Tensor, v: Tensor, ragged: Ragged, scaling: float, dropout: float, window: int | None
-) -> Tensor:
+def _varlen(q: Tensor, k: Tensor, v: Tensor, ragged: Ragged, scaling: float, dropout: float, window: int | None) -> Tensor:
     """Attend within the runs of a ragged row: q (N, H, D), k and v (N, H_kv, D); returns (N, H, D).
 
     On CUDA by FlashAttention's variable-length kernel, in bf16; elsewhere one run after another, which is slow, and is how

@@ -100,7 +100,9 @@ class Replayed(Generic[Batch]):
         """Return what is wrong with a replay, None if it agrees with the function."""
         pairs = [(replayed, result)]
         if self._adds_to:
-            flat = [torch.cat([(a - b).flatten().float() for a, b in zip(x, before, strict=True)]) for x in (self._adds_to, added)]
+            flat = [
+                torch.cat([(a - b).flatten().float() for a, b in zip(x, before, strict=True)]) for x in (self._adds_to, added)
+            ]
             pairs.append((flat[0], flat[1]))
         apart = max(_relative_distance(got, wanted) for got, wanted in pairs)
         return None if apart <= self._tolerance else f"the first replay was {apart:.1%} off"
@@ -152,6 +154,11 @@ def _restore(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         tensor.copy_(value)
 
 
+def _what_was_added(before: Sequence[Tensor], after: Sequence[Tensor]) -> Tensor:
+    """Return what was added to all tensors, as one vector in fp32."""
+    return torch.cat([(a - b).flatten().float() for a, b in zip(after, before, strict=True)])
+
+
 def _relative_distance(got: Tensor, wanted: Tensor) -> float:
     """Return |got - wanted| / |wanted|; two numbers that are both NaN or the same infinity are equal."""
     got, wanted = got.detach().float().flatten(), wanted.detach().float().flatten()
@@ -176,8 +183,8 @@ class _RandomState:
         """Go back to the state.
 
         Args:
-            anew: take a new generator, because a recording that failed leaves the old one in the middle of it. (Graphs draw from
-                the generator that they were recorded with, so that this ends them.)
+            anew: take a new generator, because a recording that failed leaves the old one in the middle of it. Graphs go on to
+                draw from the generator that they were recorded with, so none may be replayed afterwards.
         """
         if self._index is None:
             torch.set_rng_state(self._state)

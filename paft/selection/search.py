@@ -48,8 +48,7 @@ def search(
     assert inputs.train is not None and config.method.budget is not None
     if (earlier := _read_selection(folder / "selection.json", inputs.train)) is not None:
         return earlier
-    trainer = config.trainer
-    evaluator = Evaluator(base, encoder, config.model, None, identity, trainer.micro_batch_tokens, trainer.progress)
+    evaluator = Evaluator(base, encoder, config.model, None, identity, config.trainer)
     examples, metric = inputs.examples.validation, config.dataset.metric
     score = Scorer(evaluator, inputs.train, examples, metric, folder / "selection", config.method.budget)
     match config.method.name:

@@ -109,7 +109,9 @@ def test_what_is_accepted_scores_and_trains_as_plain_transformers(name, kernel, 
         cells = [
             Cell(0, i, "", Encoded(c, choices, False)) for i, (c, choices) in enumerate(zip(CONTEXTS, CHOICES, strict=True))
         ]
-        for got, context, choices in zip(choice_log_probs(ours, prepare(cells)), CONTEXTS, CHOICES, strict=True):
+        for got, context, choices in zip(
+            choice_log_probs(ours, prepare(cells, packs_ragged(ours))), CONTEXTS, CHOICES, strict=True
+        ):
             wanted = torch.stack([answer_log_probs(plain, context, choice).sum() for choice in choices])
             torch.testing.assert_close(got, wanted, rtol=0, atol=3e-4)
     pairs = [(context, choices[-1]) for context, choices in zip(CONTEXTS, CHOICES, strict=True)]
