@@ -9,7 +9,7 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
 from paft.data.updates import updates_of
-from paft.model.base import device_of
+from paft.model.base import attention_of, device_of, load_config
 from paft.model.memory import training_memory
 from paft.reporting.plan import Plan
 from paft.reporting.table import rows_left_out, seen_prompts
@@ -58,12 +58,31 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     )
 
 
+def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:
+    """Return what will compute: the device, the attention and whether CUDA graphs are replayed, each with the reason.
+
+    Args:
+        backward: whether anything is trained.
+    """
+    device = device_of(config.trainer.accelerator)
+    attention = attention_of(config.model, load_config(config.model), device, backward)
+    if device.type != "cuda":
+        return f"{device.type}, attention {attention.kernel} ({attention.why})"
+    if config.trainer.graphs == "off":
+        graphs = "off (as set)"
+    else:
+        graphs = "auto" if attention.kernel == "varlen" else f"off (attention {attention.kernel} has no static shapes)"
+    return f"{device.type}, attention {attention.kernel} ({attention.why}), CUDA graphs {graphs}"
+
+
 def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInputs, warnings: Sequence[str]) -> None:
     """Print, below a plan, what is to be known of the model, the prompts and the rows before anything is computed.
 
     Args:
         warnings: those that are known by now.
     """
+    trains = isinstance(config, TrainConfig) and config.method.trains
+    print(f"  device    {kernels_line(config, trains)}", flush=True)
     if is_gguf(config.model.path):
         print(f"  model     {called(config.model.path, '')}", flush=True)
     lines = [f"{split} prompts: {note}" for split, pool in inputs.pools.items() for note in pool.notes]

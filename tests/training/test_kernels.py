@@ -1,0 +1,100 @@
+"""Static shapes and replayed graphs change nothing that a run learns, and a run goes on with the kernels that it had."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from paft.data.batch import pack_answers
+from paft.jobs.train import run_training
+from paft.model.attention import packs_ragged
+from paft.model.graphs import shape_of
+from paft.packing import map_tensors
+from paft.training.checkpoints import states
+from paft.training.kernels import CHANGED
+from paft.training.module import PaftModule, answer_loss
+from tests.conftest import compose_config
+from tests.model.test_graphs import Recorder
+from tests.training.test_module import PAIRS, adapted, gradients, losses
+
+
+def test_nothing_reads_what_pads_a_row(tiny_llama):
+    model = adapted(tiny_llama, attention="varlen")
+    assert packs_ragged(model)
+    batch = pack_answers(PAIRS, ragged=True)
+    n_real = sum(len(context) + len(answer) - 1 for context, answer in PAIRS)
+    n_targets = sum(len(answer) for _, answer in PAIRS)
+    ids, positions = batch.packing.input_ids.clone(), batch.positions.clone()
+    assert ids.shape == (1, 128) and batch.targets[n_targets:].eq(-100).all()
+    ids[:, n_real:] = 77
+    positions[n_targets:] = n_real + 3
+    other = replace(batch, packing=replace(batch.packing, input_ids=ids), positions=positions)
+    one, another = answer_loss(model, batch), answer_loss(model, other)
+    assert torch.equal(one, another)
+    for a, b in zip(gradients(model, one), gradients(model, another), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_updates_of_many_lengths_have_few_shapes():
+    numbers = random.Random(0)
+    updates = [[([1] * numbers.randrange(40, 200), [2, 3]) for _ in range(8)] for _ in range(300)]
+    batches = [pack_answers(update, ragged=True) for update in updates]
+    assert len({shape_of(batch) for batch in batches}) <= 16
+    padding = [
+        batch.packing.input_ids.shape[1] / sum(len(c) + 1 for c, _ in u) for batch, u in zip(batches, updates, strict=True)
+    ]
+    assert max(padding) < 1.25 and sum(padding) / len(padding) < 1.1
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_a_run_by_graphs_is_a_run_without_them(tiny_overrides, tmp_path, monkeypatch, dropout):
+    """Recording is played by a function that reads static tensors; everything else is what happens on a GPU."""
+    overrides = [*tiny_overrides, "model.attention=varlen", f"model.lora.dropout={dropout}", "trainer.micro_batch_tokens=200"]
+    usual = losses(compose_config(*overrides))
+    recorder = Recorder()
+    monkeypatch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(recorder))
+    assert losses(compose_config(*overrides, f"output_root={tmp_path / 'graphs'}")) == pytest.approx(usual, rel=1e-6)
+    assert recorder.recordings < recorder.replays
+    (results,) = tmp_path.glob("graphs/*/results.json")
+    assert json.loads(results.read_text())["training"]["kernels"] == {"attention": "paft_varlen", "graphs": recorder.recordings}
+
+
+def test_ragged_rows_train_as_rectangles_do(tiny_overrides, tmp_path):
+    usual = losses(compose_config(*tiny_overrides, "model.attention=sdpa"))
+    ragged = losses(compose_config(*tiny_overrides, "model.attention=varlen"))
+    assert ragged == pytest.approx(usual, rel=1e-4)
+
+
+def test_a_run_that_goes_on_elsewhere_says_so_and_its_results_do(tiny_overrides, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("paft.jobs.train.save_adapter", interrupted)
+    config = compose_config(*tiny_overrides, "trainer.checkpoint_every=2")
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config)
+    monkeypatch.undo()
+    for path in states(Path(config.output_root) / config.run_name / "checkpoints"):
+        state = torch.load(path, weights_only=True)
+        assert state["kernels"] == {"device": "cpu", "attention": "paft_sdpa", "graphs": False, "changed": False}
+        state["kernels"]["device"] = "NVIDIA H100"
+        torch.save(state, path)
+    results = run_training(config)
+    assert "BEWARE" in capsys.readouterr().out
+    assert CHANGED in results.warnings
+
+
+def test_gradients_are_added_where_graphs_expect_them(tiny_llama):
+    model = adapted(tiny_llama, attention="varlen")
+    batch = pack_answers(PAIRS, ragged=True)
+    wanted = gradients(model, answer_loss(model, batch))
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    places = [p.grad.data_ptr() for p in model.parameters() if p.requires_grad]
+    answer_loss(model, map_tensors(batch, torch.clone)).backward()
+    assert [p.grad.data_ptr() for p in model.parameters() if p.requires_grad] == places
+    for a, b in zip((p.grad for p in model.parameters() if p.requires_grad), wanted, strict=True):
+        assert torch.equal(a, b)
