@@ -280,13 +280,15 @@ def measure(process: ProcessPoolExecutor, work: Workload, dtype: str, adapter: b
 
 def exactness(process: ProcessPoolExecutor, work: Workload, prompts: int, examples: int) -> dict[str, Any]:
     """Compare log-probabilities in fp32 on a part of the workload."""
-    from paft.evaluation.likelihood import choice_log_probs
+    from paft.evaluation.likelihood import choice_log_probs, prepare
 
     part = work.some(prompts, examples)
     model = our_model("fp32", adapter=False)
     cells = [c for window in windows(part.pool, part.examples) for c in encode(part.encoder, part.pool, part.examples, window)]
     with torch.no_grad():
-        ours = torch.stack([found for some in _parts(cells) for found in choice_log_probs(model, some)]).double().numpy()
+        ours = (
+            torch.stack([found for some in _parts(cells) for found in choice_log_probs(model, prepare(some))]).double().numpy()
+        )
     theirs = Harness(process, "fp32", False, "eager")(part, 8)[2].reshape(ours.shape)
     difference = np.abs(ours - theirs)
     same = (ours.argmax(-1) == theirs.argmax(-1)).mean()

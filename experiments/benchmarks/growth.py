@@ -58,7 +58,10 @@ class Simulated:
     def __init__(self) -> None:
         self.model = SimpleNamespace(training=False, eval=lambda: None, train=lambda _: None)
 
-    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[StoredCell]:
+    def prepare(self, cells: Sequence[Cell]) -> None:
+        """Answers at random need nothing made ready."""
+
+    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example], prepared: None) -> list[StoredCell]:
         """Return an answer a cell."""
         rows: list[StoredCell] = []
         for example in examples:

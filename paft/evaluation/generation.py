@@ -40,13 +40,18 @@ class Generation:
         self._ends = end_ids(model, encoder)
         self._reasoning = Reasoning(encoder.tokenizer, encoder.chat is not None and encoder.chat.opens_reasoning)
 
-    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[StoredCell]:
+    def prepare(self, cells: Sequence[Cell]) -> list[list[int]]:
+        """Return the contexts to continue; there is nothing else to make ready."""
+        return [cell.encoded.context for cell in cells]
+
+    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example], prepared: list[list[int]]) -> list[StoredCell]:
         """Return a row of answer columns per cell.
 
         Args:
             examples: those of the cells, in their order.
+            prepared: what `prepare` made of the cells.
         """
-        texts = self.write([cell.encoded.context for cell in cells])
+        texts = self.write(prepared)
         return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
 
     def write(self, contexts: Sequence[Sequence[int]]) -> list[tuple[str, int]]:

@@ -15,7 +15,7 @@ from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, common_prefix
 from paft.evaluation.store import StoredCell
 from paft.model.attention import packed_logits
-from paft.packing import Branches, pack
+from paft.packing import Branches, Packing, pack
 from paft.runtime.errors import InputError
 
 Model: TypeAlias = PeftModel | PreTrainedModel
@@ -38,6 +38,24 @@ class Work:
     filler: int = 0
     unshared: int = 0
 
+    def add(self, more: "Work") -> None:
+        """Count more tokens."""
+        self.tokens += more.tokens
+        self.filler += more.filler
+        self.unshared += more.unshared
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of cells made ready for the model, on the CPU: one packed row, and where each choice's tokens are read off it."""
+
+    packing: Packing
+    positions: Tensor  # (P,) int64: places in the packed row whose logits are needed
+    rows: Tensor  # (R,) int64: indices into `positions`: what predicts each token, choice after choice
+    tokens: Tensor  # (R,) int64: the tokens of all choices, one after the other
+    lengths: list[list[int]]  # tokens of each choice, by cell
+    work: Work
+
 
 class Likelihood:
     """Answers cells with the choice of the highest log-probability.
@@ -53,15 +71,20 @@ class Likelihood:
         self.model, self.encoder, self.normalise = model, encoder, normalise
         self.work = Work()
 
-    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example]) -> list[StoredCell]:
+    def prepare(self, cells: Sequence[Cell]) -> Prepared:
+        """Return the cells made ready for the model, on the CPU; any thread may call this."""
+        return prepare(cells)
+
+    def __call__(self, cells: Sequence[Cell], examples: Sequence[Example], prepared: Prepared) -> list[StoredCell]:
         """Return a row of answer columns per cell.
 
         Args:
             examples: those of the cells, in their order.
+            prepared: what `prepare` made of the cells.
 
         Raises InputError if the model's scores are NaN.
         """
-        by_cell = choice_log_probs(self.model, cells, self.work)
+        by_cell = choice_log_probs(self.model, prepared, self.work)
         if any(log_probs.isnan().any() for log_probs in by_cell):
             raise InputError(NO_NUMBERS)
         return [self._row(*each) for each in zip(cells, examples, by_cell, strict=True)]
@@ -86,19 +109,18 @@ class Likelihood:
         return torch.ones(())
 
 
-def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = None) -> list[Tensor]:
-    """Return, per cell, the log-probability (C,) fp32 of each of its choices, summed over the choice's tokens.
+def prepare(cells: Sequence[Cell]) -> Prepared:
+    """Pack all cells into one row, in which shared beginnings stand once (see `share`).
 
-    All cells are packed into one row, in which shared beginnings stand once (see `share`). The choices of a cell branch off
-    after its context. Where every choice is a single token (letters), all are read from the logits of the context's last
-    position.
+    The choices of a cell branch off after its context. Where every choice is a single token (letters), all are read from the
+    logits of the context's last position.
     """
     sequences, question_indices = share(cells)
     starts = [0]
     for sequence in sequences:
         starts.append(starts[-1] + sequence.n_tokens)
-    positions: list[int] = []  # places in the packed row whose logits are needed
-    rows: list[int] = []  # indices into `positions`: what predicts each token, choice after choice
+    positions: list[int] = []
+    rows: list[int] = []
     for cell, index in zip(cells, question_indices, strict=True):
         branch_start = starts[index] + len(sequences[index].context)
         common_rows = range(len(positions), len(positions) + len(cell.common) + 1)
@@ -109,20 +131,29 @@ def choice_log_probs(model: Model, cells: Sequence[Cell], work: Work | None = No
             positions += range(branch_start, branch_start + n_branch)
             branch_start += n_branch
     packing = pack(sequences)
+    n_row = packing.input_ids.shape[1]
+    unshared = sum(len(cell.encoded.context) + sum(len(choice) - 1 for choice in cell.encoded.continuations) for cell in cells)
+    return Prepared(
+        packing,
+        torch.tensor(positions),
+        torch.tensor(rows),
+        torch.tensor([token for cell in cells for continuation in cell.encoded.continuations for token in continuation]),
+        [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells],
+        Work(n_row, n_row - starts[-1], unshared),
+    )
+
+
+def choice_log_probs(model: Model, batch: Prepared, work: Work | None = None) -> list[Tensor]:
+    """Return, per cell, the log-probability (C,) fp32 of each of its choices, summed over the choice's tokens."""
     if work is not None:
-        work.tokens += packing.input_ids.shape[1]
-        work.filler += packing.input_ids.shape[1] - starts[-1]
-        work.unshared += sum(
-            len(cell.encoded.context) + sum(len(choice) - 1 for choice in cell.encoded.continuations) for cell in cells
-        )
-    logits = packed_logits(model, packing.to(model.device), torch.tensor(positions, device=model.device))
-    lengths_by_cell = [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells]
-    tokens = [token for cell in cells for continuation in cell.encoded.continuations for token in continuation]
+        work.add(batch.work)
+    logits = packed_logits(model, batch.packing.to(model.device), batch.positions.to(model.device))
+    rows, tokens = batch.rows.to(model.device), batch.tokens.to(model.device)
     # A few rows at a time: their fp32 copies stay in the cache, and reuse memory instead of asking for more.
     normaliser = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS)])
     log_probs = (logits[rows, tokens].float() - normaliser[rows]).cpu()
-    by_choice = iter(log_probs.split([length for lengths in lengths_by_cell for length in lengths]))
-    return [torch.stack([next(by_choice).sum() for _ in lengths]) for lengths in lengths_by_cell]
+    by_choice = iter(log_probs.split([length for lengths in batch.lengths for length in lengths]))
+    return [torch.stack([next(by_choice).sum() for _ in lengths]) for lengths in batch.lengths]
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,9 @@ def score(
     model = answering.model
     was_training = model.training
     model.eval()
-    answer_within_memory = WithinMemory(lambda batch: answering(batch, [examples[cell.example] for cell in batch]))
+    answer_within_memory = WithinMemory(
+        lambda batch: answering(batch, [examples[cell.example] for cell in batch], answering.prepare(batch))
+    )
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     batches_by_window: list[range] = []

@@ -5,7 +5,7 @@ import torch
 
 from paft.data.encode import Encoder
 from paft.evaluation import merging
-from paft.evaluation.likelihood import choice_log_probs
+from paft.evaluation.likelihood import choice_log_probs, prepare
 from paft.evaluation.merging import merge_within_tolerance
 from paft.model.base import add_lora, load_base, load_tokenizer
 from tests.evaluation.test_scoring import cells_of, config_of, setting_of
@@ -24,7 +24,7 @@ def adapted(request, tiny_llama):
 
 def scores(adapted):
     with torch.no_grad():
-        return torch.stack(choice_log_probs(adapted[0], cells_of(adapted)))
+        return torch.stack(choice_log_probs(adapted[0], prepare(cells_of(adapted))))
 
 
 @pytest.mark.parametrize("adapted", ["fp32"], indirect=True)

@@ -12,7 +12,7 @@ from paft.data.tasks.base import Example
 from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.cells import Cell, batches, common_prefix, encode, windows
 from paft.evaluation.generation import Generation, Stop
-from paft.evaluation.likelihood import Likelihood, choice_log_probs, share
+from paft.evaluation.likelihood import Likelihood, choice_log_probs, prepare, share
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
@@ -150,7 +150,7 @@ def test_an_empty_prompt_is_scored(setting):
     blank = Example("0", {**examples[0].fields, "story": " "}, examples[0].choices, 0, "", "g", "all")
     cell = Cell(0, 0, "g", encoder.scoring(PromptTemplate("{story}", "0"), blank))
     with torch.no_grad():
-        (found,) = choice_log_probs(model, [cell])
+        (found,) = choice_log_probs(model, prepare([cell]))
     assert cell.encoded.context == [0] and torch.isfinite(found).all()
 
 
@@ -178,10 +178,10 @@ class Watched(Likelihood):
         super().__init__(model, encoder)
         self.before, self.sizes = before, []
 
-    def __call__(self, cells, examples):
+    def __call__(self, cells, examples, prepared):
         self.sizes.append(len(cells))
         self.before(self.sizes)
-        return super().__call__(cells, examples)
+        return super().__call__(cells, examples, prepared)
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_split(setting):
@@ -206,7 +206,8 @@ def test_a_batch_that_does_not_fit_into_memory_is_split(setting):
 def test_equal_scores_take_the_first_and_are_counted(setting, monkeypatch):
     model, encoder, pool, examples = setting
     monkeypatch.setattr(
-        "paft.evaluation.likelihood.choice_log_probs", lambda m, cells, w=None: [torch.tensor([-2.0, -1, -1, -3])] * len(cells)
+        "paft.evaluation.likelihood.choice_log_probs",
+        lambda _, batch, w: [torch.tensor([-2.0, -1, -1, -3])] * len(batch.lengths),
     )
     matrix = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=1000)
     assert (matrix.predicted == 1).all() and matrix.tied.all()
@@ -230,10 +231,10 @@ def test_scores_are_normalised_as_asked(setting, monkeypatch):
     lengths = [len(c) for c in cell.encoded.continuations]
     monkeypatch.setattr("paft.evaluation.likelihood.choice_log_probs", lambda *_: [torch.tensor([-4.0, -3, -2, -2])])
     for normalise, wanted in (("sum", [-4.0, -3, -2, -2]), ("token", [-4 / lengths[0], -3 / lengths[1], -2 / lengths[2], -2])):
-        (row,) = Likelihood(model, encoder, normalise)([cell], [long])
+        (row,) = Likelihood(model, encoder, normalise)([cell], [long], prepare([cell]))
         assert row["predicted"] == int(np.argmax(wanted)) and row["log_probs"] == [-4.0, -3, -2, -2]
     if encoder.answer == "text":
-        assert Likelihood(model, encoder, "byte")([cell], [long])[0]["predicted"] == 0
+        assert Likelihood(model, encoder, "byte")([cell], [long], prepare([cell]))[0]["predicted"] == 0
     hidden = PromptPool("h", pool.templates, "text", "hidden")
     assert answering_by(model, encoder, hidden, examples, Scoring("choice")).normalise == "byte"
     assert answering_by(model, encoder, pool, examples, Scoring("choice")).normalise == "sum"

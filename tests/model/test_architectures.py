@@ -13,7 +13,7 @@ from paft.data.batch import pack_answers
 from paft.data.encode import Encoded, Encoder
 from paft.evaluation.cells import Cell
 from paft.evaluation.generation import Generation, Stop, end_ids
-from paft.evaluation.likelihood import choice_log_probs
+from paft.evaluation.likelihood import choice_log_probs, prepare
 from paft.model.base import add_lora, load_base, window_of
 from paft.runtime.errors import InputError
 from paft.training.module import answer_loss
@@ -108,7 +108,7 @@ def test_what_is_accepted_scores_and_trains_as_plain_transformers(name, kernel, 
         cells = [
             Cell(0, i, "", Encoded(c, choices, False)) for i, (c, choices) in enumerate(zip(CONTEXTS, CHOICES, strict=True))
         ]
-        for got, context, choices in zip(choice_log_probs(ours, cells), CONTEXTS, CHOICES, strict=True):
+        for got, context, choices in zip(choice_log_probs(ours, prepare(cells)), CONTEXTS, CHOICES, strict=True):
             wanted = torch.stack([answer_log_probs(plain, context, choice).sum() for choice in choices])
             torch.testing.assert_close(got, wanted, rtol=0, atol=3e-4)
     pairs = [(context, choices[-1]) for context, choices in zip(CONTEXTS, CHOICES, strict=True)]
