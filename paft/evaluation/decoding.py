@@ -31,26 +31,33 @@ class Continuing(Protocol):
 
 
 class Growing:
-    """Continues texts with transformers' dynamic cache: forgotten texts leave the batch at once.
+    """Continues prompts with transformers' dynamic cache: forgotten texts leave the batch at once.
 
     Args:
-        tokens: (B,) int64, the first token of each text.
-        mask: (B, tokens of the prompts) int64, 0 at padding.
-        cache: holds the prompts.
+        ids: (B, L) int64, the prompts, padded on the left.
+        mask: (B, L) int64, 0 at padding.
+
+    Attributes:
+        tokens: (B,) int64, the last token of each text; at first its first, which the prompt is followed by.
+        mask: (B, tokens so far) int64.
+        cache: holds all tokens but the last.
+
+    Raises InputError if the model's scores are NaN.
     """
 
-    def __init__(self, model: Model, tokens: Tensor, mask: Tensor, cache: DynamicCache) -> None:
-        self._model, self._tokens, self._mask, self._cache = model, tokens, mask, cache
+    def __init__(self, model: Model, ids: Tensor, mask: Tensor) -> None:
+        self._model, self.mask, self.cache = model, mask, DynamicCache()
+        self.tokens = next_tokens(model, ids, mask, self.cache)
 
     def __call__(self, kept: Sequence[int]) -> list[int]:
         """Continue the kept texts, as Continuing says."""
-        if len(kept) < len(self._tokens):
-            indices = torch.tensor(kept, device=self._tokens.device)
-            self._cache.batch_select_indices(indices)
-            self._tokens, self._mask = self._tokens[indices], self._mask[indices]
-        self._mask = torch.cat([self._mask, self._mask.new_ones(len(kept), 1)], dim=1)
-        self._tokens = next_tokens(self._model, self._tokens[:, None], self._mask, self._cache)
-        found: list[int] = self._tokens.tolist()
+        if len(kept) < len(self.tokens):
+            indices = torch.tensor(kept, device=self.tokens.device)
+            self.cache.batch_select_indices(indices)
+            self.tokens, self.mask = self.tokens[indices], self.mask[indices]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(kept), 1)], dim=1)
+        self.tokens = next_tokens(self._model, self.tokens[:, None], self.mask, self.cache)
+        found: list[int] = self.tokens.tolist()
         return found
 
 
@@ -133,19 +140,19 @@ class StaticDecoder:
         self._caches: dict[tuple[int, int], Cache] = {}  # by B and M
         self.step = self._replay(self._step)
 
-    def begin(self, tokens: Tensor, mask: Tensor, cache: DynamicCache, n_new: int) -> Continuing:
-        """Return what continues the texts of a batch.
+    def take_over(self, texts: Growing, n_new: int) -> Continuing:
+        """Return what continues the texts of a batch of which the first tokens are written.
 
         Args:
-            tokens: (B,) int64, the first token of each text.
-            mask: (B, tokens of the prompts) int64, 0 at padding.
-            cache: holds the prompts.
             n_new: the most tokens that a text will have.
+
+        Raises NotImplementedError if the model's cache holds other things than keys and values.
         """
-        if not all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers):
+        layers = texts.cache.layers
+        if not all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers):
             raise NotImplementedError("its cache holds other things than keys and values")
-        held = [x for layer in cache.layers for x in (layer.keys, layer.values)]
-        return _Static(self, held, tokens, mask, few_sizes(mask.shape[1] + n_new))
+        held = [x for layer in layers for x in (layer.keys, layer.values)]
+        return _Static(self, held, texts.tokens, texts.mask, few_sizes(texts.mask.shape[1] + n_new))
 
     def fill(self, held: Sequence[Tensor], texts: Sequence[int], slots: int) -> Tensor:
         """Copy the keys and values of some texts of a batch into the cache whose batch they fill at least to a half.

@@ -4,18 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from paft.data.chat import REASONING
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric, first_option, first_text, is_right
 from paft.evaluation.cells import Cell
-from paft.evaluation.likelihood import NO_NUMBERS, Model
+from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
+from paft.evaluation.likelihood import Model
 from paft.evaluation.store import StoredCell
 from paft.model.base import window_of
-from paft.runtime.errors import InputError
+from paft.runtime.errors import InputError, first_sentence
+from paft.runtime.memory import is_out_of_memory
 
 MAX_NEW_TOKENS = 256  # as in OpenCompass
 
@@ -33,12 +34,21 @@ class Generation:
 
     Where an example has choices, the first option's letter in the text is the prediction, or the first option's text where
     prompts ask for that. A text without any predicts -1, which is wrong. Free-form answers are compared by the metric.
+
+    Args:
+        graphs: on a GPU, replay the step from one token to the next as a CUDA graph.
     """
 
-    def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop) -> None:
+    def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop, graphs: bool = False) -> None:
         self.model, self.encoder, self.metric, self.stop = model, encoder, metric, stop
         self._ends = end_ids(model, encoder)
         self._line_breaks: dict[int, bool] = {}  # whether a token holds one
+        self.static: StaticDecoder | None = None
+        if graphs and model.device.type == "cuda":
+            if getattr(model, "_can_compile_fullgraph", False):
+                self.static = StaticDecoder(model, lambda step: step)
+            else:
+                self._without_static_cache("transformers does not compile it")
         self._reasoning = Reasoning(encoder.tokenizer, encoder.chat is not None and encoder.chat.opens_reasoning)
 
     def prepare(self, cells: Sequence[Cell]) -> list[list[int]]:
@@ -84,13 +94,10 @@ class Generation:
         written: list[list[int]] = [[] for _ in contexts]
         window = window_of(model.config, longest + self.stop.max_new_tokens)
         limits = [min(self.stop.max_new_tokens, window - len(context)) for context in contexts]
-        cache = DynamicCache()
-        first = next_tokens(model, ids, mask, cache)
-        going_on: Continuing = (
-            Growing(model, first, mask, cache) if self.static is None else self.static.begin(first, mask, cache, max(limits))
-        )
-        del cache  # a static cache has a copy
-        rows, tokens = list(range(len(contexts))), first.tolist()  # the context that each token continues
+        prompts = Growing(model, ids, mask)
+        rows, tokens = list(range(len(contexts))), prompts.tokens.tolist()  # the context that each token continues
+        going_on: Continuing = prompts if self.static is None else self.static.take_over(prompts, max(limits))
+        del prompts  # a static cache has a copy
         while True:
             for row, token in zip(rows, tokens, strict=True):
                 written[row].append(token)

@@ -270,8 +270,8 @@ def test_finished_rows_leave_and_texts_end_where_they_should(setting, monkeypatc
         sizes.append(len(ids))
         return torch.tensor([scripts[row][mask.shape[1] - 3] for row in cache.left])
 
-    monkeypatch.setattr("paft.evaluation.generation.DynamicCache", Rows)
-    monkeypatch.setattr("paft.evaluation.generation._next_tokens", scripted)
+    monkeypatch.setattr("paft.evaluation.decoding.DynamicCache", Rows)
+    monkeypatch.setattr("paft.evaluation.decoding.next_tokens", scripted)
     found = Generation(model, encoder, "exact", Stop(6, at_line_break=True)).write([[1, 2, 3]] * 4)
     first = {token: tokenizer.decode([token]).strip() for token in (yes, no)}
     assert found == [(first[yes], 2), (first[no], 4), (tokenizer.decode([no, yes]).strip(), 3), (found[3][0], 6)]
