@@ -1,18 +1,43 @@
 """Packing: token sequences of different lengths in one row, with almost no padding, as the data hands them to the model.
 
 The row goes through an unchanged transformers model with its position ids; an attention function
-(paft/model/attention.py) keeps the sequences separate. Only attention, a small share of the work, pads
-them to rectangles. The idea is that of FlashAttention's variable-length kernels, which exist on GPUs
-only; this form runs everywhere.
+(paft/model/attention.py) keeps the sequences separate. There are two layouts. Rectangles run everywhere:
+attention alone, a small share of the work, pads the sequences. A ragged layout pads nothing; it is what
+FlashAttention's variable-length kernels take, and its shapes are few, so that CUDA graphs can be replayed.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import groupby
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+T = TypeVar("T")
+
+
+def map_tensors(value: T, function: Callable[[Tensor], Tensor]) -> T:
+    """Return a copy of a dataclass, or of a list of them, with the function applied to every tensor in it."""
+    changed: Any = value
+    if isinstance(value, Tensor):
+        changed = function(value)
+    elif isinstance(value, list):
+        changed = [map_tensors(each, function) for each in value]
+    elif is_dataclass(value) and not isinstance(value, type):
+        changed = replace(value, **{f.name: map_tensors(getattr(value, f.name), function) for f in fields(value)})
+    return changed  # type: ignore[no-any-return]
+
+
+def to_device(value: T, device: torch.device) -> T:
+    """Return a copy of a dataclass of tensors on a device; copying to a GPU goes on while this process goes on."""
+    pin = device.type == "cuda"  # only from pinned memory does a copy not wait
+
+    def move(tensor: Tensor) -> Tensor:
+        return (tensor.pin_memory() if pin and not tensor.is_cuda else tensor).to(device, non_blocking=pin)
+
+    return map_tensors(value, move)
 
 
 @dataclass(frozen=True)
@@ -49,12 +74,20 @@ class Rectangle:
         near = self.position[:, :, None] - self.key_position[:, None, :] < window
         return replace(self, allowed=self.allowed & near, causal=False)
 
-    def to(self, device: torch.device) -> "Rectangle":
-        """Return a copy on the device."""
-        tensors: dict[str, Any] = {
-            f.name: value.to(device) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return replace(self, **tensors)
+
+@dataclass(frozen=True)
+class Ragged:
+    """S runs of neighbouring tokens of a packed row, and what each attends to, for kernels of variable length.
+
+    A run's keys are the tokens that it continues, and then its own. Its queries are its own tokens; each sees the keys up to
+    itself. A context is a run, and each of its branches is one. Runs at the end hold filler or nothing.
+    """
+
+    starts: Tensor  # (S + 1,) int32: where the queries of each run start in the row; the last is N
+    key_starts: Tensor  # (S + 1,) int32: where the keys of each run start in `keys`
+    keys: Tensor | None  # (M,) int64: which token of the packed row each key is; None: the N tokens, as they stand
+    longest: int  # no run has more queries
+    longest_keys: int  # no run has more keys
 
 
 @dataclass(frozen=True)
@@ -63,12 +96,11 @@ class Packing:
 
     input_ids: Tensor  # (1, N) int64
     position_ids: Tensor  # (1, N) int64
-    rectangles: list[Rectangle]  # they cover the sequences in their order, and the filler
+    layout: list[Rectangle] | Ragged  # rectangles cover the sequences in their order, and the filler
 
     def to(self, device: torch.device) -> "Packing":
         """Return a copy on the device."""
-        rectangles = [rectangle.to(device) for rectangle in self.rectangles]
-        return Packing(self.input_ids.to(device), self.position_ids.to(device), rectangles)
+        return to_device(self, device)
 
 
 @dataclass(frozen=True)
@@ -107,8 +139,12 @@ class _Segment:
     context: list[int]  # shared, and the indices of its own context
 
 
-def pack(sequences: Sequence[Branches]) -> Packing:
-    """Pack sequences into one row; the positions of each continuation start right after its context."""
+def pack(sequences: Sequence[Branches], ragged: bool = False) -> Packing:
+    """Pack sequences into one row; the positions of each continuation start right after its context.
+
+    Args:
+        ragged: lay the row out for kernels of variable length instead of in rectangles.
+    """
     ids: list[int] = []
     segments: list[_Segment] = []
     for sequence in sequences:
@@ -122,16 +158,62 @@ def pack(sequences: Sequence[Branches]) -> Packing:
             positions += range(start + n, start + n + len(continuation))
             branches += [number] * len(continuation)
         segments.append(_Segment(first, positions, branches, shared, [*shared, *range(first, first + n)]))
+    if ragged:
+        return _ragged(ids, segments)
     if filler := _round_up(len(ids), _ROW_MULTIPLE) - len(ids):
         segments.append(_Segment(len(ids), list(range(filler)), [0] * filler, [], []))
         ids += [0] * filler
-    rectangles = [_rectangle(group) for group in _groups(segments)]
     positions = [position for segment in segments for position in segment.positions]
-    return Packing(torch.tensor([ids]), torch.tensor([positions]), rectangles)
+    return Packing(torch.tensor([ids]), torch.tensor([positions]), [_rectangle(group) for group in _groups(segments)])
 
 
 def _round_up(length: int, multiple: int) -> int:
     return -(-length // multiple) * multiple
+
+
+def size_of_bucket(length: int, least: int) -> int:
+    """Return the size to which a length is padded, so that few sizes occur: a power of two, at least `least`."""
+    return max(least, 1 << (length - 1).bit_length()) if length else least
+
+
+def _tokens_of_bucket(length: int) -> int:
+    """Return the size to which a number of tokens is padded: at most an eighth more than them, or 127."""
+    return _round_up(length, max(128, (1 << (length - 1).bit_length()) // 16))
+
+
+def _ragged(ids: list[int], segments: list[_Segment]) -> Packing:
+    """Lay the segments out as runs, padded up to a bucket of tokens, runs, keys and longest runs."""
+    runs: list[tuple[int, Sequence[int]]] = []  # own tokens, and the keys before these
+    positions: list[int] = []
+    for segment in segments:
+        positions += segment.positions
+        for branch, length in _lengths_by_branch(segment.branches):
+            runs.append((length, segment.context if branch else segment.shared))
+    longest = size_of_bucket(max(own for own, _ in runs), 64)
+    n_tokens = _tokens_of_bucket(len(ids))
+    for start in range(len(ids), n_tokens, longest):
+        filler = min(longest, n_tokens - start)
+        runs.append((filler, ()))
+        positions += range(filler)
+    runs += [(0, ())] * (size_of_bucket(len(runs), 8) - len(runs))
+    starts = torch.tensor([0, *(own for own, _ in runs)]).cumsum(0)
+    continued = any(before for _, before in runs)
+    keys, key_starts, longest_keys = None, starts, longest
+    if continued:
+        key_starts = torch.tensor([0, *(len(before) + own for own, before in runs)]).cumsum(0)
+        longest_keys = size_of_bucket(max(len(before) + own for own, before in runs), longest)
+        each = [k for (own, before), at in zip(runs, starts.tolist(), strict=False) for k in (*before, *range(at, at + own))]
+        keys = torch.tensor(each + [0] * (size_of_bucket(len(each), 1024) - len(each)))
+    return Packing(
+        input_ids=torch.tensor([ids + [0] * (n_tokens - len(ids))]),
+        position_ids=torch.tensor([positions]),
+        layout=Ragged(starts.int(), key_starts.int(), keys, longest, longest_keys),
+    )
+
+
+def _lengths_by_branch(branches: list[int]) -> list[tuple[int, int]]:
+    """Return the branches of a segment, 0 being its context, each with its number of tokens."""
+    return [(branch, len(list(tokens))) for branch, tokens in groupby(branches)]
 
 
 def _groups(segments: list[_Segment]) -> list[list[_Segment]]:

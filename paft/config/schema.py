@@ -98,7 +98,7 @@ class ModelConfig(_Section):
     revision: str | None = None
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     quantization: Literal["4bit"] | None = None
-    attention: Literal["auto", "eager", "sdpa"] = "auto"
+    attention: Literal["auto", "eager", "sdpa", "varlen"] = "auto"
     activation_checkpointing: bool = False
     chat_template: bool = False
     system_prompt: str | None = None
@@ -172,6 +172,7 @@ class TrainerConfig(_Section):
     workers: NonNegativeInt
     checkpoint_every: PositiveInt
     checkpoints_kept: PositiveInt
+    graphs: Literal["auto", "off"] = "auto"
     progress: bool
     profiler: Literal["simple", "advanced"] | None = None
 

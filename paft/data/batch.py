@@ -1,25 +1,26 @@
 """An optimiser update as tensors: packed micro-batches, and the tokens that are trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from paft.packing import Branches, Packing, pack
+from paft.packing import Branches, Packing, pack, size_of_bucket, to_device
+
+_IGNORED = -100  # cross-entropy's ignore_index
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Packed sequences, and the P target tokens that they are trained on."""
+    """Packed sequences, and the P target tokens that they are trained on.
+
+    A ragged row's P is padded to a power of two, by targets that cross-entropy ignores.
+    """
 
     packing: Packing
     positions: Tensor  # (P,) int64: indices into the packed row of the tokens whose logits predict the targets
     targets: Tensor  # (P,) int64: the token that should follow each of them
-
-    def to(self, device: torch.device) -> "MicroBatch":
-        """Return a copy on the device."""
-        return MicroBatch(self.packing.to(device), self.positions.to(device), self.targets.to(device))
 
 
 @dataclass(frozen=True)
@@ -33,22 +34,27 @@ class Update:
     n_truncated: int  # prompts that lost their beginning to the cut-off
 
     def to(self, device: torch.device) -> "Update":
-        """Return a copy on the device."""
-        return replace(self, micro_batches=[m.to(device) for m in self.micro_batches])
+        """Return a copy on the device; copying to a GPU goes on while this process prepares the next update."""
+        return to_device(self, device)
 
 
-def pack_answers(pairs: Sequence[tuple[list[int], list[int]]]) -> MicroBatch:
-    """Pack (context, answer) pairs of token ids; the last token of an answer (end-of-text) is a target, never an input."""
+def pack_answers(pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = False) -> MicroBatch:
+    """Pack (context, answer) pairs of token ids; the last token of an answer (end-of-text) is a target, never an input.
+
+    Args:
+        ragged: as in paft.packing.pack.
+    """
     positions: list[int] = []
     start = 0
     for context, answer in pairs:
         first = start + len(context) - 1
         positions += range(first, first + len(answer))
         start += len(context) + len(answer) - 1
+    filler = size_of_bucket(len(positions), 16) - len(positions) if ragged else 0
     return MicroBatch(
-        packing=pack([Branches(context + answer[:-1]) for context, answer in pairs]),
-        positions=torch.tensor(positions),
-        targets=torch.tensor([token for _, answer in pairs for token in answer]),
+        packing=pack([Branches(context + answer[:-1]) for context, answer in pairs], ragged),
+        positions=torch.tensor(positions + [0] * filler),
+        targets=torch.tensor([token for _, answer in pairs for token in answer] + [_IGNORED] * filler),
     )
 
 

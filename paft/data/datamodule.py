@@ -24,10 +24,16 @@ class PaftDataModule(pl.LightningDataModule):
     what it would have seen without the interruption.
     """
 
-    def __init__(self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, config: TrainConfig) -> None:
+    def __init__(
+        self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, config: TrainConfig, ragged: bool = False
+    ) -> None:
+        """
+        Args:
+            ragged: as in paft.packing.pack; what the model's attention takes.
+        """
         super().__init__()
         self.updates = updates_of(config, len(examples), len(pool.templates))
-        self.renderings = Renderings(examples, pool, encoder, config.trainer.micro_batch_tokens)
+        self.renderings = Renderings(examples, pool, encoder, config.trainer.micro_batch_tokens, ragged)
         self.workers = config.trainer.workers
 
     def train_dataloader(self) -> DataLoader[Update]:
@@ -63,8 +69,11 @@ class EpochSampler(Sampler[list[Tagged]]):
 class Renderings(Dataset[Update]):
     """Turns the tagged examples of an update into packed micro-batches."""
 
-    def __init__(self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, micro_batch_tokens: int) -> None:
-        self.examples, self.pool, self.encoder, self.micro_batch_tokens = examples, pool, encoder, micro_batch_tokens
+    def __init__(
+        self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, micro_batch_tokens: int, ragged: bool
+    ) -> None:
+        self.examples, self.pool, self.encoder = examples, pool, encoder
+        self.micro_batch_tokens, self.ragged = micro_batch_tokens, ragged
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
         encoded = [self.encoder.training(self.pool.templates[t.template], self.examples[t.row]) for t in tagged]
@@ -72,7 +81,8 @@ class Renderings(Dataset[Update]):
         batches = split_into_micro_batches(lengths, self.micro_batch_tokens, ranks.rank(), ranks.n_ranks())
         return Update(
             micro_batches=[
-                pack_answers([(e.context, e.continuations[0]) for e in map(encoded.__getitem__, b)]) for b in batches
+                pack_answers([(e.context, e.continuations[0]) for e in map(encoded.__getitem__, b)], self.ragged)
+                for b in batches
             ],
             n_tokens=sum(lengths),
             n_targets=sum(len(e.continuations[0]) for e in encoded),

@@ -8,7 +8,7 @@ from typing import Any
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from paft.config.schema import ModelConfig
+from paft.config.schema import ModelConfig, TrainerConfig
 from paft.data.encode import RULES, Encoder
 from paft.data.splits import fingerprint
 from paft.data.tasks.base import Example
@@ -18,8 +18,7 @@ from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
-from paft.model.attention import NAMES
-from paft.model.base import kernel_of, weights_fingerprint
+from paft.model.base import switch_attention, weights_fingerprint
 from paft.model.identity import adapter_digest
 from paft.prompts import PromptPool
 
@@ -47,8 +46,7 @@ class Evaluator:
     Args:
         adapter: the folder of the adapter; None: a base model.
         identity: what the scores depend on besides the weights and these settings, in plain types.
-        batch_tokens: tokens of a batch.
-        progress: whether to show a progress bar.
+        trainer: tokens of a batch, whether to replay CUDA graphs and whether to show a progress bar.
     """
 
     def __init__(
@@ -58,13 +56,13 @@ class Evaluator:
         config: ModelConfig,
         adapter: Path | None,
         identity: Mapping[str, Any],
-        batch_tokens: int,
-        progress: bool,
+        trainer: TrainerConfig,
     ) -> None:
-        self.model, self.encoder, self.batch_tokens, self.progress = model, encoder, batch_tokens, progress
+        self.model, self.encoder = model, encoder
+        self.batch_tokens, self.progress, self.graphs = trainer.micro_batch_tokens, trainer.progress, trainer.graphs == "auto"
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(base, PreTrainedModel)
-        base.set_attn_implementation(NAMES[kernel_of(config, base.device, backward=False)])
+        switch_attention(base, config, backward=False)
         self._may_merge = isinstance(model, PeftModel) and config.quantization is None
         self._merged: bool | None = None  # None: merging has not been tried yet
         self.identity = {
@@ -75,7 +73,7 @@ class Evaluator:
             "dtype": str(base.dtype),
             "attention": base.config._attn_implementation,
             "device": base.device.type,
-            "batch_tokens": batch_tokens,
+            "batch_tokens": self.batch_tokens,
         }
 
     def score(
@@ -86,7 +84,7 @@ class Evaluator:
         A matrix of the same model, prompts, examples and settings is read if it is finished, and resumed if it is not.
         """
         self._merge_once(pool, examples)
-        answering = answering_by(self.model, self.encoder, pool, examples, scoring)
+        answering = answering_by(self.model, self.encoder, pool, examples, scoring, self.graphs)
         if isinstance(answering, Generation):
             settings: dict[str, Any] = {
                 "scoring": "generate",

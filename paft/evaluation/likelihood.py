@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Literal, TypeAlias
 
@@ -14,8 +15,9 @@ from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, common_prefix
 from paft.evaluation.store import StoredCell
-from paft.model.attention import packed_logits
-from paft.packing import Branches, Packing, pack
+from paft.model.attention import packed_logits, packs_ragged
+from paft.model.graphs import TOLERANCE, Replayed
+from paft.packing import Branches, Packing, pack, size_of_bucket, to_device
 from paft.runtime.errors import InputError
 
 Model: TypeAlias = PeftModel | PreTrainedModel
@@ -27,7 +29,7 @@ NO_NUMBERS = (
     "precision overflows (model.dtype=fp32)."
 )
 _LEAST_SHARED = 4  # the fewest shared tokens for which a sequence of their own pays
-_ROWS = 16  # of logits, normalised at a time
+_ROWS = {"cpu": 16, "cuda": 256}  # of logits, normalised at a time
 
 
 @dataclass
@@ -46,13 +48,20 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A batch of cells made ready for the model, on the CPU: one packed row, and where each choice's tokens are read off it."""
+class Asked:
+    """A packed row, and the tokens whose log-probabilities are read off it; with a ragged row P and R are padded."""
 
     packing: Packing
     positions: Tensor  # (P,) int64: places in the packed row whose logits are needed
     rows: Tensor  # (R,) int64: indices into `positions`: what predicts each token, choice after choice
     tokens: Tensor  # (R,) int64: the tokens of all choices, one after the other
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch of cells made ready for the model, on the CPU."""
+
+    asked: Asked
     lengths: list[list[int]]  # tokens of each choice, by cell
     work: Work
 
@@ -65,15 +74,21 @@ class Likelihood:
     Args:
         normalise: sum takes the log-probability of the whole choice. token divides it by the choice's number of tokens, byte
             by its number of UTF-8 bytes, which does not depend on the tokenizer.
+        graphs: replay CUDA graphs where the model's packed rows are ragged.
     """
 
-    def __init__(self, model: Model, encoder: Encoder, normalise: Normalise = "sum") -> None:
+    def __init__(self, model: Model, encoder: Encoder, normalise: Normalise = "sum", graphs: bool = False) -> None:
         self.model, self.encoder, self.normalise = model, encoder, normalise
         self.work = Work()
+        self.ragged = packs_ragged(model)
+        self._graphs: Replayed[Asked] | None = None
+        if graphs and self.ragged and model.device.type == "cuda":
+            # From the second meeting on, because an evaluation has shapes that it meets once.
+            self._graphs = Replayed(partial(token_log_probs, model), tolerance=TOLERANCE[model.dtype], enough=2)
 
     def prepare(self, cells: Sequence[Cell]) -> Prepared:
         """Return the cells made ready for the model, on the CPU; any thread may call this."""
-        return prepare(cells)
+        return prepare(cells, self.ragged)
 
     def __call__(self, cells: Sequence[Cell], examples: Sequence[Example], prepared: Prepared) -> list[StoredCell]:
         """Return a row of answer columns per cell.
@@ -84,7 +99,7 @@ class Likelihood:
 
         Raises InputError if the model's scores are NaN.
         """
-        by_cell = choice_log_probs(self.model, prepared, self.work)
+        by_cell = choice_log_probs(self.model, prepared, self.work, self._graphs)
         if any(log_probs.isnan().any() for log_probs in by_cell):
             raise InputError(NO_NUMBERS)
         return [self._row(*each) for each in zip(cells, examples, by_cell, strict=True)]
@@ -109,11 +124,14 @@ class Likelihood:
         return torch.ones(())
 
 
-def prepare(cells: Sequence[Cell]) -> Prepared:
+def prepare(cells: Sequence[Cell], ragged: bool = False) -> Prepared:
     """Pack all cells into one row, in which shared beginnings stand once (see `share`).
 
     The choices of a cell branch off after its context. Where every choice is a single token (letters), all are read from the
     logits of the context's last position.
+
+    Args:
+        ragged: as in paft.packing.pack; what the model's attention takes.
     """
     sequences, question_indices = share(cells)
     starts = [0]
@@ -130,30 +148,45 @@ def prepare(cells: Sequence[Cell]) -> Prepared:
             rows += [*common_rows, *range(len(positions), len(positions) + n_branch)]
             positions += range(branch_start, branch_start + n_branch)
             branch_start += n_branch
-    packing = pack(sequences)
+    tokens = [token for cell in cells for continuation in cell.encoded.continuations for token in continuation]
+    if ragged:
+        positions += [0] * (size_of_bucket(len(positions), 64) - len(positions))
+        filler = [0] * (size_of_bucket(len(rows), 64) - len(rows))
+        rows, tokens = rows + filler, tokens + filler
+    packing = pack(sequences, ragged)
     n_row = packing.input_ids.shape[1]
     unshared = sum(len(cell.encoded.context) + sum(len(choice) - 1 for choice in cell.encoded.continuations) for cell in cells)
     return Prepared(
-        packing,
-        torch.tensor(positions),
-        torch.tensor(rows),
-        torch.tensor([token for cell in cells for continuation in cell.encoded.continuations for token in continuation]),
+        Asked(packing, torch.tensor(positions), torch.tensor(rows), torch.tensor(tokens)),
         [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells],
         Work(n_row, n_row - starts[-1], unshared),
     )
 
 
-def choice_log_probs(model: Model, batch: Prepared, work: Work | None = None) -> list[Tensor]:
-    """Return, per cell, the log-probability (C,) fp32 of each of its choices, summed over the choice's tokens."""
+def choice_log_probs(
+    model: Model, batch: Prepared, work: Work | None = None, graphs: Replayed[Asked] | None = None
+) -> list[Tensor]:
+    """Return, per cell, the log-probability (C,) fp32 of each of its choices, summed over the choice's tokens.
+
+    Args:
+        work: counts the tokens.
+        graphs: replays token_log_probs; None: it is called.
+    """
     if work is not None:
         work.add(batch.work)
-    logits = packed_logits(model, batch.packing.to(model.device), batch.positions.to(model.device))
-    rows, tokens = batch.rows.to(model.device), batch.tokens.to(model.device)
-    # A few rows at a time: their fp32 copies stay in the cache, and reuse memory instead of asking for more.
-    normaliser = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS)])
-    log_probs = (logits[rows, tokens].float() - normaliser[rows]).cpu()
-    by_choice = iter(log_probs.split([length for lengths in batch.lengths for length in lengths]))
-    return [torch.stack([next(by_choice).sum() for _ in lengths]) for lengths in batch.lengths]
+    asked = to_device(batch.asked, model.device)
+    log_probs = (token_log_probs(model, asked) if graphs is None else graphs(asked)).cpu()
+    lengths = [length for of_cell in batch.lengths for length in of_cell]
+    by_choice = iter(log_probs[: sum(lengths)].split(lengths))
+    return [torch.stack([next(by_choice).sum() for _ in of_cell]) for of_cell in batch.lengths]
+
+
+def token_log_probs(model: Model, asked: Asked) -> Tensor:
+    """Return the log-probability (R,) fp32 of each token that is asked for."""
+    logits = packed_logits(model, asked.packing, asked.positions)
+    # A few rows at a time: their fp32 copies stay in a CPU's cache, and reuse memory instead of asking for more.
+    normaliser = torch.cat([some.float().logsumexp(-1) for some in logits.split(_ROWS[logits.device.type])])
+    return logits[asked.rows, asked.tokens].float() - normaliser[asked.rows]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, batches, encode
 from paft.evaluation.scoring import WithinMemory
-from paft.model.attention import packed_logits
+from paft.model.attention import packed_logits, packs_ragged
 from paft.packing import Branches, pack
 from paft.prompts import PromptPool
 from paft.runtime import ranks
@@ -70,7 +70,7 @@ def merge_within_tolerance(
 def _next_log_probs(model: PeftModel, cells: Sequence[Cell]) -> list[Tensor]:
     """Return the log-probabilities (V,) fp32 of the token that follows each context."""
     contexts = [cell.encoded.context for cell in cells]
-    packing = pack([Branches(context) for context in contexts]).to(model.device)
+    packing = pack([Branches(context) for context in contexts], packs_ragged(model)).to(model.device)
     last = torch.tensor([len(context) for context in contexts], device=model.device).cumsum(0) - 1
     return list(packed_logits(model, packing, last).float().log_softmax(-1))
 

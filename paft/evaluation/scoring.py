@@ -51,15 +51,21 @@ class Scoring:
     several_lines: bool | None = None
 
 
-def answering_by(model: Model, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], scoring: Scoring) -> Answering:
-    """Return the scorer, by likelihood or by generation, that `scoring` asks for."""
+def answering_by(
+    model: Model, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], scoring: Scoring, graphs: bool = False
+) -> Answering:
+    """Return the scorer, by likelihood or by generation, that `scoring` asks for.
+
+    Args:
+        graphs: replay CUDA graphs where the device and the model allow it.
+    """
     if scoring.metric != "choice" or scoring.method == "generate":
         # Where the last number counts, every text may reason over several lines, whatever was trained on.
         several_lines = scoring.several_lines if scoring.metric != "last_number" else True
         if several_lines is None:
             several_lines = take_several_lines(examples, scoring.metric)
         return Generation(model, encoder, scoring.metric, Stop(scoring.max_new_tokens, at_line_break=not several_lines))
-    return Likelihood(model, encoder, scoring.normalise or ("byte" if pool.options == "hidden" else "sum"))
+    return Likelihood(model, encoder, scoring.normalise or ("byte" if pool.options == "hidden" else "sum"), graphs)
 
 
 def score(
@@ -87,6 +93,9 @@ def score(
     model = answering.model
     was_training = model.training
     model.eval()
+    answer_within_memory = WithinMemory(
+        lambda batch: answering(batch, [examples[cell.example] for cell in batch], answering.prepare(batch))
+    )
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     numbers_by_window: dict[int, list[int]] = {}  # of the batches

@@ -117,8 +117,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
         config.model,
         None if config.adapter is None else Path(config.adapter),
         evaluation.folder.identity,
-        config.trainer.micro_batch_tokens,
-        config.trainer.progress,
+        config.trainer,
     )
     several_lines = evaluation.trained.get("several_lines")
     scoring = Scoring(config.dataset.metric, config.scoring, config.normalise, config.max_new_tokens, several_lines)

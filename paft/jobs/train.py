@@ -23,6 +23,7 @@ from paft.jobs.extra_measures import measure_more, scoring_of
 from paft.jobs.planning import make_plan, print_inputs
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
+from paft.model.attention import packs_ragged
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
 from paft.model.gguf import origin
 from paft.model.identity import revision_of
@@ -48,10 +49,11 @@ from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.reporting.warnings import few_templates
 from paft.runtime import ranks
 from paft.runtime.files import disk_full_is_an_input_error
-from paft.runtime.process import keep_freed_memory, quieten
+from paft.runtime.process import keep_freed_memory, quieten, repeat_exactly
 from paft.runtime.run_folder import RunFolder
 from paft.selection.search import search
 from paft.training.fit import Fitted, fit
+from paft.training.kernels import CHANGED, Kernels, kernels_of, recorded_kernels, with_recorded
 
 
 @dataclass(frozen=True)
@@ -97,13 +99,15 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     config, folder = run.config, run.folder.path
     started = time.perf_counter()
     reset_peak_memory()
-    base = load_base(config.model, device_of(config.trainer.accelerator), config.method.trains, run.encoder.cutoff)
+    device = device_of(config.trainer.accelerator)
+    recorded = recorded_kernels(folder / "checkpoints", run.folder.digest) if config.method.trains else None
+    base = load_base(with_recorded(config.model, device, recorded), device, config.method.trains, run.encoder.cutoff)
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
         wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
     ):
-        results, scored = _train_and_score(run, base, logger, started)
+        results, scored = _train_and_score(run, base, logger, started, recorded)
         if ranks.rank() == 0:
             if config.method.trains:
                 save_model_card(folder / "adapter", results, run.inputs)
@@ -113,7 +117,9 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     return results
 
 
-def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | None, started: float) -> tuple[Results, Scored]:
+def _train_and_score(
+    run: PreparedRun, base: PreTrainedModel, logger: Logger | None, started: float, recorded: Kernels | None
+) -> tuple[Results, Scored]:
     config, folder, inputs = run.config, run.folder.path, run.inputs
     if ranks.rank() == 0:
         save_pools(folder / "prompts", inputs.pools)
@@ -125,15 +131,16 @@ def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | N
             selection = search(config, base, run.encoder, inputs, folder, run.folder.identity)
             pool = replace(pool, templates=(selection.chosen,))
         model = add_lora(base, config.model, config.seed)
-        fitted = _fit(run, model, pool, logger)
+        fitted = _fit(run, model, pool, logger, kernels_of(model, config.trainer.graphs == "auto", recorded))
         if ranks.rank() == 0:
             save_adapter(model, run.encoder.tokenizer, folder / "adapter", _about(run))
         ranks.barrier()  # scoring reads the saved adapter, on every rank
     evaluator = _evaluator(run, model)
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring_of(config, inputs))
+    warnings = run.warnings if fitted is None or not fitted.kernels.changed else [*run.warnings, CHANGED]
     unread = None if inputs.examples.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     results = Results(
-        **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings, warnings=run.warnings, unread=unread)),
+        **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings, warnings=warnings, unread=unread)),
         kind="training",
         run=config.run_name,
         extra_measures=measure_more(config.extra_measures, config, inputs, evaluator, folder, ExtraMeasures()),
@@ -156,11 +163,11 @@ def _train_and_score(run: PreparedRun, base: PreTrainedModel, logger: Logger | N
     return results, scored
 
 
-def _fit(run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | None) -> Fitted:
+def _fit(run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | None, kernels: Kernels) -> Fitted:
     """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples."""
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
-    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config)
+    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, packs_ragged(model))
 
     def validate(model: PeftModel) -> dict[str, float]:
         examples = inputs.examples.validation[: config.validation.examples]
@@ -169,13 +176,14 @@ def _fit(run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | 
         summary = robustness(score(answering, run.encoder, validation_pool, examples, batch_tokens=budget), None)
         return {"mean": summary.mean, "std": summary.std, "worst": summary.min}
 
-    return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger)
+    return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger, kernels)
 
 
 def _training_record(fitted: Fitted) -> TrainingRecord:
     figures = asdict(fitted)
     del figures["earlier_wall_s"]  # the run's wall_s includes it
-    return TrainingRecord(**figures)
+    kernels = {"attention": fitted.kernels.attention, "graphs": figures.pop("graph_shapes")}
+    return TrainingRecord(**figures | {"kernels": kernels})
 
 
 def _about(run: PreparedRun) -> dict[str, Any]:
@@ -204,8 +212,7 @@ def _evaluator(run: PreparedRun, model: Any) -> Evaluator:
         config.model,
         folder.path / "adapter" if config.method.trains else None,
         folder.identity,
-        config.trainer.micro_batch_tokens,
-        config.trainer.progress,
+        config.trainer,
     )
 
 
@@ -248,6 +255,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     """
     quieten()
     keep_freed_memory()
+    repeat_exactly()
     run = prepare(config, checked)
     print(run.plan.text(run.folder.path), flush=True)
     print_inputs(config, run.inputs, run.warnings)

@@ -1,17 +1,19 @@
 """Attention within packed rows, through transformers' AttentionInterface, and logits at chosen tokens."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from paft.packing import Packing, Rectangle
+from paft.packing import Packing, Ragged, Rectangle
 
-Kernel = Literal["eager", "sdpa"]
-NAMES: dict[Kernel, str] = {"eager": "paft_eager", "sdpa": "paft_sdpa"}
+Kernel = Literal["eager", "sdpa", "varlen"]
+NAMES: dict[Kernel, str] = {"eager": "paft_eager", "sdpa": "paft_sdpa", "varlen": "paft_varlen"}
 
 
 class _Pad(torch.autograd.Function):
@@ -96,6 +98,53 @@ def _attention(
     return _Unpad.apply(out.transpose(1, 2).reshape(rows * longest, heads, width), rectangle.place)
 
 
+def _varlen(q: Tensor, k: Tensor, v: Tensor, ragged: Ragged, scaling: float, dropout: float, window: int | None) -> Tensor:
+    """Attend within the runs of a ragged row: q (N, H, D), k and v (N, H_kv, D); returns (N, H, D).
+
+    On CUDA by FlashAttention's variable-length kernel, in bf16; elsewhere one run after another, which is slow, and is how
+    this is tested without a GPU.
+    """
+    if ragged.keys is not None:
+        k, v = k.index_select(0, ragged.keys), v.index_select(0, ragged.keys)
+    if window is not None and window >= ragged.longest_keys:
+        window = None
+    if q.device.type == "cuda":
+        out: Tensor = torch.ops.aten._flash_attention_forward(
+            q.contiguous(),
+            k.contiguous(),
+            v.contiguous(),
+            ragged.starts,
+            ragged.key_starts,
+            ragged.longest,
+            ragged.longest_keys,
+            dropout,
+            True,  # causal: the last query sees the last key
+            False,
+            scale=scaling,
+            window_size_left=None if window is None else window - 1,
+            window_size_right=None if window is None else 0,
+        )[0]
+        return out
+    bounds = zip(ragged.starts.tolist(), ragged.key_starts.tolist(), strict=True)
+    return torch.cat(
+        [
+            _one_run(q[start:end], k[first:last], v[first:last], scaling, dropout, window)
+            for (start, first), (end, last) in pairwise(bounds)
+            if end > start
+        ]
+    )
+
+
+def _one_run(q: Tensor, k: Tensor, v: Tensor, scaling: float, dropout: float, window: int | None) -> Tensor:
+    """Attend from q (n, H, D), the last n of the m tokens of k and v (m, H_kv, D); returns (n, H, D)."""
+    distance = torch.arange(len(k) - len(q), len(k))[:, None] - torch.arange(len(k))
+    allowed = (distance >= 0) & (distance < (window or len(k)))
+    gqa = q.shape[1] != k.shape[1]
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=dropout, scale=scaling, enable_gqa=gqa)
+    return out[0].transpose(0, 1)
+
+
 class PackingError(Exception):
     """Says what a model's attention computes and the functions here do not."""
 
@@ -130,10 +179,12 @@ def _attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, Tensor | 
                 raise PackingError(what_it_does)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         window = kwargs.get("sliding_window")
-        sizes = [len(rectangle.place) for rectangle in packing.rectangles]
-        rows = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
-        _, row_k, row_v = rows
-        split = zip(*(row.split(sizes) for row in rows), packing.rectangles, strict=True)
+        row_q, row_k, row_v = (x[0].transpose(0, 1) for x in (query, key, value))  # (N, heads, D)
+        if isinstance(packing.layout, Ragged):
+            return _varlen(row_q, row_k, row_v, packing.layout, scaling, dropout, window)[None], None
+        assert kernel != "varlen"  # packs_ragged says which layout a model takes
+        sizes = [len(rectangle.place) for rectangle in packing.layout]
+        split = zip(*(row.split(sizes) for row in (row_q, row_k, row_v)), packing.layout, strict=True)
         parts = [_attention(kernel, q, k, v, row_k, row_v, rectangle, scaling, dropout, window) for q, k, v, rectangle in split]
         return torch.cat(parts)[None], None
 
@@ -160,8 +211,13 @@ def packed_logits(model: nn.Module, packing: Packing, positions: Tensor) -> Tens
     return logits
 
 
+def packs_ragged(model: PreTrainedModel | PeftModel) -> bool:
+    """Return whether a model attends by kernels of variable length, whose packed rows are ragged."""
+    return bool(model.config._attn_implementation == NAMES["varlen"])
+
+
 def register() -> None:
-    """Make `attn_implementation="paft_eager"` and `"paft_sdpa"` known to transformers."""
+    """Make `attn_implementation="paft_eager"`, `"paft_sdpa"` and `"paft_varlen"` known to transformers."""
     for kernel, name in NAMES.items():
         AttentionInterface.register(name, _attention_function(kernel))
         AttentionMaskInterface.register(name, AttentionMaskInterface()["sdpa"])

@@ -1,6 +1,7 @@
 """Loading a base model and its tokenizer, with explicit settings where defaults are easy to get wrong."""
 
 import hashlib
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -52,14 +53,54 @@ def dtype_of(model: ModelConfig, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def kernel_of(model: ModelConfig, device: torch.device, backward: bool) -> Kernel:
-    """Return the attention kernel: the one that is set, or for auto sdpa, except to train in bf16 on a CPU.
+@dataclass(frozen=True)
+class Attention:
+    """A choice of attention: the kernel, and why it was taken."""
 
-    There the backward pass of sdpa, and only that, is several times slower than that of eager.
+    kernel: Kernel
+    why: str
+
+
+def attention_of(model: ModelConfig, config: PreTrainedConfig, device: torch.device, backward: bool) -> Attention:
+    """Return the attention of packed rows: what model.attention says, and for auto the fastest that is right there.
+
+    Args:
+        config: of the architecture.
+        backward: whether gradients will pass through it.
+
+    Raises InputError if the setting asks for kernels that this GPU does not have.
     """
+    dtype = dtype_of(model, device)
+    missing = _no_varlen(config, dtype) if device.type == "cuda" else None
+    if model.attention == "varlen" and missing is not None:
+        raise InputError(f"model.attention=varlen: {missing}; use auto.")
     if model.attention != "auto":
-        return model.attention
-    return "eager" if backward and device.type == "cpu" and dtype_of(model, device) == torch.bfloat16 else "sdpa"
+        return Attention(model.attention, "as set")
+    if device.type == "cuda":
+        return Attention("sdpa", missing) if missing else Attention("varlen", "flash attention without padding")
+    if backward and dtype == torch.bfloat16:
+        # The backward pass of sdpa, and only that, is several times slower there than that of eager.
+        return Attention("eager", "bf16 on a CPU")
+    return Attention("sdpa", "a CPU")
+
+
+def _no_varlen(config: PreTrainedConfig, dtype: torch.dtype) -> str | None:
+    """Return why flash attention of variable length cannot be used on this GPU, None if it can."""
+    text = config.get_text_config()
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    if dtype != torch.bfloat16:
+        return "flash attention takes bf16, not fp32"
+    if not torch.backends.cuda.is_flash_attention_available() or torch.cuda.get_device_capability() < (8, 0):
+        return "flash attention needs a GPU of compute capability 8.0 or newer, and a torch built with it"
+    if width > 256 or width % 8:
+        return f"flash attention takes heads of up to 256 features, a multiple of 8, not {width}"
+    return None
+
+
+def switch_attention(base: PreTrainedModel, model: ModelConfig, backward: bool) -> None:
+    """Switch a loaded model to the attention of training (`backward`) or of scoring; on a GPU they are the same."""
+    if base.device.type == "cpu":
+        base.set_attn_implementation(NAMES[attention_of(model, base.config, base.device, backward).kernel])
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
@@ -94,8 +135,15 @@ def load_base(model: ModelConfig, device: torch.device, backward: bool = False, 
     cutoff = min(cutoff, getattr(config, "max_position_embeddings", cutoff))
     check_architecture(model.path, config, cutoff)
     register()
+    attention = attention_of(model, config, device, backward)
     base = load_weights(model, device)
-    check_packing(base, NAMES[kernel_of(model, device, backward)], cutoff)
+    try:
+        check_packing(base, NAMES[attention.kernel], cutoff)
+    except InputError as error:
+        if attention.kernel != "varlen" or model.attention == "varlen":
+            raise
+        print(f"model.attention=auto: sdpa, because kernels of variable length do not do here ({first_sentence(error)}).")
+        check_packing(base, NAMES["sdpa"], cutoff)
     return base
 
 

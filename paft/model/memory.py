@@ -5,7 +5,7 @@ from peft import PeftModel
 from torch import nn
 
 from paft.config.schema import ModelConfig
-from paft.model.base import dtype_of, kernel_of
+from paft.model.base import attention_of, dtype_of
 
 # Bytes kept for the backward pass per input and output feature of a linear layer, per byte of the dtype:
 # measured on Llama-shaped layers (paft/model/attention.py, bf16), where norms keep fp32 copies.
@@ -35,7 +35,7 @@ def training_memory(model: ModelConfig, adapted: PeftModel, device: torch.device
         if isinstance(m, nn.Linear) and m is not base.get_output_embeddings() and "lora_" not in name
     ]
     per_token = _KEPT * size * sum(m.in_features + m.out_features for m in linears)
-    if kernel_of(model, device, backward=True) == "eager":
+    if attention_of(model, base.config, device, backward=True).kernel == "eager":
         per_token += layers * architecture.num_attention_heads * longest * (4 + 1.5 * size)
     if model.activation_checkpointing:
         per_token = per_token / layers + layers * architecture.hidden_size * size

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from paft.model.attention import PackingError, packed_logits
+from paft.model.attention import NAMES, PackingError, packed_logits
 from paft.packing import Branches, pack
 from paft.runtime.errors import InputError
 from paft.runtime.memory import is_out_of_memory
@@ -107,7 +107,8 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
     drawn = ordinary_ids(base, max(min(cutoff, window + _BEYOND), 3 * _SHORT) + 2 * _SHORT)
     text, branch, other = drawn[: -2 * _SHORT], drawn[-2 * _SHORT : -_SHORT], drawn[-_SHORT:]
     long, stem, fork = text[: -2 * _SHORT], text[-2 * _SHORT : -_SHORT], text[-_SHORT:]
-    row = pack([Branches(long), Branches(stem, [branch, fork], parent=0), Branches(other)]).to(base.device)
+    ragged = implementation == NAMES["varlen"]
+    row = pack([Branches(long), Branches(stem, [branch, fork], parent=0), Branches(other)], ragged).to(base.device)
     beyond = min(_BEYOND, len(text) - window)
     compared = range(len(text) - max(beyond, 2 * _SHORT), len(text))
     places = [i if i < len(text) - _SHORT else i + _SHORT for i in compared]  # the fork stands behind its branch

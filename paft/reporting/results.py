@@ -136,8 +136,18 @@ class ExtraMeasures(_Record):
     adversarial: AdversarialPrompts | None = None
 
 
+class KernelsRecord(_Record):
+    """What computed the updates: the attention, and how many shapes of micro-batches were replayed as CUDA graphs."""
+
+    attention: str
+    graphs: int
+
+
 class TrainingRecord(_Record):
-    """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone."""
+    """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone.
+
+    kernels is None in results of earlier versions.
+    """
 
     updates: int
     tokens: int
@@ -145,6 +155,7 @@ class TrainingRecord(_Record):
     tokens_per_s: float
     seconds: float
     prompts_truncated: int
+    kernels: KernelsRecord | None = None
 
 
 class ChosenPrompt(_Record):

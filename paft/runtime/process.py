@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import sys
 import warnings
 
@@ -26,6 +27,11 @@ def quieten() -> None:
         ".*sync_dist=True.*",  # all ranks log the same values of a validation
     ):
         warnings.filterwarnings("ignore", message)
+
+
+def repeat_exactly() -> None:
+    """Have cuBLAS repeat its sums exactly, which it decides when it is first used; without a GPU this does nothing."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def keep_freed_memory() -> None:

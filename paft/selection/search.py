@@ -11,8 +11,7 @@ from paft.config.schema import TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator
-from paft.model.attention import NAMES
-from paft.model.base import kernel_of
+from paft.model.base import switch_attention
 from paft.model.embeddings import mean_hidden_states
 from paft.prompts import PromptPool
 from paft.runtime import ranks
@@ -49,8 +48,7 @@ def search(
     assert inputs.train is not None and config.method.budget is not None
     if (earlier := _read_selection(folder / "selection.json", inputs.train)) is not None:
         return earlier
-    trainer = config.trainer
-    evaluator = Evaluator(base, encoder, config.model, None, identity, trainer.micro_batch_tokens, trainer.progress)
+    evaluator = Evaluator(base, encoder, config.model, None, identity, config.trainer)
     examples, metric = inputs.examples.validation, config.dataset.metric
     score = Scorer(evaluator, inputs.train, examples, metric, folder / "selection", config.method.budget)
     match config.method.name:
@@ -62,7 +60,7 @@ def search(
             embeddings = mean_hidden_states([t.text for t in inputs.train.templates], encoder.tokenizer, base)
             # The first rank's embeddings for all: a rank that rounds differently would test other prompts.
             selection = zopo(score, ranks.gather(embeddings)[0], config.seed)
-    base.set_attn_implementation(NAMES[kernel_of(config.model, base.device, backward=True)])
+    switch_attention(base, config.model, backward=True)
     if ranks.rank() == 0:
         write_atomically(folder / "selection.json", json.dumps(selection.as_json(), indent=1, ensure_ascii=False) + "\n")
     return selection

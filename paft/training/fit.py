@@ -17,6 +17,7 @@ from paft.data.datamodule import PaftDataModule
 from paft.runtime import ranks
 from paft.training.callbacks import ProgressBar, Speed
 from paft.training.checkpoints import SaveBest, SaveState, usable_state
+from paft.training.kernels import Kernels
 from paft.training.module import PaftModule
 
 
@@ -36,6 +37,8 @@ class Fitted:
     seconds: float
     prompts_truncated: int
     earlier_wall_s: float
+    kernels: Kernels
+    graph_shapes: int  # how many shapes of micro-batches were replayed as CUDA graphs
 
 
 def fit(
@@ -46,6 +49,7 @@ def fit(
     identity: str,
     validate: Callable[[PeftModel], dict[str, float]],
     logger: Logger | None,
+    kernels: Kernels,
 ) -> Fitted:
     """Train the adapter in place, or resume its training; it ends with the weights of the best validation.
 
@@ -54,12 +58,15 @@ def fit(
         identity: the digest that identifies the run; the checkpoints of another run are skipped.
         validate: called after each validation epoch; returns metrics of the model by name, of which `mean` chooses the best.
         logger: W&B's, besides the CSV log; None: no W&B.
+        kernels: of the run, by kernels_of.
     """
     device = model.device
-    module = PaftModule(model, config.optim, data.updates.total, config.seed, validate)
+    module = PaftModule(model, config.optim, data.updates.total, config.seed, validate, kernels)
     speed = Speed()
     best = SaveBest(folder / "checkpoints")
     state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
+    # It costs a kernel for each new tensor, and shows mistakes only.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=ranks.n_ranks(),
@@ -67,6 +74,7 @@ def fit(
         use_distributed_sampler=False,  # each rank reads the whole update and takes its own share of it
         plugins=LightningEnvironment(),  # the ranks run already, and a cluster's job is one task: nothing to launch
         precision=precision_of(model.dtype),
+        deterministic="warn" if device.type == "cuda" else None,  # or flash attention's gradients depend on the order of adding
         max_epochs=config.T,
         val_check_interval=config.validation.every,
         check_val_every_n_epoch=None if config.validation.every else 1,
@@ -96,6 +104,8 @@ def fit(
         seconds=round(speed.seconds, 1),
         prompts_truncated=speed.truncated,
         earlier_wall_s=speed.earlier_wall_s,
+        kernels=module.kernels_now or kernels,
+        graph_shapes=module.recorded_shapes,
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,6 +15,8 @@ from torch import Tensor
 from paft.config.schema import OptimConfig
 from paft.data.batch import MicroBatch, Update
 from paft.model.attention import packed_logits
+from paft.model.graphs import TOLERANCE, Capture, Replayed
+from paft.training.kernels import Kernels
 
 
 class PaftModule(pl.LightningModule):
@@ -32,6 +35,7 @@ class PaftModule(pl.LightningModule):
         total_updates: int,
         seed: int,
         validate: Callable[[PeftModel], dict[str, float]] | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
         """
         Args:
@@ -39,6 +43,7 @@ class PaftModule(pl.LightningModule):
             total_updates: of the whole run; the learning rate reaches zero at its end.
             seed: of dropout.
             validate: called after each validation epoch; returns metrics of the model by name.
+            kernels: of the run; checkpoints hold them. None: no CUDA graphs, and no record.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -47,11 +52,14 @@ class PaftModule(pl.LightningModule):
         self.total_updates = total_updates
         self.seed = seed
         self.validate = validate
+        self.kernels = kernels
+        self._graphs: Replayed[_Part] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW over the adapter's parameters."""
+        """Return AdamW over the adapter's parameters; on a GPU in a single kernel."""
         adapter = [p for p in self.model.parameters() if p.requires_grad]
-        return torch.optim.AdamW(adapter, lr=self.optim.lr, weight_decay=self.optim.weight_decay)
+        fused = True if self.device.type == "cuda" else None
+        return torch.optim.AdamW(adapter, lr=self.optim.lr, weight_decay=self.optim.weight_decay, fused=fused)
 
     def learning_rate(self, update: int) -> float:
         """Return the learning rate of an update: a linear warm-up, then a cosine to zero.
@@ -69,6 +77,41 @@ class PaftModule(pl.LightningModule):
         # silently do nothing.
         self.model.train()
 
+    def on_train_start(self) -> None:
+        """Prepare CUDA graphs, if the run's kernels have them."""
+        if self.kernels is not None and self.kernels.graphs:
+            self.replay_graphs()
+
+    def replay_graphs(self, capture: Capture | None = None) -> None:
+        """Add gradients by CUDA graphs from now on; they are added to in place, where the graphs expect them.
+
+        Args:
+            capture: as in paft.model.graphs.Replayed.
+        """
+        adapter = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in adapter:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients = [p.grad for p in adapter if p.grad is not None]
+        tolerance = TOLERANCE[self.model.dtype]
+        self._graphs = Replayed(self._add_gradients, adds_to=gradients, tolerance=tolerance, capture=capture)
+
+    @property
+    def recorded_shapes(self) -> int:
+        """The number of shapes of micro-batches whose CUDA graphs are replayed."""
+        return 0 if self._graphs is None else self._graphs.shapes
+
+    @property
+    def kernels_now(self) -> Kernels | None:
+        """The kernels of the run, without graphs where these had to be given up."""
+        if self.kernels is None or self._graphs is None or self._graphs.given_up is None:
+            return self.kernels
+        return replace(self.kernels, graphs=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the kernels into the checkpoint, so that a resumed run takes the same."""
+        if self.kernels_now is not None:
+            checkpoint["kernels"] = self.kernels_now.as_dict()
+
     def on_train_batch_start(self, batch: Update, batch_idx: int) -> None:
         """Seed dropout from seed, rank and update, so that a resumed run repeats it."""
         torch.manual_seed((self.seed << 32) + (self.global_rank << 24) + self.global_step)
@@ -79,12 +122,11 @@ class PaftModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         (group,) = optimizer.param_groups
         group["lr"] = self.learning_rate(self.global_step)
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=self._graphs is None)
+        n_targets = torch.full((), float(batch.n_targets), device=self.device)
         loss = torch.zeros((), device=self.device)
         for micro_batch in batch.micro_batches:
-            part = answer_loss(self.model, micro_batch) / batch.n_targets
-            self.manual_backward(part)
-            loss += part.detach()
+            loss += (self._graphs or self._add_gradients)(_Part(micro_batch, n_targets))
         if self.trainer.world_size > 1:
             loss = sum_over_ranks(loss, group["params"])
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
@@ -93,6 +135,12 @@ class PaftModule(pl.LightningModule):
         self.log_dict({"grad_norm": norm, "lr": group["lr"]})
         if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
             self.log("template", float(batch.templates[0]))
+
+    def _add_gradients(self, part: "_Part") -> Tensor:
+        """Add a micro-batch's gradients; return its part of the update's loss (scalar, fp32)."""
+        loss = answer_loss(self.model, part.micro_batch) / part.n_targets
+        self.manual_backward(loss)
+        return loss.detach()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing: validation scores its matrix of prompts and examples at the end of the epoch."""
@@ -114,12 +162,20 @@ class PaftModule(pl.LightningModule):
         return set_peft_model_state_dict(self.model, dict(state_dict))
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A micro-batch of an update, and the update's number of targets: what a CUDA graph reads."""
+
+    micro_batch: MicroBatch
+    n_targets: Tensor  # scalar, fp32
+
+
 def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Return the sum of all ranks' losses, and sum their gradients in place; all fp32, in one all-reduce.
 
     Args:
         loss: scalar.
-        parameters: their `grad` is replaced by the sum over ranks.
+        parameters: their `grad` becomes the sum over ranks.
     """
     # A rank to which no example of the update fell has no gradients.
     parts = [loss, *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)]
@@ -127,7 +183,10 @@ def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     torch.distributed.all_reduce(flat)
     loss, *gradients = flat.split([part.numel() for part in parts])
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient.view_as(parameter)
+        if parameter.grad is None:
+            parameter.grad = gradient.view_as(parameter)
+        else:
+            parameter.grad.copy_(gradient.view_as(parameter))
     return loss.squeeze()
 
 
@@ -136,7 +195,13 @@ def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
 
     The LM head is applied to the positions that predict answer tokens and to no others.
     """
-    # PEFT casts an adapter's input to fp32, which autocast would cast back at once.
-    with disable_input_dtype_casting(model, active=torch.is_autocast_enabled(batch.positions.device.type)):
+    device = batch.positions.device.type
+    autocast = torch.is_autocast_enabled(device)
+    with (
+        # Weights are cast anew each time: a cast that is cached outside of a CUDA graph would be stale when it is replayed.
+        torch.autocast(device, dtype=torch.get_autocast_dtype(device), enabled=autocast, cache_enabled=False),
+        # PEFT casts an adapter's input to fp32, which autocast would cast back at once.
+        disable_input_dtype_casting(model, active=autocast),
+    ):
         logits = packed_logits(model, batch.packing, batch.positions)
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")

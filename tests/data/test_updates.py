@@ -184,7 +184,7 @@ def data_module(tiny_llama: Path, *, workers=0, epoch=0, done=0, budget=300, uni
 
 def tensors(batch: MicroBatch) -> list[torch.Tensor]:
     packing = batch.packing
-    parts = [x for r in packing.rectangles for x in (r.token, r.place, r.position, r.allowed)]
+    parts = [x for r in packing.layout for x in (r.token, r.place, r.position, r.allowed)]
     return [packing.input_ids, packing.position_ids, *parts, batch.positions, batch.targets]
 
 

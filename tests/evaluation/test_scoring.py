@@ -16,6 +16,7 @@ from paft.evaluation.likelihood import Likelihood, choice_log_probs, prepare, sh
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
+from paft.model.attention import NAMES
 from paft.model.base import load_base, load_tokenizer
 from paft.packing import Branches
 from paft.prompts import PromptPool, PromptTemplate
@@ -78,7 +79,7 @@ def setting(request, tiny_llama):
     return setting_of(tiny_llama, request.param)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("attention", NAMES)
 @pytest.mark.parametrize("answer", ["text", "letter"])
 def test_log_probs_equal_a_naive_pass(model_folder, answer, attention, tmp_path):
     model, encoder, pool, examples = setting_of(model_folder, answer, attention)
@@ -207,7 +208,7 @@ def test_equal_scores_take_the_first_and_are_counted(setting, monkeypatch):
     model, encoder, pool, examples = setting
     monkeypatch.setattr(
         "paft.evaluation.likelihood.choice_log_probs",
-        lambda _, batch, w: [torch.tensor([-2.0, -1, -1, -3])] * len(batch.lengths),
+        lambda _, batch, *rest: [torch.tensor([-2.0, -1, -1, -3])] * len(batch.lengths),
     )
     matrix = score(Likelihood(model, encoder), encoder, pool, examples, batch_tokens=1000)
     assert (matrix.predicted == 1).all() and matrix.tied.all()

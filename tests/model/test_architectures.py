@@ -14,6 +14,7 @@ from paft.data.encode import Encoded, Encoder
 from paft.evaluation.cells import Cell
 from paft.evaluation.generation import Generation, Stop, end_ids
 from paft.evaluation.likelihood import choice_log_probs, prepare
+from paft.model.attention import NAMES, packs_ragged
 from paft.model.base import add_lora, load_base, window_of
 from paft.runtime.errors import InputError
 from paft.training.module import answer_loss
@@ -100,7 +101,7 @@ def answer_log_probs(model, context, answer):
     return rows[range(len(answer)), answer]
 
 
-@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("kernel", NAMES)
 @pytest.mark.parametrize("name", RIGHT)
 def test_what_is_accepted_scores_and_trains_as_plain_transformers(name, kernel, folder_of):
     ours, plain = adapted(folder_of(name), name, kernel)
@@ -108,11 +109,13 @@ def test_what_is_accepted_scores_and_trains_as_plain_transformers(name, kernel, 
         cells = [
             Cell(0, i, "", Encoded(c, choices, False)) for i, (c, choices) in enumerate(zip(CONTEXTS, CHOICES, strict=True))
         ]
-        for got, context, choices in zip(choice_log_probs(ours, prepare(cells)), CONTEXTS, CHOICES, strict=True):
+        for got, context, choices in zip(
+            choice_log_probs(ours, prepare(cells, packs_ragged(ours))), CONTEXTS, CHOICES, strict=True
+        ):
             wanted = torch.stack([answer_log_probs(plain, context, choice).sum() for choice in choices])
             torch.testing.assert_close(got, wanted, rtol=0, atol=3e-4)
     pairs = [(context, choices[-1]) for context, choices in zip(CONTEXTS, CHOICES, strict=True)]
-    loss = answer_loss(ours, pack_answers(pairs))
+    loss = answer_loss(ours, pack_answers(pairs, packs_ragged(ours)))
     wanted_loss = -sum(answer_log_probs(plain, *pair).sum() for pair in pairs)
     torch.testing.assert_close(loss, wanted_loss, rtol=1e-4, atol=0)
     loss.backward()
@@ -174,7 +177,7 @@ SENTENCES = {
 }
 
 
-@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("kernel", NAMES)
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_packed_rows_would_lose_is_refused_by_name(name, kernel, tmp_path):
     tiny(name, tmp_path)

@@ -12,7 +12,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from paft.model.attention import NAMES, packed_logits, register
+from paft.model.attention import NAMES, packed_logits, packs_ragged, register
 from paft.packing import Branches, pack
 
 SEQUENCES = [list(range(10, 27)), [5], list(range(100, 104)), list(range(40, 49))]
@@ -26,10 +26,10 @@ def load(folder, kernel):
 def all_positions(model, sequences):
     """Return the logits at every token of the sequences, the filler at the row's end left out."""
     tokens = sum(len(s.context) + sum(map(len, s.continuations)) for s in sequences)
-    return packed_logits(model, pack(sequences), torch.arange(tokens))
+    return packed_logits(model, pack(sequences, packs_ragged(model)), torch.arange(tokens))
 
 
-@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("kernel", NAMES)
 def test_packed_equals_one_by_one(tiny_llama, kernel):
     model = load(tiny_llama, kernel)
     plain = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
@@ -44,7 +44,7 @@ LONE = [Branches(list(range(2, 100)), [[7, 8, 9], [4], [9, 10, 11]])]  # a recta
 
 
 @pytest.mark.parametrize("forks", [FORKS, LONE], ids=["two", "one alone"])
-@pytest.mark.parametrize("kernel", ["eager", "sdpa"])
+@pytest.mark.parametrize("kernel", NAMES)
 def test_branches_see_their_context_and_themselves_only(tiny_llama, kernel, forks):
     model = load(tiny_llama, kernel)
     with torch.no_grad():
