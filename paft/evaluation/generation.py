@@ -15,6 +15,7 @@ from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
 from paft.evaluation.likelihood import Model
 from paft.evaluation.store import StoredCell
 from paft.model.base import window_of
+from paft.model.graphs import Replayed
 from paft.runtime.errors import InputError, first_sentence
 from paft.runtime.memory import is_out_of_memory
 
@@ -46,7 +47,7 @@ class Generation:
         self.static: StaticDecoder | None = None
         if graphs and model.device.type == "cuda":
             if getattr(model, "_can_compile_fullgraph", False):
-                self.static = StaticDecoder(model, lambda step: step)
+                self.static = StaticDecoder(model, lambda step: Replayed(step, tolerance=0.0, enough=3))
             else:
                 self._without_static_cache("transformers does not compile it")
         self._reasoning = Reasoning(encoder.tokenizer, encoder.chat is not None and encoder.chat.opens_reasoning)

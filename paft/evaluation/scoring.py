@@ -64,7 +64,8 @@ def answering_by(
         several_lines = scoring.several_lines if scoring.metric != "last_number" else True
         if several_lines is None:
             several_lines = take_several_lines(examples, scoring.metric)
-        return Generation(model, encoder, scoring.metric, Stop(scoring.max_new_tokens, at_line_break=not several_lines))
+        stop = Stop(scoring.max_new_tokens, at_line_break=not several_lines)
+        return Generation(model, encoder, scoring.metric, stop, graphs)
     return Likelihood(model, encoder, scoring.normalise or ("byte" if pool.options == "hidden" else "sum"), graphs)
 
 
@@ -93,9 +94,6 @@ def score(
     model = answering.model
     was_training = model.training
     model.eval()
-    answer_within_memory = WithinMemory(
-        lambda batch: answering(batch, [examples[cell.example] for cell in batch], answering.prepare(batch))
-    )
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     numbers_by_window: dict[int, list[int]] = {}  # of the batches
