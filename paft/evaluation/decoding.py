@@ -132,9 +132,9 @@ class StaticDecoder:
     def __init__(self, model: Model, replay: Replay) -> None:
         self.model, self._replay = model, replay
         self._slot = torch.zeros((), dtype=torch.int64, device=model.device)
-        self._forget()
+        self.forget()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Give the caches' memory back, and what was recorded with it."""
         self._memory: list[Tensor] = []  # keys and values of each layer in turn, flat
         self._caches: dict[tuple[int, int], Cache] = {}  # by B and M
@@ -168,7 +168,7 @@ class StaticDecoder:
         rows = torch.tensor([*texts, *[texts[0]] * (n_batch - len(texts))], device=self.model.device)
         shapes = [(n_batch, x.shape[1], slots, x.shape[3]) for x in held]
         if len(self._memory) != len(held) or any(m.numel() < prod(s) for m, s in zip(self._memory, shapes, strict=True)):
-            self._forget()
+            self.forget()
             self._memory = [x.new_zeros(prod(shape)) for x, shape in zip(held, shapes, strict=True)]
         views = [memory[: prod(shape)].view(shape) for memory, shape in zip(self._memory, shapes, strict=True)]
         for source, view in zip(held, views, strict=True):

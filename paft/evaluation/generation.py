@@ -80,7 +80,10 @@ class Generation:
         except InputError:
             raise
         except Exception as error:  # a model may do anything with a cache of another kind
-            if self.static is None or is_out_of_memory(error):
+            if self.static is None:
+                raise
+            if is_out_of_memory(error):
+                self.static.forget()
                 raise
             self._without_static_cache(f"{type(error).__name__}: {first_sentence(error)}")
             written = self._write(contexts)
