@@ -148,13 +148,14 @@ class StaticDecoder:
 
         Raises NotImplementedError if the model's cache holds other things than keys and values.
         """
-        layers = texts.cache.layers
-        if not all(type(layer) is DynamicLayer and layer.is_initialized for layer in layers):
-            raise NotImplementedError("its cache holds other things than keys and values")
-        held = [x for layer in layers for x in (layer.keys, layer.values)]
+        held: list[Tensor] = []
+        for layer in texts.cache.layers:
+            if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
+                raise NotImplementedError("its cache holds other things than keys and values")
+            held += [layer.keys, layer.values]
         return _Static(self, held, texts.tokens, texts.mask, few_sizes(texts.mask.shape[1] + n_new))
 
-    def fill(self, held: Sequence[Tensor], texts: Sequence[int], slots: int) -> Tensor:
+    def fill(self, held: Sequence[Tensor], texts: Sequence[int], slots: int) -> tuple[Tensor, list[Tensor]]:
         """Copy the keys and values of some texts of a batch into the cache whose batch they fill at least to a half.
 
         Args:
@@ -162,7 +163,8 @@ class StaticDecoder:
             texts: indices into them.
             slots: of the cache.
 
-        Returns (B,) int64: which of the texts stands at each place of the cache's batch; places left over repeat one.
+        Returns (B,) int64, which of the texts stands at each place of the cache's batch (places left over repeat one); and the
+        cache's keys and values, as `held`.
         """
         n_batch = power_of_two(len(texts))
         rows = torch.tensor([*texts, *[texts[0]] * (n_batch - len(texts))], device=self.model.device)
@@ -176,13 +178,9 @@ class StaticDecoder:
             view.zero_()  # what no query sees must be a number all the same
             view[:, :, : picked.shape[2]] = picked
         if (n_batch, slots) not in self._caches:
-            layers = [_Layer(k, v, self._slot) for k, v in zip(views[::2], views[1::2], strict=True)]
+            layers: list[Any] = [_Layer(k, v, self._slot) for k, v in zip(views[::2], views[1::2], strict=True)]
             self._caches[n_batch, slots] = Cache(layers=layers)
-        return rows
-
-    def held(self, n_batch: int, slots: int) -> list[Tensor]:
-        """Return the keys and values of each layer of a cache in turn."""
-        return [x for layer in self._caches[n_batch, slots].layers for x in (layer.keys, layer.values)]
+        return rows, views
 
     def _step(self, step: Step) -> Tensor:
         """Return the likeliest next token (B,) int64 of each text, or -1 where the model's scores are NaN."""
@@ -205,11 +203,11 @@ class _Static:
 
     def __init__(self, decoder: StaticDecoder, held: Sequence[Tensor], tokens: Tensor, mask: Tensor, slots: int) -> None:
         self._decoder, self._slots, self._next_slot = decoder, slots, mask.shape[1]
-        self._tokens, self._padding = tokens, mask.shape[1] - mask.sum(1)
-        self._select(held, range(len(tokens)))
+        self._held, self._tokens, self._padding = held, tokens, mask.shape[1] - mask.sum(1)
+        self._select(range(len(tokens)))
 
-    def _select(self, held: Sequence[Tensor], texts: Sequence[int]) -> None:
-        rows = self._decoder.fill(held, texts, self._slots)
+    def _select(self, texts: Sequence[int]) -> None:
+        rows, self._held = self._decoder.fill(self._held, texts, self._slots)
         self._tokens, self._padding = self._tokens[rows], self._padding[rows]
         self._places = list(range(len(texts)))  # of the texts in the batch
 
@@ -217,7 +215,7 @@ class _Static:
         """Continue the kept texts, as Continuing says."""
         self._places = [self._places[i] for i in kept]
         if power_of_two(len(kept)) < len(self._tokens):
-            self._select(self._decoder.held(len(self._tokens), self._slots), self._places)
+            self._select(self._places)
         slot = torch.full((), self._next_slot, device=self._tokens.device)
         self._tokens = self._decoder.step(Step(self._tokens, self._padding, slot, self._slots))
         self._next_slot += 1

@@ -106,7 +106,7 @@ def score(
         coming = ahead(coming, _AHEAD)
 
     def answer(cells: Sequence[Cell]) -> list[StoredCell]:
-        prepared = batch.prepared if cells is batch.cells else answering.prepare(cells)  # anew for a half
+        prepared: Any = batch.prepared if cells is batch.cells else answering.prepare(cells)  # anew for a half
         return answering(cells, [examples[cell.example] for cell in cells], prepared)
 
     within_memory = WithinMemory(answer)
