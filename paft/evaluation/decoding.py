@@ -106,6 +106,9 @@ class _Layer(StaticLayer):
         slot: () int64, where the next token goes; shared by all layers, and changed in place.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, keys: Tensor, values: Tensor, slot: Tensor) -> None:
         super().__init__(max_cache_len=keys.shape[2])
         self.keys, self.values, self.cumulative_length = keys, values, slot
