@@ -56,7 +56,7 @@ class Simulated:
     """Answers at random, as Likelihood would, without a model."""
 
     def __init__(self) -> None:
-        self.model = SimpleNamespace(training=False, eval=lambda: None, train=lambda _: None)
+        self.model = SimpleNamespace(training=False, device=_CPU, eval=lambda: None, train=lambda _: None)
 
     def prepare(self, cells: Sequence[Cell]) -> None:
         """Answers at random need nothing made ready."""

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from paft.data.chat import REASONING
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.answers import Metric, first_option, first_text, is_right
 from paft.evaluation.cells import Cell
-from paft.evaluation.likelihood import NO_NUMBERS, Model
+from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
+from paft.evaluation.likelihood import Model
 from paft.evaluation.store import StoredCell
 from paft.model.base import window_of
-from paft.runtime.errors import InputError
+from paft.model.graphs import Replayed
+from paft.runtime.errors import InputError, first_sentence
+from paft.runtime.memory import is_out_of_memory
 
 MAX_NEW_TOKENS = 256  # as in OpenCompass
 
@@ -33,11 +35,21 @@ class Generation:
 
     Where an example has choices, the first option's letter in the text is the prediction, or the first option's text where
     prompts ask for that. A text without any predicts -1, which is wrong. Free-form answers are compared by the metric.
+
+    Args:
+        graphs: on a GPU, replay the step from one token to the next as a CUDA graph.
     """
 
-    def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop) -> None:
+    def __init__(self, model: Model, encoder: Encoder, metric: Metric, stop: Stop, graphs: bool = False) -> None:
         self.model, self.encoder, self.metric, self.stop = model, encoder, metric, stop
         self._ends = end_ids(model, encoder)
+        self._line_breaks: dict[int, bool] = {}  # whether a token holds one
+        self.static: StaticDecoder | None = None
+        if graphs and model.device.type == "cuda":
+            if getattr(model, "_can_compile_fullgraph", False):
+                self.static = StaticDecoder(model, lambda step: Replayed(step, tolerance=0.0, enough=3))
+            else:
+                self._without_static_cache("transformers does not compile it")
         self._reasoning = Reasoning(encoder.tokenizer, encoder.chat is not None and encoder.chat.opens_reasoning)
 
     def prepare(self, cells: Sequence[Cell]) -> list[list[int]]:
@@ -54,6 +66,7 @@ class Generation:
         texts = self.write(prepared)
         return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
 
+    @torch.no_grad()
     def write(self, contexts: Sequence[Sequence[int]]) -> list[tuple[str, int]]:
         """Continue each context greedily; return the texts, each with its number of tokens (including the one that ended it).
 
@@ -62,6 +75,22 @@ class Generation:
 
         Raises InputError if the model's scores are NaN.
         """
+        try:
+            written = self._write(contexts)
+        except InputError:
+            raise
+        except Exception as error:  # a model may do anything with a cache of another kind
+            if self.static is None:
+                raise
+            if is_out_of_memory(error):
+                self.static.forget()
+                raise
+            self._without_static_cache(f"{type(error).__name__}: {first_sentence(error)}")
+            written = self._write(contexts)
+        return [(self._answer(tokens), len(tokens)) for tokens in written]
+
+    def _write(self, contexts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Return the tokens that continue each context."""
         model, filler = self.model, self.encoder.tokenizer.eos_token_id
         longest = max(map(len, contexts))
         ids = torch.tensor([[filler] * (longest - len(c)) + list(c) for c in contexts], device=model.device)
@@ -69,27 +98,34 @@ class Generation:
         written: list[list[int]] = [[] for _ in contexts]
         window = window_of(model.config, longest + self.stop.max_new_tokens)
         limits = [min(self.stop.max_new_tokens, window - len(context)) for context in contexts]
-        rows = list(range(len(contexts)))  # of the batch: the index of the context that each row continues
-        cache = DynamicCache()
-        while rows:
-            tokens = _next_tokens(model, ids, mask, cache)
-            for row, token in zip(rows, tokens.tolist(), strict=True):
+        prompts = Growing(model, ids, mask)
+        rows, tokens = list(range(len(contexts))), prompts.tokens.tolist()  # the context that each token continues
+        going_on: Continuing = prompts if self.static is None else self.static.take_over(prompts, max(limits))
+        del prompts  # a static cache has a copy
+        while True:
+            for row, token in zip(rows, tokens, strict=True):
                 written[row].append(token)
             unfinished = [i for i, row in enumerate(rows) if not self._ended(written[row], limits[row])]
-            if len(unfinished) < len(rows):
-                indices = torch.tensor(unfinished, dtype=torch.long, device=model.device)
-                cache.batch_select_indices(indices)
-                tokens, mask, rows = tokens[indices], mask[indices], [rows[i] for i in unfinished]
-            ids, mask = tokens[:, None], torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        return [(self._answer(tokens), len(tokens)) for tokens in written]
+            if not unfinished:
+                return written
+            rows, tokens = [rows[i] for i in unfinished], going_on(unfinished)
+
+    def _without_static_cache(self, why: str) -> None:
+        self.static = None
+        print(f"Generation: this model cannot take a static cache ({why}); its cache grows, which is slower and as right.")
 
     def _ended(self, written: list[int], limit: int) -> bool:
         if written[-1] in self._ends or len(written) >= limit:
             return True
-        if not self.stop.at_line_break or "\n" not in self.encoder.tokenizer.decode(written[-1:]):
+        if not self.stop.at_line_break or not self._breaks_line(written[-1]):
             return False
         text = self._reasoning.behind(written)
         return text is not None and "\n" in text.lstrip()
+
+    def _breaks_line(self, token: int) -> bool:
+        if token not in self._line_breaks:
+            self._line_breaks[token] = "\n" in self.encoder.tokenizer.decode([token])
+        return self._line_breaks[token]
 
     def _answer(self, written: list[int]) -> str:
         """Return the text without its reasoning, up to the line break that ended it."""
@@ -162,24 +198,3 @@ class Reasoning:
             if text.lstrip().startswith(opening):
                 return None
         return None if self._opened and closed is None else str(text)
-
-
-def _next_tokens(model: Model, ids: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-    """Return the likeliest next token (B,) int64 of each row.
-
-    Args:
-        ids: (B, n) int64, the tokens that the cache does not hold yet.
-        mask: (B, tokens so far) int64, 0 at padding.
-
-    Raises InputError if the model's scores are NaN.
-    """
-    positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-    # An index and not the number 1, which would slice: for a strided view a CPU copies the LM head once per row.
-    last = torch.tensor([ids.shape[1] - 1], device=ids.device)
-    out = model(
-        input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
-    )
-    highest, best = out.logits[:, -1].max(-1)
-    if highest.isnan().any():
-        raise InputError(NO_NUMBERS)
-    return best

@@ -4,10 +4,11 @@ import gc
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
-from typing import Generic, Literal, TypeAlias, TypeVar
+from itertools import chain, islice
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 import torch
@@ -23,9 +24,11 @@ from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
 from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
 from paft.prompts import PromptPool
 from paft.runtime import ranks
+from paft.runtime.ahead import ahead
 from paft.runtime.memory import is_out_of_memory
 
 T = TypeVar("T")
+_AHEAD = 4  # batches that are made ready ahead of the model
 Answering: TypeAlias = Likelihood | Generation
 ScoringMethod = Literal["likelihood", "generate"]
 
@@ -61,7 +64,8 @@ def answering_by(
         several_lines = scoring.several_lines if scoring.metric != "last_number" else True
         if several_lines is None:
             several_lines = take_several_lines(examples, scoring.metric)
-        return Generation(model, encoder, scoring.metric, Stop(scoring.max_new_tokens, at_line_break=not several_lines))
+        stop = Stop(scoring.max_new_tokens, at_line_break=not several_lines)
+        return Generation(model, encoder, scoring.metric, stop, graphs)
     return Likelihood(model, encoder, scoring.normalise or ("byte" if pool.options == "hidden" else "sum"), graphs)
 
 
@@ -83,44 +87,48 @@ def score(
     Args:
         batch_tokens: tokens of a batch; a batch that does not fit into memory is scored in halves.
         store: keeps each batch once it is scored, so that an interrupted evaluation resumes; None: nothing is written.
-        window_cells: the most cells that are encoded at a time.
+        window_cells: the most cells of a window; those of two windows are held at a time.
     """
     if store is not None and store.finished():
         return read_matrix(store.path)
     model = answering.model
     was_training = model.training
     model.eval()
-    answer_within_memory = WithinMemory(
-        lambda batch: answering(batch, [examples[cell.example] for cell in batch], answering.prepare(batch))
-    )
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
-    batches_by_window: list[range] = []
-    done = right = number = resumed = 0  # cells done and right, the number of the batch, cells read from part files
+    numbers_by_window: dict[int, list[int]] = {}  # of the batches
+    done = right = resumed = 0  # cells done and right, cells read from part files
     total = len(pool.templates) * len(examples)
     labelled = any(example.answer for example in examples)
     silent = not progress or ranks.rank() > 0
-    with torch.no_grad(), tqdm(total=total, desc="scoring", unit="cell", disable=silent, smoothing=0.02) as bar:
-        for window in windows(pool, examples, window_cells):
-            first = number
-            for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
-                if number % ranks.n_ranks() == ranks.rank():
-                    rows = None if store is None else store.load_part(number)
-                    if rows is not None and _holds_exactly(rows, batch):
-                        resumed += len(batch)
-                        bar.initial = resumed  # these do not count for the speed that the bar shows
-                    else:
-                        started = time.perf_counter()
-                        rows = [names.of(cell) | row for cell, row in zip(batch, answer_within_memory(batch), strict=True)]
-                        if store is not None:
-                            store.save_part(number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
-                    all_rows += rows if store is None else []
-                    done, right = done + len(rows), right + sum(row["correct"] for row in rows)
-                    if labelled:
-                        bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
-                number += 1
-                bar.update(len(batch))
-            batches_by_window.append(range(first, number))
+    coming = _upcoming(encoder, pool, examples, windows(pool, examples, window_cells), batch_tokens, store, answering.prepare)
+    if model.device.type == "cuda":  # on a CPU both would share the same cores
+        coming = ahead(coming, _AHEAD)
+
+    def answer(cells: Sequence[Cell]) -> list[StoredCell]:
+        prepared: Any = batch.prepared if cells is batch.cells else answering.prepare(cells)  # anew for a half
+        return answering(cells, [examples[cell.example] for cell in cells], prepared)
+
+    within_memory = WithinMemory(answer)
+    bar = tqdm(total=total, desc="scoring", unit="cell", disable=silent, smoothing=0.02)
+    with torch.no_grad(), closing(coming), bar:
+        for batch in coming:
+            if batch.number % ranks.n_ranks() == ranks.rank():
+                rows = batch.stored
+                if rows is not None:
+                    resumed += len(batch.cells)
+                    bar.initial = resumed  # these do not count for the speed that the bar shows
+                else:
+                    started = time.perf_counter()
+                    rows = [names.of(cell) | row for cell, row in zip(batch.cells, within_memory(batch.cells), strict=True)]
+                    if store is not None:
+                        store.save_part(batch.number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
+                all_rows += rows if store is None else []
+                done, right = done + len(rows), right + sum(row["correct"] for row in rows)
+                if labelled:
+                    bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
+            numbers_by_window.setdefault(batch.window, []).append(batch.number)
+            bar.update(len(batch.cells))
     model.train(was_training)
     if store is None:
         all_rows = list(chain.from_iterable(ranks.gather(all_rows)))
@@ -128,9 +136,53 @@ def score(
         return matrix_of(table)
     ranks.barrier()
     if ranks.rank() == 0:
-        store.finish(batches_by_window)
+        store.finish(list(numbers_by_window.values()))
     ranks.barrier()
     return read_matrix(store.path)
+
+
+@dataclass(frozen=True)
+class _Upcoming:
+    """A batch whose turn comes: its cells; and on the rank that scores it, the rows of its part file or what it needs."""
+
+    window: int
+    number: int  # among the batches of all windows
+    cells: list[Cell]
+    stored: list[StoredCell] | None = None
+    prepared: Any = None  # what the scorer's `prepare` made of the cells
+
+
+def _upcoming(
+    encoder: Encoder,
+    pool: PromptPool,
+    examples: Sequence[Example],
+    parts: Sequence[tuple[range, range]],
+    batch_tokens: int,
+    store: MatrixStore | None,
+    prepare: Callable[[Sequence[Cell]], Any],
+) -> Generator[_Upcoming]:
+    """Yield all batches of the windows `parts` in their order.
+
+    A window is encoded while the batches of the one before it are yielded, some cells with each, so that the batches keep
+    coming where one window ends and the next one begins.
+    """
+    number = 0
+    streams = [encode(encoder, pool, examples, part) for part in parts]
+    cells = list(streams[0])
+    for window, following in enumerate([*streams[1:], iter(())]):
+        cut = batches(cells, batch_tokens)
+        of_next: list[Cell] = []
+        n_each = -(-len(cells) // len(cut))
+        for batch in cut:
+            stored = prepared = None
+            if number % ranks.n_ranks() == ranks.rank():
+                rows = None if store is None else store.load_part(number)
+                stored = rows if rows is not None and _holds_exactly(rows, batch) else None
+                prepared = prepare(batch) if stored is None else None
+            yield _Upcoming(window, number, batch, stored, prepared)
+            number += 1
+            of_next += islice(following, n_each)
+        cells = [*of_next, *following]
 
 
 def _holds_exactly(rows: Sequence[StoredCell], cells: Sequence[Cell]) -> bool:

@@ -93,7 +93,7 @@ class MatrixStore:
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch, write_page_checksum=True)
         scratch.replace(path)
 
-    def finish(self, windows: Sequence[range]) -> None:
+    def finish(self, windows: Sequence[Sequence[int]]) -> None:
         """Merge the part files into the matrix file, sorted by prompt and example, and remove them.
 
         Args:

@@ -38,7 +38,7 @@ def setting(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         model.generation_config = GenerationConfig(eos_token_id=[tokenizer.convert_tokens_to_ids(end) for end in ends] or None)
         tokens = tokenizer(script, add_special_tokens=False).input_ids
         scripted = iter([*tokens, *([tokens[-1]] * 50)])
-        monkeypatch.setattr("paft.evaluation.generation._next_tokens", lambda *_: torch.tensor([next(scripted)]))
+        monkeypatch.setattr("paft.evaluation.decoding.next_tokens", lambda *_: torch.tensor([next(scripted)]))
         encoder = Encoder(tokenizer, "text", 1024, None if chat is None else Chat(tokenizer, ChatSettings()))
         generation = Generation(model, encoder, "exact", Stop(len(tokens), at_line_break))
         ((text, _),) = generation.write([tokenizer("Say it.").input_ids])

@@ -1,5 +1,7 @@
 """Scoring in shared batches equals a naive pass, one rendering and one choice at a time, on four architectures."""
 
+import threading
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +12,7 @@ from paft.config.schema import LoraConfig, ModelConfig
 from paft.data.encode import Encoded, Encoder
 from paft.data.tasks.base import Example
 from paft.data.tasks.story_facts import generate_rows
+from paft.evaluation import scoring
 from paft.evaluation.cells import Cell, batches, common_prefix, encode, windows
 from paft.evaluation.generation import Generation, Stop
 from paft.evaluation.likelihood import Likelihood, choice_log_probs, prepare, share
@@ -20,6 +23,7 @@ from paft.model.attention import NAMES
 from paft.model.base import load_base, load_tokenizer
 from paft.packing import Branches
 from paft.prompts import PromptPool, PromptTemplate
+from paft.runtime.ahead import ahead
 from paft.runtime.errors import InputError
 
 # Openings of several lengths, one of a letter, one that is empty; the story first, in the middle and at the end.
@@ -271,8 +275,8 @@ def test_finished_rows_leave_and_texts_end_where_they_should(setting, monkeypatc
         sizes.append(len(ids))
         return torch.tensor([scripts[row][mask.shape[1] - 3] for row in cache.left])
 
-    monkeypatch.setattr("paft.evaluation.generation.DynamicCache", Rows)
-    monkeypatch.setattr("paft.evaluation.generation._next_tokens", scripted)
+    monkeypatch.setattr("paft.evaluation.decoding.DynamicCache", Rows)
+    monkeypatch.setattr("paft.evaluation.decoding.next_tokens", scripted)
     found = Generation(model, encoder, "exact", Stop(6, at_line_break=True)).write([[1, 2, 3]] * 4)
     first = {token: tokenizer.decode([token]).strip() for token in (yes, no)}
     assert found == [(first[yes], 2), (first[no], 4), (tokenizer.decode([no, yes]).strip(), 3), (found[3][0], 6)]
@@ -295,6 +299,96 @@ def test_generation_ends_where_the_window_does(tiny_llama, tmp_path):
 
 class Killed(BaseException):
     """What a test calls a kill."""
+
+
+@pytest.fixture
+def ahead_of_the_model(monkeypatch):
+    """Batches are made ready in a thread, as on a GPU."""
+    upcoming = scoring._upcoming
+    monkeypatch.setattr(scoring, "_upcoming", lambda *given: ahead(upcoming(*given), 3))
+
+
+class Counted(Likelihood):
+    """Notes which cells are made ready, and in which thread, and is killed at a batch."""
+
+    kill_at = None
+
+    def __init__(self, model, encoder):
+        super().__init__(model, encoder)
+        self.made, self.threads, self.answered = [], set(), []
+
+    def prepare(self, cells):
+        self.made.append([(cell.prompt, cell.example) for cell in cells])
+        self.threads.add(threading.current_thread().name)
+        return super().prepare(cells)
+
+    def __call__(self, cells, examples, prepared):
+        self.answered.append([(cell.prompt, cell.example) for cell in cells])
+        if len(self.answered) == self.kill_at:
+            raise Killed
+        if len(cells) > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().__call__(cells, examples, prepared)
+
+
+def no_thread_is_left():
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_batches_made_ready_ahead_of_the_model_change_nothing(tiny_llama, tmp_path, request):
+    """Nor do they where a batch is halved, an evaluation is killed in its second window, or a part file is there already."""
+    model, encoder, pool, examples = setting_of(tiny_llama, "text")
+
+    def run(folder, kill_at=None):
+        answering = Counted(model, encoder)
+        answering.kill_at = kill_at
+        folder.mkdir(exist_ok=True)
+        store = MatrixStore(folder, {})
+        try:
+            score(answering, encoder, pool, examples, batch_tokens=900, store=store, window_cells=16)
+        except Killed:
+            assert kill_at
+        return answering, store.path
+
+    plain, wanted = run(tmp_path / "plain")
+    assert plain.threads == {threading.current_thread().name}
+    request.getfixturevalue("ahead_of_the_model")
+    threaded, path = run(tmp_path / "ahead")
+    assert threaded.answered == plain.answered and any(name.startswith("ahead") for name in threaded.threads)
+    assert path.read_bytes() == wanted.read_bytes() and no_thread_is_left()
+    run(tmp_path / "killed", kill_at=len(plain.answered) - 1)
+    assert no_thread_is_left()
+    rest, path = run(tmp_path / "killed")
+    assert len(rest.answered) < len(plain.answered) / 2 and sorted(rest.made) == sorted(rest.answered)
+    assert path.read_bytes() == wanted.read_bytes()
+
+
+def test_an_error_in_making_batches_ready_arrives_as_it_is(tiny_llama, ahead_of_the_model, monkeypatch):
+    model, encoder, pool, examples = setting_of(tiny_llama, "text")
+    usual, error = Encoder.scoring, InputError("one clear sentence")
+
+    def failing(self, template, example):
+        if example is examples[5] and template is pool.templates[1]:
+            raise error
+        return usual(self, template, example)
+
+    monkeypatch.setattr(Encoder, "scoring", failing)
+    answering = Counted(model, encoder)
+    with pytest.raises(InputError) as raised:
+        score(answering, encoder, pool, examples, batch_tokens=500, window_cells=8)
+    assert raised.value is error and no_thread_is_left()
+
+
+def test_a_rank_makes_only_its_own_batches_ready(setting, monkeypatch):
+    _, encoder, pool, examples = setting
+    monkeypatch.setenv("PAFT_RANKS", "2")
+    monkeypatch.setenv("PAFT_RANK", "1")
+    coming = list(scoring._upcoming(encoder, pool, examples, windows(pool, examples, 16), 500, None, prepare))
+    assert [batch.number for batch in coming] == list(range(len(coming))) and len(coming) > 4
+    assert [batch.prepared is not None for batch in coming] == [number % 2 == 1 for number in range(len(coming))]
+    assert [batch.cells for batch in coming] == [
+        batch for window in windows(pool, examples, 16) for batch in batches(list(encode(encoder, pool, examples, window)), 500)
+    ]
 
 
 def test_a_killed_evaluation_goes_on_where_it_was(setting, tmp_path):
