@@ -11,7 +11,6 @@ from typing import Generic, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 import torch
-from tqdm import tqdm
 
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
@@ -24,6 +23,7 @@ from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
 from paft.prompts import PromptPool
 from paft.runtime import ranks
 from paft.runtime.memory import is_out_of_memory
+from paft.runtime.progress import Progress
 
 T = TypeVar("T")
 Answering: TypeAlias = Likelihood | Generation
@@ -48,9 +48,14 @@ class Scoring:
     several_lines: bool | None = None
 
 
+def generates(scoring: Scoring) -> bool:
+    """Return whether answers are generated, and not chosen by likelihood."""
+    return scoring.metric != "choice" or scoring.method == "generate"
+
+
 def answering_by(model: Model, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], scoring: Scoring) -> Answering:
     """Return the scorer, by likelihood or by generation, that `scoring` asks for."""
-    if scoring.metric != "choice" or scoring.method == "generate":
+    if generates(scoring):
         # Where the last number counts, every text may reason over several lines, whatever was trained on.
         several_lines = scoring.several_lines if scoring.metric != "last_number" else True
         if several_lines is None:
@@ -92,7 +97,7 @@ def score(
     total = len(pool.templates) * len(examples)
     labelled = any(example.answer for example in examples)
     silent = not progress or ranks.rank() > 0
-    with torch.no_grad(), tqdm(total=total, desc="scoring", unit="cell", disable=silent, smoothing=0.02) as bar:
+    with torch.no_grad(), Progress("scoring", "renderings", total, silent=silent) as bar:
         for window in windows(pool, examples, window_cells):
             first = number
             for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
@@ -100,7 +105,7 @@ def score(
                     rows = None if store is None else store.load_part(number)
                     if rows is not None and _holds_exactly(rows, batch):
                         resumed += len(batch)
-                        bar.initial = resumed  # these do not count for the speed that the bar shows
+                        bar.done_before = resumed  # these do not count for the speed that the bar shows
                     else:
                         started = time.perf_counter()
                         rows = [names.of(cell) | row for cell, row in zip(batch, answer_within_memory(batch), strict=True)]
@@ -109,7 +114,7 @@ def score(
                     all_rows += rows if store is None else []
                     done, right = done + len(rows), right + sum(row["correct"] for row in rows)
                     if labelled:
-                        bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
+                        bar.note = f"accuracy {100 * right / done:.1f}"
                 number += 1
                 bar.update(len(batch))
             batches_by_window.append(range(first, number))

@@ -137,7 +137,11 @@ class ExtraMeasures(_Record):
 
 
 class TrainingRecord(_Record):
-    """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone."""
+    """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone.
+
+    loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
+    meanwhile may hide; None in results of before it was measured.
+    """
 
     updates: int
     tokens: int
@@ -145,6 +149,7 @@ class TrainingRecord(_Record):
     tokens_per_s: float
     seconds: float
     prompts_truncated: int
+    loop_seconds: float | None = None
 
 
 class ChosenPrompt(_Record):
