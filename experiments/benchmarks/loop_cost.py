@@ -193,7 +193,7 @@ def page(medians: dict[str, dict[str, float]], n_rounds: int) -> list[str]:
     return [
         "# What an update costs with the model taken out",
         "",
-        "Milliseconds of CPU time an update of eight examples of story_facts; adapter of SmolLM2-135M (120 tensors); one thread; "
+        "Milliseconds of CPU time an update (eight examples of story_facts, adapter of SmolLM2-135M), one thread; "
         f"median over {n_rounds} rounds of {_UPDATES} updates.",
         "",
         *table(["", *medians], rows),
