@@ -117,7 +117,7 @@ class LoggedAtEachUpdate(Recorder):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Have Lightning log."""
-        trainer.log_every_n_steps = 1
+        trainer.log_every_n_steps = 1  # type: ignore[attr-defined]  # Lightning sets it in a connector
         super().on_train_start(trainer, pl_module)
 
     def on_train_batch_end(

@@ -54,6 +54,11 @@ class Progress:
             print(", ".join(filter(None, [f"{self.what}: {share}", said])), file=sys.stderr, flush=True)
             self._next_line = now + _LINE_S
 
+    def say(self, line: str) -> None:
+        """Print a line to stdout, above the bar if there is one."""
+        tqdm.write(line)
+        sys.stdout.flush()
+
     def close(self) -> None:
         """Leave the bar as it is."""
         self._bar.close()

@@ -174,7 +174,7 @@ class ShowProgress(Callback):
             update_s, loop_s = measured
             left_s = sum(self.work.left(self._bar.done + recorder.updates - self._shown, update_s, self._rendering_s))
             if not self._said and ranks.rank() == 0:
-                print(self.work.line(update_s, loop_s, self._rendering_s), flush=True)
+                self._bar.say(self.work.line(update_s, loop_s, self._rendering_s))
                 self._said = True
         self._bar.note = f"loss {recorder.loss:.3f}, {recorder.tokens_per_s:,.0f} tokens/s"
         self._bar.update(recorder.updates - self._shown, left_s)
