@@ -135,12 +135,13 @@ class ShowProgress(Callback):
         self.recorder, self.work, self.silent = recorder, work, silent or ranks.rank() > 0
         self._shown = 0  # updates of this process that the bar has counted
         self._bar: Progress | None = None
-        self._warm = (0, 0.0, 0.0)  # updates, seconds and seconds of the loop, at the end of the warm-up
+        self._from = (0, 0.0, 0.0)  # updates, seconds and seconds of the loop, from where on they are measured
         self._said = False
         self._rendering_s: float | None = None
         self._validation_started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._from = (0, self.recorder.seconds, self.recorder.loop_seconds)
         self._bar = Progress("training", "updates", self.work.updates, trainer.global_step, self.silent)
 
     def on_train_batch_end(
@@ -168,25 +169,27 @@ class ShowProgress(Callback):
         recorder = self.recorder
         if self._bar is None or recorder.updates == self._shown:
             return
-        measured = self._measure()
-        left_s = None
-        if measured is not None:
-            update_s, loop_s = measured
-            left_s = sum(self.work.left(self._bar.done + recorder.updates - self._shown, update_s, self._rendering_s))
-            if not self._said and ranks.rank() == 0:
-                self._bar.say(self.work.line(update_s, loop_s, self._rendering_s))
-                self._said = True
+        measured, update_s, loop_s = self._measure()
+        done = self._bar.done + recorder.updates - self._shown
+        left_s = sum(self.work.left(done, update_s, self._rendering_s))
+        if measured >= _MEASURED and not self._said and ranks.rank() == 0:
+            self._bar.say(self.work.line(update_s, loop_s, self._rendering_s))
+            self._said = True
         self._bar.note = f"loss {recorder.loss:.3f}, {recorder.tokens_per_s:,.0f} tokens/s"
         self._bar.update(recorder.updates - self._shown, left_s)
         self._shown = recorder.updates
 
-    def _measure(self) -> tuple[float, float] | None:
-        """Return the seconds of an update and, of these, of the loop around the model; None: too few were measured."""
+    def _measure(self) -> tuple[int, float, float]:
+        """Return the number of updates behind the warm-up, the seconds of an update, and those of the loop around the model.
+
+        Until there are such updates, the seconds are those of the warm-up.
+        """
         now = (self.recorder.updates, self.recorder.seconds, self.recorder.loop_seconds)
-        if self._warm[0] < _WARM_UP:
-            self._warm = now
-        updates, seconds, loop = (b - a for a, b in zip(self._warm, now, strict=True))
-        return (seconds / updates, loop / updates) if updates >= _MEASURED else None
+        updates, seconds, loop = (b - a for a, b in zip(self._from, now, strict=True))
+        is_warm = self._from[0] >= _WARM_UP
+        if not is_warm and now[0] >= _WARM_UP:
+            self._from = now
+        return updates if is_warm else 0, seconds / updates, loop / updates
 
     def _close(self) -> None:
         if self._bar is not None:
