@@ -96,9 +96,9 @@ class Clock(pl.Callback):
         self.ends: list[float] = []
         self.losses: list[float] = []
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:  # noqa: D102
+    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *args: Any) -> None:  # noqa: D102
+        self.losses.append(float(outputs["loss"]))
         self.ends.append(time.perf_counter())
-        self.losses.append(float(trainer.callback_metrics["loss"]))
 
 
 def run_ours(work: Workload, dtype: str) -> Clock:

@@ -170,7 +170,7 @@ class TrainerConfig(_Section):
     devices: PositiveInt
     micro_batch_tokens: PositiveInt
     workers: NonNegativeInt
-    checkpoint_every: PositiveInt
+    checkpoint_every: PositiveInt | None  # updates; None: 50, or as many more as keep the time of saving below 5%
     checkpoints_kept: PositiveInt
     graphs: Literal["auto", "off"] = "auto"
     progress: bool

@@ -12,7 +12,6 @@ from typing import Any, Generic, Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 import torch
-from tqdm import tqdm
 
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
@@ -26,6 +25,7 @@ from paft.prompts import PromptPool
 from paft.runtime import ranks
 from paft.runtime.ahead import ahead
 from paft.runtime.memory import is_out_of_memory
+from paft.runtime.progress import Progress
 
 T = TypeVar("T")
 _AHEAD = 4  # batches that are made ready ahead of the model
@@ -51,6 +51,11 @@ class Scoring:
     several_lines: bool | None = None
 
 
+def generates(scoring: Scoring) -> bool:
+    """Return whether answers are generated, and not chosen by likelihood."""
+    return scoring.metric != "choice" or scoring.method == "generate"
+
+
 def answering_by(
     model: Model, encoder: Encoder, pool: PromptPool, examples: Sequence[Example], scoring: Scoring, graphs: bool = False
 ) -> Answering:
@@ -59,7 +64,7 @@ def answering_by(
     Args:
         graphs: replay CUDA graphs where the device and the model allow it.
     """
-    if scoring.metric != "choice" or scoring.method == "generate":
+    if generates(scoring):
         # Where the last number counts, every text may reason over several lines, whatever was trained on.
         several_lines = scoring.several_lines if scoring.metric != "last_number" else True
         if several_lines is None:
@@ -110,14 +115,14 @@ def score(
         return answering(cells, [examples[cell.example] for cell in cells], prepared)
 
     within_memory = WithinMemory(answer)
-    bar = tqdm(total=total, desc="scoring", unit="cell", disable=silent, smoothing=0.02)
+    bar = Progress("scoring", "renderings", total, silent=silent)
     with torch.no_grad(), closing(coming), bar:
         for batch in coming:
             if batch.number % ranks.n_ranks() == ranks.rank():
                 rows = batch.stored
                 if rows is not None:
                     resumed += len(batch.cells)
-                    bar.initial = resumed  # these do not count for the speed that the bar shows
+                    bar.done_before = resumed  # these do not count for the speed that the bar shows
                 else:
                     started = time.perf_counter()
                     rows = [names.of(cell) | row for cell, row in zip(batch.cells, within_memory(batch.cells), strict=True)]
@@ -126,7 +131,7 @@ def score(
                 all_rows += rows if store is None else []
                 done, right = done + len(rows), right + sum(row["correct"] for row in rows)
                 if labelled:
-                    bar.set_postfix_str(f"accuracy {100 * right / done:.1f}", refresh=False)
+                    bar.note = f"accuracy {100 * right / done:.1f}"
             numbers_by_window.setdefault(batch.window, []).append(batch.number)
             bar.update(len(batch.cells))
     model.train(was_training)

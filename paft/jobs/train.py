@@ -17,7 +17,7 @@ from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.predictions import count_unread
 from paft.evaluation.robustness import robustness
-from paft.evaluation.scoring import answering_by, score
+from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
 from paft.jobs.planning import make_plan, print_inputs
@@ -53,6 +53,7 @@ from paft.runtime.process import keep_freed_memory, quieten, repeat_exactly
 from paft.runtime.run_folder import RunFolder
 from paft.selection.search import search
 from paft.training.fit import Fitted, fit
+from paft.training.forecast import ScoringWork
 from paft.training.kernels import CHANGED, Kernels, kernels_of, recorded_kernels, with_recorded
 
 
@@ -127,11 +128,13 @@ def _train_and_score(
     fitted = selection = None
     if inputs.train is not None:
         pool = inputs.train
+        search_started = time.perf_counter()
         if config.method.searches:
             selection = search(config, base, run.encoder, inputs, folder, run.folder.identity)
             pool = replace(pool, templates=(selection.chosen,))
         model = add_lora(base, config.model, config.seed)
-        fitted = _fit(run, model, pool, logger, kernels_of(model, config.trainer.graphs == "auto", recorded))
+        kernels = kernels_of(model, config.trainer.graphs == "auto", recorded)
+        fitted = _fit(run, model, pool, logger, kernels, time.perf_counter() - search_started if selection else 0.0)
         if ranks.rank() == 0:
             save_adapter(model, run.encoder.tokenizer, folder / "adapter", _about(run))
         ranks.barrier()  # scoring reads the saved adapter, on every rank
@@ -163,8 +166,14 @@ def _train_and_score(
     return results, scored
 
 
-def _fit(run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | None, kernels: Kernels) -> Fitted:
-    """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples."""
+def _fit(
+    run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | None, kernels: Kernels, searched_s: float
+) -> Fitted:
+    """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples.
+
+    Args:
+        searched_s: seconds that the search for the pool's only prompt took; 0: there was none.
+    """
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
     data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, packs_ragged(model))
@@ -176,7 +185,13 @@ def _fit(run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | 
         summary = robustness(score(answering, run.encoder, validation_pool, examples, batch_tokens=budget), None)
         return {"mean": summary.mean, "std": summary.std, "worst": summary.min}
 
-    return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger, kernels)
+    scoring = ScoringWork(
+        validation_renderings=len(validation_pool.templates) * run.plan.validation_examples,
+        test_renderings=run.plan.test_renderings,
+        generated=generates(scoring_of(config, inputs)),
+        searched_s=searched_s,
+    )
+    return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger, kernels, scoring)
 
 
 def _training_record(fitted: Fitted) -> TrainingRecord:

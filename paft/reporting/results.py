@@ -146,7 +146,8 @@ class KernelsRecord(_Record):
 class TrainingRecord(_Record):
     """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone.
 
-    kernels is None in results of earlier versions.
+    loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
+    meanwhile may hide. Both it and kernels are None in results of earlier versions.
     """
 
     updates: int
@@ -155,6 +156,7 @@ class TrainingRecord(_Record):
     tokens_per_s: float
     seconds: float
     prompts_truncated: int
+    loop_seconds: float | None = None
     kernels: KernelsRecord | None = None
 
 

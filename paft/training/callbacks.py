@@ -1,45 +1,58 @@
-"""Lightning callbacks of a training run: the progress bar and the speed."""
+"""Lightning callbacks of a training run: the record of its updates, their speed, and how far the run is."""
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
 
 from paft.data.batch import Update
+from paft.runtime import ranks
+from paft.runtime.progress import Progress
+from paft.training.forecast import Work
+
+# Losses wait on the device until there are so many, or until the oldest is so old (in seconds).
+_MOST_WAITING, _LONGEST_WAIT_S = 20, 0.5
+_WARM_UP, _MEASURED = 3, 5  # updates: the first are slow; so many behind them tell the time of the run
 
 
-class ProgressBar(TQDMProgressBar):
-    """Lightning's progress bar over updates, without its bar for validation.
+class Recorder(Callback):
+    """Logs every update, and measures the speed of training.
 
-    It shows the loss, tokens/s and the remaining time. Validation is one batch, for which a bar says nothing.
-    """
+    To read a loss back from the device is to wait for the update. So the figures of updates stay on the device and are read
+    back together: when there are 20 of them, or the oldest is half a second old; and before a validation, before a state is
+    saved, and when training ends or fails. The clock is read at these times alone, because at others the device is still at
+    work. Each update is a row in every log, with its own step number.
 
-    def init_validation_tqdm(self) -> Tqdm:
-        return Tqdm(disable=True)
-
-
-class Speed(Callback):
-    """Measures the tokens per second of training.
-
-    Only real tokens count (no padding), and only the time of updates (no validation). A resumed run continues the counts of
-    the processes before it.
+    Of the tokens only real ones count (no padding), of the time only that of updates (no validation). A resumed run continues
+    the counts of the processes before it.
     """
 
     def __init__(self) -> None:
+        self.updates = 0  # read back by this process
         self.tokens = self.truncated = 0
-        self.seconds = 0.0
+        self.seconds = self.loop_seconds = 0.0  # of updates; of these, outside of PaftModule.training_step
+        self.loss = 0.0  # of the last update that was read back
         self.earlier_wall_s = 0.0  # of the processes that this one resumes
         self._started = time.perf_counter()
-        self._last = 0.0
+        self._last_read = self._last_end = 0.0
+        self._loggers: list[Logger] = []
+        self._figures: list[Tensor] = []  # (2,) fp32 on the device: loss and gradient norm of an update to be read back
+        self._rows: list[tuple[int, dict[str, float]]] = []  # its step, and what else is logged
 
     def state_dict(self) -> dict[str, Any]:
+        self.read_back()  # a run that resumes from this state does not repeat these updates
         wall = self.earlier_wall_s + time.perf_counter() - self._started
-        return {"tokens": self.tokens, "truncated": self.truncated, "seconds": self.seconds, "wall_s": wall}
+        counts = {"tokens": self.tokens, "truncated": self.truncated}
+        return {**counts, "seconds": self.seconds, "loop_seconds": self.loop_seconds, "wall_s": wall}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.tokens, self.truncated, self.seconds = (state_dict[name] for name in ("tokens", "truncated", "seconds"))
+        self.tokens, self.truncated = state_dict["tokens"], state_dict["truncated"]
+        self.seconds, self.loop_seconds = state_dict["seconds"], state_dict["loop_seconds"]
         self.earlier_wall_s = state_dict["wall_s"]
 
     @property
@@ -48,19 +61,136 @@ class Speed(Callback):
         return self.tokens / self.seconds if self.seconds else 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last = time.perf_counter()  # Lightning skips on_train_epoch_start where it resumes within an epoch
+        self._loggers = trainer.loggers
+        self._start_clock()  # Lightning skips on_train_epoch_start where it resumes within an epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last = time.perf_counter()
+        self._start_clock()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._last = time.perf_counter()
+        self._start_clock()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Update, batch_idx: int
     ) -> None:
-        now = time.perf_counter()
-        self.seconds, self._last = self.seconds + now - self._last, now
+        figures = dict(outputs)
+        self._figures.append(torch.stack((figures.pop("loss"), figures.pop("grad_norm"))))  # a copy: the step may reuse them
         self.tokens += batch.n_tokens
         self.truncated += batch.n_truncated
-        pl_module.log("tokens_per_s", self.tokens_per_s, prog_bar=True)
+        now = time.perf_counter()
+        self.loop_seconds += now - self._last_end - figures.pop("step_s")
+        self._last_end = now
+        self._rows.append((trainer.global_step - 1, {"epoch": trainer.current_epoch, **figures}))
+        if len(self._rows) >= _MOST_WAITING or now >= self._last_read + _LONGEST_WAIT_S:
+            self.read_back()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.read_back()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.read_back()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        with suppress(RuntimeError):  # of a device that failed; what it failed at is raised already
+            self.read_back()
+
+    def read_back(self) -> None:
+        """Read the figures that wait on the device, in one copy, and log their updates."""
+        if not self._rows:
+            return
+        asked = time.perf_counter()
+        figures = torch.stack(self._figures).tolist()
+        now = time.perf_counter()
+        self._last_end += now - asked  # waiting for the device is no time of the loop
+        self.seconds, self._last_read = self.seconds + now - self._last_read, now
+        self.updates += len(self._rows)
+        rows = [
+            (step, {"loss": loss, "grad_norm": norm, **row, "tokens_per_s": self.tokens_per_s})
+            for (step, row), (loss, norm) in zip(self._rows, figures, strict=True)
+        ]
+        self.loss = figures[-1][0]
+        self._rows, self._figures = [], []
+        if ranks.rank() == 0:
+            for logger in self._loggers:
+                for step, row in rows:
+                    logger.log_metrics(row, step)
+                logger.save()
+
+    def _start_clock(self) -> None:
+        self._last_read = self._last_end = time.perf_counter()
+
+
+class ShowProgress(Callback):
+    """Shows how far the run is, in one bar over the updates of all epochs, and says early how long it takes.
+
+    The bar shows the loss, tokens/s and the time left, scoring at the end of the run included. It moves when the recorder has
+    read figures back, and so never waits for the device itself.
+    """
+
+    def __init__(self, recorder: Recorder, work: Work, silent: bool) -> None:
+        """
+        Args:
+            silent: show no bar.
+        """
+        self.recorder, self.work, self.silent = recorder, work, silent or ranks.rank() > 0
+        self._shown = 0  # updates of this process that the bar has counted
+        self._bar: Progress | None = None
+        self._from = (0, 0.0, 0.0)  # updates, seconds and seconds of the loop, from where on they are measured
+        self._said = False
+        self._rendering_s: float | None = None
+        self._validation_started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._from = (0, self.recorder.seconds, self.recorder.loop_seconds)
+        self._bar = Progress("training", "updates", self.work.updates, trainer.global_step, self.silent)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Update, batch_idx: int
+    ) -> None:
+        self._show()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show()
+        self._validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds = time.perf_counter() - self._validation_started
+        self._rendering_s = seconds / self.work.scoring.validation_renderings
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show()
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _show(self) -> None:
+        """Move the bar on to what was read back."""
+        recorder = self.recorder
+        if self._bar is None or recorder.updates == self._shown:
+            return
+        measured, update_s, loop_s = self._measure()
+        done = self._bar.done + recorder.updates - self._shown
+        left_s = sum(self.work.left(done, update_s, self._rendering_s))
+        if measured >= _MEASURED and not self._said and ranks.rank() == 0:
+            self._bar.say(self.work.line(update_s, loop_s, self._rendering_s))
+            self._said = True
+        self._bar.note = f"loss {recorder.loss:.3f}, {recorder.tokens_per_s:,.0f} tokens/s"
+        self._bar.update(recorder.updates - self._shown, left_s)
+        self._shown = recorder.updates
+
+    def _measure(self) -> tuple[int, float, float]:
+        """Return the number of updates behind the warm-up, the seconds of an update, and those of the loop around the model.
+
+        Until there are such updates, the seconds are those of the warm-up.
+        """
+        now = (self.recorder.updates, self.recorder.seconds, self.recorder.loop_seconds)
+        updates, seconds, loop = (b - a for a, b in zip(self._from, now, strict=True))
+        is_warm = self._from[0] >= _WARM_UP
+        if not is_warm and now[0] >= _WARM_UP:
+            self._from = now
+        return updates if is_warm else 0, seconds / updates, loop / updates
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

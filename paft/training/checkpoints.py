@@ -23,6 +23,8 @@ from paft.runtime.launch import SIGNALS, stop
 from paft.runtime.memory import is_out_of_memory
 
 _SAME_SIGNAL_S = 1.0  # a signal that arrives again so soon is the same one, delivered twice
+_USUAL_EVERY, _SHARE = 50, 0.05  # updates between two states, unless saving them would take more than this share of the time
+_ASK_S, _ASK_UPDATES = 0.5, 20  # ranks ask each other for signals so often in seconds, and after so many updates at the latest
 
 
 class SaveBest(ModelCheckpoint):
@@ -79,21 +81,24 @@ class SaveState(Checkpoint):
     A state is saved between two updates, never within one, so that a resumed run equals an undisturbed one bit for bit. A
     signal therefore takes effect at the end of the current update. A second signal, or one during validation, takes effect
     at once. Then the handler that was installed before this one is called (submitit's queues the job again). Without such a
-    handler the run ends as by Ctrl-C. All ranks stop after the same update, whichever of them receives the signal.
+    handler the run ends as by Ctrl-C. All ranks stop after the same update, whichever of them receives the signal; where their
+    updates are short, that is within about half a second.
 
     Subclasses Checkpoint so that Lightning runs it after ModelCheckpoint, whose state it saves.
 
     Args:
         folder: of the checkpoints.
         run: the digest that identifies the run; it is stored in each state.
-        every: updates between two states.
+        every: updates between two states; None: 50, or as many more as keep the time of saving below 5%.
         keep: how many of the newest states are kept, so that one damaged by a failing disk does not lose the run.
     """
 
-    def __init__(self, folder: Path, run: str, every: int, keep: int) -> None:
+    def __init__(self, folder: Path, run: str, every: int | None, keep: int) -> None:
         self.folder, self.run, self.every, self.keep = folder, run, every, keep
         self._previous_handlers = {number: signal.getsignal(number) for number in SIGNALS}
         self._saved_update = 0
+        self._saved_at = self._saving_s = 0.0  # when the last state was whole, and how long it took
+        self._asked_update, self._asked_at, self._ask_every = 0, 0.0, 1  # ranks for signals
         self._updating = False
         self._pending_signal = 0  # its number, until the update ends; 0: none
         self._signalled_at = -_SAME_SIGNAL_S
@@ -110,7 +115,8 @@ class SaveState(Checkpoint):
         if ranks.rank() == 0:
             for scratch in self.folder.glob("*.tmp"):  # left by a kill while a state was written
                 scratch.unlink()
-        self._saved_update = trainer.global_step
+        self._saved_update = self._asked_update = trainer.global_step
+        self._saved_at = self._asked_at = time.perf_counter()
         self._updating = True
         if threading.current_thread() is threading.main_thread():  # Python allows handlers in this thread alone
             for number, previous in self._previous_handlers.items():
@@ -119,8 +125,8 @@ class SaveState(Checkpoint):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Update, batch_idx: int) -> None:
         # Not at the end of the previous update: only now have its losses been logged.
-        number = self._signal_on_any_rank()
-        if (number or trainer.global_step % self.every == 0) and trainer.global_step > self._saved_update:
+        number = self._signal_on_any_rank(trainer.global_step)
+        if trainer.global_step > self._saved_update and (number or self._is_due(trainer.global_step)):
             self._save(trainer)
         self._stop_on(number)
 
@@ -135,9 +141,33 @@ class SaveState(Checkpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stop_on(self._signal_on_any_rank())
 
-    def _signal_on_any_rank(self) -> int:
-        """Return the number of a signal that some rank has received, 0 if none has."""
-        return max(ranks.gather(self._pending_signal))
+    def _is_due(self, update: int) -> bool:
+        """Return whether a state is to be saved after so many updates; rank 0 decides by its clock."""
+        if update % (self.every or _USUAL_EVERY) != 0:
+            return False
+        cheap = self._saving_s <= _SHARE * (time.perf_counter() - self._saved_at)
+        return self.every is not None or ranks.gather(cheap)[0]
+
+    def _signal_on_any_rank(self, update: int | None = None) -> int:
+        """Return the number of a signal that some rank has received, 0 if none has.
+
+        To ask all ranks is to wait for them. Between updates they ask each other every half second: each rank says how long its
+        updates take, and from the slowest all of them count the same number of updates until the next time.
+
+        Args:
+            update: how many updates are done; None: ask in any case.
+        """
+        if ranks.n_ranks() == 1:
+            return self._pending_signal
+        done = self._ask_every if update is None else update - self._asked_update
+        if done < self._ask_every:
+            return 0
+        now = time.perf_counter()
+        signals, seconds = zip(*ranks.gather((self._pending_signal, (now - self._asked_at) / max(1, done))), strict=True)
+        if update is not None:
+            self._ask_every = min(_ASK_UPDATES, max(1, int(_ASK_S / max(seconds))))
+            self._asked_update, self._asked_at = update, now
+        return max(signals)
 
     def _stop_on(self, number: int) -> None:
         """Stop if `number` is a signal's; 0 is none."""
@@ -156,6 +186,7 @@ class SaveState(Checkpoint):
             stop(number, self._previous_handlers[signal.Signals(number)])
 
     def _save(self, trainer: pl.Trainer) -> None:
+        started = time.perf_counter()
         path = self.folder / f"update-{trainer.global_step:07}.ckpt"
         scratch = path.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
@@ -170,6 +201,8 @@ class SaveState(Checkpoint):
                 if state not in newest:
                     state.unlink()
         ranks.barrier()  # a rank that stops next does so when no other is writing
+        self._saved_at = time.perf_counter()
+        self._saving_s = self._saved_at - started
 
 
 def states(folder: Path) -> list[Path]:

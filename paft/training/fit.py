@@ -15,8 +15,9 @@ from peft import PeftModel
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.runtime import ranks
-from paft.training.callbacks import ProgressBar, Speed
+from paft.training.callbacks import Recorder, ShowProgress
 from paft.training.checkpoints import SaveBest, SaveState, usable_state
+from paft.training.forecast import ScoringWork, Work
 from paft.training.kernels import Kernels
 from paft.training.module import PaftModule
 
@@ -26,8 +27,9 @@ class Fitted:
     """The figures of a finished training: its time, its tokens and its best validation.
 
     updates counts those of the whole run. tokens are real ones (no padding), of all ranks. seconds is the time of the
-    updates alone. prompts_truncated counts the renderings that were cut off. earlier_wall_s is the wall-clock time of the
-    processes that this one resumed. best_validation_mean is an accuracy, None without validation.
+    updates alone; loop_seconds is the part of it around the model, during which the device may be at work. prompts_truncated
+    counts the renderings that were cut off. earlier_wall_s is the wall-clock time of the processes that this one resumed.
+    best_validation_mean is an accuracy, None without validation.
     """
 
     updates: int
@@ -35,6 +37,7 @@ class Fitted:
     best_validation_mean: float | None
     tokens_per_s: float
     seconds: float
+    loop_seconds: float
     prompts_truncated: int
     earlier_wall_s: float
     kernels: Kernels
@@ -50,6 +53,7 @@ def fit(
     validate: Callable[[PeftModel], dict[str, float]],
     logger: Logger | None,
     kernels: Kernels,
+    scoring: ScoringWork,
 ) -> Fitted:
     """Train the adapter in place, or resume its training; it ends with the weights of the best validation.
 
@@ -59,10 +63,13 @@ def fit(
         validate: called after each validation epoch; returns metrics of the model by name, of which `mean` chooses the best.
         logger: W&B's, besides the CSV log; None: no W&B.
         kernels: of the run, by kernels_of.
+        scoring: what the run scores besides its updates, to forecast its time.
     """
     device = model.device
     module = PaftModule(model, config.optim, data.updates.total, config.seed, validate, kernels)
-    speed = Speed()
+    recorder = Recorder()
+    every = config.validation.every or data.updates.per_epoch
+    work = Work(data.updates.total, data.updates.examples_per_update, every, scoring)
     best = SaveBest(folder / "checkpoints")
     state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
     # It costs a kernel for each new tensor, and shows mistakes only.
@@ -81,9 +88,9 @@ def fit(
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,  # the data module reads the trainer's epoch and step when it is asked
         logger=[CSVLogger(folder, name="log"), *([logger] if logger is not None else [])],
-        log_every_n_steps=1,
-        callbacks=[speed, best, state, *([ProgressBar()] if config.trainer.progress else [])],
-        enable_progress_bar=config.trainer.progress,
+        log_every_n_steps=0,  # the recorder logs each update
+        callbacks=[recorder, ShowProgress(recorder, work, silent=not config.trainer.progress), best, state],
+        enable_progress_bar=False,  # Lightning's, which is one for each epoch
         enable_model_summary=False,
         profiler=config.trainer.profiler,
     )
@@ -98,12 +105,13 @@ def fit(
     model.to(device)
     return Fitted(
         updates=data.updates.total,
-        tokens=speed.tokens,
+        tokens=recorder.tokens,
         best_validation_mean=None if best.best_model_score is None else float(best.best_model_score),
-        tokens_per_s=round(speed.tokens_per_s, 1),
-        seconds=round(speed.seconds, 1),
-        prompts_truncated=speed.truncated,
-        earlier_wall_s=speed.earlier_wall_s,
+        tokens_per_s=round(recorder.tokens_per_s, 1),
+        seconds=round(recorder.seconds, 1),
+        loop_seconds=round(recorder.loop_seconds, 1),
+        prompts_truncated=recorder.truncated,
+        earlier_wall_s=recorder.earlier_wall_s,
         kernels=module.kernels_now or kernels,
         graph_shapes=module.recorded_shapes,
     )

@@ -24,7 +24,7 @@ from paft.prompts import shipped_pool_path
 from paft.prompts.seen import Seen
 from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
-from paft.training.callbacks import Speed
+from paft.training.callbacks import Recorder
 from paft.training.checkpoints import SaveBest, states
 from tests.conftest import NO_COMMIT, compose_config
 from tests.reliability.strike import ROOT, start
@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_with_the_same_files_of_its_model_alone(
 
 
 def test_a_continued_run_counts_what_came_before():
-    before, after = Speed(), Speed()
+    before, after = Recorder(), Recorder()
     before.tokens, before.truncated, before.seconds = 1000, 3, 2.0
     after.load_state_dict(before.state_dict())
     assert (after.tokens_per_s, after.truncated) == (500, 3) and after.earlier_wall_s > 0
