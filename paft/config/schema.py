@@ -174,6 +174,7 @@ class TrainerConfig(_Section):
     checkpoints_kept: PositiveInt
     progress: bool
     profiler: Literal["simple", "advanced"] | None = None
+    fused: Literal["auto", "off"] = "auto"
 
 
 class LoggerConfig(_Section):

@@ -101,7 +101,8 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
 def _load(evaluation: Evaluation) -> Any:
     """Return the base model with its adapter, if there is one; raises InputError if they do not belong together."""
     config, adapter = evaluation.config, evaluation.config.adapter
-    base = load_base(config.model, device_of(config.trainer.accelerator), cutoff=evaluation.encoder.cutoff)
+    device, cutoff = device_of(config.trainer.accelerator), evaluation.encoder.cutoff
+    base = load_base(config.model, device, cutoff=cutoff, fused=config.trainer.fused)
     if adapter is None:
         return base
     return with_adapter(base, Path(adapter), base_of(evaluation.trained, config.model), config.model.path or "the embedded one")

@@ -97,7 +97,8 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     config, folder = run.config, run.folder.path
     started = time.perf_counter()
     reset_peak_memory()
-    base = load_base(config.model, device_of(config.trainer.accelerator), config.method.trains, run.encoder.cutoff)
+    device, fused = device_of(config.trainer.accelerator), config.trainer.fused
+    base = load_base(config.model, device, config.method.trains, run.encoder.cutoff, fused)
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
@@ -217,7 +218,8 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         group: the sweep that the run belongs to, for W&B.
     """
     config, folder = run.config, run.folder.path
-    model: Any = load_base(config.model, device_of(config.trainer.accelerator), cutoff=run.encoder.cutoff)
+    device, fused = device_of(config.trainer.accelerator), config.trainer.fused
+    model: Any = load_base(config.model, device, cutoff=run.encoder.cutoff, fused=fused)
     if config.method.trains:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")

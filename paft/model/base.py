@@ -1,7 +1,7 @@
 """Loading a base model and its tokenizer, with explicit settings where defaults are easy to get wrong."""
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from paft.config.schema import ModelConfig
 from paft.model.attention import NAMES, Kernel, register
 from paft.model.converted import loadable
+from paft.model.fused import fuse_lora, fused_kind, fused_of
 from paft.model.identity import revision_of
 from paft.model.packed_check import check_architecture, check_packing, unscaled_positions
 from paft.runtime.errors import InputError, first_sentence
@@ -81,12 +82,19 @@ def window_of(config: PreTrainedConfig, otherwise: int) -> int:
     return min((limit for limit in limits if limit is not None), default=otherwise)
 
 
-def load_base(model: ModelConfig, device: torch.device, backward: bool = False, cutoff: int = 1024) -> PreTrainedModel:
+def load_base(
+    model: ModelConfig,
+    device: torch.device,
+    backward: bool = False,
+    cutoff: int = 1024,
+    fused: Literal["auto", "off"] = "auto",
+) -> PreTrainedModel:
     """Load the frozen base model for packed batches.
 
     Args:
         backward: whether gradients will pass through the model.
         cutoff: tokens of the longest text that it will read.
+        fused: `trainer.fused`.
 
     Raises InputError if the model cannot be loaded, or packed batches would lose a part of its architecture.
     """
@@ -95,7 +103,7 @@ def load_base(model: ModelConfig, device: torch.device, backward: bool = False, 
     check_architecture(model.path, config, cutoff)
     register()
     base = load_weights(model, device)
-    check_packing(base, NAMES[kernel_of(model, device, backward)], cutoff)
+    check_packing(base, NAMES[kernel_of(model, device, backward)], cutoff, fused_kind(device, fused))
     return base
 
 
@@ -132,7 +140,7 @@ def skeleton(model: ModelConfig, adapter: bool) -> torch.nn.Module:
 
 
 def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
-    """Wrap the base model in a fresh LoRA adapter with fp32 weights.
+    """Wrap the base model in a fresh LoRA adapter with fp32 weights; in a fused base model its layers are fused too.
 
     Raises InputError if the target modules do not exist.
     """
@@ -166,6 +174,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
     if model.activation_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
     assert isinstance(peft, PeftModel)
+    fuse_lora(peft, fused_of(base))
     return peft
 
 

@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 
 from paft.config.schema import OptimConfig
@@ -136,7 +135,5 @@ def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
 
     The LM head is applied to the positions that predict answer tokens and to no others.
     """
-    # PEFT casts an adapter's input to fp32, which autocast would cast back at once.
-    with disable_input_dtype_casting(model, active=torch.is_autocast_enabled(batch.positions.device.type)):
-        logits = packed_logits(model, batch.packing, batch.positions)
+    logits = packed_logits(model, batch.packing, batch.positions)
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
