@@ -175,6 +175,7 @@ class TrainerConfig(_Section):
     graphs: Literal["auto", "off"] = "auto"
     progress: bool
     profiler: Literal["simple", "advanced"] | None = None
+    fused: Literal["auto", "off"] = "auto"
 
 
 class LoggerConfig(_Section):

@@ -18,6 +18,7 @@ from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
+from paft.model.fused import fused_kind
 from paft.model.gguf import origin
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import (
@@ -101,7 +102,8 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
 def _load(evaluation: Evaluation) -> Any:
     """Return the base model with its adapter, if there is one; raises InputError if they do not belong together."""
     config, adapter = evaluation.config, evaluation.config.adapter
-    base = load_base(config.model, device_of(config.trainer.accelerator), cutoff=evaluation.encoder.cutoff)
+    device, cutoff = device_of(config.trainer.accelerator), evaluation.encoder.cutoff
+    base = load_base(config.model, device, cutoff=cutoff, fused=fused_kind(device, config.trainer.fused))
     if adapter is None:
         return base
     return with_adapter(base, Path(adapter), base_of(evaluation.trained, config.model), config.model.path or "the embedded one")

@@ -10,6 +10,7 @@ from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
 from paft.data.updates import updates_of
 from paft.model.base import attention_of, device_of, load_config
+from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
 from paft.reporting.plan import Plan
 from paft.reporting.table import rows_left_out, seen_prompts
@@ -59,20 +60,22 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
 
 
 def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:
-    """Return what will compute: the device, the attention and whether CUDA graphs are replayed, each with the reason.
+    """Return what will compute: the device, the attention, the fused operations and whether CUDA graphs are replayed, and why.
 
     Args:
         backward: whether anything is trained.
     """
     device = device_of(config.trainer.accelerator)
     attention = attention_of(config.model, load_config(config.model), device, backward)
+    fused = fused_kind(device, config.trainer.fused)
+    chosen = f"{device.type}, attention {attention.kernel} ({attention.why}), fused operations {fused}"
     if device.type != "cuda":
-        return f"{device.type}, attention {attention.kernel} ({attention.why})"
+        return chosen
     if config.trainer.graphs == "off":
         graphs = "off (as set)"
     else:
         graphs = "auto" if attention.kernel == "varlen" else f"off (attention {attention.kernel} has no static shapes)"
-    return f"{device.type}, attention {attention.kernel} ({attention.why}), CUDA graphs {graphs}"
+    return f"{chosen}, CUDA graphs {graphs}"
 
 
 def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInputs, warnings: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.attention import packs_ragged
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
+from paft.model.fused import fused_kind
 from paft.model.gguf import origin
 from paft.model.identity import revision_of
 from paft.prompts import PromptPool
@@ -102,7 +103,8 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     reset_peak_memory()
     device = device_of(config.trainer.accelerator)
     recorded = recorded_kernels(folder / "checkpoints", run.folder.digest) if config.method.trains else None
-    base = load_base(with_recorded(config.model, device, recorded), device, config.method.trains, run.encoder.cutoff)
+    model, fused = with_recorded(config, device, recorded)
+    base = load_base(model, device, config.method.trains, run.encoder.cutoff, fused)
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
@@ -197,7 +199,8 @@ def _fit(
 def _training_record(fitted: Fitted) -> TrainingRecord:
     figures = asdict(fitted)
     del figures["earlier_wall_s"]  # the run's wall_s includes it
-    kernels = {"attention": fitted.kernels.attention, "graphs": figures.pop("graph_shapes")}
+    taken = fitted.kernels
+    kernels = {"attention": taken.attention, "fused": taken.fused, "graphs": figures.pop("graph_shapes")}
     return TrainingRecord(**figures | {"kernels": kernels})
 
 
@@ -239,7 +242,9 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         group: the sweep that the run belongs to, for W&B.
     """
     config, folder = run.config, run.folder.path
-    model: Any = load_base(config.model, device_of(config.trainer.accelerator), cutoff=run.encoder.cutoff)
+    device = device_of(config.trainer.accelerator)
+    fused = fused_kind(device, config.trainer.fused)
+    model: Any = load_base(config.model, device, cutoff=run.encoder.cutoff, fused=fused)
     if config.method.trains:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")

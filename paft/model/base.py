@@ -21,6 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from paft.config.schema import ModelConfig
 from paft.model.attention import NAMES, Kernel, register
 from paft.model.converted import loadable
+from paft.model.fused import Fused, fuse_lora, fused_kind, fused_of
 from paft.model.identity import revision_of
 from paft.model.packed_check import check_architecture, check_packing, unscaled_positions
 from paft.runtime.errors import InputError, first_sentence
@@ -122,12 +123,19 @@ def window_of(config: PreTrainedConfig, otherwise: int) -> int:
     return min((limit for limit in limits if limit is not None), default=otherwise)
 
 
-def load_base(model: ModelConfig, device: torch.device, backward: bool = False, cutoff: int = 1024) -> PreTrainedModel:
+def load_base(
+    model: ModelConfig,
+    device: torch.device,
+    backward: bool = False,
+    cutoff: int = 1024,
+    fused: Fused | None = None,
+) -> PreTrainedModel:
     """Load the frozen base model for packed batches.
 
     Args:
         backward: whether gradients will pass through the model.
         cutoff: tokens of the longest text that it will read.
+        fused: which fused operations it gets; None: the best for the device.
 
     Raises InputError if the model cannot be loaded, or packed batches would lose a part of its architecture.
     """
@@ -137,13 +145,14 @@ def load_base(model: ModelConfig, device: torch.device, backward: bool = False, 
     register()
     attention = attention_of(model, config, device, backward)
     base = load_weights(model, device)
+    fused = fused_kind(device, "auto") if fused is None else fused
     try:
-        check_packing(base, NAMES[attention.kernel], cutoff)
+        check_packing(base, NAMES[attention.kernel], cutoff, fused)
     except InputError as error:
         if attention.kernel != "varlen" or model.attention == "varlen":
             raise
         print(f"model.attention=auto: sdpa, because kernels of variable length do not do here ({first_sentence(error)}).")
-        check_packing(base, NAMES["sdpa"], cutoff)
+        check_packing(base, NAMES["sdpa"], cutoff, fused)
     return base
 
 
@@ -180,7 +189,7 @@ def skeleton(model: ModelConfig, adapter: bool) -> torch.nn.Module:
 
 
 def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
-    """Wrap the base model in a fresh LoRA adapter with fp32 weights.
+    """Wrap the base model in a fresh LoRA adapter with fp32 weights; in a fused base model its layers are fused too.
 
     Raises InputError if the target modules do not exist.
     """
@@ -214,6 +223,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
     if model.activation_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
     assert isinstance(peft, PeftModel)
+    fuse_lora(peft, fused_of(base))
     return peft
 
 

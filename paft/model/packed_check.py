@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from paft.model.attention import NAMES, PackingError, packed_logits
+from paft.model.fused import Fused, fuse
 from paft.packing import Branches, pack
 from paft.runtime.errors import InputError
 from paft.runtime.memory import is_out_of_memory
@@ -91,8 +92,8 @@ def use_attention(base: PreTrainedModel, implementation: str) -> None:
 
 
 @torch.no_grad()
-def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> None:
-    """Switch a model to an implementation for packed rows; raise InputError if scores would not be those of plain passes.
+def check_packing(base: PreTrainedModel, implementation: str, cutoff: int, fused: Fused = "off") -> None:
+    """Switch a model to packed rows and fused operations; raise InputError if scores would not be those of plain passes.
 
     A packed row of a long text, which forks, and of another beside it is compared with plain forward passes under the
     attention that transformers has chosen. The long text is longer than the longest window that the config names, if texts
@@ -102,6 +103,7 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
         base: as transformers loads it.
         implementation: the name of an attention function of paft.model.attention.
         cutoff: tokens of the longest text.
+        fused: which operations besides attention to replace, after the plain passes.
     """
     window = max(_windows(base.config.get_text_config(), cutoff), default=0)
     drawn = ordinary_ids(base, max(min(cutoff, window + _BEYOND), 3 * _SHORT) + 2 * _SHORT)
@@ -116,6 +118,7 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int) -> No
     try:
         plain = torch.cat([_plain_logits(base, text, len(compared)), _plain_logits(base, other, _SHORT)])
         use_attention(base, implementation)
+        fuse(base, fused)
         error = relative_error(packed_logits(base, row, torch.tensor(places, device=base.device)), plain)
     except PackingError as lost:
         raise _refusal(base.name_or_path, type(base).__name__, str(lost)) from None

@@ -137,9 +137,10 @@ class ExtraMeasures(_Record):
 
 
 class KernelsRecord(_Record):
-    """What computed the updates: the attention, and how many shapes of micro-batches were replayed as CUDA graphs."""
+    """What computed the updates: attention, fused operations, and how many shapes were replayed as CUDA graphs."""
 
     attention: str
+    fused: str
     graphs: int
 
 

@@ -1,14 +1,15 @@
 """The kernels of a training, which every checkpoint holds, because other kernels round otherwise."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
 
-from paft.config.schema import ModelConfig
+from paft.config.schema import ModelConfig, TrainConfig
 from paft.model.attention import NAMES
+from paft.model.fused import Fused, fused_kind, fused_of
 from paft.training.checkpoints import states
 
 
@@ -18,6 +19,7 @@ class Kernels:
 
     device: str  # cpu, or the name of the GPU
     attention: str  # a name of paft.model.attention
+    fused: Fused
     graphs: bool  # whether CUDA graphs are replayed
     changed: bool = False  # whether the run was resumed with others than it had before
 
@@ -25,12 +27,16 @@ class Kernels:
         """Return the record that a checkpoint holds."""
         return asdict(self)
 
+    def said(self) -> str:
+        """Return the kernels in words."""
+        return f"{self.device}, {self.attention}, fused {self.fused}, CUDA graphs {'on' if self.graphs else 'off'}"
+
     def differ_from(self, others: "Kernels") -> bool:
         """Return whether the same update would round otherwise."""
-        return (self.device, self.attention, self.graphs) != (others.device, others.attention, others.graphs)
+        return replace(self, changed=False) != replace(others, changed=False)
 
 
-CHANGED = "It was resumed with other kernels (device, attention or graphs), so it is not bit for bit what it would have been."
+CHANGED = "The run was resumed on another device or with other kernels, so it is not bit for bit what it would have been."
 
 
 def recorded_kernels(folder: Path, run: str) -> Kernels | None:
@@ -50,11 +56,15 @@ def recorded_kernels(folder: Path, run: str) -> Kernels | None:
     return None
 
 
-def with_recorded(model: ModelConfig, device: torch.device, recorded: Kernels | None) -> ModelConfig:
-    """Return the model's settings, with the attention that the run has had so far if the device is the same."""
+def with_recorded(config: TrainConfig, device: torch.device, recorded: Kernels | None) -> tuple[ModelConfig, Fused]:
+    """Return the model's settings and the fused operations: those that a resumed run has had so far, if they are to be had."""
+    fused = fused_kind(device, config.trainer.fused)
     if recorded is None or recorded.device != name_of(device):
-        return model
-    return model.model_copy(update={"attention": {name: kernel for kernel, name in NAMES.items()}[recorded.attention]})
+        return config.model, fused
+    attention = {name: kernel for kernel, name in NAMES.items()}[recorded.attention]
+    if config.trainer.fused == "auto" and recorded.fused != "liger":
+        fused = recorded.fused
+    return config.model.model_copy(update={"attention": attention}), fused
 
 
 def kernels_of(model: PeftModel, graphs: bool, recorded: Kernels | None) -> Kernels:
@@ -66,11 +76,11 @@ def kernels_of(model: PeftModel, graphs: bool, recorded: Kernels | None) -> Kern
     device = model.device
     attention: str = model.config._attn_implementation
     graphs = graphs and device.type == "cuda" and attention == NAMES["varlen"] and (recorded is None or recorded.graphs)
-    now = Kernels(name_of(device), attention, graphs, recorded is not None and recorded.changed)
+    now = Kernels(name_of(device), attention, fused_of(model.get_base_model()), graphs)
     if recorded is None or not now.differ_from(recorded):
-        return now
-    print(f"BEWARE: {recorded.as_dict()} before, {now.as_dict()} now. {CHANGED}", flush=True)
-    return Kernels(now.device, now.attention, now.graphs, changed=True)
+        return recorded or now
+    print(f"BEWARE: {CHANGED} Before: {recorded.said()}. Now: {now.said()}.", flush=True)
+    return replace(now, changed=True)
 
 
 def name_of(device: torch.device) -> str:

@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from peft.helpers import disable_input_dtype_casting
 from torch import Tensor
 
 from paft.config.schema import OptimConfig
@@ -202,12 +201,9 @@ def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
     The LM head is applied to the positions that predict answer tokens and to no others.
     """
     device = batch.positions.device.type
-    autocast = torch.is_autocast_enabled(device)
-    with (
-        # Weights are cast anew each time: a cast that is cached outside of a CUDA graph would be stale when it is replayed.
-        torch.autocast(device, dtype=torch.get_autocast_dtype(device), enabled=autocast, cache_enabled=False),
-        # PEFT casts an adapter's input to fp32, which autocast would cast back at once.
-        disable_input_dtype_casting(model, active=autocast),
+    # Weights are cast anew each time: a cast that is cached outside of a CUDA graph would be stale when it is replayed.
+    with torch.autocast(
+        device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device), cache_enabled=False
     ):
         logits = packed_logits(model, batch.packing, batch.positions)
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")

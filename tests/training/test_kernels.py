@@ -59,7 +59,9 @@ def test_a_run_by_graphs_is_a_run_without_them(tiny_overrides, tmp_path, monkeyp
     assert losses(compose_config(*overrides, f"output_root={tmp_path / 'graphs'}")) == pytest.approx(usual, rel=1e-6)
     assert recorder.recordings < recorder.replays
     (results,) = tmp_path.glob("graphs/*/results.json")
-    assert json.loads(results.read_text())["training"]["kernels"] == {"attention": "paft_varlen", "graphs": recorder.recordings}
+    assert json.loads(results.read_text())["training"]["kernels"] == {
+        "attention": "paft_varlen", "fused": "torch", "graphs": recorder.recordings
+    }  # fmt: skip
 
 
 def test_ragged_rows_train_as_rectangles_do(tiny_overrides, tmp_path):
@@ -79,7 +81,9 @@ def test_a_run_that_goes_on_elsewhere_says_so_and_its_results_do(tiny_overrides,
     monkeypatch.undo()
     for path in states(Path(config.output_root) / config.run_name / "checkpoints"):
         state = torch.load(path, weights_only=True)
-        assert state["kernels"] == {"device": "cpu", "attention": "paft_sdpa", "graphs": False, "changed": False}
+        assert state["kernels"] == {
+            "device": "cpu", "attention": "paft_sdpa", "fused": "torch", "graphs": False, "changed": False
+        }  # fmt: skip
         state["kernels"]["device"] = "NVIDIA H100"
         torch.save(state, path)
     results = run_training(config)
