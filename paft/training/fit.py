@@ -8,6 +8,7 @@ from typing import Literal
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import DDPStrategy
 from peft import PeftModel
@@ -62,10 +63,10 @@ def fit(
     state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=ranks.n_ranks(),
+        devices=ranks.n_local_ranks(),
         strategy=_Ranks() if ranks.n_ranks() > 1 else "auto",
         use_distributed_sampler=False,  # each rank reads the whole update and takes its own share of it
-        plugins=LightningEnvironment(),  # the ranks run already, and a cluster's job is one task: nothing to launch
+        plugins=_Started() if ranks.n_ranks() > 1 else LightningEnvironment(),  # a cluster's job is not Lightning's to launch
         precision=precision_of(model.dtype),
         max_epochs=config.T,
         val_check_interval=config.validation.every,
@@ -107,6 +108,13 @@ class _Ranks(DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Do not wrap the module."""
+
+
+class _Started(TorchElasticEnvironment):
+    """Ranks that run already and have met, and of which some machines may have more than others."""
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Do not multiply devices by nodes."""
 
 
 def precision_of(dtype: torch.dtype) -> Literal["bf16-mixed", "32-true"]:

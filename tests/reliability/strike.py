@@ -61,7 +61,7 @@ def _set_up() -> None:
 
 
 def _send(number: signal.Signals) -> None:
-    if "PAFT_RANK" not in os.environ:
+    if "RANK" not in os.environ:
         os.kill(os.getpid(), number)
         return
     here, handler = socket.socketpair()
