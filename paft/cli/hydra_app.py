@@ -115,7 +115,9 @@ def check_launcher(launcher: Mapping[str, Any], devices: int) -> None:
     tasks = launcher.get("tasks_per_node") or 1
     several = tasks * (launcher.get("nodes") or 1)
     if several > 1 and devices not in (1, several):
-        raise InputError(f"trainer.devices={devices}: a job has {several} tasks, each of them a rank; leave trainer.devices out.")
+        raise InputError(
+            f"trainer.devices={devices}: a job has {several} tasks, each of them a rank; leave trainer.devices out."
+        )
     needed = tasks if several > 1 else devices
     gpus = launcher.get("gpus_per_node") or needed
     if gpus != needed and (several > 1 or gpus != 1):

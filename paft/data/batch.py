@@ -52,6 +52,11 @@ def pack_answers(pairs: Sequence[tuple[list[int], list[int]]]) -> MicroBatch:
     )
 
 
+def without_targets(batch: MicroBatch) -> MicroBatch:
+    """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
+    return replace(batch, positions=batch.positions[:0], targets=batch.targets[:0])
+
+
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:
     """Split sequences into micro-batches of at most `most_tokens` tokens.
 

@@ -21,6 +21,7 @@ from paft.evaluation.store import MatrixStore
 from paft.model.attention import NAMES
 from paft.model.base import kernel_of, weights_fingerprint
 from paft.model.identity import adapter_digest
+from paft.model.sharding import is_sharded
 from paft.prompts import PromptPool
 
 
@@ -65,7 +66,7 @@ class Evaluator:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(base, PreTrainedModel)
         base.set_attn_implementation(NAMES[kernel_of(config, base.device, backward=False)])
-        self._may_merge = isinstance(model, PeftModel) and config.quantization is None
+        self._may_merge = isinstance(model, PeftModel) and config.quantization is None and not is_sharded(model)
         self._merged: bool | None = None  # None: merging has not been tried yet
         self.identity = {
             **identity,

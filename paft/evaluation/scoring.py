@@ -21,6 +21,7 @@ from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, Stop, take_se
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
 from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
+from paft.model.sharding import is_sharded
 from paft.prompts import PromptPool
 from paft.runtime import ranks
 from paft.runtime.memory import is_out_of_memory
@@ -72,7 +73,8 @@ def score(
 ) -> ScoreMatrix:
     """Score every prompt of the pool on every example; return the score matrix.
 
-    Several ranks take turns at the batches; each rank returns the whole matrix.
+    Several ranks take turns at the batches; each rank returns the whole matrix. Of a sharded model, which they can only run
+    together, all ranks score all batches.
 
     Args:
         batch_tokens: tokens of a batch; a batch that does not fit into memory is scored in halves.
@@ -84,7 +86,15 @@ def score(
     model = answering.model
     was_training = model.training
     model.eval()
-    answer_within_memory = WithinMemory(lambda batch: answering(batch, [examples[cell.example] for cell in batch]))
+    together = is_sharded(model)
+    rank, n_ranks = (0, 1) if together else (ranks.rank(), ranks.n_ranks())
+
+    def answer(batch: Sequence[Cell]) -> list[StoredCell]:
+        return answering(batch, [examples[cell.example] for cell in batch])
+
+    answer_within_memory: Callable[[Sequence[Cell]], list[StoredCell]] = (
+        answer if together else WithinMemory(answer)
+    )  # a rank that halves alone would wait for ever
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     batches_by_window: list[range] = []
@@ -96,15 +106,18 @@ def score(
         for window in windows(pool, examples, window_cells):
             first = number
             for batch in batches(list(encode(encoder, pool, examples, window)), batch_tokens):
-                if number % ranks.n_ranks() == ranks.rank():
+                if number % n_ranks == rank:
                     rows = None if store is None else store.load_part(number)
-                    if rows is not None and _holds_exactly(rows, batch):
+                    held = rows is not None and _holds_exactly(rows, batch)
+                    if together:
+                        held = all(ranks.gather(held))
+                    if rows is not None and held:
                         resumed += len(batch)
                         bar.initial = resumed  # these do not count for the speed that the bar shows
                     else:
                         started = time.perf_counter()
                         rows = [names.of(cell) | row for cell, row in zip(batch, answer_within_memory(batch), strict=True)]
-                        if store is not None:
+                        if store is not None and (not together or ranks.rank() == 0):
                             store.save_part(number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
                     all_rows += rows if store is None else []
                     done, right = done + len(rows), right + sum(row["correct"] for row in rows)
@@ -115,7 +128,7 @@ def score(
             batches_by_window.append(range(first, number))
     model.train(was_training)
     if store is None:
-        all_rows = list(chain.from_iterable(ranks.gather(all_rows)))
+        all_rows = all_rows if together else list(chain.from_iterable(ranks.gather(all_rows)))
         table = pa.Table.from_pylist(all_rows, schema=SCHEMA).sort_by([("prompt", "ascending"), ("example", "ascending")])
         return matrix_of(table)
     ranks.barrier()

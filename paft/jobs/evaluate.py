@@ -19,6 +19,7 @@ from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
 from paft.model.gguf import origin
+from paft.model.sharding import check_sharding
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import (
     BaseModelRecord,
@@ -61,7 +62,9 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
         checked: the result of check_evaluation(config); None: it is called here.
     """
     checked = checked or check_evaluation(config)
-    check_quantization(config.model, device_of(config.trainer.accelerator))
+    device = device_of(config.trainer.accelerator)
+    check_quantization(config.model, device)
+    check_sharding(config.model, config.trainer, device)
     encoder = make_encoder(config, checked.inputs.task)
     encoder.check(checked.inputs.templates, checked.inputs.examples)
     _check_tokenizer(config, checked.trained, encoder)
@@ -101,7 +104,8 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
 def _load(evaluation: Evaluation) -> Any:
     """Return the base model with its adapter, if there is one; raises InputError if they do not belong together."""
     config, adapter = evaluation.config, evaluation.config.adapter
-    base = load_base(config.model, device_of(config.trainer.accelerator), cutoff=evaluation.encoder.cutoff)
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
+    base = load_base(config.model, device, cutoff=evaluation.encoder.cutoff, sharded=sharded)
     if adapter is None:
         return base
     return with_adapter(base, Path(adapter), base_of(evaluation.trained, config.model), config.model.path or "the embedded one")

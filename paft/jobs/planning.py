@@ -38,7 +38,8 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         examples_per_device = -(-config.examples_per_update // config.trainer.devices)  # rounded up
         micro_batch_tokens = min(config.trainer.micro_batch_tokens, examples_per_device * longest)
         device = device_of(config.trainer.accelerator)
-        memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest)
+        shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
+        memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
         tokens = round(sum(lengths) / len(lengths) * len(examples.train) * config.T)
     return Plan(
         train_examples=len(examples.train),

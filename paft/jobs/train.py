@@ -26,6 +26,7 @@ from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
 from paft.model.gguf import origin
 from paft.model.identity import revision_of
+from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
@@ -79,7 +80,9 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     """
     checked = checked or check_run(config)
     inputs = checked.inputs
-    check_quantization(config.model, device_of(config.trainer.accelerator))
+    device = device_of(config.trainer.accelerator)
+    check_quantization(config.model, device)
+    check_sharding(config.model, config.trainer, device)
     without_weights = skeleton(config.model, adapter=config.method.trains)
     encoder = make_encoder(config, inputs.examples.task)
     examples = inputs.examples
@@ -97,7 +100,8 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     config, folder = run.config, run.folder.path
     started = time.perf_counter()
     reset_peak_memory()
-    base = load_base(config.model, device_of(config.trainer.accelerator), config.method.trains, run.encoder.cutoff)
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
+    base = load_base(config.model, device, config.method.trains, run.encoder.cutoff, sharded)
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
@@ -217,7 +221,8 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         group: the sweep that the run belongs to, for W&B.
     """
     config, folder = run.config, run.folder.path
-    model: Any = load_base(config.model, device_of(config.trainer.accelerator), cutoff=run.encoder.cutoff)
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
+    model: Any = load_base(config.model, device, cutoff=run.encoder.cutoff, sharded=sharded)
     if config.method.trains:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")

@@ -93,9 +93,7 @@ def meet(accelerator: str) -> None:
     threading.Thread(target=_end_with_launcher, args=(os.getppid(),), daemon=True).start()
     store = _store()
     store.set_timeout(FOR_EVER)
-    distributed.init_process_group(
-        backend, store=store, rank=ranks.rank(), world_size=ranks.n_ranks(), timeout=FOR_EVER
-    )
+    distributed.init_process_group(backend, store=store, rank=ranks.rank(), world_size=ranks.n_ranks(), timeout=FOR_EVER)
     silence()
 
 
