@@ -8,6 +8,8 @@ from torch import Tensor
 
 from paft.packing import Branches, Packing, pack
 
+_IGNORED = -100  # cross-entropy's ignore_index
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -54,7 +56,7 @@ def pack_answers(pairs: Sequence[tuple[list[int], list[int]]]) -> MicroBatch:
 
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
-    return replace(batch, positions=batch.positions[:0], targets=batch.targets[:0])
+    return replace(batch, targets=torch.full_like(batch.targets, _IGNORED))
 
 
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:

@@ -92,9 +92,8 @@ def score(
     def answer(batch: Sequence[Cell]) -> list[StoredCell]:
         return answering(batch, [examples[cell.example] for cell in batch])
 
-    answer_within_memory: Callable[[Sequence[Cell]], list[StoredCell]] = (
-        answer if together else WithinMemory(answer)
-    )  # a rank that halves alone would wait for ever
+    # A rank that halves a batch alone would wait for the others for ever.
+    answer_within_memory: Callable[[Sequence[Cell]], list[StoredCell]] = answer if together else WithinMemory(answer)
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     batches_by_window: list[range] = []

@@ -109,10 +109,8 @@ def load_base(
 
 def _with_known_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
     """Load the frozen base model on the CPU, with the precision of a device, and take its fingerprint while it is whole."""
-    base = load_weights(
-        model.model_copy(update={"dtype": {dtype: name for name, dtype in _DTYPES.items()}[dtype_of(model, device)]}),
-        torch.device("cpu"),
-    )
+    (dtype,) = (name for name, dtype in _DTYPES.items() if dtype == dtype_of(model, device))
+    base = load_weights(model.model_copy(update={"dtype": dtype}), torch.device("cpu"))
     setattr(base, _FINGERPRINT, weights_fingerprint(base))
     return base
 
