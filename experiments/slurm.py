@@ -17,7 +17,7 @@ _OF_THE_LAUNCHER = {"_target_", "submitit_folder", "max_num_timeout", "name"}  #
 
 
 def script(overrides: list[str]) -> str:
-    """Return the text of the batch script; raises InputError without submitit, and for several tasks or GPUs a job."""
+    """Return the text of the batch script; raises InputError without submitit, and for GPUs that are not the run's."""
     try:
         from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
     except ModuleNotFoundError:

@@ -21,9 +21,11 @@ from pydantic import BaseModel
 from paft.config.compose import CONF, check_conf
 from paft.config.hints import in_one_sentence
 from paft.config.schema import TrainConfig
+from paft.runtime import ranks
 from paft.runtime.console import check_readable, print_in_any_locale
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
+from paft.runtime.launched import find_place, reports
 from paft.runtime.memory import in_short, is_out_of_memory
 from paft.runtime.run_folder import FAILED
 
@@ -50,6 +52,7 @@ def run_hydra(main: Callable[[], Any], config: type[BaseModel]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
     run_plain(check_conf)
+    run_plain(_check_ranks)
     try:
         run_plain(main, config)
     finally:
@@ -61,6 +64,16 @@ def run_hydra(main: Callable[[], Any], config: type[BaseModel]) -> None:
         if failed:
             lines = [f"{' '.join(run['typed'])}: {run['reason']}" for run in failed]
             print(f"{len(failed)} runs failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
+
+
+def _check_ranks() -> None:
+    """Find this process's place among the ranks of a launcher; raises InputError, also for a sweep on them."""
+    find_place()
+    if ranks.n_ranks() > 1 and {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(sys.argv):
+        raise InputError(
+            f"-m: the launcher has started {ranks.n_ranks()} ranks, which are for a single run; leave it out, or start the "
+            "sweep without the launcher, with trainer.devices= or hydra/launcher=slurm."
+        )
 
 
 def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
@@ -79,9 +92,12 @@ def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
     try:
         check_launcher(hydra.launcher, devices)
         check_sweeper(hydra.sweeper)
+        _take_place_of_task(hydra.launcher)
         return job(typed, group)
     except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
         traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed job's model
+        if not reports():
+            raise
         message = " ".join(str(error).split())
         reason = message if isinstance(error, InputError) else f"{type(error).__name__}: {message[:300]}"
         print(f"error: {reason}", file=sys.stderr)
@@ -92,16 +108,31 @@ def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
 
 
 def check_launcher(launcher: Mapping[str, Any], devices: int) -> None:
-    """Refuse jobs of several tasks, which would do the same work several times, or of GPUs that idle; raises InputError."""
-    for key in ("nodes", "tasks_per_node"):
-        if (launcher.get(key) or 1) > 1:
-            raise InputError(
-                f"hydra.launcher.{key}={launcher[key]}: a run is one task on one node, which starts a process on each of its "
-                "devices itself; ask for one, and for several jobs at once with hydra.launcher.array_parallelism."
-            )
-    gpus = launcher.get("gpus_per_node") or 1
-    if gpus not in (1, devices):
-        raise InputError(f"hydra.launcher.gpus_per_node={gpus}: a run uses {devices}; give as many trainer.devices=.")
+    """Refuse jobs whose tasks, GPUs and devices contradict each other; raises InputError.
+
+    The tasks of a job are the ranks of its run. A single task starts a process on each device itself.
+    """
+    tasks = launcher.get("tasks_per_node") or 1
+    several = tasks * (launcher.get("nodes") or 1)
+    if several > 1 and devices not in (1, several):
+        raise InputError(
+            f"trainer.devices={devices}: a job has {several} tasks, each of them a rank; leave trainer.devices out."
+        )
+    needed = tasks if several > 1 else devices
+    gpus = launcher.get("gpus_per_node") or needed
+    if gpus != needed and (several > 1 or gpus != 1):
+        raise InputError(
+            f"hydra.launcher.gpus_per_node={gpus}: a run uses {needed} on a node; give as many hydra.launcher.tasks_per_node=, "
+            "or, with a single task, as many trainer.devices=."
+        )
+
+
+def _take_place_of_task(launcher: Mapping[str, Any]) -> None:
+    """Make this process a rank if it is one of several tasks of submitit's."""
+    if (launcher.get("tasks_per_node") or 1) * (launcher.get("nodes") or 1) > 1:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
 def check_sweeper(sweeper: Mapping[str, Any]) -> None:
@@ -150,5 +181,6 @@ def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    if reports():
+        print(message, file=sys.stderr)
     sys.exit(code)

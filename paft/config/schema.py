@@ -168,6 +168,7 @@ class TrainerConfig(_Section):
 
     accelerator: Literal["auto", "cpu", "cuda"]
     devices: PositiveInt
+    strategy: Literal["auto", "fsdp"] = "auto"
     micro_batch_tokens: PositiveInt
     workers: NonNegativeInt
     checkpoint_every: PositiveInt | None  # updates; None: 50, or as many more as keep the time of saving below 5%

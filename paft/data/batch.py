@@ -1,7 +1,7 @@
 """An optimiser update as tensors: packed micro-batches, and the tokens that are trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,11 @@ def pack_answers(pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = Fa
         positions=torch.tensor(positions + [0] * filler),
         targets=torch.tensor([token for _, answer in pairs for token in answer] + [_IGNORED] * filler),
     )
+
+
+def without_targets(batch: MicroBatch) -> MicroBatch:
+    """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
+    return replace(batch, targets=torch.full_like(batch.targets, _IGNORED))
 
 
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:

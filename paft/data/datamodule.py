@@ -1,6 +1,7 @@
 """The LightningDataModule: renders each update with the templates that the schedule draws for it."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -8,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from paft.config.schema import TrainConfig
-from paft.data.batch import Update, pack_answers, split_into_micro_batches
+from paft.data.batch import Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.data.updates import Tagged, Updates, updates_of
@@ -33,7 +34,9 @@ class PaftDataModule(pl.LightningDataModule):
         """
         super().__init__()
         self.updates = updates_of(config, len(examples), len(pool.templates))
-        self.renderings = Renderings(examples, pool, encoder, config.trainer.micro_batch_tokens, ragged)
+        self.renderings = Renderings(
+            examples, pool, encoder, config.trainer.micro_batch_tokens, ragged, config.trainer.strategy == "fsdp"
+        )
         self.workers = config.trainer.workers
 
     def train_dataloader(self) -> DataLoader[Update]:
@@ -67,23 +70,39 @@ class EpochSampler(Sampler[list[Tagged]]):
 
 
 class Renderings(Dataset[Update]):
-    """Turns the tagged examples of an update into packed micro-batches."""
+    """Turns the tagged examples of an update into packed micro-batches.
+
+    Args:
+        ragged: as in paft.packing.pack.
+        in_step: whether all ranks must have the same number of micro-batches, as those of a sharded model; those that have
+            fewer repeat a sequence of which nothing is trained on.
+    """
 
     def __init__(
-        self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, micro_batch_tokens: int, ragged: bool
+        self,
+        examples: Sequence[Example],
+        pool: PromptPool,
+        encoder: Encoder,
+        micro_batch_tokens: int,
+        ragged: bool = False,
+        in_step: bool = False,
     ) -> None:
         self.examples, self.pool, self.encoder = examples, pool, encoder
-        self.micro_batch_tokens, self.ragged = micro_batch_tokens, ragged
+        self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
         encoded = [self.encoder.training(self.pool.templates[t.template], self.examples[t.row]) for t in tagged]
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
-        batches = split_into_micro_batches(lengths, self.micro_batch_tokens, ranks.rank(), ranks.n_ranks())
+        split = partial(split_into_micro_batches, lengths, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
+        batches = split(rank=ranks.rank())
+        pairs = [(e.context, e.continuations[0]) for e in encoded]
+        micro_batches = [pack_answers([pairs[i] for i in batch], self.ragged) for batch in batches]
+        if self.in_step:
+            idle = without_targets(pack_answers([pairs[lengths.index(min(lengths))]], self.ragged))
+            most = max(len(split(rank=rank)) for rank in range(ranks.n_ranks()))
+            micro_batches += [idle] * (most - len(micro_batches))
         return Update(
-            micro_batches=[
-                pack_answers([(e.context, e.continuations[0]) for e in map(encoded.__getitem__, b)], self.ragged)
-                for b in batches
-            ],
+            micro_batches=micro_batches,
             n_tokens=sum(lengths),
             n_targets=sum(len(e.continuations[0]) for e in encoded),
             templates=[t.template for t in tagged],

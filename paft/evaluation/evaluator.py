@@ -20,6 +20,7 @@ from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
 from paft.model.base import switch_attention, weights_fingerprint
 from paft.model.identity import adapter_digest
+from paft.model.sharding import is_sharded
 from paft.prompts import PromptPool
 
 
@@ -63,7 +64,7 @@ class Evaluator:
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(base, PreTrainedModel)
         switch_attention(base, config, backward=False)
-        self._may_merge = isinstance(model, PeftModel) and config.quantization is None
+        self._may_merge = isinstance(model, PeftModel) and config.quantization is None and not is_sharded(model)
         self._merged: bool | None = None  # None: merging has not been tried yet
         self.identity = {
             **identity,

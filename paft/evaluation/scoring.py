@@ -21,6 +21,7 @@ from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, Stop, take_se
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
 from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
+from paft.model.sharding import is_sharded
 from paft.prompts import PromptPool
 from paft.runtime import ranks
 from paft.runtime.ahead import ahead
@@ -87,7 +88,8 @@ def score(
 ) -> ScoreMatrix:
     """Score every prompt of the pool on every example; return the score matrix.
 
-    Several ranks take turns at the batches; each rank returns the whole matrix.
+    Several ranks take turns at the batches; each rank returns the whole matrix. Of a sharded model, which they can only run
+    together, all ranks score all batches.
 
     Args:
         batch_tokens: tokens of a batch; a batch that does not fit into memory is scored in halves.
@@ -99,6 +101,8 @@ def score(
     model = answering.model
     was_training = model.training
     model.eval()
+    together = is_sharded(model)
+    turn = (0, 1) if together else (ranks.rank(), ranks.n_ranks())
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     numbers_by_window: dict[int, list[int]] = {}  # of the batches
@@ -106,27 +110,32 @@ def score(
     total = len(pool.templates) * len(examples)
     labelled = any(example.answer for example in examples)
     silent = not progress or ranks.rank() > 0
-    coming = _upcoming(encoder, pool, examples, windows(pool, examples, window_cells), batch_tokens, store, answering.prepare)
+    parts = windows(pool, examples, window_cells)
+    coming = _upcoming(encoder, pool, examples, parts, batch_tokens, store, answering.prepare, turn)
     if model.device.type == "cuda":  # on a CPU both would share the same cores
         coming = ahead(coming, _AHEAD)
 
     def answer(cells: Sequence[Cell]) -> list[StoredCell]:
-        prepared: Any = batch.prepared if cells is batch.cells else answering.prepare(cells)  # anew for a half
+        prepared: Any = batch.prepared if cells is batch.cells else None  # of a half, nothing is
+        prepared = answering.prepare(cells) if prepared is None else prepared
         return answering(cells, [examples[cell.example] for cell in cells], prepared)
 
-    within_memory = WithinMemory(answer)
+    # A rank that halves a batch alone would wait for the others for ever.
+    within_memory: Callable[[Sequence[Cell]], list[StoredCell]] = answer if together else WithinMemory(answer)
     bar = Progress("scoring", "renderings", total, silent=silent)
     with torch.no_grad(), closing(coming), bar:
         for batch in coming:
-            if batch.number % ranks.n_ranks() == ranks.rank():
+            if batch.number % turn[1] == turn[0]:
                 rows = batch.stored
+                if together and not all(ranks.gather(rows is not None)):
+                    rows = None
                 if rows is not None:
                     resumed += len(batch.cells)
                     bar.done_before = resumed  # these do not count for the speed that the bar shows
                 else:
                     started = time.perf_counter()
                     rows = [names.of(cell) | row for cell, row in zip(batch.cells, within_memory(batch.cells), strict=True)]
-                    if store is not None:
+                    if store is not None and (not together or ranks.rank() == 0):
                         store.save_part(batch.number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
                 all_rows += rows if store is None else []
                 done, right = done + len(rows), right + sum(row["correct"] for row in rows)
@@ -136,7 +145,7 @@ def score(
             bar.update(len(batch.cells))
     model.train(was_training)
     if store is None:
-        all_rows = list(chain.from_iterable(ranks.gather(all_rows)))
+        all_rows = all_rows if together else list(chain.from_iterable(ranks.gather(all_rows)))
         table = pa.Table.from_pylist(all_rows, schema=SCHEMA).sort_by([("prompt", "ascending"), ("example", "ascending")])
         return matrix_of(table)
     ranks.barrier()
@@ -165,11 +174,15 @@ def _upcoming(
     batch_tokens: int,
     store: MatrixStore | None,
     prepare: Callable[[Sequence[Cell]], Any],
+    turn: tuple[int, int],
 ) -> Generator[_Upcoming]:
     """Yield all batches of the windows `parts` in their order.
 
     A window is encoded while the batches of the one before it are yielded, some cells with each, so that the batches keep
     coming where one window ends and the next one begins.
+
+    Args:
+        turn: this rank and how many ranks there are; they take turns at the batches.
     """
     number = 0
     streams = [encode(encoder, pool, examples, part) for part in parts]
@@ -180,7 +193,7 @@ def _upcoming(
         n_each = -(-len(cells) // len(cut))
         for batch in cut:
             stored = prepared = None
-            if number % ranks.n_ranks() == ranks.rank():
+            if number % turn[1] == turn[0]:
                 rows = None if store is None else store.load_part(number)
                 stored = rows if rows is not None and _holds_exactly(rows, batch) else None
                 prepared = prepare(batch) if stored is None else None

@@ -20,6 +20,7 @@ from paft.model.adapter import base_of, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
 from paft.model.fused import fused_kind
 from paft.model.gguf import origin
+from paft.model.sharding import check_sharding
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import (
     BaseModelRecord,
@@ -62,7 +63,9 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
         checked: the result of check_evaluation(config); None: it is called here.
     """
     checked = checked or check_evaluation(config)
-    check_quantization(config.model, device_of(config.trainer.accelerator))
+    device = device_of(config.trainer.accelerator)
+    check_quantization(config.model, device)
+    check_sharding(config.model, config.trainer, device)
     encoder = make_encoder(config, checked.inputs.task)
     encoder.check(checked.inputs.templates, checked.inputs.examples)
     _check_tokenizer(config, checked.trained, encoder)
@@ -102,8 +105,9 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
 def _load(evaluation: Evaluation) -> Any:
     """Return the base model with its adapter, if there is one; raises InputError if they do not belong together."""
     config, adapter = evaluation.config, evaluation.config.adapter
-    device, cutoff = device_of(config.trainer.accelerator), evaluation.encoder.cutoff
-    base = load_base(config.model, device, cutoff=cutoff, fused=fused_kind(device, config.trainer.fused))
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
+    fused = fused_kind(device, config.trainer.fused)
+    base = load_base(config.model, device, cutoff=evaluation.encoder.cutoff, fused=fused, sharded=sharded)
     if adapter is None:
         return base
     return with_adapter(base, Path(adapter), base_of(evaluation.trained, config.model), config.model.path or "the embedded one")

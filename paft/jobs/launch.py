@@ -5,8 +5,10 @@ from collections.abc import Callable
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.jobs.preflight import CheckedEvaluation, CheckedRun
 from paft.reporting.results import Results, read_results
+from paft.runtime import ranks
 from paft.runtime.console import print_in_any_locale
-from paft.runtime.errors import NotEnoughMemoryError
+from paft.runtime.errors import InputError, NotEnoughMemoryError
+from paft.runtime.launched import devices_of, find_place
 from paft.runtime.memory import out_of_memory_is_an_input_error
 
 
@@ -41,10 +43,14 @@ def _launch(
     from paft.runtime.launch import run_on
 
     print_in_any_locale()
+    find_place()
+    trainer = config.trainer.model_copy(update={"devices": devices_of(config.trainer.devices)})
+    config = config.model_copy(update={"trainer": trainer})
     try:
-        run_on(config.trainer.devices, config.trainer.accelerator, work, config, group, checked)
+        run_on(trainer.devices, trainer.accelerator, work, config, group, checked)
     except NotEnoughMemoryError:
-        checked.folder.remove_unless_computed()
+        if ranks.n_ranks() == 1:
+            checked.folder.remove_unless_computed()
         raise
     return read_results(checked.folder.results)
 
@@ -53,6 +59,7 @@ def _train(config: TrainConfig, group: str | None, checked: CheckedRun) -> None:
     from paft.jobs.less_memory import less_for_training
     from paft.jobs.train import run_training
 
+    _check_same(config, checked)
     with out_of_memory_is_an_input_error(lambda: less_for_training(config)):
         run_training(config, group, checked)
 
@@ -61,5 +68,15 @@ def _evaluate(config: EvaluateConfig, group: str | None, checked: CheckedEvaluat
     from paft.jobs.evaluate import run_evaluation
     from paft.jobs.less_memory import less_for_evaluation
 
+    _check_same(config, checked)
     with out_of_memory_is_an_input_error(lambda: less_for_evaluation(config)):
         run_evaluation(config, group, checked)
+
+
+def _check_same(config: TrainConfig | EvaluateConfig, checked: CheckedRun | CheckedEvaluation) -> None:
+    """Raise InputError if ranks were given different commands or files, as ranks on several machines can be."""
+    first, *others = ranks.gather((checked.folder.digest, config.model_dump()))
+    for number, other in enumerate(others, start=1):
+        if other != first:
+            what = "command" if other[1] != first[1] else "data, prompts or base model"
+            raise InputError(f"Rank {number} was given another {what} than rank 0; give all ranks the same.")

@@ -39,7 +39,8 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         examples_per_device = -(-config.examples_per_update // config.trainer.devices)  # rounded up
         micro_batch_tokens = min(config.trainer.micro_batch_tokens, examples_per_device * longest)
         device = device_of(config.trainer.accelerator)
-        memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest)
+        shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
+        memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
         tokens = round(sum(lengths) / len(lengths) * len(examples.train) * config.T)
     return Plan(
         train_examples=len(examples.train),
@@ -67,12 +68,13 @@ def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:
     """
     device = device_of(config.trainer.accelerator)
     attention = attention_of(config.model, load_config(config.model), device, backward)
-    fused = fused_kind(device, config.trainer.fused)
+    sharded = config.trainer.strategy == "fsdp"
+    fused = "off" if sharded else fused_kind(device, config.trainer.fused)
     chosen = f"{device.type}, attention {attention.kernel} ({attention.why}), fused operations {fused}"
     if device.type != "cuda":
         return chosen
-    if config.trainer.graphs == "off":
-        graphs = "off (as set)"
+    if config.trainer.graphs == "off" or sharded:
+        graphs = "off (the model is sharded)" if sharded else "off (as set)"
     else:
         graphs = "auto" if attention.kernel == "varlen" else f"off (attention {attention.kernel} has no static shapes)"
     return f"{chosen}, CUDA graphs {graphs}"

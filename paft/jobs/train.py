@@ -28,6 +28,7 @@ from paft.model.base import add_lora, check_quantization, device_of, load_base, 
 from paft.model.fused import fused_kind
 from paft.model.gguf import origin
 from paft.model.identity import revision_of
+from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
@@ -83,7 +84,9 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     """
     checked = checked or check_run(config)
     inputs = checked.inputs
-    check_quantization(config.model, device_of(config.trainer.accelerator))
+    device = device_of(config.trainer.accelerator)
+    check_quantization(config.model, device)
+    check_sharding(config.model, config.trainer, device)
     without_weights = skeleton(config.model, adapter=config.method.trains)
     encoder = make_encoder(config, inputs.examples.task)
     examples = inputs.examples
@@ -101,10 +104,10 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     config, folder = run.config, run.folder.path
     started = time.perf_counter()
     reset_peak_memory()
-    device = device_of(config.trainer.accelerator)
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
     recorded = recorded_kernels(folder / "checkpoints", run.folder.digest) if config.method.trains else None
     model, fused = with_recorded(config, device, recorded)
-    base = load_base(model, device, config.method.trains, run.encoder.cutoff, fused)
+    base = load_base(model, device, config.method.trains, run.encoder.cutoff, fused, sharded)
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
@@ -242,9 +245,9 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         group: the sweep that the run belongs to, for W&B.
     """
     config, folder = run.config, run.folder.path
-    device = device_of(config.trainer.accelerator)
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
     fused = fused_kind(device, config.trainer.fused)
-    model: Any = load_base(config.model, device, cutoff=run.encoder.cutoff, fused=fused)
+    model: Any = load_base(config.model, device, cutoff=run.encoder.cutoff, fused=fused, sharded=sharded)
     if config.method.trains:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")

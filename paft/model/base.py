@@ -24,6 +24,7 @@ from paft.model.converted import loadable
 from paft.model.fused import Fused, fuse_lora, fused_kind, fused_of
 from paft.model.identity import revision_of
 from paft.model.packed_check import check_architecture, check_packing, unscaled_positions
+from paft.model.sharding import load_sharded
 from paft.runtime.errors import InputError, first_sentence
 from paft.runtime.memory import is_out_of_memory
 
@@ -33,6 +34,10 @@ def device_of(accelerator: str) -> torch.device:
     if accelerator == "cuda" and not torch.cuda.is_available():
         raise InputError("accelerator=cuda: this machine has no usable CUDA device; use cpu or auto.")
     return torch.device("cpu" if accelerator == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
+_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+_FINGERPRINT = "_paft_fingerprint"  # attribute of a sharded model, of which no rank has all weights
 
 
 def check_quantization(model: ModelConfig, device: torch.device) -> None:
@@ -47,7 +52,7 @@ def check_quantization(model: ModelConfig, device: torch.device) -> None:
 def dtype_of(model: ModelConfig, device: torch.device) -> torch.dtype:
     """Return the dtype of the base weights: bf16 where the hardware multiplies it fast, else fp32."""
     if model.dtype != "auto":
-        return {"bf16": torch.bfloat16, "fp32": torch.float32}[model.dtype]
+        return _DTYPES[model.dtype]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -129,13 +134,15 @@ def load_base(
     backward: bool = False,
     cutoff: int = 1024,
     fused: Fused | None = None,
+    sharded: bool = False,
 ) -> PreTrainedModel:
     """Load the frozen base model for packed batches.
 
     Args:
         backward: whether gradients will pass through the model.
         cutoff: tokens of the longest text that it will read.
-        fused: which fused operations it gets; None: the best for the device.
+        fused: which fused operations it gets; None: the best for the device. A sharded model gets none.
+        sharded: whether its layers are spread over all ranks.
 
     Raises InputError if the model cannot be loaded, or packed batches would lose a part of its architecture.
     """
@@ -144,8 +151,8 @@ def load_base(
     check_architecture(model.path, config, cutoff)
     register()
     attention = attention_of(model, config, device, backward)
-    base = load_weights(model, device)
-    fused = fused_kind(device, "auto") if fused is None else fused
+    base = load_sharded(lambda: _with_known_weights(model, device), device) if sharded else load_weights(model, device)
+    fused = "off" if sharded else fused or fused_kind(device, "auto")
     try:
         check_packing(base, NAMES[attention.kernel], cutoff, fused)
     except InputError as error:
@@ -153,6 +160,14 @@ def load_base(
             raise
         print(f"model.attention=auto: sdpa, because kernels of variable length do not do here ({first_sentence(error)}).")
         check_packing(base, NAMES["sdpa"], cutoff, fused)
+    return base
+
+
+def _with_known_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
+    """Load the frozen base model on the CPU, with the precision of a device, and take its fingerprint while it is whole."""
+    (dtype,) = (name for name, dtype in _DTYPES.items() if dtype == dtype_of(model, device))
+    base = load_weights(model.model_copy(update={"dtype": dtype}), torch.device("cpu"))
+    setattr(base, _FINGERPRINT, weights_fingerprint(base))
     return base
 
 
@@ -252,6 +267,8 @@ def weights_fingerprint(base: PreTrainedModel) -> dict[str, str | None]:
 
     The hash is the same in bf16 and in fp32. Quantised weights are left out, because their format is internal to bitsandbytes.
     """
+    if (known := getattr(base, _FINGERPRINT, None)) is not None:
+        return dict(known)
     weights = [p for name, p in base.named_parameters() if "lora_" not in name and p.is_floating_point()]
     sample = torch.cat([p.detach().flatten()[:64].bfloat16().float().cpu() for p in weights])
     digest = hashlib.sha256(sample.numpy().tobytes()).hexdigest()[:16]

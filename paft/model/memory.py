@@ -6,6 +6,7 @@ from torch import nn
 
 from paft.config.schema import ModelConfig
 from paft.model.base import attention_of, dtype_of
+from paft.model.sharding import layers_of
 
 # Bytes kept for the backward pass per input and output feature of a linear layer, per byte of the dtype:
 # measured on Llama-shaped layers (paft/model/attention.py, bf16), where norms keep fp32 copies.
@@ -14,7 +15,9 @@ _QUANTISED = 0.52  # bytes per 4-bit weight, including its share of the blocks' 
 _RUNTIME = 600 * 2**20  # Python, torch, transformers and lightning themselves
 
 
-def training_memory(model: ModelConfig, adapted: PeftModel, device: torch.device, tokens: int, longest: int) -> int:
+def training_memory(
+    model: ModelConfig, adapted: PeftModel, device: torch.device, tokens: int, longest: int, shards: int = 1
+) -> int:
     """Estimate the peak memory of training in bytes, accurate to some tens of percent.
 
     Args:
@@ -22,6 +25,7 @@ def training_memory(model: ModelConfig, adapted: PeftModel, device: torch.device
         device: where it will be trained.
         tokens: number of tokens in the largest micro-batch.
         longest: number of tokens in its longest sequence (the eager kernel keeps that many scores per token).
+        shards: devices over which the layers of the base model are spread; 1: they are not.
     """
     size = dtype_of(model, device).itemsize
     base = adapted.get_base_model()
@@ -42,4 +46,7 @@ def training_memory(model: ModelConfig, adapted: PeftModel, device: torch.device
     weights = frozen * size
     if model.quantization is not None:
         weights -= (size - _QUANTISED) * sum(m.weight.numel() for m in linears)
+    if shards > 1:  # two layers are whole at a time: the one at work and the next
+        layered = [size * sum(p.numel() for p in layer.parameters() if not p.requires_grad) for layer in layers_of(base)]
+        weights -= sum(layered) - sum(layered) / shards - 2 * max(layered)
     return round(weights + 16 * trained + tokens * per_token + _RUNTIME)  # 16: weight, gradient, two moments in fp32

@@ -9,7 +9,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -18,18 +17,19 @@ from typing import Any
 
 from paft.runtime.console import print_in_any_locale
 from paft.runtime.errors import InputError, NotEnoughMemoryError
-from paft.runtime.ranks import barrier
+from paft.runtime.launched import FOR_EVER, meet, reports, silence, take_device
+from paft.runtime.ranks import barrier, n_ranks
 
 # Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _PATIENCE_S = 60  # for the other ranks once one has failed: longer than W&B's own limits; they may be waiting for it in vain
 _LONGEST = 8000  # characters of a traceback: it must fit into the pipe, which is read only after the process has ended
-_FOR_EVER = timedelta(days=30)  # waiting for a slow rank needs no limit, because a rank that dies ends the others
 
 
 def run_on(devices: int, accelerator: str, work: Callable[..., object], *arguments: Any) -> None:
     """Call `work` with the arguments; with several devices, in one process per device.
 
+    Of ranks that a launcher has started, this process is one already: it joins the others and calls `work`.
     Signals are forwarded to all processes. If the previous handler (e.g. submitit's) returns, the processes are restarted and
     resume from their checkpoints. If a process dies, the others are killed.
 
@@ -41,6 +41,9 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
     Raises what `work` raises. With several devices, InputError and KeyboardInterrupt arrive as they are, anything else as
     ChildProcessError after its traceback has been printed.
     """
+    if n_ranks() > 1:
+        _among_others(accelerator, work, arguments)
+        return
     if devices == 1:
         work(*arguments)
         return
@@ -70,6 +73,20 @@ def run_on(devices: int, accelerator: str, work: Callable[..., object], *argumen
             raise kind(text)
     print(text, file=sys.stderr)
     raise ChildProcessError(f"process {number} of {devices} failed ({error}); its traceback stands above.")
+
+
+def _among_others(accelerator: str, work: Callable[..., object], arguments: Any) -> None:
+    """Call `work` as one of the ranks that a launcher has started; a rank that fails because another has is silent."""
+    try:
+        meet(accelerator)
+        work(*arguments)
+        barrier()  # no rank leaves while another may still need it
+    except InputError:
+        raise  # whoever prints its sentence asks whether to
+    except Exception:
+        if not reports():
+            sys.exit(1)
+        raise
 
 
 def stop(number: int, handler: Any) -> None:
@@ -134,10 +151,10 @@ def _rank(
     """Join the other ranks and call `work`: what each of several processes runs."""
     os.setpgid(0, 0)  # so that Ctrl-C reaches the parent alone, which forwards it
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ |= {"PAFT_RANK": str(number), "PAFT_RANKS": str(devices), "LOCAL_RANK": str(number)}
+    os.environ |= dict.fromkeys(("RANK", "LOCAL_RANK"), str(number))
+    os.environ |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(devices))
     print_in_any_locale()
-    if number > 0:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    silence()
     multiprocessing.set_start_method("fork", force=True)  # for loader workers, as in a process that was not spawned
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
@@ -162,17 +179,8 @@ def _end_with_parent() -> None:
 
 def _meet(number: int, devices: int, accelerator: str, rendezvous: Path) -> None:
     """Take this rank's device and join the process group; raises InputError if the machine has too few devices."""
-    import torch
     from torch import distributed
 
-    if accelerator != "cpu" and torch.cuda.is_available():
-        available = torch.cuda.device_count()
-        if devices > available:
-            raise InputError(f"devices={devices}: this machine has {available} CUDA devices; ask for as many, or for fewer.")
-        torch.cuda.set_device(number)
-        backend = "cpu:gloo,cuda:nccl"
-    else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // devices))
-        backend = "gloo"
-    store = torch.distributed.FileStore(str(rendezvous), devices)  # type: ignore[attr-defined]
-    distributed.init_process_group(backend, store=store, rank=number, world_size=devices, timeout=_FOR_EVER)
+    backend = take_device(accelerator, "devices")
+    store = distributed.FileStore(str(rendezvous), devices)  # type: ignore[attr-defined]
+    distributed.init_process_group(backend, store=store, rank=number, world_size=devices, timeout=FOR_EVER)

@@ -2,6 +2,7 @@
 
 Every rank does the same work in the same order and holds the same state. Only the examples of an update and the batches of an
 evaluation are split among ranks. Rank 0 alone writes files and prints. A run on one device is one rank, the process itself.
+Which rank this is stands in the variables that torchrun sets, whoever started it.
 """
 
 import os
@@ -12,12 +13,22 @@ T = TypeVar("T")
 
 def rank() -> int:
     """Return the number of this process among those of the run, from 0."""
-    return int(os.environ.get("PAFT_RANK", 0))
+    return int(os.environ.get("RANK", 0))
 
 
 def n_ranks() -> int:
-    """Return how many processes work on the run."""
-    return int(os.environ.get("PAFT_RANKS", 1))
+    """Return how many processes work on the run, on all machines."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of the run on this machine, from 0: that of its device."""
+    return int(os.environ.get("LOCAL_RANK", 0))
+
+
+def n_local_ranks() -> int:
+    """Return how many processes of the run are on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def barrier() -> None:

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import platform
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from paft.runtime.files import check_place, existing_parent, scratch_path, write
 
 _LOCK = ".lock"
 _PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and hold its lock
+_SHARED_S = 60  # a network file system may show a new file to other machines this late
 _MARK = "run.json"
 FAILED = "failed"  # in the folder of a sweep: a file for each job that failed
 _LEAST_FREE_BYTES = 200 * 2**20
@@ -52,6 +55,7 @@ class RunFolder:
         """
         if ranks.rank() > 0:
             ranks.barrier()
+            self._wait_until_seen()
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
@@ -69,6 +73,17 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def _wait_until_seen(self) -> None:
+        """Wait until this rank, on whatever machine, sees what rank 0 has written; raises InputError if it does not."""
+        until = time.monotonic() + _SHARED_S
+        while not (self.path / _MARK).is_file():
+            if time.monotonic() > until:
+                raise InputError(
+                    f"{self.path}: rank {ranks.rank()} on {platform.node()} does not see what rank 0 has written there; set "
+                    "output_root to a folder that all machines share."
+                )
+            time.sleep(0.1)
 
     def remove_unless_computed(self) -> None:
         """Remove the folder if nothing in it took any computing, no checkpoint and no score; another process's stays."""

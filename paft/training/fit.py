@@ -8,6 +8,7 @@ from typing import Literal
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import DDPStrategy
 from peft import PeftModel
@@ -76,10 +77,10 @@ def fit(
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=ranks.n_ranks(),
+        devices=ranks.n_local_ranks(),
         strategy=_Ranks() if ranks.n_ranks() > 1 else "auto",
         use_distributed_sampler=False,  # each rank reads the whole update and takes its own share of it
-        plugins=LightningEnvironment(),  # the ranks run already, and a cluster's job is one task: nothing to launch
+        plugins=_Started() if ranks.n_ranks() > 1 else LightningEnvironment(),  # a cluster's job is not Lightning's to launch
         precision=precision_of(model.dtype),
         deterministic="warn" if device.type == "cuda" else None,  # or flash attention's gradients depend on the order of adding
         max_epochs=config.T,
@@ -125,6 +126,13 @@ class _Ranks(DDPStrategy):
 
     def configure_ddp(self) -> None:
         """Do not wrap the module."""
+
+
+class _Started(TorchElasticEnvironment):
+    """Ranks that run already and have met, and of which some machines may have more than others."""
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Do not multiply devices by nodes."""
 
 
 def precision_of(dtype: torch.dtype) -> Literal["bf16-mixed", "32-true"]:

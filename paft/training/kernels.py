@@ -10,6 +10,7 @@ from peft import PeftModel
 from paft.config.schema import ModelConfig, TrainConfig
 from paft.model.attention import NAMES
 from paft.model.fused import Fused, fused_kind, fused_of
+from paft.model.sharding import is_sharded
 from paft.training.checkpoints import states
 
 
@@ -75,7 +76,8 @@ def kernels_of(model: PeftModel, graphs: bool, recorded: Kernels | None) -> Kern
     """
     device = model.device
     attention: str = model.config._attn_implementation
-    graphs = graphs and device.type == "cuda" and attention == NAMES["varlen"] and (recorded is None or recorded.graphs)
+    possible = device.type == "cuda" and attention == NAMES["varlen"] and not is_sharded(model)
+    graphs = graphs and possible and (recorded is None or recorded.graphs)
     now = Kernels(name_of(device), attention, fused_of(model.get_base_model()), graphs)
     if recorded is None or not now.differ_from(recorded):
         return recorded or now

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import torch
@@ -15,7 +16,8 @@ from paft.evaluation.store import read_cells
 from paft.jobs.evaluate import run_evaluation
 from paft.runtime.launch import run_on
 from paft.training.checkpoints import states
-from tests.reliability.strike import ROOT, start
+from tests.reliability.resume import log
+from tests.reliability.strike import ROOT, start, start_nodes
 from tests.test_ranks import trained
 
 STEP = "paft.training.module:PaftModule.training_step"
@@ -78,3 +80,49 @@ def test_a_killed_run_of_two_ranks_ends_bit_for_bit_as_an_undisturbed_one(tiny_l
     settings = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
     done = subprocess.run(script, capture_output=True, timeout=1200, check=False, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def nodes(overrides, strike=None) -> tuple[list[int], str, str]:
+    """Run on two nodes of one rank each, by torchrun; return the exit codes, what the ranks printed, and all errors."""
+    launchers = start_nodes(overrides, strike)
+    said = [launcher.communicate() for launcher in launchers]
+    return [launcher.returncode for launcher in launchers], said[0][0] + said[1][0], said[0][1] + said[1][1]
+
+
+def equal(one: Path, two: Path) -> None:
+    for name in ("adapter/adapter_model.safetensors", "matrix.parquet", "per_prompt.csv"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    assert log(one) == log(two)
+
+
+def test_two_nodes_under_torchrun_equal_two_devices_also_when_stopped_or_killed(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    shape = [*tiny_overrides, "trainer.checkpoint_every=1", "model.lora.dropout=0.1"]
+    whole = trained(2, shape, tmp_path / "whole")
+    strikes = {
+        "undisturbed": None,
+        "told to stop": (signal.SIGTERM, STEP, 3, "rank"),
+        "a rank killed": (signal.SIGKILL, STEP, 3, "rank"),
+        "a launcher killed": (signal.SIGKILL, STEP, 3, "launcher"),
+    }
+    for name, strike in strikes.items():
+        root = tmp_path / name
+        overrides = [*shape, f"output_root={root}"]
+        if strike is not None:
+            codes, _, errors = nodes(overrides, strike)
+            (folder,) = (path.parent for path in root.glob("*/run.json"))
+            assert all(codes) and not (folder / "results.json").exists()
+            done = {"told to stop": 3, "a rank killed": 2, "a launcher killed": 2}
+            assert torch.load(states(folder / "checkpoints")[0], weights_only=True)["global_step"] >= done[name]
+            if name == "told to stop":
+                assert errors.count("Interrupted; the same command resumes") == 1
+        codes, printed, errors = nodes(overrides)
+        assert codes == [0, 0], errors
+        assert printed.count("Run ") == 1 and printed.count("Results: ") == 1
+        equal(whole, next(root.glob("*/results.json")).parent)
+
+
+def test_a_mistake_is_said_once_by_ranks_of_torchrun(tiny_overrides, tmp_path):
+    codes, printed, errors = nodes([*tiny_overrides, "cutoff=2"])
+    assert all(codes) and errors.count("error: ") == 1 and "which cutoff=2 has no room for" in errors and not printed
+    assert not (tmp_path / "runs").exists()

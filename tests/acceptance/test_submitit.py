@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+from paft.reporting.results import read_results
 from tests.reliability.strike import ROOT
+from tests.test_ranks import trained
 
 
 def sweep(*overrides: str) -> subprocess.CompletedProcess[str]:
@@ -21,3 +23,14 @@ def test_jobs_that_failed_are_listed(tiny_overrides):
     done = sweep("train_prompts=61,62", *tiny_overrides)
     assert done.returncode == 2 and "2 runs failed; the same command tries them again:" in done.stderr
     assert "train_prompts=62: the training pool has 60 prompts" in done.stderr
+
+
+def test_the_tasks_of_a_job_are_ranks_of_its_run(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    done = sweep("seed=0", "hydra.launcher.tasks_per_node=2", *tiny_overrides)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (path.parent for path in (tmp_path / "runs").glob("story_facts-*/results.json"))
+    assert read_results(folder).device.ranks == 2
+    two = trained(2, tiny_overrides, tmp_path / "two")
+    for name in ("adapter/adapter_model.safetensors", "matrix.parquet"):
+        assert (folder / name).read_bytes() == (two / name).read_bytes()

@@ -269,10 +269,15 @@ def test_the_job_script_asks_for_what_is_set():
     assert "--mem" not in run("slurm", "hydra.launcher.mem_gb=null").stdout
 
 
-def test_a_job_of_several_tasks_or_gpus_is_refused():
-    for key, what in (("tasks_per_node", "a run is one task on one node"), ("gpus_per_node", "a run uses 1;")):
+def test_the_tasks_of_a_job_have_a_gpu_each():
+    done = run("slurm", "hydra.launcher.nodes=2", "hydra.launcher.tasks_per_node=4", "hydra.launcher.gpus_per_node=4")
+    assert done.returncode == 0, done.stderr
+    for line in ("--nodes=2", "--ntasks-per-node=4", "--gpus-per-node=4"):
+        assert f"#SBATCH {line}" in done.stdout
+    assert "export SLURM_KILL_BAD_EXIT=1" in done.stdout
+    for key, wrong in (("tasks_per_node", "gpus_per_node=1: a run uses 2"), ("gpus_per_node", "gpus_per_node=2: a run uses 1")):
         done = run("slurm", f"hydra.launcher.{key}=2")
-        assert done.returncode == 2 and f"hydra.launcher.{key}=2: {what}" in done.stderr
+        assert done.returncode == 2 and f"hydra.launcher.{wrong}" in done.stderr
 
 
 def test_the_dashboard_is_built_and_nothing_is_sent():

@@ -216,6 +216,7 @@ _CONFIG: _Table = [
     ("no target modules", "model.lora.target_modules=[]", {}, "model.lora.target_modules=[]"),
     ("unknown device", "trainer.accelerator=tpu", {}, "trainer.accelerator=tpu: input should be 'auto', 'cpu' or 'cuda'"),
     ("unknown trainer", "trainer=ddq", {}, "trainer/ddq"),
+    ("unknown strategy", "trainer.strategy=ddp", {}, "trainer.strategy=ddp: input should be 'auto' or 'fsdp'"),
     ("devices no number", "trainer.devices=all", {}, "trainer.devices=all: input should be a valid integer"),
     ("unknown measure", "extra_measures=[generat]", {}, "extra_measures.0=generat: input should be 'generate' or '"),
     ("choices no list", "dataset=jsonl ; dataset.path=. ; dataset.choices=A", {}, "dataset.choices=A: "),
@@ -469,6 +470,7 @@ _GGUF: _Table = [
 
 _MODEL: _Table = [
     ("no hub", f"{SMALL} ; dataset=piqa", {}, "dataset=piqa: baber/piqa could not be loaded from the hub"),
+    ("shards on a CPU", f"{TINY} ; trainer=fsdp", {}, "trainer.strategy=fsdp needs NVIDIA GPUs; leave trainer=fsdp out"),
     ("model out of reach", f"{SMALL} ; model.path=no/such-model", {}, "model.path=no/such-model: this model cannot be loaded"),
     (
         "GGUF of another architecture",
@@ -606,6 +608,8 @@ _EVALUATION: _Table = [
 _EVALUATION_WITH_MODEL = [
     Case("an adapter's cutoff below an answer", "evaluate.py", f"{RUN} ; cutoff=2 ; trainer.accelerator=cpu", A_RUN,
         "which cutoff=2 has no room for", "libraries"),
+    Case("an evaluation in shards on a CPU", "evaluate.py", f"{RUN} ; trainer=fsdp ; trainer.accelerator=cpu", A_RUN,
+        "trainer.strategy=fsdp needs NVIDIA GPUs; leave trainer=fsdp out", "libraries"),
     Case("a torn adapter", "evaluate.py", f"{RUN} ; eval_examples=6 ; eval_prompts=2 ; trainer.accelerator=cpu", A_RUN,
         "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
     Case("merging a torn adapter", "-m paft merge", "RUN ; --out ; merged", A_RUN,
@@ -735,7 +739,10 @@ _OTHERS = [
     Case("dealing into a file", "experiments/random_split.py", "story_facts ; --out ; f", {"f": "x"}, "--out f: f is a file"),
     Case("dealing no pool", "experiments/random_split.py", "winogrande ; gsm9k", {}, "invalid choice: 'gsm9k'", says="usage"),
     Case("a job with no such key", "experiments/slurm.py", "a=b", {}, "Could not override 'a'"),
-    Case("a job of several tasks", "experiments/slurm.py", "hydra.launcher.tasks_per_node=2", {}, "hydra.launcher.tasks_per"),
+    Case("tasks that share a GPU", "experiments/slurm.py", "hydra.launcher.tasks_per_node=2", {},
+        "hydra.launcher.gpus_per_node=1: a run uses 2 on a node"),
+    Case("other devices than tasks", "experiments/slurm.py", "hydra.launcher.nodes=2 ; trainer.devices=4", {},
+        "trainer.devices=4: a job has 2 tasks, each of them a rank; leave trainer.devices out"),
     Case("a job of odd GPUs", "experiments/slurm.py", "hydra.launcher.gpus_per_node=two", {}, "hydra.launcher.gpus_per_node"),
     Case("nobody's dashboard", "experiments/wandb_workspace.py", "", {}, "--entity is missing; name your W&B user or team"),
     Case("no such command", "-m paft", "nonsense", {}, "nonsense: there is no such command; give one of train, evaluate, "),

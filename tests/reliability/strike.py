@@ -1,7 +1,8 @@
 """Run a command of paft in a process that gets a signal at a named point: a kill whose moment no clock decides.
 
 The signal comes before a call of a function, counted from 1. Of several ranks the first counts the calls; its launcher, the
-process that was started, gets the signal, and the rank waits until the launcher has passed it on.
+process that was started, gets the signal, and the rank waits until the launcher has passed it on. Of ranks that torchrun has
+started the second counts, and gets the signal itself, or its launcher.
 """
 
 import functools
@@ -12,8 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is run as a script, whether paft is installed or not
 
@@ -21,6 +23,7 @@ from paft.runtime.ranks import rank
 
 ROOT = Path(__file__).parents[2]
 _POINT = "PAFT_TEST_POINT"  # an environment variable, which ranks inherit
+Struck = Literal["rank", "launcher"]
 
 
 def start(number: signal.Signals, where: str, call: int, command: str, *overrides: str) -> subprocess.Popen[str]:
@@ -36,6 +39,33 @@ def start(number: signal.Signals, where: str, call: int, command: str, *override
     return subprocess.Popen(line, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
+def start_nodes(
+    overrides: Sequence[str], strike: tuple[signal.Signals, str, int, Struck] | None = None
+) -> list[subprocess.Popen[str]]:
+    """Start a training run by torchrun, as on two machines of one rank each, and return their launchers.
+
+    Args:
+        strike: the signal, the function and its call, as for `start`, and who gets the signal. None: nobody.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    script = [str(ROOT / "train.py")]
+    if strike is not None:
+        number, where, call, struck = strike
+        environment[_POINT] = f"{number.name} {where} {call} {struck}"
+        script = [__file__, "train"]
+    place = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *place, f"--node-rank={node}", *script, *overrides],
+            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for node in range(2)
+    ]  # fmt: skip
+
+
 def kill(where: str, call: int, command: str, *overrides: str) -> None:
     """Start a command, and return once it was killed at the point."""
     process = start(signal.SIGKILL, where, call, command, *overrides)
@@ -45,7 +75,7 @@ def kill(where: str, call: int, command: str, *overrides: str) -> None:
 
 def _set_up() -> None:
     """Replace the function by one that counts its calls and sends the signal."""
-    name, where, call = os.environ[_POINT].split()
+    name, where, call, *struck = os.environ[_POINT].split()
     module, path = where.split(":")
     *parents, last = path.split(".")
     owner = functools.reduce(getattr, parents, importlib.import_module(module))
@@ -53,15 +83,18 @@ def _set_up() -> None:
 
     @functools.wraps(original)  # by its name it is pickled for the ranks
     def counted(*args: Any, **kwargs: Any) -> Any:
-        if rank() == 0 and next(calls) == int(call):
-            _send(signal.Signals[name])
+        if rank() == len(struck) and next(calls) == int(call):
+            if struck:
+                os.kill(os.getpid() if struck == ["rank"] else os.getppid(), signal.Signals[name])
+            else:
+                _send(signal.Signals[name])
         return original(*args, **kwargs)
 
     setattr(owner, last, counted)
 
 
 def _send(number: signal.Signals) -> None:
-    if "PAFT_RANK" not in os.environ:
+    if "RANK" not in os.environ:
         os.kill(os.getpid(), number)
         return
     here, handler = socket.socketpair()
