@@ -13,7 +13,7 @@ from paft.reporting.provenance import peak_memory_bytes
 
 _REPEATS = 30
 _LAUNCH = re.compile(r"cu(da)?(Launch|GraphLaunch)")
-# The first kind that matches an operator (CPU) or a kernel (CUDA). Attention comes first: its kernels may be named after cutlass.
+# The first kind that matches an operator (CPU) or a kernel (CUDA); attention first: its kernels may be named after cutlass.
 _KINDS = {
     "attention": re.compile(r"flash|fmha|attention|softmax"),
     "matrix multiply": re.compile(r"gemm|gemv|nvjet|cutlass|^aten::(mm|addmm|bmm)$"),

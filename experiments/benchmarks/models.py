@@ -1,4 +1,4 @@
-"""The models of benchmarks: one of conf/model, a folder or hub id, or a shape with random weights, which is for timings alone."""
+"""The models of benchmarks: one of conf/model, a folder or hub id, or a shape with random weights for timings alone."""
 
 import argparse
 import os

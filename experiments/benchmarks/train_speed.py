@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-
 from experiments.benchmarks.measuring import multiply_rate
 from experiments.benchmarks.models import add_model_arguments, command_of, label_of, linear_layers, overrides_of, weights_of
 from experiments.benchmarks.trl_updates import Probe, Settings, in_words, liger_installed, run_trl
@@ -79,16 +78,20 @@ class Comparison:
 
     def measure(self) -> dict[str, Any]:
         """Return all figures."""
+        found = {"examples_per_update": self.examples, "loss_differences": self.losses()}
+        return found | (self.timed() if self.arguments.rounds else {})
+
+    def timed(self) -> dict[str, Any]:
+        """Return the figures of the rounds."""
         arguments, updates, dtype = self.arguments, self.arguments.updates, self.arguments.dtype
-        losses = self.losses()
         probed = self.run("probe", PROBE_UPDATES, dtype)
         print(*(f"  probe {line}" for line in probed["said"]), sep="\n", flush=True)
         settings = _settings_of_sides(arguments.accelerator, probed["settings"])
         rounds = []
-        for number in range(1, arguments.rounds + 1):
+        for nth in range(1, arguments.rounds + 1):
             rounds.append({side: self.run(side, updates, dtype, of_side) for side, of_side in settings.items()})
             speeds = ", ".join(f"{side} {figures['tokens_per_s']:.0f}" for side, figures in rounds[-1].items())
-            print(f"Round {number}: {speeds} non-padding tokens/s", flush=True)
+            print(f"Round {nth}: {speeds} non-padding tokens/s", flush=True)
         traced = {
             side: self.run(side, TRACED_UPDATES, dtype, settings[side], "--traced") for side in settings if "malloc" not in side
         }
@@ -101,7 +104,6 @@ class Comparison:
             if side in traced:
                 figures["launches_per_update"], figures["busy"] = (traced[side][k] for k in ("launches_per_update", "busy"))
         return {
-            "examples_per_update": self.examples,
             "tokens_per_update": self.work.tokens / updates,
             "micro_batch_tokens": self.work.config.trainer.micro_batch_tokens,
             "ratios": {
@@ -112,7 +114,6 @@ class Comparison:
             "rounds": [{side: {k: v for k, v in f.items() if k != "losses"} for side, f in r.items()} for r in rounds],
             "trl_probe": probed["said"],
             "trl_settings": settings,
-            "loss_differences": losses,
             "multiply_rate_flops": rate,
             "share_of_time": {side: figures["shares"] for side, figures in traced.items()},
             "rendering_share": rendering_cost(self.work, sides["ours"]["ms_per_update"] / 1000),
@@ -150,10 +151,10 @@ def measure_here(arguments: argparse.Namespace) -> Any:
     if arguments.only == "rate":
         layers, tokens = linear_layers(work.config.model), round(work.tokens / work.updates)
         return {"flops": multiply_rate(layers, tokens, work.device, dtype_of(work.config.model, work.device))}
-    if arguments.only in ("ours", "trl_with_our_malloc"):
-        keep_freed_memory()  # as train.py does
     if settings is None:
-        return asdict(measured(work, run_ours(work, arguments.traced)))
+        return asdict(measured(work, run_ours(work, arguments.traced)[0]))
+    if arguments.only == "trl_with_our_malloc":
+        keep_freed_memory()  # as a run of ours does
     return asdict(measured(work, run_trl(work, settings, arguments.traced, arguments.each_loss)))
 
 
@@ -185,13 +186,15 @@ _SIDES = {
 
 def page(found: dict[str, Any], command: str) -> list[str]:
     """Return the comparison as a page."""
-    device = found["device"]
+    device, updates = found["device"], found["losses_compared"]
     where = device.name if device.type == "cuda" else f"{device.threads} CPU threads"
     lines = [f"# Training speed on PIQA, {found['model']}, {found['dtype']}, {where}", ""]
     for size in found["sizes"]:
         if len(found["sizes"]) > 1:
             lines += [f"## {size['examples_per_update']} examples an update", ""]
-        lines += [*_table(size, found["trl"], device.type), *bullets(_notes(size, device.type, found["losses_compared"]))]
+        lines += _table(size, found["trl"], device.type) if "sides" in size else []
+        losses = [_loss_note(dtype, device.type, apart, updates) for dtype, apart in size["loss_differences"].items()]
+        lines += bullets([*losses, *(_notes(size, device.type) if "sides" in size else [])])
     return [*lines, f"Made by `{command}`. Versions, device, rounds: results.json."]
 
 
@@ -217,13 +220,12 @@ def _table(size: dict[str, Any], trl: str, device: str) -> list[str]:
     return table(headings, rows)
 
 
-def _notes(size: dict[str, Any], device: str, updates: int) -> list[str]:
+def _notes(size: dict[str, Any], device: str) -> list[str]:
     ratios = ", ".join(f"{ratio:.2f} times {_SIDES[side]}" for side, ratio in size["ratios"].items())
     notes = [
         f"Median of paired rounds: {ratios}. An update: {size['examples_per_update']} examples, "
         f"{size['tokens_per_update']:.0f} tokens; ours in micro-batches of at most {size['micro_batch_tokens']:,}."
     ]
-    notes += [_loss_note(dtype, device, apart, updates) for dtype, apart in size["loss_differences"].items()]
     shares = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in size["share_of_time"]["ours"].items())
     busy = "" if device == "cpu" else f"Kernels run for {100 * size['sides']['ours']['busy']:.0f}% of our profiled time. "
     rendering = ", ".join(f"{100 * share:.1f}% of an update with a {pool}" for pool, share in size["rendering_share"].items())
@@ -261,7 +263,7 @@ def main() -> None:
     parser.add_argument("--micro-batch-tokens", type=int, help="of ours; default: as conf/trainer has it")
     parser.add_argument("--updates", type=int, default=20, help="per round and side; each is made twice, and timed once")
     parser.add_argument("--losses", type=int, default=20, help="updates whose losses are compared; 0: none")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0: no timing, only whether losses are the same")
     parser.add_argument("--report", type=Path, default=Path("outputs/train_speed"))
     parser.add_argument("--only", help=argparse.SUPPRESS)  # the fresh processes
     parser.add_argument("--settings", default="null", help=argparse.SUPPRESS)

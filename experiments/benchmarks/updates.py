@@ -1,4 +1,4 @@
-"""Our training updates, as `paft train` makes them, timed by the epoch.
+"""Our training updates, timed by the epoch: a whole run of `paft train`, nothing of which is built anew here.
 
 The same updates are made twice: the first epoch meets every shape (kernels are chosen, graphs captured), the second is timed,
 between two synchronisations.
@@ -14,26 +14,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import lightning.pytorch as pl
 import torch
-from peft import PeftModel
 
 from experiments.benchmarks.measuring import Trace, memory, synchronise
 from paft.config.compose import compose_training
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
-from paft.data.rows import load_examples
 from paft.data.updates import Tagged, Updates
 from paft.jobs.encoder import make_encoder
-from paft.model.base import add_lora, device_of, load_base
-from paft.prompts import load_pool, shipped_pool_path
-from paft.training.fit import fit
+from paft.jobs.preflight import check_run
+from paft.jobs.train import run_training
+from paft.model.base import device_of
+from paft.reporting.results import Results
+from paft.training.module import PaftModule
 
 EPOCHS = 2  # the first warms up, the second is timed
+# One prompt, next to no scoring, and no checkpoint while the clock runs.
+_SETTINGS = [
+    f"T={EPOCHS}", "dataset=piqa", "method=user", "model.lora.dropout=0.0", "validation.prompts=1", "validation.examples=1",
+    "eval_prompts=1", "eval_examples=1", "trainer.progress=false", "trainer.checkpoint_every=1000000",
+]  # fmt: skip
 
 
 class Workload:
-    """The renderings of a data set with letters that updates are made of: the first rows drawn, under the plain prompt."""
+    """The rows that updates are made of, under one plain prompt."""
 
     def __init__(self, updates: int, settings: Sequence[str]) -> None:
         """
@@ -41,15 +48,13 @@ class Workload:
             updates: in an epoch.
             settings: overrides of conf/train.yaml.
         """
-        quiet = ["trainer.progress=false", "trainer.checkpoint_every=1000000", "model.lora.dropout=0.0"]
-        self.config: TrainConfig = compose_training([f"T={EPOCHS}", "dataset=piqa", *quiet, *settings])
-        dataset, n = self.config.dataset, updates * self.config.examples_per_update
-        examples = load_examples(dataset, self.config.data_root, n, 1)
-        task = examples.task
-        path = shipped_pool_path(dataset.name, dataset.answer, dataset.options, "user")
-        self.pool = load_pool(path, task.form(dataset.answer, dataset.options))
-        self.examples = examples.train
-        self.encoder = make_encoder(self.config, task)
+        sized = compose_training([*_SETTINGS, *settings])
+        rows = updates * sized.examples_per_update
+        self.config: TrainConfig = compose_training([*_SETTINGS, *settings, f"train_examples={rows}"])
+        inputs = check_run(self.config).inputs
+        assert inputs.train is not None
+        self.pool, self.examples = inputs.train, inputs.examples.train
+        self.encoder = make_encoder(self.config, inputs.examples.task)
         self.updates = updates
 
     @property
@@ -57,14 +62,10 @@ class Workload:
         """Where it is trained."""
         return device_of(self.config.trainer.accelerator)
 
-    def data_module(self) -> PaftDataModule:
-        """Return our data module."""
-        return PaftDataModule(self.examples, self.pool, self.encoder, self.config)
-
     def rows(self) -> list[dict[str, list[int]]]:
         """Return input_ids and labels of an epoch's examples in their order; only answers have labels."""
         rows = []
-        for update in self.data_module().updates.of_epoch(0):
+        for update in PaftDataModule(self.examples, self.pool, self.encoder, self.config).updates.of_epoch(0):
             for tag in update:
                 encoded = self.encoder.training(self.pool.templates[tag.template], self.examples[tag.row])
                 answer = encoded.continuations[0]
@@ -87,7 +88,8 @@ class Clock:
         self.trace = Trace(device) if traced else None
 
     def begin(self) -> None:
-        """An epoch begins; the end of the one before has synchronised."""
+        """An epoch begins."""
+        synchronise(self.device)
         self._began = time.perf_counter()
 
     def end(self) -> None:
@@ -98,35 +100,41 @@ class Clock:
             (self.trace.start if len(self.seconds) < EPOCHS else self.trace.stop)()
 
 
-class _SameEveryEpoch(Updates):
-    """The updates of the first epoch, in every epoch; tells the clock when one begins."""
+class _Timed(pl.Callback):
+    """Tells the clock when the updates of an epoch begin and end."""
 
-    def __init__(self, updates: Updates, clock: Clock) -> None:
-        super().__init__(updates.n_examples, updates.examples_per_update, updates.epochs, updates.schedule)
+    def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
-    def of_epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Tagged]]:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called by Lightning."""
         self.clock.begin()
-        yield from super().of_epoch(0, first_update)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Called by Lightning."""
+        self.clock.end()
 
 
-def run_ours(work: Workload, traced: bool = False) -> Clock:
-    """Train as `paft train` does, with a validation that only takes the time; return the time and the losses."""
-    config = work.config
-    base = load_base(config.model, work.device, backward=True, cutoff=work.encoder.cutoff)
-    clock, data = Clock(work.device, traced), work.data_module()
-    data.updates = _SameEveryEpoch(data.updates, clock)
+def run_ours(work: Workload, traced: bool = False) -> tuple[Clock, Results]:
+    """Train as `paft train` does; return times and losses, and the run's results.
 
-    def validate(model: PeftModel) -> dict[str, float]:
-        clock.end()
-        return {"mean": 0.0}
+    Two things differ from a user's run: a callback takes the time, and every epoch has the updates of the first.
+    """
+    clock, of_epoch = Clock(work.device, traced), Updates.of_epoch
 
-    with tempfile.TemporaryDirectory() as folder:
-        fit(add_lora(base, config.model, config.seed), data, config, Path(folder), "benchmark", validate, None)
+    def same_every_epoch(updates: Updates, epoch: int, first_update: int = 0) -> Iterator[list[Tagged]]:
+        return of_epoch(updates, 0, first_update)
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        patch.object(PaftModule, "configure_callbacks", lambda module: [_Timed(clock)]),
+        patch.object(Updates, "of_epoch", same_every_epoch),
+    ):
+        results = run_training(work.config.model_copy(update={"output_root": folder}))
         (log,) = Path(folder).rglob("metrics.csv")
         with log.open(encoding="utf-8") as file:
             clock.losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
-    return clock
+    return clock, results
 
 
 @dataclass(frozen=True)
