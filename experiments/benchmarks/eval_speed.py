@@ -50,7 +50,7 @@ from paft.evaluation.store import MatrixStore, read_cells
 from paft.jobs.encoder import make_encoder
 from paft.model.base import add_lora, device_of, dtype_of, load_base
 from paft.model.converted import loadable
-from paft.prompts import PromptPool, load_pool, shipped_pool_path
+from paft.prompts import PromptPool, find_pool
 from paft.reporting.page import bullets, number, table, write, write_json
 from paft.reporting.provenance import provenance, reset_peak_memory
 from paft.runtime.memory import is_out_of_memory
@@ -107,8 +107,7 @@ def load(name: str, data: str, settings: list[str], n: int | None, batch_tokens:
     task = examples.task
 
     def pool(split: str) -> PromptPool:
-        path = shipped_pool_path(dataset.name, dataset.answer, dataset.options, split)
-        return load_pool(path, task.form(dataset.answer, dataset.options))
+        return find_pool(None, task.pools, split, task.form(dataset.answer, dataset.options), task.aliases)
 
     train, validation = pool("train"), pool("validation")  # with the options hidden neither has twenty
     both = replace(train, templates=(*train.templates, *validation.templates))
