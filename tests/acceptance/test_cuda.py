@@ -17,6 +17,7 @@ from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
 from paft.model.attention import packs_ragged
 from paft.model.base import add_lora, load_base
+from paft.packing import to_device
 from paft.training.checkpoints import states
 from paft.training.module import answer_loss
 from tests.conftest import compose_config, compose_evaluation
@@ -47,7 +48,7 @@ def update(folder, device, dtype, attention="auto") -> Gradients:
     generator = torch.Generator().manual_seed(1)
     for parameter in trained:  # so that the adapter does something
         parameter.data = (torch.randn(parameter.shape, generator=generator) * 0.05).to(parameter)
-    batch = pack_answers(PAIRS, packs_ragged(model)).to(torch.device(device))
+    batch = to_device(pack_answers(PAIRS, packs_ragged(model)), torch.device(device))
     with torch.autocast(device, torch.bfloat16, enabled=dtype == "bf16"):
         loss = answer_loss(model, batch)
     loss.backward()
@@ -85,10 +86,9 @@ def test_a_run_with_graphs_is_a_run_without_them(tiny_overrides, tmp_path):
 
 @pytest.mark.parametrize("graphs", ["auto", "off"])
 def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch, graphs):
-    overrides = [
-        *tiny_overrides, f"trainer.accelerator={DEVICE}", "model.dtype=bf16", "model.lora.dropout=0.1", f"trainer.graphs={graphs}",
-        "trainer.checkpoint_every=1",
-    ]  # fmt: skip
+    dropout = ["model.dtype=bf16", "model.lora.dropout=0.1"]
+    device = [f"trainer.accelerator={DEVICE}", f"trainer.graphs={graphs}", "trainer.checkpoint_every=1"]
+    overrides = [*tiny_overrides, *dropout, *device]
     whole = run_training(compose_config(*overrides)).folder
     config = compose_config(*overrides, f"output_root={tmp_path / 'again'}")
 
