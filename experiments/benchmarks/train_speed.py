@@ -92,9 +92,7 @@ class Comparison:
             rounds.append({side: self.run(side, updates, dtype, of_side) for side, of_side in settings.items()})
             speeds = ", ".join(f"{side} {figures['tokens_per_s']:.0f}" for side, figures in rounds[-1].items())
             print(f"Round {nth}: {speeds} non-padding tokens/s", flush=True)
-        traced = {
-            side: self.run(side, TRACED_UPDATES, dtype, settings[side], "--traced") for side in settings if "malloc" not in side
-        }
+        traced = {side: self.run(side, TRACED_UPDATES, dtype, settings[side], "--traced") for side in ("ours", "trl")}
         sides = {side: _medians([each[side] for each in rounds]) for side in settings}
         rate = self.run("rate", updates, dtype)["flops"]
         # Forward pass and input gradients of every linear layer; the frozen weights need no gradients of their own.

@@ -90,14 +90,16 @@ class Clock:
     def begin(self) -> None:
         """An epoch begins."""
         synchronise(self.device)
+        if self.trace is not None and len(self.seconds) == EPOCHS - 1:
+            self.trace.start()
         self._began = time.perf_counter()
 
     def end(self) -> None:
         """An epoch ends."""
         synchronise(self.device)
         self.seconds.append(time.perf_counter() - self._began)
-        if self.trace is not None:
-            (self.trace.start if len(self.seconds) < EPOCHS else self.trace.stop)()
+        if self.trace is not None and len(self.seconds) == EPOCHS:
+            self.trace.stop()
 
 
 class _Timed(pl.Callback):
