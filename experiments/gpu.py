@@ -75,10 +75,15 @@ def jobs(data: str, small: str, tokenizer: str | None) -> list[Job]:
             [_times("trl", 8), _less_memory],
         ),
         Job(
-            "gpu_train/8b_64", [*train, "--model", "8b", one_size, "64", "--updates", "6", "--rounds", "1", *without_losses], 10,
+            "gpu_train/8b_64",
+            [*train, "--model", "8b", one_size, "64", "--updates", "6", "--rounds", "1", *without_losses], 10,
             [_times("trl_liger", 1.5), _rate, _less_memory],
         ),
-        Job("gpu_eval/135m", [*score, "--only", "PIQA, letters", "RACE-middle, letters", "--adapter", "without", "--rounds", "2"], 9, [_slowest_scoring, _same_predictions]),
+        Job(
+            "gpu_eval/135m",
+            [*score, "--only", "PIQA, letters", "RACE-middle, letters", "--adapter", "without", "--rounds", "2"], 9,
+            [_slowest_scoring, _same_predictions],
+        ),
         Job("gpu_train/losses", [*train, "--model", small, one_size, "8", "--rounds", "0"], 5),
         Job("gpu_tests", ["pytest", "-q", "tests/acceptance/test_cuda.py"], 5),
     ]  # fmt: skip

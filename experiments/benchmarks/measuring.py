@@ -6,7 +6,6 @@ from collections import Counter
 from statistics import median
 
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from paft.reporting.provenance import peak_memory_bytes
@@ -108,7 +107,7 @@ class Trace:
     def _seconds(self) -> dict[str, float]:
         """Seconds of each kernel, on a CPU of each operator."""
         if self.on_gpu:
-            return {e.key: e.self_device_time_total / 1e6 for e in self.events if e.device_type == DeviceType.CUDA}
+            return {e.key: e.self_device_time_total / 1e6 for e in self.events if e.device_type.name == "CUDA"}
         return {e.key: e.self_cpu_time_total / 1e6 for e in self.events}
 
     @property
