@@ -121,7 +121,7 @@ def run(job: Job, report: Path, seconds: float) -> str:
         try:
             code = process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return f"stopped after {seconds / 60:.0f} minutes"
+            return f"stopped after {seconds / 60:.1f} minutes"
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
