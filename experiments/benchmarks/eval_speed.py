@@ -1,21 +1,27 @@
-"""Scoring speed: our engine against lm-evaluation-harness, side by side in one run on this machine.
+"""Scoring speed: our engine beside lm-evaluation-harness, in turn on this machine.
 
     python -m experiments.benchmarks.eval_speed --data DIR [--report experiments/results/eval_speed]
+    python -m experiments.benchmarks.eval_speed --data DIR --accelerator cuda --model 135m --examples 250
 
-The same model, precision, templates and examples; the harness gets all templates in one `simple_evaluate`, at the
-fastest of its settings that a probe finds (batch size, attention). Each side has a process of its own, set up as it sets
-itself up; they take turns, round by round, and the ratio is the median over rounds. Without an adapter and with one
-(unmerged in the harness, whose own way that is; merged here, its time apart).
-Predictions are compared in the benchmark's precision, log-probabilities in fp32. Needs `pip install lm-eval==0.4.13`.
+The same model, precision, templates and examples; the harness gets all templates in one `simple_evaluate`, at the fastest of
+its settings that a probe finds (batch size, attention). Each side has processes of its own, set up as it sets itself up; they
+take turns, round by round, and the ratio is the median over rounds. On a GPU each side first scores the whole workload once, so
+that first use (kernels, graphs) is not counted but said. Without an adapter and with one (unmerged in the harness, whose own
+way that is; merged here, its time apart). Predictions are compared in the benchmark's precision, log-probabilities in fp32.
+Needs `pip install lm-eval==0.4.13`.
 """
 
 import argparse
+import gc
+import importlib.util
 import logging
 import os
+import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
@@ -28,26 +34,29 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM
 
+from experiments.benchmarks.measuring import Trace, memory, multiply_rate, synchronise
+from experiments.benchmarks.models import add_model_arguments, command_of, label_of, linear_layers, overrides_of, weights_of
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import compose_training
-from paft.config.schema import LoraConfig, ModelConfig
+from paft.config.compose import compose_evaluation, compose_training
+from paft.config.schema import ModelConfig
 from paft.data.encode import Encoder
 from paft.data.rows import load_examples
 from paft.data.tasks.base import Example
-from paft.evaluation.cells import Cell, encode, windows
+from paft.evaluation.cells import encode, windows
 from paft.evaluation.likelihood import Likelihood, Work
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import Scoring, answering_by, score
-from paft.model.base import add_lora, load_base, load_tokenizer
-from paft.model.converted import smollm2_folder
-from paft.prompts import PromptPool, load_pool, shipped_pool_path
-from paft.reporting.page import bullets, table, write, write_json
-from paft.reporting.provenance import provenance
+from paft.evaluation.store import MatrixStore, read_cells
+from paft.jobs.encoder import make_encoder
+from paft.model.base import add_lora, device_of, dtype_of, load_base
+from paft.model.converted import loadable
+from paft.prompts import PromptPool, find_pool
+from paft.reporting.page import bullets, number, table, write, write_json
+from paft.reporting.provenance import provenance, reset_peak_memory
+from paft.runtime.memory import is_out_of_memory
 from paft.runtime.process import keep_freed_memory
 
-BATCH_TOKENS = 4096
-PART = 80  # cells of a probe
-CPU = torch.device("cpu")
+MODULE = "experiments.benchmarks.eval_speed"
 # name -> overrides of conf/train.yaml, templates, examples
 WORKLOADS = {
     "PIQA, letters": (["dataset=piqa"], 20, 100),
@@ -58,16 +67,23 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Workload:
-    """Prompts x examples, for both sides."""
+    """Prompts x examples, for both sides, and the model that scores them."""
 
     name: str
     pool: PromptPool
     examples: tuple[Example, ...]
     encoder: Encoder
+    model: ModelConfig
+    device: torch.device
+    batch_tokens: int
 
     def some(self, prompts: int, examples: int) -> "Workload":
         """Return a smaller one."""
-        return Workload(self.name, self.pool.head(prompts), self.examples[:examples], self.encoder)
+        return replace(self, pool=self.pool.head(prompts), examples=self.examples[:examples])
+
+    def in_dtype(self, dtype: Any) -> "Workload":
+        """Return it for a model of another precision."""
+        return replace(self, model=self.model.model_copy(update={"dtype": dtype}))
 
     @property
     def n_cells(self) -> int:
@@ -75,87 +91,162 @@ class Workload:
         return len(self.pool.templates) * len(self.examples)
 
 
-def load(name: str, data: str) -> Workload:
-    """Load a workload; the examples are the first rows of the test split in the file's order, so that articles come whole."""
-    overrides, prompts, n = WORKLOADS[name]
-    dataset = compose_training(overrides).dataset
+def load(name: str, data: str, settings: list[str], n: int | None, batch_tokens: int | None) -> Workload:
+    """Load a workload; the examples are the first rows of the test split in the file's order, so that articles come whole.
+
+    Args:
+        settings: overrides that choose model and device.
+        n: examples; None: as many as WORKLOADS says.
+        batch_tokens: of ours; None: as an evaluation has it.
+    """
+    overrides, prompts, usual = WORKLOADS[name]
+    config = compose_training([*overrides, *settings])
+    dataset = config.dataset
     examples = load_examples(dataset, data, 1, 10**9)
-    in_order = sorted(examples.test, key=lambda e: int(e.id.rsplit("-", 1)[1]))[:n]
+    in_order = sorted(examples.test, key=lambda e: int(e.id.rsplit("-", 1)[1]))[: n or usual]
     task = examples.task
-    encoder = Encoder(load_tokenizer(model_config("fp32")), dataset.answer, 1024)
 
     def pool(split: str) -> PromptPool:
-        path = shipped_pool_path(dataset.name, dataset.answer, dataset.options, split)
-        return load_pool(path, task.form(dataset.answer, dataset.options))
+        return find_pool(None, task.pools, split, task.form(dataset.answer, dataset.options), task.aliases)
 
     train, validation = pool("train"), pool("validation")  # with the options hidden neither has twenty
     both = replace(train, templates=(*train.templates, *validation.templates))
-    return Workload(name, both.head(prompts), tuple(in_order), encoder)
+    if batch_tokens is None:
+        batch_tokens = compose_evaluation([*overrides, "model=smollm2_135m"]).trainer.micro_batch_tokens
+    device = device_of(config.trainer.accelerator)
+    return Workload(name, both.head(prompts), tuple(in_order), make_encoder(config, task), config.model, device, batch_tokens)
 
 
-def model_config(dtype: Any) -> ModelConfig:
-    """Return the embedded model with the usual adapter."""
-    return ModelConfig(
-        path=None, dtype=dtype, lora=LoraConfig(r=8, alpha=16, dropout=0.05, target_modules=["q_proj", "v_proj"])
-    )
+@dataclass(frozen=True)
+class Pass:
+    """One side's pass over a workload."""
+
+    seconds: float
+    predicted: np.ndarray  # (P, E)
+    log_probs: np.ndarray | None  # (P, E, C) of each choice; ours only where they are asked for
+    memory: dict[str, float]  # GiB, by kind, of the process until now
+    launches: int | None = None  # of kernels and graphs, where traced
+    work: Work | None = None  # what ours computed
 
 
-def our_model(dtype: str, adapter: bool) -> Any:
-    """Load our model; the adapter's weights are random, as large as training makes them."""
-    base = load_base(model_config(dtype), CPU)
-    return with_adapter(base) if adapter else base
+@contextmanager
+def fresh_process(huge_pages: bool) -> Iterator[ProcessPoolExecutor]:
+    """Start a process for one side, with huge pages for tensors as paft has them, or without, as other programs run."""
+    os.environ["THP_MEM_ALLOC_ENABLE"] = str(int(huge_pages))
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
+        process.submit(_begin, huge_pages).result()
+        yield process
 
 
-def with_adapter(base: Any) -> Any:
-    """Add an adapter of random weights."""
-    model = add_lora(base, model_config("fp32"), seed=0)
+def _begin(ours: bool) -> None:
+    logging.disable(logging.WARNING)
+    if ours:
+        keep_freed_memory()  # as evaluate.py does
+
+
+_model: dict[str, Any] = {}  # of a side's process: its model, by what it was loaded for
+
+
+def _with_adapter(base: Any, config: ModelConfig) -> Any:
+    """Add an adapter of random weights, as large as training makes them."""
+    model = add_lora(base, config, seed=0)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.01
+            parameter.data = (torch.randn(parameter.shape, generator=generator) * 0.01).to(parameter)
     return model
 
 
-@lru_cache(maxsize=1)
-def their_model(dtype: str, adapter: bool, attention: str) -> Any:
-    """Load the harness's model as the harness would."""
-    kind = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    base = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=kind, attn_implementation=attention)
-    return (with_adapter(base) if adapter else base).eval()
-
-
-def run_ours(model: Any, work: Workload) -> tuple[float, np.ndarray, Work]:
-    """Score with our engine; returns seconds, predictions (P, E) and what was computed."""
-    answering = answering_by(model, work.encoder, work.pool, work.examples, Scoring("choice"))
+def _load_ours(work: Workload, adapter: bool) -> dict[str, Any] | None:
+    """Load our model; return whether its adapter was merged, and how long that took."""
+    reset_peak_memory()
+    _model["ours"] = model = load_base(work.model, work.device, cutoff=work.encoder.cutoff)
+    if not adapter:
+        return None
+    _model["ours"] = model = _with_adapter(model, work.model)
     started = time.perf_counter()
-    matrix = score(answering, work.encoder, work.pool, work.examples, batch_tokens=BATCH_TOKENS)
+    merged = merge_within_tolerance(model, work.encoder, work.pool, work.examples, work.batch_tokens)
+    return {"merged": merged, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _run_ours(work: Workload, traced: bool = False) -> Pass:
+    """Score with our engine."""
+    answering = answering_by(_model["ours"], work.encoder, work.pool, work.examples, Scoring("choice"), graphs=True)
     assert isinstance(answering, Likelihood)
-    return time.perf_counter() - started, matrix.predicted, answering.work
+    trace = _started(work.device, traced)
+    started = time.perf_counter()
+    matrix = score(answering, work.encoder, work.pool, work.examples, batch_tokens=work.batch_tokens)
+    synchronise(work.device)
+    seconds = time.perf_counter() - started
+    return Pass(seconds, matrix.predicted, None, memory(work.device), _launches(trace), answering.work)
+
+
+def _our_log_probs(work: Workload) -> np.ndarray:
+    """Return the log-probability of each choice (P, E, C) by our engine."""
+    answering = answering_by(_model["ours"], work.encoder, work.pool, work.examples, Scoring("choice"), graphs=True)
+    with tempfile.TemporaryDirectory() as folder:
+        store = MatrixStore(Path(folder), {})
+        score(answering, work.encoder, work.pool, work.examples, batch_tokens=work.batch_tokens, store=store)
+        cells = read_cells(store.path, ["prompt", "example", "log_probs"]).to_pylist()
+    cells.sort(key=lambda cell: (cell["prompt"], cell["example"]))
+    return np.array([cell["log_probs"] for cell in cells]).reshape(len(work.pool.templates), len(work.examples), -1)
+
+
+def _started(device: torch.device, traced: bool) -> Trace | None:
+    trace = Trace(device) if traced else None
+    if trace is not None:
+        trace.start()
+    return trace
+
+
+def _launches(trace: Trace | None) -> int | None:
+    if trace is None:
+        return None
+    trace.stop()
+    return trace.launches
 
 
 @dataclass(frozen=True)
 class Harness:
-    """The harness with its model, in a process of its own."""
+    """The harness's settings."""
 
-    process: ProcessPoolExecutor
-    dtype: str
-    adapter: bool
     attention: str
-
-    def __call__(self, work: Workload, batch_size: int) -> tuple[float, np.ndarray, np.ndarray]:
-        """Score; returns seconds, predictions (P, E) and the log-probability of each choice (P, E, C)."""
-        return self.process.submit(_run_theirs, self.dtype, self.adapter, self.attention, work, batch_size).result()
+    batch_size: int
 
 
-def _run_theirs(
-    dtype: str, adapter: bool, attention: str, work: Workload, batch_size: int
-) -> tuple[float, np.ndarray, np.ndarray]:
-    logging.disable(logging.WARNING)
-    model = their_model(dtype, adapter, attention)
+def _their_model(work: Workload, adapter: bool, attention: str) -> Any:
+    """Load the harness's model as the harness would, once."""
+    key = f"{work.model.dtype} {adapter} {attention}"
+    if key not in _model:
+        _model.clear()
+        _free()
+        path = loadable(work.model.path, work.model.accept_license)
+        kind: Any = AutoModelForCausalLM
+        dtype = dtype_of(work.model, work.device)
+        base = kind.from_pretrained(path, revision=work.model.revision, dtype=dtype, attn_implementation=attention)
+        base = base.to(work.device)
+        _model[key] = (_with_adapter(base, work.model) if adapter else base).eval()
+    return _model[key]
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _run_theirs(work: Workload, adapter: bool, harness: Harness, traced: bool = False) -> Pass:
+    """Score with the harness."""
+    model = _their_model(work, adapter, harness.attention)
     tasks = [_task(template, work) for template in range(len(work.pool.templates))]
-    lm = HFLM(pretrained=model, tokenizer=work.encoder.tokenizer, batch_size=batch_size, max_length=1024, device="cpu")
+    lm = HFLM(
+        pretrained=model, tokenizer=work.encoder.tokenizer, batch_size=harness.batch_size, max_length=1024,
+        device=str(work.device),
+    )  # fmt: skip
+    trace = _started(work.device, traced)
     started = time.perf_counter()
     results = simple_evaluate(lm, tasks=tasks, bootstrap_iters=0, log_samples=True, verbosity="ERROR")
+    synchronise(work.device)
     seconds = time.perf_counter() - started
     log_probs = []
     for task in tasks:
@@ -164,7 +255,21 @@ def _run_theirs(
     found = scores = np.array(log_probs)
     if work.pool.options == "hidden":
         scores = found / np.array([[len(answer.encode()) for answer in e.choices] for e in work.examples])
-    return seconds, scores.argmax(-1), found
+    return Pass(seconds, scores.argmax(-1), found, memory(work.device), _launches(trace))
+
+
+def _probe_theirs(work: Workload, adapter: bool, harness: Harness) -> float | None:
+    """Return the harness's cells per second; None if it runs out of memory."""
+    try:
+        _run_theirs(work.some(1, harness.batch_size), adapter, harness)  # warms up
+        return work.n_cells / _run_theirs(work, adapter, harness).seconds
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    finally:
+        _free()
+        reset_peak_memory()  # the peak is that of the settings that are chosen
 
 
 def _task(template: int, work: Workload) -> dict[str, Any]:
@@ -192,19 +297,21 @@ def _task(template: int, work: Workload) -> dict[str, Any]:
     }
 
 
-def probe(process: ProcessPoolExecutor, work: Workload, dtype: str, adapter: bool) -> tuple[Harness, int]:
+def probe(process: ProcessPoolExecutor, work: Workload, adapter: bool) -> Harness:
     """Return the attention and the batch size with which the harness is fastest on a part of the workload."""
-    part = work.some(4, 20)
-    speeds = {}
-    for attention in ("sdpa", "eager"):
-        harness = Harness(process, dtype, adapter, attention)
-        harness(part.some(1, 8), 8)
-        for batch_size in (8, 16):
-            speeds[attention, batch_size] = part.n_cells / harness(part, batch_size)[0]
-    for (attention, batch_size), speed in speeds.items():
-        print(f"  probe: batch size {batch_size}, {attention}: {speed:.1f} cells/s", flush=True)
-    attention, batch_size = max(speeds, key=lambda key: speeds[key])
-    return Harness(process, dtype, adapter, attention), batch_size
+    on_gpu = work.device.type == "cuda"
+    flash = on_gpu and importlib.util.find_spec("flash_attn") is not None
+    part = work.some(4, len(work.examples)) if on_gpu else work.some(4, 20)
+    speeds: dict[Harness, float] = {}
+    for attention in ("sdpa", "flash_attention_2") if flash else ("sdpa",) if on_gpu else ("sdpa", "eager"):
+        for batch_size in (32, 64, 128, 256) if on_gpu else (8, 16):
+            harness = Harness(attention, batch_size)
+            speed = process.submit(_probe_theirs, part, adapter, harness).result()
+            print(f"  probe: {harness}: {'out of memory' if speed is None else f'{speed:.1f} cells/s'}", flush=True)
+            if speed is None:
+                break
+            speeds[harness] = speed
+    return max(speeds, key=lambda key: speeds[key])
 
 
 def floor_tokens(work: Workload) -> int:
@@ -221,75 +328,77 @@ def floor_tokens(work: Workload) -> int:
     return total
 
 
-def multiply_rate(dtype: torch.dtype) -> float:
-    """Measure the machine's matrix multiplication, in FLOP/s, at the shapes of the model's layers."""
-    best = 0.0
-    for rows, inner, columns in ((2048, 576, 1536), (2048, 1536, 576), (4096, 1024, 4096)):
-        a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
-        for _ in range(5):
-            started = time.perf_counter()
-            for _ in range(10):
-                a @ b
-            best = max(best, 20 * rows * inner * columns / (time.perf_counter() - started))
-    return best
-
-
-def measure(process: ProcessPoolExecutor, work: Workload, dtype: str, adapter: bool, rounds: int) -> dict[str, Any]:
-    """Run both sides in turn."""
+def measure(work: Workload, adapter: bool, rounds: int) -> dict[str, Any]:
+    """Run both sides in turn, each in a fresh process."""
     print(f"{work.name}, {'with' if adapter else 'without'} adapter", flush=True)
     work = work.some(len(work.pool.templates) // 2, len(work.examples)) if adapter else work  # half says as much
-    harness, batch_size = probe(process, work, dtype, adapter)
-    ours = our_model(dtype, adapter)
-    merging = None
-    if adapter:
-        started = time.perf_counter()
-        merged = merge_within_tolerance(ours, work.encoder, work.pool, work.examples, BATCH_TOKENS)
-        merging = {"merged": merged, "seconds": round(time.perf_counter() - started, 2)}
+    with fresh_process(huge_pages=True) as ours, fresh_process(huge_pages=False) as theirs:
+        return _measure(ours, theirs, work, adapter, rounds)
+
+
+def _measure(
+    ours: ProcessPoolExecutor, theirs: ProcessPoolExecutor, work: Workload, adapter: bool, rounds: int
+) -> dict[str, Any]:
+    def our_pass(some: Workload, traced: bool = False) -> Pass:
+        return ours.submit(_run_ours, some, traced).result()
+
+    def their_pass(some: Workload, with_: Harness, traced: bool = False) -> Pass:
+        return theirs.submit(_run_theirs, some, adapter, with_, traced).result()
+
+    harness = probe(theirs, work, adapter)
+    merging = ours.submit(_load_ours, work, adapter).result()
     part = work.some(4, 20)
-    run_ours(ours, part)
-    alike = harness(part, batch_size)[1] == harness(part, 1)[1]
-    our_s, their_s, agree = [], [], []
+    alike = their_pass(part, harness).predicted == their_pass(part, replace(harness, batch_size=1)).predicted
+    first = {"ours": our_pass(work), "theirs": their_pass(work, harness)} if work.device.type == "cuda" else {}
+    our_pass(part)
+    passes = []
     for _ in range(rounds):
-        seconds, our_predictions, done = run_ours(ours, work)
-        our_s.append(seconds)
-        seconds, their_predictions, _ = harness(work, batch_size)
-        their_s.append(seconds)
-        agree.append(float((our_predictions == their_predictions).mean()))
-        print(f"  ours {our_s[-1]:.1f} s, theirs {their_s[-1]:.1f} s, same predictions {100 * agree[-1]:.2f}%", flush=True)
-    parameters = sum(p.numel() for name, p in ours.named_parameters() if "embed_tokens" not in name and "lora_" not in name)
-    floor = floor_tokens(work)
+        passes.append((our_pass(work), their_pass(work, harness)))
+        o, t = passes[-1]
+        same = float((o.predicted == t.predicted).mean())
+        print(f"  ours {o.seconds:.1f} s, theirs {t.seconds:.1f} s, same predictions {100 * same:.2f}%", flush=True)
+    our_s, their_s = [o.seconds for o, _ in passes], [t.seconds for _, t in passes]
+    last, their_last = passes[-1]
+    launches = [our_pass(part, traced=True).launches, their_pass(part, harness, traced=True).launches]
+    done, floor, layers = last.work, floor_tokens(work), linear_layers(work.model)
+    assert done is not None
+    dtype = dtype_of(work.model, work.device)
+    rate = ours.submit(multiply_rate, layers, work.batch_tokens, work.device, dtype).result()
     return {
         "workload": work.name,
         "adapter": adapter,
         "cells": work.n_cells,
-        "harness batch size": batch_size,
+        "batch tokens": work.batch_tokens,
+        "harness batch size": harness.batch_size,
         "harness attention": harness.attention,
         "our seconds": our_s,
         "their seconds": their_s,
+        "first pass, seconds": {side: each.seconds for side, each in first.items()},
         "ratio": median(t / o for o, t in zip(our_s, their_s, strict=True)),
         "our tokens/s": done.unshared / median(our_s),
-        "same predictions": min(agree),
+        "same predictions": min(float((o.predicted == t.predicted).mean()) for o, t in passes),
         "harness with itself at batch size 1": float(alike.mean()),
+        "part": part.n_cells,
         "computed over floor": (done.tokens - done.filler) / floor,
         "filler": done.filler / done.tokens,
         "without sharing": done.unshared / floor,
-        "share of multiply rate": 2 * parameters * done.tokens / median(our_s) / multiply_rate(next(ours.parameters()).dtype),
+        "multiply rate": rate,
+        "share of multiply rate": 2 * weights_of(layers) * done.tokens / median(our_s) / rate,
+        "launches per cell": [None if n is None else n / part.n_cells for n in launches],
+        "peak memory": [last.memory, their_last.memory],
         "merging": merging,
     }
 
 
-def exactness(process: ProcessPoolExecutor, work: Workload, prompts: int, examples: int) -> dict[str, Any]:
+def exactness(work: Workload, prompts: int, examples: int) -> dict[str, Any]:
     """Compare log-probabilities in fp32 on a part of the workload."""
-    from paft.evaluation.likelihood import choice_log_probs, prepare
-
-    part = work.some(prompts, examples)
-    model = our_model("fp32", adapter=False)
-    cells = [c for window in windows(part.pool, part.examples) for c in encode(part.encoder, part.pool, part.examples, window)]
-    with torch.no_grad():
-        ours = (
-            torch.stack([found for some in _parts(cells) for found in choice_log_probs(model, prepare(some))]).double().numpy()
-        )
-    theirs = Harness(process, "fp32", False, "eager")(part, 8)[2].reshape(ours.shape)
+    part = work.some(prompts, examples).in_dtype("fp32")
+    harness = Harness("eager" if work.device.type == "cpu" else "sdpa", 8)
+    with fresh_process(huge_pages=True) as process:
+        process.submit(_load_ours, part, False).result()
+        ours = process.submit(_our_log_probs, part).result()
+    with fresh_process(huge_pages=False) as process:
+        theirs = process.submit(_run_theirs, part, False, harness).result().log_probs
     difference = np.abs(ours - theirs)
     same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
     return {
@@ -300,51 +409,48 @@ def exactness(process: ProcessPoolExecutor, work: Workload, prompts: int, exampl
     }
 
 
-def _parts(cells: list[Cell]) -> list[list[Cell]]:
-    """Split cells, in their order."""
-    return [cells[i : i + 32] for i in range(0, len(cells), 32)]
-
-
 def main() -> None:
     """Measure, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder with <dataset>/<split>.jsonl")
+    add_model_arguments(parser)
     parser.add_argument("--rounds", type=int, default=3, help="0: no timing, only whether predictions are the same in fp32")
     parser.add_argument(
         "--exact", type=int, nargs=2, default=(4, 12), metavar="N", help="prompts and examples compared in fp32"
     )
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--examples", type=int, help="of each workload; default: 100 of PIQA, 60 of RACE")
+    parser.add_argument("--batch-tokens", type=int, help="of ours; default: as conf/evaluate.yaml has it")
     parser.add_argument("--only", choices=tuple(WORKLOADS), nargs="+", default=tuple(WORKLOADS))
     parser.add_argument("--adapter", choices=("both", "with", "without"), default="both")
     parser.add_argument("--report", type=Path, default=Path("outputs/eval_speed"))
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
-    keep_freed_memory()
+    device = device_of(arguments.accelerator)
+    settings = [*overrides_of(arguments), f"model.dtype={arguments.dtype}"]
     kinds = {"both": (False, True), "with": (True,), "without": (False,)}[arguments.adapter]
-    works = [load(name, arguments.data) for name in arguments.only]
-    os.environ["THP_MEM_ALLOC_ENABLE"] = (
-        "0"  # for the harness's process, as its users have it; ours has read it (paft/__init__.py)
-    )
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as process:
-        exact = [exactness(process, work, *arguments.exact) for work in works]
-        for found in exact:
-            print(found, flush=True)
-        timed = [(work, adapter) for work in works for adapter in kinds] if arguments.rounds else []
-        rows = [measure(process, work, arguments.dtype, adapter, arguments.rounds) for work, adapter in timed]
-    page = page_of(rows, exact, arguments.dtype)
+    works = [load(name, arguments.data, settings, arguments.examples, arguments.batch_tokens) for name in arguments.only]
+    exact = [exactness(work, *arguments.exact) for work in works]
+    for found in exact:
+        print(found, flush=True)
+    timed = [(work, adapter) for work in works for adapter in kinds] if arguments.rounds else []
+    rows = [measure(work, adapter, arguments.rounds) for work, adapter in timed]
+    model = label_of(arguments.model, works[0].model)
+    content = {"model": model, "dtype": arguments.dtype, "rows": rows, "exactness": exact, **provenance(device)}
+    page = page_of(content, command_of(MODULE))
     print("\n".join(page))
-    content = {"rows": rows, "exactness": exact, "dtype": arguments.dtype, "batch_tokens": BATCH_TOKENS, **provenance(CPU)}
     write(arguments.report, page)
     write_json(arguments.report, content)
 
 
-def page_of(rows: list[dict[str, Any]], exact: list[dict[str, Any]], dtype: str) -> list[str]:
+def page_of(content: dict[str, Any], command: str) -> list[str]:
     """Lay the measurements out."""
-    lines = ["# Scoring beside lm-evaluation-harness 0.4.13", ""]
+    rows, exact, device = content["rows"], content["exactness"], content["device"]
+    where = device.name if device.type == "cuda" else f"{device.threads} CPU threads"
+    lines = [f"# Scoring beside lm-evaluation-harness 0.4.13, {content['model']}", ""]
     if rows:
         lines += [
-            f"SmolLM2-135M, {dtype}, {torch.get_num_threads()} CPU threads; seconds are medians over the rounds, the ratio is",
-            "the median of the rounds' ratios.",
+            f"{content['dtype']}, {where}; seconds are medians over the rounds, the ratio is the median of the rounds' ratios.",
             "",
             *table(_HEADINGS, map(_row, rows)),
         ]
@@ -359,36 +465,38 @@ def page_of(rows: list[dict[str, Any]], exact: list[dict[str, Any]], dtype: str)
     lines += bullets(notes)
     if rows:
         lines += [
-            "*rate* is the share of the machine's measured matrix-multiply rate that the model's layers reach; *floor* counts",
-            "the distinct prefixes of the stream, the tokens that any engine must compute.",
+            "*rate* is the share of the matrix-multiply rate, measured on the model's own linear layers, that they reach;",
+            "*floor* counts the distinct prefixes of the stream, the tokens that any engine must compute.",
             "",
         ]
-    return [
-        *lines,
-        f"Made by `python -m experiments.benchmarks.eval_speed --data DIR{'' if rows else ' --rounds 0 --exact 8 40'}`.",
-        "Versions, device, rounds: results.json.",
-    ]
+    return [*lines, f"Made by `{command}`. Versions, device, rounds: results.json."]
 
 
 _HEADINGS = [
-    "workload", "adapter", "cells", "ours, s", "harness, s", "ratio", "same predictions", "computed/floor", "filler", "rate"
+    "workload", "adapter", "cells", "ours, s", "harness, s", "ratio", "same predictions", "computed/floor", "filler", "rate",
+    "launches a cell, ours", "harness", "GPU memory reserved, GiB, ours", "harness",
 ]  # fmt: skip
 
 
-def _row(row: dict[str, Any]) -> list[str]:
+def _row(row: dict[str, Any]) -> list[Any]:
     ours, theirs = median(row["our seconds"]), median(row["their seconds"])
     figures = [row["workload"], "yes" if row["adapter"] else "no", f"{row['cells']:,}", f"{ours:.1f}", f"{theirs:.1f}"]
     figures += [f"**{row['ratio']:.2f}**", f"{100 * row['same predictions']:.2f}%", f"{row['computed over floor']:.3f}"]
-    return [*figures, f"{100 * row['filler']:.1f}%", f"{100 * row['share of multiply rate']:.0f}%"]
+    figures += [f"{100 * row['filler']:.1f}%", f"{100 * row['share of multiply rate']:.0f}%"]
+    reserved = [peak["peak_memory_gib"] if "peak_allocated_gib" in peak else None for peak in row["peak memory"]]
+    return [*figures, *(number(n, ".1f") for n in (*row["launches per cell"], *reserved))]
 
 
 def _note(row: dict[str, Any]) -> str:
     note = (
         f"{row['workload']}, {'with' if row['adapter'] else 'without'} adapter: the harness at batch size "
         f"{row['harness batch size']}, {row['harness attention']}; at batch size 1 it agrees with itself on "
-        f"{100 * row['harness with itself at batch size 1']:.1f}% of {PART} cells. "
-        f"Ours: {row['our tokens/s']:,.0f} tokens/s as if nothing were shared"
+        f"{100 * row['harness with itself at batch size 1']:.1f}% of {row['part']} cells. "
+        f"Ours, in batches of at most {row['batch tokens']:,} tokens: {row['our tokens/s']:,.0f} tokens/s as if nothing were "
+        "shared"
     )
+    if first := row["first pass, seconds"]:
+        note += f"; the first pass took {first['ours']:.1f} s, the harness's {first['theirs']:.1f}"
     if (merging := row["merging"]) is not None:
         note += f"; adapter {'merged' if merging['merged'] else 'not merged'} in {merging['seconds']} s, which is not counted"
     return f"{note}."

@@ -1,256 +1,159 @@
-"""Training speed: our update against TRL's SFTTrainer, side by side in one run on this machine.
+"""Training speed: our update beside TRL's SFTTrainer, in turn on this machine.
 
     python -m experiments.benchmarks.train_speed --data DIR [--report experiments/results/train_speed]
+    python -m experiments.benchmarks.train_speed --data DIR --accelerator cuda --model 0.5b --examples-per-update 8 64
 
-The same model, LoRA adapter, PIQA examples in the same order, update size and precision; completion-only
-loss, right answer and end-of-text. TRL runs at the fastest of its settings that a probe finds (micro-batch,
-loss, attention). Both take turns, round by round, each in a process of its own; the ratio is the median over
-rounds. TRL also runs with our malloc setting, which TRL does not make by itself. Non-padding tokens are
-counted. Losses of the first 20 updates are compared in fp32. Needs `pip install trl`.
+The same model, LoRA adapter, PIQA examples in the same order, update size and precision; completion-only loss, right answer and
+end-of-text. Ours are trained as `paft train` trains them; TRL at the fastest of its settings that a probe finds (micro-batch,
+attention, padding-free rows), and with Liger's kernels where they run. Every run is a process of its own, and the sides take
+turns, round by round; a ratio is the median over rounds. A run makes the same updates twice: what the first time takes longer
+is the cost of first use, the second time is measured, between two synchronisations. Neither side saves checkpoints meanwhile.
+Non-padding tokens are counted. On a CPU, TRL also runs with our malloc setting. Losses of the first updates are compared in
+fp32 through sdpa, and in bf16. Needs `pip install "trl>=1.16"`.
 """
 
 import argparse
 import json
 import platform
-import subprocess
-import sys
-import tempfile
 import time
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import lightning.pytorch as pl
-import torch
-from datasets import Dataset
-from peft import PeftModel
-from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForCausalLM, TrainerCallback
-
+from experiments.benchmarks.measuring import multiply_rate
+from experiments.benchmarks.models import add_model_arguments, command_of, label_of, linear_layers, overrides_of, weights_of
+from experiments.benchmarks.trl_updates import Probe, Settings, in_words, liger_installed, run_trl
+from experiments.benchmarks.updates import Workload, in_fresh_process, measured, run_ours
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import compose_training
-from paft.config.schema import LoraConfig, ModelConfig, OptimConfig
 from paft.data.datamodule import PaftDataModule
-from paft.data.encode import Encoder
-from paft.data.rows import load_examples
-from paft.model.base import add_lora, device_of, load_base, load_tokenizer
-from paft.model.converted import smollm2_folder
-from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
-from paft.reporting.page import bullets, table, write, write_json
-from paft.reporting.provenance import peak_memory_bytes, provenance
+from paft.model.base import device_of, dtype_of
+from paft.prompts import PromptPool, PromptTemplate
+from paft.reporting.page import bullets, number, table, write, write_json
+from paft.reporting.provenance import provenance
 from paft.runtime.process import keep_freed_memory, quieten
-from paft.training.fit import precision_of
-from paft.training.module import PaftModule
 
-EXAMPLES_PER_UPDATE = 8
-MICRO_BATCH_TOKENS = 2048
-WARM_UP = 2  # updates of a round that are not counted
-
-
-class Workload:
-    """The PIQA renderings that both sides train on."""
-
-    def __init__(self, data: str, updates: int) -> None:
-        sizes = [f"examples_per_update={EXAMPLES_PER_UPDATE}", f"trainer.micro_batch_tokens={MICRO_BATCH_TOKENS}"]
-        self.config = compose_training(["dataset=piqa", "K=4", "T=1", "seed=0", *sizes])
-        examples = load_examples(self.config.dataset, data, updates * EXAMPLES_PER_UPDATE, 1)
-        task = examples.task
-        path = shipped_pool_path("piqa", "letter", "shown", "user")
-        self.pool = load_pool(path, task.form("letter", "shown"))
-        self.examples = examples.train
-        self.encoder = Encoder(load_tokenizer(model_config("fp32")), "letter", 1024)
-        self.updates = updates
-
-    def data_module(self) -> PaftDataModule:
-        """Return our data module."""
-        return PaftDataModule(self.examples, self.pool, self.encoder, self.config)
-
-    def trl_dataset(self) -> Dataset:
-        """Return the same token ids, in the same order, in TRL's prepared form."""
-        rows = []
-        for update in self.data_module().updates.of_epoch(0):
-            for tag in update:
-                encoded = self.encoder.training(self.pool.templates[0], self.examples[tag.row])
-                answer = encoded.continuations[0]
-                rows.append({"input_ids": encoded.context + answer, "labels": [-100] * len(encoded.context) + answer})
-        return Dataset.from_list(rows)
-
-    def tokens(self) -> list[int]:
-        """Return the real tokens of each update."""
-        lengths = [len(row["input_ids"]) for row in self.trl_dataset()]
-        return [sum(lengths[i : i + EXAMPLES_PER_UPDATE]) for i in range(0, len(lengths), EXAMPLES_PER_UPDATE)]
+MODULE = "experiments.benchmarks.train_speed"
+PROBE_UPDATES, TRACED_UPDATES = 4, 4
+# Losses may differ by so much (of the loss, in bf16): sums in another order, and in bf16 one rounding of a value of its size.
+BOUNDS = {("fp32", "cpu"): 1e-5, ("fp32", "cuda"): 1e-3, ("bf16", "cpu"): 2**-7, ("bf16", "cuda"): 2**-7}
 
 
-def model_config(dtype: Any) -> ModelConfig:
-    """Return the benchmark's model: the paper's adapter on the embedded model."""
-    return ModelConfig(path=None, dtype=dtype, lora=LoraConfig(r=8, alpha=16, dropout=0.0, target_modules=["q_proj", "v_proj"]))
+class Comparison:
+    """Both sides on updates of one size; all that uses the device runs in processes of its own."""
+
+    def __init__(self, arguments: argparse.Namespace, overrides: list[str], examples: int) -> None:
+        self.arguments, self.examples = arguments, examples
+        self.overrides = [*overrides, f"data_root={arguments.data}", f"examples_per_update={examples}"]
+        if arguments.micro_batch_tokens is not None:
+            self.overrides.append(f"trainer.micro_batch_tokens={arguments.micro_batch_tokens}")
+        self.work = Workload(arguments.updates, [*self.overrides, f"model.dtype={arguments.dtype}"])
+
+    def run(self, what: str, updates: int, dtype: str, settings: Settings | None = None, *options: str) -> Any:
+        """Return what a fresh process found.
+
+        Args:
+            what: a side, `probe` or `rate`.
+            settings: TRL's.
+            options: of the process: --traced, --each-loss, --sdpa.
+        """
+        command = ["--only", what, "--updates", str(updates), "--settings", json.dumps(settings)]
+        overrides = json.dumps([*self.overrides, f"model.dtype={dtype}"])
+        return in_fresh_process(MODULE, *command, "--overrides", overrides, *options)
+
+    def losses(self) -> dict[str, dict[str, float]]:
+        """Return how far the losses of the first updates are apart, by precision; in bf16 also TRL from itself."""
+        updates, found = self.arguments.losses, {}
+        for dtype in ("fp32", "bf16") if updates else ():
+            usual: Settings = {"micro_batch": self.examples, "attention": "sdpa", "padding_free": False, "liger": False}
+            ours = self.run("ours", updates, dtype, None, *(["--sdpa"] if dtype == "fp32" else []))
+            theirs = self.run("trl", updates, dtype, usual, "--each-loss")
+            found[dtype] = _apart(ours, theirs, updates)
+            if dtype == "bf16" and self.examples % 2 == 0:
+                again = self.run("trl", updates, dtype, {**usual, "micro_batch": self.examples // 2}, "--each-loss")
+                found[dtype]["trl from itself"] = _apart(again, theirs, updates)["largest"]
+            print(f"Losses of the first {updates} updates in {dtype}: {found[dtype]}", flush=True)
+        return found
+
+    def measure(self) -> dict[str, Any]:
+        """Return all figures."""
+        found = {"examples_per_update": self.examples, "loss_differences": self.losses()}
+        return found | (self.timed() if self.arguments.rounds else {})
+
+    def timed(self) -> dict[str, Any]:
+        """Return the figures of the rounds."""
+        arguments, updates, dtype = self.arguments, self.arguments.updates, self.arguments.dtype
+        probed = self.run("probe", PROBE_UPDATES, dtype)
+        print(*(f"  probe {line}" for line in probed["said"]), sep="\n", flush=True)
+        settings = _settings_of_sides(arguments.accelerator, probed["settings"])
+        rounds = []
+        for nth in range(1, arguments.rounds + 1):
+            rounds.append({side: self.run(side, updates, dtype, of_side) for side, of_side in settings.items()})
+            speeds = ", ".join(f"{side} {figures['tokens_per_s']:.0f}" for side, figures in rounds[-1].items())
+            print(f"Round {nth}: {speeds} non-padding tokens/s", flush=True)
+        traced = {side: self.run(side, TRACED_UPDATES, dtype, settings[side], "--traced") for side in ("ours", "trl")}
+        sides = {side: _medians([each[side] for each in rounds]) for side in settings}
+        rate = self.run("rate", updates, dtype)["flops"]
+        # Forward pass and input gradients of every linear layer; the frozen weights need no gradients of their own.
+        flops = 4 * weights_of(linear_layers(self.work.config.model)) * self.work.tokens / updates
+        for side, figures in sides.items():
+            figures["share_of_multiply_rate"] = flops / rate / (figures["ms_per_update"] / 1000)
+            if side in traced:
+                figures["launches_per_update"], figures["busy"] = (traced[side][k] for k in ("launches_per_update", "busy"))
+        return {
+            "tokens_per_update": self.work.tokens / updates,
+            "micro_batch_tokens": self.work.config.trainer.micro_batch_tokens,
+            "ratios": {
+                side: median(r["ours"]["tokens_per_s"] / r[side]["tokens_per_s"] for r in rounds)
+                for side in settings if side != "ours"
+            },
+            "sides": sides,
+            "rounds": [{side: {k: v for k, v in f.items() if k != "losses"} for side, f in r.items()} for r in rounds],
+            "trl_probe": probed["said"],
+            "trl_settings": settings,
+            "multiply_rate_flops": rate,
+            "share_of_time": {side: figures["shares"] for side, figures in traced.items()},
+            "rendering_share": rendering_cost(self.work, sides["ours"]["ms_per_update"] / 1000),
+        }  # fmt: skip
 
 
-OPTIM = OptimConfig(lr=1e-4, weight_decay=0.0, warmup=0.1, max_grad_norm=1.0)
+def _settings_of_sides(accelerator: str, best: Settings) -> dict[str, Settings | None]:
+    """Return the sides that take turns, with TRL's settings."""
+    sides: dict[str, Settings | None] = {"ours": None, "trl": best}
+    if accelerator == "cpu":
+        sides["trl_with_our_malloc"] = best
+    elif liger_installed():
+        sides["trl_liger"] = {**best, "liger": True}
+    return sides
 
 
-class Clock(pl.Callback):
-    """Notes when each of our updates ended, and its loss."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.losses: list[float] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, *args: Any) -> None:  # noqa: D102
-        self.losses.append(float(outputs["loss"]))
-        self.ends.append(time.perf_counter())
+def _medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    figures = {name: median(run[name] for run in runs) for name in ("tokens_per_s", "ms_per_update", "first_use_s")}
+    return figures | {name: median(run["memory"][name] for run in runs) for name in runs[0]["memory"]}
 
 
-def run_ours(work: Workload, dtype: str) -> Clock:
-    """Train with our data module and module; returns times and losses."""
-    device = device_of("cpu")
-    config = model_config(dtype)
-    base = load_base(config, device, backward=True)
-    module = PaftModule(add_lora(base, config, seed=0), OPTIM, work.updates, seed=0)
-    clock = Clock()
-    pl.Trainer(
-        accelerator="cpu", precision=precision_of(base.dtype), max_epochs=1, limit_val_batches=0,
-        reload_dataloaders_every_n_epochs=1, logger=False, callbacks=[clock], enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    ).fit(module, work.data_module())  # fmt: skip
-    return clock
+def _apart(ours: dict[str, Any], theirs: dict[str, Any], updates: int) -> dict[str, float]:
+    pairs = list(zip(ours["losses"][:updates], theirs["losses"][:updates], strict=True))
+    return {"largest": max(abs(a - b) for a, b in pairs), "of the loss": max(abs(a - b) / abs(b) for a, b in pairs)}
 
 
-class TrlClock(TrainerCallback):
-    """Notes when each of TRL's updates ended, and its loss."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-        self.losses: list[float] = []
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: D102
-        self.ends.append(time.perf_counter())
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: D102
-        if "loss" in logs:
-            self.losses.append(logs["loss"])
-
-
-def run_trl(work: Workload, dtype: str, micro_batch: int, loss_type: str, attention: str, max_updates: int = -1) -> TrlClock:
-    """Train with TRL from the same initial adapter; returns times and losses."""
-    from trl import SFTConfig, SFTTrainer
-
-    config = model_config(dtype)
-    torch_dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[dtype]
-    base = AutoModelForCausalLM.from_pretrained(smollm2_folder(), dtype=torch_dtype, attn_implementation=attention)
-    base.requires_grad_(False)
-    model: PeftModel = add_lora(base, config, seed=0)
-    rate = PaftModule(model, OPTIM, work.updates, seed=0).learning_rate
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=OPTIM.lr, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: rate(update) / OPTIM.lr)
-    clock = TrlClock()
-    with tempfile.TemporaryDirectory() as scratch:
-        arguments = SFTConfig(
-            output_dir=scratch, per_device_train_batch_size=micro_batch,
-            gradient_accumulation_steps=EXAMPLES_PER_UPDATE // micro_batch, num_train_epochs=1, max_steps=max_updates,
-            max_grad_norm=OPTIM.max_grad_norm, max_length=1024, loss_type=loss_type, train_sampling_strategy="sequential",
-            gradient_checkpointing=False, use_cpu=True, bf16=dtype == "bf16", logging_steps=1, save_strategy="no",
-            report_to="none", disable_tqdm=True, pad_to_multiple_of=None, dataset_kwargs={"skip_prepare_dataset": True},
-        )  # fmt: skip
-        SFTTrainer(
-            model, arguments, train_dataset=work.trl_dataset(), processing_class=work.encoder.tokenizer,
-            optimizers=(optimizer, schedule), callbacks=[clock],
-        ).train()  # fmt: skip
-    return clock
-
-
-def tokens_per_s(work: Workload, ends: list[float]) -> float:
-    """Return non-padding tokens per second, the warm-up updates aside."""
-    return sum(work.tokens()[WARM_UP : len(ends)]) / (ends[-1] - ends[WARM_UP - 1])
-
-
-def best_trl_settings(work: Workload, dtype: str) -> tuple[int, str, str]:
-    """Probe TRL's settings on a few updates and return the fastest."""
-    speeds: dict[tuple[int, str, str], float] = {}
-    grid = [(m, loss, "sdpa") for m in (8, 4, 2) for loss in ("nll", "chunked_nll")]
-    for step in ("micro-batch and loss", "attention"):
-        if step == "attention":
-            fastest = max(speeds, key=lambda s: speeds[s])
-            grid = [(fastest[0], fastest[1], "eager")]
-        for settings in grid:
-            clock = run_trl(work, dtype, *settings, max_updates=WARM_UP + 3)
-            speeds[settings] = tokens_per_s(work, clock.ends)
-            print(
-                f"  probe TRL micro-batch {settings[0]}, {settings[1]}, {settings[2]}: {speeds[settings]:.0f} tokens/s",
-                flush=True,
-            )
-    return max(speeds, key=lambda s: speeds[s])
-
-
-SIDES = ("ours", "trl", "trl_with_our_malloc")
-
-
-def measure(side: str, arguments: argparse.Namespace, settings: tuple[int, str, str]) -> dict[str, float]:
-    """Return tokens_per_s and peak_memory_gib of a fresh process that trains with one side."""
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.benchmarks.train_speed",
-        "--data",
-        arguments.data,
-        "--updates",
-        str(arguments.updates),
-    ]
-    command += ["--only", side, "--settings", json.dumps(settings)]
-    out = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
-    measured: dict[str, float] = json.loads(out.strip().splitlines()[-1])
-    return measured
-
-
-def measure_here(side: str, arguments: argparse.Namespace) -> None:
-    """Be the fresh process."""
-    work = Workload(arguments.data, arguments.updates)
-    if side != "trl":
-        keep_freed_memory()  # as train.py does
-    clock = run_ours(work, "bf16") if side == "ours" else run_trl(work, "bf16", *json.loads(arguments.settings))
-    peak = peak_memory_bytes(torch.device("cpu")) / 2**30
-    print(json.dumps({"tokens_per_s": tokens_per_s(work, clock.ends), "peak_memory_gib": peak}))
-
-
-def multiply_rate(tokens: int) -> float:
-    """Return the machine's bf16 multiply rate (FLOP/s) on the model's own matrix shapes, weighted by their work."""
-    shapes = [(576, 576, 2), (576, 192, 2), (576, 1536, 2), (1536, 576, 1)]  # q,o; k,v; gate,up; down
-    work = seconds = 0.0
-    for inner, outer, count in shapes:
-        a, b = torch.randn(tokens, inner).bfloat16(), torch.randn(outer, inner).bfloat16()
-        times = []
-        for _ in range(30):
-            started = time.perf_counter()
-            torch.nn.functional.linear(a, b)
-            times.append(time.perf_counter() - started)
-        work += count * 2 * tokens * inner * outer
-        seconds += count * median(times)
-    return work / seconds
-
-
-def where_time_goes(work: Workload) -> dict[str, float]:
-    """Return the share of CPU time of our update by kind of operator."""
-    device = device_of("cpu")
-    config = model_config("bf16")
-    module = PaftModule(add_lora(load_base(config, device, backward=True), config, seed=0), OPTIM, 8, seed=0)
-    trainer = pl.Trainer(
-        accelerator="cpu", precision="bf16-mixed", max_steps=6, limit_val_batches=0,
-        reload_dataloaders_every_n_epochs=1, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    with profile(activities=[ProfilerActivity.CPU]) as trace:
-        trainer.fit(module, work.data_module())
-    kinds = {
-        "matrix multiply": ("aten::mm", "aten::addmm", "aten::bmm"),
-        "softmax": ("aten::_softmax", "aten::_softmax_backward_data"),
-        "copies and casts": ("aten::copy_", "aten::index", "aten::_index_put_impl_", "aten::cat", "aten::index_select"),
-        "element-wise": ("aten::mul", "aten::add", "aten::add_", "aten::silu", "aten::silu_backward", "aten::pow",
-                         "aten::rsqrt", "aten::mean", "aten::neg", "aten::sum", "aten::div", "aten::masked_fill_"),
-    }  # fmt: skip
-    events = {event.key: event.self_cpu_time_total for event in trace.key_averages()}
-    total = sum(events.values())
-    shares = {kind: sum(events.get(name, 0) for name in names) / total for kind, names in kinds.items()}
-    return shares | {"everything else": 1 - sum(shares.values())}
+def measure_here(arguments: argparse.Namespace) -> Any:
+    """Be one of the fresh processes; return what it found."""
+    settings: Settings | None = json.loads(arguments.settings)
+    more = ["model.attention=sdpa"] if arguments.sdpa else []
+    work = Workload(arguments.updates, [*json.loads(arguments.overrides), *more])
+    if arguments.only == "probe":
+        probe = Probe(work)
+        return {"settings": probe.fastest(), "said": probe.said}
+    if arguments.only == "rate":
+        layers, tokens = linear_layers(work.config.model), round(work.tokens / work.updates)
+        return {"flops": multiply_rate(layers, tokens, work.device, dtype_of(work.config.model, work.device))}
+    if settings is None:
+        return asdict(measured(work, run_ours(work, arguments.traced)[0]))
+    if arguments.only == "trl_with_our_malloc":
+        keep_freed_memory()  # as a run of ours does
+    return asdict(measured(work, run_trl(work, settings, arguments.traced, arguments.each_loss)))
 
 
 def rendering_cost(work: Workload, seconds_per_update: float) -> dict[str, float]:
@@ -271,86 +174,124 @@ def rendering_cost(work: Workload, seconds_per_update: float) -> dict[str, float
     return shares
 
 
-def page(measured: dict[str, Any]) -> list[str]:
+_SIDES = {
+    "ours": "ours",
+    "trl": "TRL",
+    "trl_with_our_malloc": "TRL with our malloc setting",
+    "trl_liger": "TRL with Liger's kernels",
+}
+
+
+def page(found: dict[str, Any], command: str) -> list[str]:
     """Return the comparison as a page."""
-    settings = ", ".join(f"{key} {value}" for key, value in measured["trl_settings"].items())
-    speed, memory = measured["tokens_per_s"], measured["peak_memory_gib"]
-    time_shares, rendering = measured["share_of_time"], measured["rendering_share"]
-    sides = {"ours": "ours", "trl": f"TRL {measured['trl']} ({settings})", "trl_with_our_malloc": "TRL with our malloc setting"}
-    rows = [[label, f"{speed[side]:.0f}", f"{memory[side]:.1f}"] for side, label in sides.items()]
+    device, updates = found["device"], found["losses_compared"]
+    where = device.name if device.type == "cuda" else f"{device.threads} CPU threads"
+    lines = [f"# Training speed on PIQA, {found['model']}, {found['dtype']}, {where}", ""]
+    for size in found["sizes"]:
+        if len(found["sizes"]) > 1:
+            lines += [f"## {size['examples_per_update']} examples an update", ""]
+        lines += _table(size, found["trl"], device.type) if "sides" in size else []
+        losses = [_loss_note(dtype, device.type, apart, updates) for dtype, apart in size["loss_differences"].items()]
+        lines += bullets([*losses, *(_notes(size, device.type) if "sides" in size else [])])
+    return [*lines, f"Made by `{command}`. Versions, device, rounds: results.json."]
+
+
+def _table(size: dict[str, Any], trl: str, device: str) -> list[str]:
+    memory = "peak memory, GiB" if device == "cpu" else "peak GPU memory reserved, GiB"
+    headings = ["", "non-padding tokens/s", "ms an update", "of the multiply rate", "kernel launches an update", memory]
+    headings += ["of it allocated, GiB", "first use, s"]
+    rows = []
+    for side, figures in size["sides"].items():
+        label = _SIDES[side].replace("TRL", f"TRL {trl}")
+        rows.append(
+            [
+                f"{label} ({in_words(size['trl_settings'][side])})" if side == "trl" else label,
+                f"{figures['tokens_per_s']:,.0f}",
+                f"{figures['ms_per_update']:.1f}",
+                f"{100 * figures['share_of_multiply_rate']:.1f}%",
+                number(figures.get("launches_per_update"), ",.0f"),
+                f"{figures['peak_memory_gib']:.1f}",
+                number(figures.get("peak_allocated_gib"), ".1f"),
+                f"{figures['first_use_s']:.1f}",
+            ]
+        )
+    return table(headings, rows)
+
+
+def _notes(size: dict[str, Any], device: str) -> list[str]:
+    ratios = ", ".join(f"{ratio:.2f} times {_SIDES[side]}" for side, ratio in size["ratios"].items())
     notes = [
-        f"Median of paired rounds: {measured['ratio']:.2f} times TRL, {measured['ratio_with_our_malloc']:.2f} times TRL with "
-        "our malloc setting.",
-        f"Losses of the first 20 updates in fp32 differ by at most {measured['largest_loss_difference_fp32']:.0e}.",
-        f"The step reaches {100 * measured['share_of_multiply_rate']:.0f}% of the machine's multiply rate on its matrix "
-        "shapes; its time goes to " + ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in time_shares.items()) + ".",
-        "Drawing, rendering and tokenising take "
-        + ", ".join(f"{100 * share:.1f}% of an update with a {pool}" for pool, share in rendering.items()) + ".",
-    ]  # fmt: skip
-    page = ["# Training speed on PIQA, SmolLM2-135M, bf16, two CPU cores", ""]
-    page += [*table(["", "non-padding tokens/s", "peak memory, GiB"], rows), *bullets(notes)]
+        f"Median of paired rounds: {ratios}. An update: {size['examples_per_update']} examples, "
+        f"{size['tokens_per_update']:.0f} tokens; ours in micro-batches of at most {size['micro_batch_tokens']:,}."
+    ]
+    shares = ", ".join(f"{kind} {100 * share:.0f}%" for kind, share in size["share_of_time"]["ours"].items())
+    busy = "" if device == "cpu" else f"Kernels run for {100 * size['sides']['ours']['busy']:.0f}% of our profiled time. "
+    rendering = ", ".join(f"{100 * share:.1f}% of an update with a {pool}" for pool, share in size["rendering_share"].items())
     return [
-        *page,
-        "Made by `python -m experiments.benchmarks.train_speed --data DIR --report experiments/results/train_speed`.",
+        *notes,
+        f"The multiply rate, measured on the model's own linear layers: {size['multiply_rate_flops'] / 1e12:,.2f} TFLOP/s. "
+        f"{busy}Our time goes to {shares}.",
+        f"Drawing, rendering and tokenising take {rendering}.",
     ]
 
 
+def _loss_note(dtype: str, device: str, apart: dict[str, float], updates: int) -> str:
+    bound = BOUNDS[dtype, device]
+    figure = apart["largest" if dtype == "fp32" else "of the loss"]
+    shown, limit = (
+        (f"{figure:.1e}", f"{bound:.0e}") if dtype == "fp32" else (f"{100 * figure:.2f}% of the loss", f"{100 * bound:.2f}%")
+    )
+    note = (
+        f"Losses of the first {updates} updates in {dtype} differ by at most {shown}, "
+        f"{'within' if figure <= bound else 'BEYOND'} the bound of {limit}"
+    )
+    itself = apart.get("trl from itself")
+    if itself is not None:
+        note += f" ({apart['largest']:.1e}; TRL from itself with half the micro-batch: {itself:.1e})"
+    return f"{note}."
+
+
 def main() -> None:
-    """Run the comparison and print it."""
+    """Run the comparison, print it and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with piqa/train.jsonl")
-    parser.add_argument("--updates", type=int, default=20, help="per round and side")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--data", help="folder with piqa/train.jsonl")
+    add_model_arguments(parser)
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--examples-per-update", type=int, nargs="+", default=[8], metavar="N")
+    parser.add_argument("--micro-batch-tokens", type=int, help="of ours; default: as conf/trainer has it")
+    parser.add_argument("--updates", type=int, default=20, help="per round and side; each is made twice, and timed once")
+    parser.add_argument("--losses", type=int, default=20, help="updates whose losses are compared; 0: none")
+    parser.add_argument("--rounds", type=int, default=3, help="0: no timing, only whether losses are the same")
     parser.add_argument("--report", type=Path, default=Path("outputs/train_speed"))
-    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)  # the fresh processes
-    parser.add_argument("--settings", default="[]", help=argparse.SUPPRESS)
+    parser.add_argument("--only", help=argparse.SUPPRESS)  # the fresh processes
+    parser.add_argument("--settings", default="null", help=argparse.SUPPRESS)
+    parser.add_argument("--overrides", default="[]", help=argparse.SUPPRESS)
+    for option in ("--traced", "--each-loss", "--sdpa"):
+        parser.add_argument(option, action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     quieten()
     if arguments.only:
-        measure_here(arguments.only, arguments)
+        print(json.dumps(measure_here(arguments)))
         return
-
-    exact = Workload(arguments.data, 20)
-    ours32, trl32 = run_ours(exact, "fp32").losses, run_trl(exact, "fp32", 8, "nll", "sdpa").losses
-    apart = max(abs(a - b) for a, b in zip(ours32, trl32, strict=True))
-    print(f"Losses of the first 20 updates in fp32: at most {apart:.1e} apart", flush=True)
-
-    work = Workload(arguments.data, arguments.updates)
-    settings = best_trl_settings(work, "bf16")
-    rounds = []
-    for number in range(1, arguments.rounds + 1):
-        rounds.append({side: measure(side, arguments, settings) for side in SIDES})
-        line = ", ".join(f"{side} {measured['tokens_per_s']:.0f}" for side, measured in rounds[-1].items())
-        print(f"Round {number}: {line} non-padding tokens/s", flush=True)
-    keep_freed_memory()
-    median_of = {
-        figure: {side: median(measured[side][figure] for measured in rounds) for side in SIDES}
-        for figure in ("tokens_per_s", "peak_memory_gib")
-    }
-    speed = median_of["tokens_per_s"]["ours"]
-    per_update = sum(work.tokens()) / len(work.tokens())
-    rate = multiply_rate(round(per_update))
-    # Forward and input gradients of every linear layer; the frozen weights need no gradients of their own.
-    linear = 30 * (2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536)
-    reached = speed * 4 * linear
-    measured = {
-        "ratio": median(r["ours"]["tokens_per_s"] / r["trl"]["tokens_per_s"] for r in rounds),
-        "ratio_with_our_malloc": median(r["ours"]["tokens_per_s"] / r["trl_with_our_malloc"]["tokens_per_s"] for r in rounds),
-        **median_of,
-        "rounds": rounds,
-        "trl_settings": dict(zip(("micro_batch", "loss_type", "attention"), settings, strict=True)),
-        "largest_loss_difference_fp32": apart,
-        "multiply_rate_flops": rate,
-        "share_of_multiply_rate": reached / rate,
-        "share_of_time": where_time_goes(work),
-        "rendering_share": rendering_cost(work, per_update / speed),
+    if arguments.data is None:
+        parser.error("--data is required: the folder with piqa/train.jsonl")
+    device = device_of(arguments.accelerator)
+    overrides = overrides_of(arguments)
+    comparisons = [Comparison(arguments, overrides, examples) for examples in arguments.examples_per_update]
+    found = {
+        "model": label_of(arguments.model, comparisons[0].work.config.model),
+        "dtype": arguments.dtype,
+        "trl": version("trl"),
+        "liger": version("liger-kernel") if liger_installed() else None,
+        "losses_compared": arguments.losses,
         "processor": platform.processor(),
-        "trl": __import__("trl").__version__,
-        **provenance(torch.device("cpu")),
+        "sizes": [comparison.measure() for comparison in comparisons],
+        **provenance(device),
     }
-    write(arguments.report, page(measured))
-    write_json(arguments.report, measured)
-    print(json.dumps({key: value for key, value in measured.items() if key not in ("versions", "git", "device")}, indent=2))
+    lines = page(found, command_of(MODULE))
+    write(arguments.report, lines)
+    write_json(arguments.report, found)
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

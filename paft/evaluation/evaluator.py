@@ -60,7 +60,8 @@ class Evaluator:
         trainer: TrainerConfig,
     ) -> None:
         self.model, self.encoder = model, encoder
-        self.batch_tokens, self.progress, self.graphs = trainer.micro_batch_tokens, trainer.progress, trainer.graphs == "auto"
+        self.batch_tokens, self.progress = trainer.micro_batch_tokens, trainer.progress
+        self.graphs = trainer.graphs == "auto" and not is_sharded(model)
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         assert isinstance(base, PreTrainedModel)
         switch_attention(base, config, backward=False)
