@@ -399,6 +399,7 @@ def exactness(work: Workload, prompts: int, examples: int) -> dict[str, Any]:
         ours = process.submit(_our_log_probs, part).result()
     with fresh_process(huge_pages=False) as process:
         theirs = process.submit(_run_theirs, part, False, harness).result().log_probs
+    assert theirs is not None
     difference = np.abs(ours - theirs)
     same = (ours.argmax(-1) == theirs.argmax(-1)).mean()
     return {

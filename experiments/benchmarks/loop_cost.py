@@ -48,6 +48,7 @@ from paft.training.callbacks import Recorder, ShowProgress
 from paft.training.checkpoints import SaveState
 from paft.training.fit import fit
 from paft.training.forecast import ScoringWork
+from paft.training.kernels import kernels_of
 from paft.training.module import PaftModule
 
 _UPDATES = 200
@@ -174,7 +175,8 @@ def measure(run: PreparedRun, before: bool, logger: str) -> dict[str, float]:
         parts.taken(),
         wandb_run(config, "loop_cost", "benchmark", Path(folder), None) as wandb_logger,
     ):
-        fit(model, data, config, Path(folder), "loop_cost", lambda _: {"mean": 0.5}, wandb_logger, ScoringWork(1, 1))
+        work, kernels = ScoringWork(1, 1), kernels_of(model, graphs=False, recorded=None)
+        fit(model, data, config, Path(folder), "loop_cost", lambda _: {"mean": 0.5}, wandb_logger, kernels, work)
     per_update = {part: 1000 * parts.seconds[part] / _UPDATES for part in _PARTS}
     return per_update | {"one checkpoint": 1000 * parts.seconds[_CHECKPOINTS] / parts.calls[_CHECKPOINTS]}
 

@@ -30,7 +30,7 @@ from paft.cli.hydra_app import run_plain
 from paft.data.datamodule import PaftDataModule
 from paft.model.base import device_of, dtype_of
 from paft.prompts import PromptPool, PromptTemplate
-from paft.reporting.page import bullets, number, table, write, write_json
+from paft.reporting.page import Entry, bullets, number, table, write, write_json
 from paft.reporting.provenance import provenance
 from paft.runtime.process import keep_freed_memory, quieten
 
@@ -200,7 +200,7 @@ def _table(size: dict[str, Any], trl: str, device: str) -> list[str]:
     memory = "peak memory, GiB" if device == "cpu" else "peak GPU memory reserved, GiB"
     headings = ["", "non-padding tokens/s", "ms an update", "of the multiply rate", "kernel launches an update", memory]
     headings += ["of it allocated, GiB", "first use, s"]
-    rows = []
+    rows: list[list[Entry | str]] = []
     for side, figures in size["sides"].items():
         label = _SIDES[side].replace("TRL", f"TRL {trl}")
         rows.append(

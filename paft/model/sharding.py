@@ -48,13 +48,13 @@ def load_sharded(load: Callable[[], PreTrainedModel], device: torch.device) -> P
     Raises InputError, also what `load` raises.
     """
     if not distributed.is_initialized():  # a single rank needs a group, too
-        distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)
+        distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
     mesh = init_device_mesh(device.type, (ranks.n_ranks(),))
     for turn in range(max(ranks.gather(ranks.n_local_ranks()))):
         if turn == ranks.local_rank():
             base = load()
             _shard(base, mesh)
-            base.to(device)  # what is not sharded
+            base.to(device)  # type: ignore[arg-type]  # what is not sharded
         ranks.barrier()
     return base
 

@@ -138,7 +138,7 @@ def reports() -> bool:
 @functools.cache
 def _store() -> Any:
     """Return the store through which the ranks meet: torchrun's, else that of rank 0."""
-    from torch.distributed import rendezvous
+    from torch.distributed.rendezvous import rendezvous
 
     try:
         store, _, _ = next(iter(rendezvous("env://", timeout=_TO_MEET)))

@@ -189,7 +189,7 @@ class ShowProgress(Callback):
         is_warm = self._from[0] >= _WARM_UP
         if not is_warm and now[0] >= _WARM_UP:
             self._from = now
-        return updates if is_warm else 0, seconds / updates, loop / updates
+        return int(updates) if is_warm else 0, seconds / updates, loop / updates
 
     def _close(self) -> None:
         if self._bar is not None:
