@@ -101,7 +101,7 @@ def test_two_nodes_under_torchrun_equal_two_devices_also_when_stopped_or_killed(
     whole = trained(2, shape, tmp_path / "whole")
     strikes = {
         "undisturbed": None,
-        "told to stop": (signal.SIGTERM, STEP, 3, "rank"),
+        "told to stop": (signal.SIGTERM, STEP, 2, "rank"),
         "a rank killed": (signal.SIGKILL, STEP, 3, "rank"),
         "a launcher killed": (signal.SIGKILL, STEP, 3, "launcher"),
     }
@@ -112,8 +112,7 @@ def test_two_nodes_under_torchrun_equal_two_devices_also_when_stopped_or_killed(
             codes, _, errors = nodes(overrides, strike)
             (folder,) = (path.parent for path in root.glob("*/run.json"))
             assert all(codes) and not (folder / "results.json").exists()
-            done = {"told to stop": 3, "a rank killed": 2, "a launcher killed": 2}
-            assert torch.load(states(folder / "checkpoints")[0], weights_only=True)["global_step"] >= done[name]
+            assert torch.load(states(folder / "checkpoints")[0], weights_only=True)["global_step"] == 2
             if name == "told to stop":
                 assert errors.count("Interrupted; the same command resumes") == 1
         codes, printed, errors = nodes(overrides)
