@@ -170,7 +170,7 @@ class TrainerConfig(_Section):
     devices: PositiveInt
     strategy: Literal["auto", "fsdp"] = "auto"
     micro_batch_tokens: PositiveInt
-    workers: NonNegativeInt
+    workers: NonNegativeInt | None  # None: none on a CPU, 2 on a GPU
     checkpoint_every: PositiveInt | None  # updates; None: 50, or as many more as keep the time of saving below 5%
     checkpoints_kept: PositiveInt
     graphs: Literal["auto", "off"] = "auto"

@@ -16,6 +16,8 @@ from paft.data.updates import Tagged, Updates, updates_of
 from paft.prompts import PromptPool
 from paft.runtime import ranks
 
+_WORKERS_OF_A_GPU = 2  # a GPU's update is as short as it takes to render one; a CPU would compute it more slowly meanwhile
+
 
 class PaftDataModule(pl.LightningDataModule):
     """Feeds the trainer one optimiser update at a time, rendered with the templates that the schedule draws for it.
@@ -45,7 +47,10 @@ class PaftDataModule(pl.LightningDataModule):
         epoch = self.trainer.current_epoch
         done = self.trainer.global_step - epoch * self.updates.per_epoch
         sampler = EpochSampler(self.updates, epoch, done)
-        return DataLoader(self.renderings, batch_size=None, sampler=sampler, num_workers=self.workers)
+        workers = self.workers
+        if workers is None:
+            workers = _WORKERS_OF_A_GPU if self.trainer.strategy.root_device.type == "cuda" else 0
+        return DataLoader(self.renderings, batch_size=None, sampler=sampler, num_workers=workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Move an update to a device; Lightning's default cannot move frozen dataclasses."""

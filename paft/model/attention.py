@@ -179,7 +179,7 @@ def _attention_function(kernel: Kernel) -> Callable[..., tuple[Tensor, Tensor | 
                 raise PackingError(what_it_does)
         scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
         window = kwargs.get("sliding_window")
-        row_q, row_k, row_v = (x[0].transpose(0, 1) for x in (query, key, value))  # (N, heads, D)
+        row_q, row_k, row_v = (x.squeeze(0).transpose(0, 1) for x in (query, key, value))  # (N, heads, D)
         if isinstance(packing.layout, Ragged):
             return _varlen(row_q, row_k, row_v, packing.layout, scaling, dropout, window)[None], None
         assert kernel != "varlen"  # packs_ragged says which layout a model takes
