@@ -85,7 +85,7 @@ def equal_but_for_rounding(adapter: dict[str, torch.Tensor], losses: list[tuple[
 
 
 def test_sorting_by_length_inside_the_update_changes_rounding_alone(plain, tiny_overrides, tmp_path, monkeypatch):
-    monkeypatch.setattr("paft.data.datamodule.split_into_micro_batches", lambda lengths, *_: [list(range(len(lengths)))])
+    monkeypatch.setattr("paft.data.datamodule.split_into_micro_batches", lambda lengths, *_, **__: [list(range(len(lengths)))])
     equal_but_for_rounding(*trained([*tiny_overrides, *SHAPE[:2]], tmp_path / "as drawn"), plain)
 
 

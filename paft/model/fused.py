@@ -391,7 +391,7 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     a, b, drop = self.lora_A[name].weight, self.lora_B[name].weight, self.lora_dropout[name]
     dtype = base.weight.dtype
     # Without autocast PEFT computes the update in the adapter's precision; with it, in that of autocast.
-    inner = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else a.dtype
+    inner = torch.get_autocast_dtype(x.device.type) if _autocasts(x) else a.dtype
     if not x.dtype == dtype == inner:
         return lora.Linear.forward(self, x)
     dropout = drop.p if isinstance(drop, nn.Dropout) and drop.training else 0.0
@@ -399,9 +399,14 @@ def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return out
 
 
+def _autocasts(x: Tensor) -> bool:
+    """Return whether autocast is on where a tensor lies; on the meta device there is none."""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 def _cast_unless_autocast(self: Any, x: Any, dtype: torch.dtype) -> Any:
     """PEFT casts an adapter's input to fp32, which autocast would cast back at once."""
-    if x is not None and torch.is_autocast_enabled(x.device.type):
+    if x is not None and _autocasts(x):
         return x
     return lora.LoraLayer._cast_input_dtype(self, x, dtype)
 

@@ -379,11 +379,9 @@ def test_an_error_in_making_batches_ready_arrives_as_it_is(tiny_llama, ahead_of_
     assert raised.value is error and no_thread_is_left()
 
 
-def test_a_rank_makes_only_its_own_batches_ready(setting, monkeypatch):
+def test_a_rank_makes_only_its_own_batches_ready(setting):
     _, encoder, pool, examples = setting
-    monkeypatch.setenv("PAFT_RANKS", "2")
-    monkeypatch.setenv("PAFT_RANK", "1")
-    coming = list(scoring._upcoming(encoder, pool, examples, windows(pool, examples, 16), 500, None, prepare))
+    coming = list(scoring._upcoming(encoder, pool, examples, windows(pool, examples, 16), 500, None, prepare, turn=(1, 2)))
     assert [batch.number for batch in coming] == list(range(len(coming))) and len(coming) > 4
     assert [batch.prepared is not None for batch in coming] == [number % 2 == 1 for number in range(len(coming))]
     assert [batch.cells for batch in coming] == [
