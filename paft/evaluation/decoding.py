@@ -12,6 +12,7 @@ from transformers.cache_utils import DynamicLayer, StaticLayer
 
 from paft.evaluation.likelihood import NO_NUMBERS, Model
 from paft.model.base import window_of
+from paft.model.graphs import Replayed
 from paft.runtime.errors import InputError
 
 _NO_NUMBER = -1  # in place of a token
@@ -133,7 +134,7 @@ class StaticDecoder:
     """
 
     def __init__(self, model: Model, replay: Replay) -> None:
-        self.model, self._replay = model, replay
+        self.model, self.step = model, replay(self._step)
         self._slot = torch.zeros((), dtype=torch.int64, device=model.device)
         self.forget()
 
@@ -141,7 +142,8 @@ class StaticDecoder:
         """Give the caches' memory back, and what was recorded with it."""
         self._memory: list[Tensor] = []  # keys and values of each layer in turn, flat
         self._caches: dict[tuple[int, int], Cache] = {}  # by B and M
-        self.step = self._replay(self._step)
+        if isinstance(self.step, Replayed):
+            self.step.forget()
 
     def take_over(self, texts: Growing, n_new: int) -> Continuing:
         """Return what continues the texts of a batch of which the first tokens are written.

@@ -69,14 +69,18 @@ def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:
     device = device_of(config.trainer.accelerator)
     attention = attention_of(config.model, load_config(config.model), device, backward)
     sharded = config.trainer.strategy == "fsdp"
-    fused = "off" if sharded else fused_kind(device, config.trainer.fused)
+    fused = "off (the model is sharded)" if sharded else fused_kind(device, config.trainer.fused)
     chosen = f"{device.type}, attention {attention.kernel} ({attention.why}), fused operations {fused}"
     if device.type != "cuda":
         return chosen
-    if config.trainer.graphs == "off" or sharded:
-        graphs = "off (the model is sharded)" if sharded else "off (as set)"
-    else:
-        graphs = "auto" if attention.kernel == "varlen" else f"off (attention {attention.kernel} has no static shapes)"
+    off = {
+        "as set": config.trainer.graphs == "off",
+        "the model is sharded": sharded,
+        f"attention {attention.kernel} has no static shapes": attention.kernel != "varlen",
+        "activations are checkpointed": backward and config.model.activation_checkpointing,
+    }
+    reasons = [reason for reason, holds in off.items() if holds]
+    graphs = f"off ({reasons[0]})" if reasons else "auto"
     return f"{chosen}, CUDA graphs {graphs}"
 
 

@@ -15,7 +15,7 @@ from paft.runtime.errors import InputError
 # The keys that a repeated run may take from the command: those that change no number, and those of inputs whose fingerprints
 # are checked afterwards.
 _MAY_DIFFER = (
-    "trainer.progress", "trainer.profiler", "trainer.fused", "trainer.workers", "trainer.checkpoint_every",
+    "trainer.progress", "trainer.profiler", "trainer.graphs", "trainer.workers", "trainer.checkpoint_every",
     "trainer.checkpoints_kept", "extra_measures", "data_root", "dataset.path", "model.remote_code", "model.accept_license",
     "prompts.train", "prompts.validation", "prompts.test", "prompts.allow_seen",
 )  # fmt: skip

@@ -138,7 +138,8 @@ def _train_and_score(
             selection = search(config, base, run.encoder, inputs, folder, run.folder.identity)
             pool = replace(pool, templates=(selection.chosen,))
         model = add_lora(base, config.model, config.seed)
-        kernels = kernels_of(model, config.trainer.graphs == "auto", recorded)
+        graphs = config.trainer.graphs == "auto" and not config.model.activation_checkpointing
+        kernels = kernels_of(model, graphs, recorded)
         fitted = _fit(run, model, pool, logger, kernels, time.perf_counter() - search_started if selection else 0.0)
         if ranks.rank() == 0:
             save_adapter(model, run.encoder.tokenizer, folder / "adapter", _about(run))

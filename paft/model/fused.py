@@ -50,12 +50,16 @@ def fused_of(base: nn.Module) -> Fused:
 
 
 def fuse(base: nn.Module, kind: Fused) -> None:
-    """Replace the operations that are known, in this model alone; others stay as they are.
+    """Replace the operations that are known, in this model alone; others stay as they are, or become so again.
 
     Each is compared first with what it replaces, forwards and backwards; where they differ, or the fused one fails (no
     compiler, an old card), one line says so and the plain one stays.
     """
+    for module in getattr(base, "_fused_modules", ()):
+        del module.forward
+    replaced: list[nn.Module] = []
     setattr(base, "_fused", kind)  # noqa: B010 (mypy)
+    setattr(base, "_fused_modules", replaced)  # noqa: B010
     if kind == "off":
         return
     kernels = _liger() if kind == "liger" else TORCH
@@ -66,6 +70,7 @@ def fuse(base: nn.Module, kind: Fused) -> None:
                 agreed[key] = _agrees(key[0], comparison)
             if agreed[key]:
                 module.forward = forward  # type: ignore[method-assign]
+                replaced.append(module)
 
 
 # --- what is known -----------------------------------------------------------------------------------------------------
@@ -175,6 +180,9 @@ def _agrees(name: str, comparison: _Comparison) -> bool:
     plain, fused, inputs = comparison
     try:
         wanted, got = _results(plain, inputs), _results(fused, inputs)
+        if [each.dtype for each in got] != [each.dtype for each in wanted]:
+            raise TypeError(f"it returns {got[0].dtype} for {wanted[0].dtype}")
+        wanted, got = [each.float() for each in wanted], [each.float() for each in got]
         error = max(float((g - w).abs().max() / w.abs().max().clamp_min(1e-30)) for g, w in zip(got, wanted, strict=True))
         if error <= _ROUNDING[inputs[0].dtype]:
             return True
@@ -190,14 +198,15 @@ def _agrees(name: str, comparison: _Comparison) -> bool:
 
 def _results(function: Callable[..., Any], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Return a function's results, and the gradients of those inputs that have some (cos and sin need none)."""
-    with torch.enable_grad():
+    device, dtype = inputs[0].device.type, inputs[0].dtype
+    # As training calls it: in bf16 under autocast, to which some functions of torch answer in fp32.
+    with torch.enable_grad(), torch.autocast(device, dtype, enabled=dtype == torch.bfloat16, cache_enabled=False):
         leaves = [each.clone().requires_grad_(number < 2) for number, each in enumerate(inputs)]
         # Not the leaves themselves: liger's rotary function writes over what it reads, as projections let it.
         out = function(*(leaf * 1 if leaf.requires_grad else leaf for leaf in leaves))
         results = list(out) if isinstance(out, tuple) else [out]
         sum((_drawn(result, *result.shape, seed=2) * result).sum() for result in results).backward()
-    found = [*(result.detach() for result in results), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
-    return [each.float() for each in found]
+    return [*(result.detach() for result in results), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
 
 # --- torch -------------------------------------------------------------------------------------------------------------
@@ -228,10 +237,11 @@ class _RMSNorm(torch.autograd.Function):
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float, gemma: bool) -> Tensor:
-    if x.is_cuda:  # there torch has a kernel of its own, forwards and backwards
-        if gemma:
-            return F.rms_norm(x.float(), weight.shape, 1 + weight.float(), eps).to(x.dtype)
-        return F.rms_norm(x, weight.shape, weight, eps)
+    if x.is_cuda:  # there torch has a kernel of its own, forwards and backwards, which autocast would feed and leave in fp32
+        with torch.autocast("cuda", enabled=False):
+            if gemma:
+                return F.rms_norm(x.float(), weight.shape, 1 + weight.float(), eps).to(x.dtype)
+            return F.rms_norm(x, weight.shape, weight, eps)
     out: Tensor = _RMSNorm.apply(x, weight, eps, gemma)
     return out
 

@@ -100,19 +100,21 @@ class Replayed(Generic[Batch]):
         """Return what is wrong with a replay, None if it agrees with the function."""
         pairs = [(replayed, result)]
         if self._adds_to:
-            flat = [
-                torch.cat([(a - b).flatten().float() for a, b in zip(x, before, strict=True)]) for x in (self._adds_to, added)
-            ]
-            pairs.append((flat[0], flat[1]))
+            pairs.append((_what_was_added(before, self._adds_to), _what_was_added(before, added)))
         apart = max(_relative_distance(got, wanted) for got, wanted in pairs)
         return None if apart <= self._tolerance else f"the first replay was {apart:.1%} off"
 
-    def _give_up(self, problem: str) -> None:
-        self.given_up = problem
+    def forget(self) -> None:
+        """Give the memory of all records back; shapes that are met again are recorded anew."""
         self._recorded.clear()
+        self._met.clear()
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+    def _give_up(self, problem: str) -> None:
+        self.given_up = problem
+        self.forget()
         self._say(f"CUDA graphs: {problem}; going on without them, which is slower and as right.")
 
 
@@ -168,7 +170,9 @@ def _relative_distance(got: Tensor, wanted: Tensor) -> float:
 
 
 def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_sentence(error)[:120]}"
+    """Return what went wrong within a recording; that it then could not be ended says nothing."""
+    first = error.__context__ if isinstance(error.__context__, Exception) else error
+    return f"{type(first).__name__}: {first_sentence(first)[:120]}"
 
 
 class _RandomState:
@@ -212,8 +216,11 @@ class CudaGraphs:
                 function()
         torch.cuda.current_stream().wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        # thread_local: another thread may copy or allocate meanwhile (the one that prepares the next batch does)
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),  # come back to it, also from a recording that cannot be ended
+            # thread_local: what other threads ask the driver meanwhile (NCCL's watchdog does) is no mistake of this one
+            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+        ):
             result = function()
 
         def replay() -> Tensor:

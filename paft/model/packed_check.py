@@ -115,6 +115,7 @@ def check_packing(base: PreTrainedModel, implementation: str, cutoff: int, fused
     compared = range(len(text) - max(beyond, 2 * _SHORT), len(text))
     places = [i if i < len(text) - _SHORT else i + _SHORT for i in compared]  # the fork stands behind its branch
     places += range(len(text) + _SHORT, len(text) + 2 * _SHORT)
+    fuse(base, "off")
     try:
         plain = torch.cat([_plain_logits(base, text, len(compared)), _plain_logits(base, other, _SHORT)])
         use_attention(base, implementation)

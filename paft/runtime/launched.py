@@ -127,12 +127,12 @@ def take_device(accelerator: str, asked_by: str) -> str:
 @functools.cache
 def reports() -> bool:
     """Say whether it is for this rank to print why it ends: for the first one that does; the others end because it has."""
-    if ranks.n_ranks() == 1:
-        return True
     try:
+        if ranks.n_ranks() == 1:
+            return True
         return bool(_store().add("ended", 1) == 1)
-    except Exception:  # the rank, or the launcher, that holds the store has ended
-        return ranks.rank() == 0
+    except Exception:  # the rank, or the launcher, that holds the store has ended, or the variables are no numbers
+        return os.environ.get("RANK") == "0" or not os.environ.get("RANK", "").isdecimal()
 
 
 @functools.cache

@@ -82,7 +82,8 @@ def fit(
         use_distributed_sampler=False,  # each rank reads the whole update and takes its own share of it
         plugins=_Started() if ranks.n_ranks() > 1 else LightningEnvironment(),  # a cluster's job is not Lightning's to launch
         precision=precision_of(model.dtype),
-        deterministic="warn" if device.type == "cuda" else None,  # or flash attention's gradients depend on the order of adding
+        # Or the gradients of flash attention depend on the order of adding; "warn" would not change that.
+        deterministic=True if device.type == "cuda" else None,
         max_epochs=config.T,
         val_check_interval=config.validation.every,
         check_val_every_n_epoch=None if config.validation.every else 1,
@@ -114,7 +115,7 @@ def fit(
         prompts_truncated=recorder.truncated,
         earlier_wall_s=recorder.earlier_wall_s,
         kernels=module.kernels_now or kernels,
-        graph_shapes=module.recorded_shapes,
+        graph_shapes=module.end_graphs(),
     )
 
 

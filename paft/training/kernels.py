@@ -39,9 +39,11 @@ class Kernels:
 
 CHANGED = "The run was resumed on another device or with other kernels, so it is not bit for bit what it would have been."
 
+EARLIER = Kernels("an earlier version", "unknown", "off", graphs=False)  # of states that hold no kernels
+
 
 def recorded_kernels(folder: Path, run: str) -> Kernels | None:
-    """Return the kernels of a run's newest whole state, None if there is none or it holds none.
+    """Return the kernels of a run's newest whole state, EARLIER if it holds none, None if there is no such state.
 
     Args:
         folder: of the run's checkpoints.
@@ -51,8 +53,8 @@ def recorded_kernels(folder: Path, run: str) -> Kernels | None:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if state["run"] == run:
-                return Kernels(**state["kernels"])
-        except Exception:  # damaged, or of an earlier version: usable_state says so, if it matters
+                return Kernels(**state["kernels"]) if "kernels" in state else EARLIER
+        except Exception:  # damaged, which usable_state says
             continue
     return None
 
@@ -72,7 +74,8 @@ def kernels_of(model: PeftModel, graphs: bool, recorded: Kernels | None) -> Kern
     """Return the kernels of a run that starts, or is resumed with `recorded` ones, and print a line if they are others.
 
     Args:
-        graphs: whether the settings allow CUDA graphs.
+        graphs: whether the settings allow CUDA graphs. Checkpointed activations do not, because they ask for the state of the
+            random numbers, which cannot be recorded.
     """
     device = model.device
     attention: str = model.config._attn_implementation

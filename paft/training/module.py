@@ -16,6 +16,7 @@ from paft.config.schema import OptimConfig
 from paft.data.batch import MicroBatch, Update
 from paft.model.attention import packed_logits
 from paft.model.graphs import TOLERANCE, Capture, Replayed
+from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
 
 
@@ -95,10 +96,13 @@ class PaftModule(pl.LightningModule):
         tolerance = TOLERANCE[self.model.dtype]
         self._graphs = Replayed(self._add_gradients, adds_to=gradients, tolerance=tolerance, capture=capture)
 
-    @property
-    def recorded_shapes(self) -> int:
-        """The number of shapes of micro-batches whose CUDA graphs are replayed."""
-        return 0 if self._graphs is None else self._graphs.shapes
+    def end_graphs(self) -> int:
+        """Give the memory of all CUDA graphs back, for scoring; return how many shapes of micro-batches were replayed."""
+        if self._graphs is None:
+            return 0
+        shapes = self._graphs.shapes
+        self._graphs.forget()
+        return shapes
 
     @property
     def kernels_now(self) -> Kernels | None:
@@ -127,11 +131,14 @@ class PaftModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         (group,) = optimizer.param_groups
         group["lr"] = self.learning_rate(self.global_step)
-        optimizer.zero_grad(set_to_none=self._graphs is None)
-        n_targets = torch.full((), float(batch.n_targets), device=self.device)
-        loss = torch.zeros((), device=self.device)
-        for micro_batch in batch.micro_batches:
-            loss += (self._graphs or self._add_gradients)(_Part(micro_batch, n_targets))
+        try:
+            loss = self._gradients(batch, optimizer)
+        except RuntimeError as error:
+            if "deterministic" not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
+                raise
+            print(f"BEWARE: this run cannot be repeated bit for bit on this device ({first_sentence(error)}).", flush=True)
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            loss = self._gradients(batch, optimizer)
         if self.trainer.world_size > 1:
             loss = sum_over_ranks(loss, group["params"])
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
@@ -140,6 +147,15 @@ class PaftModule(pl.LightningModule):
         if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
             figures["template"] = float(batch.templates[0])
         return figures | {"step_s": time.perf_counter() - started}
+
+    def _gradients(self, batch: Update, optimizer: Any) -> Tensor:
+        """Compute the gradients of this rank's part of an update; return that part of its loss (scalar, fp32)."""
+        optimizer.zero_grad(set_to_none=self._graphs is None)
+        n_targets = torch.full((), float(batch.n_targets), device=self.device)
+        loss = torch.zeros((), device=self.device)
+        for micro_batch in batch.micro_batches:
+            loss += (self._graphs or self._add_gradients)(_Part(micro_batch, n_targets))
+        return loss
 
     def _add_gradients(self, part: "_Part") -> Tensor:
         """Add a micro-batch's gradients; return its part of the update's loss (scalar, fp32)."""
@@ -200,10 +216,5 @@ def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
 
     The LM head is applied to the positions that predict answer tokens and to no others.
     """
-    device = batch.positions.device.type
-    # Weights are cast anew each time: a cast that is cached outside of a CUDA graph would be stale when it is replayed.
-    with torch.autocast(
-        device, dtype=torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device), cache_enabled=False
-    ):
-        logits = packed_logits(model, batch.packing, batch.positions)
+    logits = packed_logits(model, batch.packing, batch.positions)
     return F.cross_entropy(logits.float(), batch.targets, reduction="sum")

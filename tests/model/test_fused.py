@@ -174,7 +174,10 @@ def test_off_replaces_nothing_and_is_remembered(tmp_path):
     assert replaced(base) == (0, 0, 0) and fused_of(base) == "off"
     model = add_lora(base, config, seed=0)
     assert all("forward" not in vars(module) for module in model.modules())
-    assert fused_of(load_base(config, CPU)) == "torch"
+    base = load_base(config, CPU)
+    assert fused_of(base) == "torch" and replaced(base) != (0, 0, 0)
+    fuse(base, "off")
+    assert fused_of(base) == "off" and replaced(base) == (0, 0, 0)
 
 
 def test_another_architecture_with_a_known_name_is_not_touched():

@@ -135,3 +135,13 @@ def test_tasks_of_a_job_are_ranks():
         check_launcher({"tasks_per_node": 4, "nodes": 2}, devices=3)
     with pytest.raises(InputError, match=r"hydra\.launcher\.gpus_per_node=1: a run uses 4 on a node"):
         check_launcher({"tasks_per_node": 4, "gpus_per_node": 1}, devices=1)
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "0", "WORLD_SIZE": "abc"}, {**TORCHRUN, "RANK": "abc"}])
+def test_variables_that_are_no_numbers_are_reported(environment, variables):
+    environment(variables)
+    with pytest.raises(InputError, match="=abc: this environment variable should be a whole number"):
+        launched.find_place()
+    launched.reports.cache_clear()
+    assert launched.reports()
+    launched.reports.cache_clear()

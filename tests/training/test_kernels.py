@@ -14,7 +14,7 @@ from paft.model.attention import packs_ragged
 from paft.model.graphs import shape_of
 from paft.packing import map_tensors
 from paft.training.checkpoints import states
-from paft.training.kernels import CHANGED
+from paft.training.kernels import CHANGED, EARLIER, recorded_kernels
 from paft.training.module import PaftModule, answer_loss
 from tests.conftest import compose_config
 from tests.model.test_graphs import Recorder
@@ -102,3 +102,27 @@ def test_gradients_are_added_where_graphs_expect_them(tiny_llama):
     assert [p.grad.data_ptr() for p in model.parameters() if p.requires_grad] == places
     for a, b in zip((p.grad for p in model.parameters() if p.requires_grad), wanted, strict=True):
         assert torch.equal(a, b)
+
+
+def test_an_operation_that_cannot_repeat_its_sums_is_said_once(tiny_overrides, monkeypatch, capsys):
+    calls = []
+
+    def not_deterministic(model, batch):
+        calls.append(torch.is_deterministic_algorithms_warn_only_enabled())
+        if not calls[-1]:
+            raise RuntimeError("histc does not have a deterministic implementation, but you set it. Turn it off.")
+        return answer_loss(model, batch)
+
+    monkeypatch.setattr("paft.training.module.answer_loss", not_deterministic)
+    try:
+        run_training(compose_config(*tiny_overrides))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    said = "BEWARE: this run cannot be repeated bit for bit on this device (histc does not have a deterministic implementation"
+    assert capsys.readouterr().out.count(said) == 1 and calls[0] is False and all(calls[1:])
+
+
+def test_a_state_of_an_earlier_version_is_no_reason_for_silence(tmp_path):
+    assert recorded_kernels(tmp_path, "run") is None
+    torch.save({"run": "run", "state_dict": {"a": torch.zeros(1)}}, tmp_path / "update-0000004.ckpt")
+    assert recorded_kernels(tmp_path, "run") == EARLIER and recorded_kernels(tmp_path, "another") is None
