@@ -102,6 +102,8 @@ def fit(
         if not isinstance(exit_.__context__, KeyboardInterrupt):
             raise  # submitit has queued the job again
         raise KeyboardInterrupt(*exit_.__context__.args) from None
+    finally:
+        torch.use_deterministic_algorithms(False)  # scoring adds nothing up in an order that may change
     if best.best_model_path:
         module.load_state_dict(best.best())
     model.to(device)
