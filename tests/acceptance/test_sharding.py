@@ -1,5 +1,7 @@
 """A sharded base model (gloo, two ranks on the CPU, where the commands refuse it): the numbers of a whole one."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from safetensors.torch import load_file
@@ -16,7 +18,8 @@ from tests.conftest import compose_config, compose_evaluation
 from tests.test_ranks import trajectory
 
 # The last update of an epoch has one example, of which rank 1 has none; ranks have unequal numbers of micro-batches.
-SHAPE = ["train_examples=25", "T=2", "trainer.micro_batch_tokens=256", "model.lora.dropout=0"]
+# A sharded model has no fused operations.
+SHAPE = ["train_examples=25", "T=2", "trainer.micro_batch_tokens=256", "model.lora.dropout=0", "trainer.fused=off"]
 
 
 def sharded(config: TrainConfig | EvaluateConfig) -> None:
@@ -27,12 +30,12 @@ def sharded(config: TrainConfig | EvaluateConfig) -> None:
         return
     step, counts = PaftModule.training_step, []
 
-    def counted(module: PaftModule, batch: Update, batch_idx: int) -> None:
+    def counted(module: PaftModule, batch: Update, batch_idx: int) -> dict[str, Any]:
         assert is_sharded(module.model)
         layer = module.model.get_base_model().model.layers[0]
         assert layer.mlp.up_proj.weight.to_local().shape[0] == 32  # of 64
         counts.append(len(batch.micro_batches))
-        step(module, batch, batch_idx)
+        return step(module, batch, batch_idx)
 
     PaftModule.training_step = counted  # type: ignore[method-assign]
     paft.jobs.train.run_training(config)
