@@ -31,6 +31,18 @@ def compose_config(*overrides: str) -> TrainConfig:
     return compose.compose_training(overrides)
 
 
+def interrupt_before_its_adapter_is_saved(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train a run to its last update and interrupt it there; its states are left."""
+    from paft.jobs.train import run_training
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("paft.jobs.train.save_adapter", interrupted)
+        run_training(config)
+
+
 def compose_evaluation(*overrides: str) -> EvaluateConfig:
     """Compose conf/evaluate.yaml with overrides, as the command line does."""
     return compose.compose_evaluation(overrides)

@@ -20,7 +20,7 @@ from paft.model.base import add_lora, load_base
 from paft.packing import to_device
 from paft.training.checkpoints import states
 from paft.training.module import answer_loss
-from tests.conftest import compose_config, compose_evaluation
+from tests.conftest import compose_config, compose_evaluation, interrupt_before_its_adapter_is_saved
 from tests.training.test_module import PAIRS, losses
 
 DEVICE = "cuda"
@@ -91,14 +91,7 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_pat
     overrides = [*tiny_overrides, *dropout, *device]
     whole = run_training(compose_config(*overrides)).folder
     config = compose_config(*overrides, f"output_root={tmp_path / 'again'}")
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("paft.jobs.train.save_adapter", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_training(config)
-    monkeypatch.undo()
+    interrupt_before_its_adapter_is_saved(config, monkeypatch)
     folder = tmp_path / "again" / whole.name
     states(folder / "checkpoints")[0].write_bytes(b"torn")  # so that there is something left to train
     run_training(config)

@@ -14,7 +14,7 @@ from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import SIGNALS
 from paft.training.checkpoints import SaveBest, SaveState, states, usable_state
-from tests.conftest import compose_config
+from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
 
 REPOSITORY = Path(CONF).parent
 ADAPTER = "adapter/adapter_model.safetensors"
@@ -48,14 +48,7 @@ def test_a_run_goes_on_from_the_state_before_a_torn_one(tiny_overrides, tmp_path
     whole = run_training(compose_config(*overrides)).folder
     assert [path.stem for path in states(whole / "checkpoints")] == ["update-0000006", "update-0000005"]  # no more are kept
     config = compose_config(*overrides, f"output_root={tmp_path / 'again'}")
-
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("paft.jobs.train.save_adapter", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_training(config)
-    monkeypatch.undo()
+    interrupt_before_its_adapter_is_saved(config, monkeypatch)
     folder = tmp_path / "again" / whole.name
     states(folder / "checkpoints")[0].write_bytes(b"torn")
     run_training(config)

@@ -16,7 +16,7 @@ from paft.packing import map_tensors
 from paft.training.checkpoints import states
 from paft.training.kernels import CHANGED, EARLIER, recorded_kernels
 from paft.training.module import PaftModule, answer_loss
-from tests.conftest import compose_config
+from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
 from tests.model.test_graphs import Recorder
 from tests.training.test_module import PAIRS, adapted, gradients, losses
 
@@ -71,14 +71,8 @@ def test_ragged_rows_train_as_rectangles_do(tiny_overrides, tmp_path):
 
 
 def test_a_run_that_goes_on_elsewhere_says_so_and_its_results_do(tiny_overrides, monkeypatch, capsys):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("paft.jobs.train.save_adapter", interrupted)
     config = compose_config(*tiny_overrides, "trainer.checkpoint_every=2")
-    with pytest.raises(KeyboardInterrupt):
-        run_training(config)
-    monkeypatch.undo()
+    interrupt_before_its_adapter_is_saved(config, monkeypatch)
     for path in states(Path(config.output_root) / config.run_name / "checkpoints"):
         state = torch.load(path, weights_only=True)
         assert state["kernels"] == {
