@@ -17,6 +17,8 @@ from paft.runtime.errors import InputError
 # The numbers of a run's summary, under names that do not change.
 MEAN, STD, WORST, TOP = (f"robustness/{name}" for name in ("mean", "std", "min", "top"))
 
+_SAVE_S = 100  # W&B tries again for a while where the server does not answer
+
 
 def workspace(entity: str, project: str) -> Any:
     """Return the workspace: runs sorted by their worst prompt, and three sections of panels.
@@ -92,14 +94,20 @@ def main() -> None:
         n_panels = sum(len(section.panels) for section in sections)
         print(f"{len(sections)} sections, {n_panels} panels, {len(json.dumps(content)):,} bytes; nothing was sent.")
         return
-    from paft.reporting.wandb import logged_in
+    from paft.reporting.wandb import end_service, logged_in, within
 
     if not logged_in() or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         raise InputError("This machine is not logged in to W&B; run `wandb login`, or give --check to build it here.")
     try:
-        built.save()
+        within(_SAVE_S, built.save)
+    except TimeoutError:
+        raise InputError(
+            f"W&B did not answer within {_SAVE_S} s; see on the project's page whether it has the workspace."
+        ) from None
     except Exception as error:  # unreachable, key refused, no right to the project
         raise InputError(f"W&B did not take the workspace ({' '.join(str(error).split())[:300]}); nothing was sent.") from None
+    finally:
+        end_service()
     print(f"Workspace: {built.url}")
 
 

@@ -53,7 +53,7 @@ class RunLogger(WandbLogger):
         if self.failed is not None:
             return
         try:
-            _within(_ANSWER_S, lambda: WandbLogger.log_metrics(self, metrics, step))
+            within(_ANSWER_S, lambda: WandbLogger.log_metrics(self, metrics, step))
         except Exception as error:  # e.g. a dead service or a full disk; the CSV log has all updates
             self.failed = _one_line(error)
             print(
@@ -101,16 +101,16 @@ def wandb_run(
 def _finish(logger: RunLogger, exit_code: int, folder: Path) -> None:
     """Finish the W&B run; mark the run as logged if W&B has all of it, otherwise print what W&B lacks."""
     try:
-        _within(_FINISH_S, lambda: logger.experiment.finish(exit_code=exit_code))
+        within(_FINISH_S, lambda: logger.experiment.finish(exit_code=exit_code))
         if logger.failed is None and logger.sent is not None:
             if logger.online:
-                _within(_ANSWER_S, lambda: _wait_until_shown(logger))
+                within(_ANSWER_S, lambda: _wait_until_shown(logger))
             if logger.wanted:
                 write_atomically(folder / _LOGGED, "")
     except Exception as error:
         logger.failed = logger.failed or _one_line(error)
     finally:
-        _end_service()
+        end_service()
     if logger.failed is not None:
         print(
             f"W&B misses a part of {folder.name} ({logger.failed}); it is in {folder}; the same command tries again.",
@@ -131,7 +131,7 @@ def _wait_until_shown(logger: RunLogger) -> None:
         time.sleep(0.5)
 
 
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
+def within(seconds: float, call: Callable[[], Any]) -> Any:
     """Return the result of a call to W&B; if it takes longer than `seconds`, kill W&B's service and raise TimeoutError.
 
     W&B waits without a limit for its service, which waits for the network. The call therefore runs in a thread, which can be
@@ -170,13 +170,13 @@ def _kill_service() -> None:
                 child.kill()
 
 
-def _end_service() -> None:
+def end_service() -> None:
     """End W&B's service, unless a W&B run of the caller's needs it; otherwise this process would wait for it at exit."""
     import wandb
 
     if wandb.run is None:
         with suppress(Exception, SystemExit):  # the service may be dead already
-            _within(_ANSWER_S, wandb.teardown)
+            within(_ANSWER_S, wandb.teardown)
 
 
 def _one_line(error: Exception) -> str:
@@ -218,20 +218,20 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
     try:
         # Only the server can resume a W&B run: two offline runs of the same id would replace each other at `wandb sync`.
         resume = {"id": _id(folder), "resume": "allow"} if online else {}
-        return RunLogger(_within(_INIT_S + _ANSWER_S, lambda: start(mode, **resume)), online, wanted=mode != "disabled")
+        return RunLogger(within(_INIT_S + _ANSWER_S, lambda: start(mode, **resume)), online, wanted=mode != "disabled")
     except Exception as error:  # e.g. unreachable, key refused, time limit, full disk; the run matters more
         reason = _one_line(error)
-    _end_service()
+    end_service()
     if online and not (folder / "results.json").is_file():  # a finished run can be sent later from its folder
         with suppress(Exception):
-            logger = RunLogger(_within(_INIT_S + _ANSWER_S, lambda: start("offline")), wanted=False)
+            logger = RunLogger(within(_INIT_S + _ANSWER_S, lambda: start("offline")), wanted=False)
             print(
                 f"W&B could not be reached ({reason}); logging offline. When it can be, the same command sends the finished "
                 f"run, or `wandb sync {folder}/wandb/offline-run-*`.",
                 flush=True,
             )
             return logger
-        _end_service()
+        end_service()
     print(f"W&B gets nothing of {folder.name} now ({reason}); once W&B takes it, the same command sends it.", flush=True)
     return None
 
@@ -267,7 +267,7 @@ def log_results(logger: RunLogger, results: Results, folder: Path) -> None:
     A failure of W&B is printed when the W&B run is finished; the same command then sends the results again.
     """
     try:
-        logger.sent = _within(_UPLOAD_S, lambda: _log(logger, results, folder))
+        logger.sent = within(_UPLOAD_S, lambda: _log(logger, results, folder))
     except Exception as error:
         logger.failed = logger.failed or _one_line(error)
 
