@@ -95,12 +95,16 @@ class Encoder:
 
     def training(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with its right answer and what ends it."""
-        right = self.answers(example)[example.gold] if example.choices else example.answer
+        right = self._answers(template, example)[example.gold] if example.choices else example.answer
         return self._encode(template.render(example.fields), [right], end=[self.end_id])
 
     def scoring(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with each of its choices (none for free-form answers)."""
-        return self._encode(template.render(example.fields), self.answers(example), end=[])
+        return self._encode(template.render(example.fields), self._answers(template, example), end=[])
+
+    def _answers(self, template: PromptTemplate, example: Example) -> list[str]:
+        """Return the answers that an example offers under a template, which may show the options in another order."""
+        return list(template.letters) or self.answers(example)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -182,7 +182,7 @@ def _fit(
     """
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
-    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, packs_ragged(model))
+    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, inputs.examples.task, packs_ragged(model))
 
     def validate(model: PeftModel) -> dict[str, float]:
         examples = inputs.examples.validation[: config.validation.examples]

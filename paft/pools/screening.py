@@ -18,7 +18,10 @@ Reason = Literal[
 
 _CUE_WORDS = 40  # what follows the last field may be an unfinished sentence, but not a paragraph
 _SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # not a row of dots, which is a blank to fill in
-_BRACKETS = re.compile(r"\[[^\[\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^<>\n]{0,200}>|\b(?-i:TODO|XXX)\b", re.I)
+# A text in brackets is left to be filled in, unless a field or an option stands behind it: "[Story] {story}".
+_BRACKETS = re.compile(
+    r"\[[^\[\]\n]*\](?! *\n?[^\n{]{0,12}\{)|<\s*(?:insert|your|enter|fill|add|put)\b[^<>\n]{0,200}>|\b(?-i:TODO|XXX)\b", re.I
+)
 _CHARACTERS = 12  # that a template may have for each word that it may have
 _CLOSING = re.compile(r"</[^<>\n]{0,60}>")
 _MARKS = " \t\r\n.)]}\"'*`_”’»"  # characters that may close an option, and are no cue
