@@ -71,6 +71,10 @@ def from_dict(content: Any) -> TrainConfig:
     _check_sampler(config)
     if config.method.searches and config.method.budget is None:
         raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
+    if not config.evaluate and not config.method.trains:
+        raise InputError(f"evaluate=false: method={config.method.name} has no settings to choose; leave it out.")
+    if not config.evaluate and "adversarial" in config.extra_measures:
+        raise InputError("extra_measures=[adversarial] scores test prompts, which evaluate=false does not; leave one out.")
     if "generate" in config.extra_measures and config.dataset.options == "hidden":
         raise InputError("extra_measures=[generate]: a model cannot write an option that it was not shown; leave it out.")
     return config

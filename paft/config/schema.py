@@ -138,7 +138,7 @@ class OptimConfig(_Section):
     weight_decay: NonNegativeFloat
     warmup: float = Field(ge=0, le=1)  # share of the updates
     max_grad_norm: PositiveFloat
-    average: float = Field(0.0, ge=0, le=1)  # share of the updates, the last ones, whose weights are averaged
+    average: float = Field(default=0.0, ge=0, le=1)  # share of the updates, the last ones, whose weights are averaged
 
 
 class ScheduleConfig(_Section):
@@ -158,7 +158,7 @@ class SamplerConfig(_Section):
     mutations: Annotated[
         list[Mutation], BeforeValidator(_none_is_empty)
     ] = []  # kinds of layout mutation; none: templates are shown as they are
-    share: float = Field(1.0, gt=0, le=1)  # of the draws whose layout is mutated
+    share: float = Field(default=1.0, gt=0, le=1)  # of the draws whose layout is mutated
 
     @property
     def label(self) -> list[str]:
@@ -235,6 +235,7 @@ class TrainConfig(_Section):
     data_root: str | None
     output_root: str = Field(min_length=1)
     rerun: str | None = None
+    evaluate: bool = True  # False: validation prompts and rows are scored instead of the test's
 
     @property
     def run_name(self) -> str:
@@ -245,7 +246,8 @@ class TrainConfig(_Section):
             parts += [f"K{self.K}", *self.sampler.label]
         if self.method.name != "base":
             parts += [f"T{self.T}", f"seed{self.seed}"]
-        return "-".join([*parts, digest, *(["rerun"] if self.rerun else [])])
+        marks = [*([] if self.evaluate else ["validation"]), *(["rerun"] if self.rerun else [])]
+        return "-".join([*parts, digest, *marks])
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the run's numbers depend on, in plain types, without those that its method does not use."""
@@ -256,6 +258,8 @@ class TrainConfig(_Section):
         if method in ("user", "base"):
             unused = unused | {"train_prompts"}
         identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
+        if self.evaluate:  # as it was before there was a choice
+            del identity["evaluate"]
         if not self.method.searches:
             del identity["method"]["budget"]
         _forget_later_settings(identity)

@@ -106,6 +106,13 @@ class Encoder:
         """Return the answers that an example offers under a template, which may show the options in another order."""
         return list(template.letters) or self.answers(example)
 
+    def answer_tokens(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Return the number of tokens of each answer that an example offers, as it follows a prompt after a space."""
+        answers = [self.answers(example) for example in examples]
+        flat = [f" {answer}" for own in answers for answer in own]
+        counts = iter([len(ids) for ids in self.tokenizer(flat, add_special_tokens=False).input_ids] if flat else [])
+        return [[next(counts) for _ in own] for own in answers]
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (first 16 hex digits) over the vocabulary, the special tokens and the chat template of the tokenizer."""

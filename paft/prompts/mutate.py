@@ -54,7 +54,7 @@ class Mutator:
         parts = read_parts(template, self.choice_fields)
         if parts is None:
             return template
-        letters: tuple[str, ...] = ()
+        letters = ""
         for kind in MUTATIONS:  # each is drawn in any case, so that one kind more changes nothing about the others
             own = random.Random(rng.getrandbits(64))
             if kind not in self.kinds or kind == "options_first":
@@ -83,12 +83,12 @@ class Mutator:
             if "options_first" in self.kinds or options is None or about is None or order.index(about) < order.index(options):
                 return replace(parts, parts=tuple(order))
 
-    def _options_moved(self, parts: Parts, rng: random.Random) -> tuple[Parts, tuple[str, ...]]:
-        """Return the parts with the options in other places, and the letter of each option; none where it is the usual one."""
+    def _options_moved(self, parts: Parts, rng: random.Random) -> tuple[Parts, str]:
+        """Return the parts with the options in other places, and the letters of the choices ("": the usual ones)."""
         options = next((part for part in parts.parts if _has_options(part, self.choice_fields)), None)
         lettered = self.answer == "letter"
         if options is None or (lettered and (options.fields != self.choice_fields or not "".join(options.marks))):
-            return parts, ()  # which letter stands for which option is not known
+            return parts, ""  # which letter stands for which option is not known
         shown = list(options.fields)
         rng.shuffle(shown)
         instead = dict(zip(options.fields, shown, strict=True))
@@ -97,8 +97,8 @@ class Mutator:
             return FIELD.sub(lambda match: f"{{{instead[match[1]]}}}", text)
 
         moved = replace(options, text=move(options.text), body=move(options.body), fields=tuple(shown))
-        letters = tuple(options.marks[shown.index(name)] for name in self.choice_fields) if lettered else ()
-        return _replaced(parts, options, moved), () if letters == options.marks else letters
+        letters = "".join(options.marks[shown.index(name)] for name in self.choice_fields) if lettered else ""
+        return _replaced(parts, options, moved), "" if letters == "".join(options.marks) else letters
 
 
 def _has_options(part: Part, choice_fields: Collection[str]) -> bool:

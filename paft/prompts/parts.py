@@ -104,6 +104,8 @@ def _blocks(lines: Sequence[str], choices: frozenset[str]) -> list[_Block] | Non
     above: list[str] = []
     for number, line in enumerate(lines, 1):
         if not _WORD.search(line):  # blank, or a rule
+            if line.strip() and blocks and not above and _underlines(line, blocks[-1].lines[-1]):
+                return None  # a line that is underlined is a heading, which must stay above its text
             above.append(line)
             continue
         if line.lstrip().startswith("</"):
@@ -113,8 +115,10 @@ def _blocks(lines: Sequence[str], choices: frozenset[str]) -> list[_Block] | Non
             return None
         last = blocks[-1] if blocks else None
         options = bool(fields) and choices.issuperset(fields)
+        below = FIELD.findall(lines[number]) if number < len(lines) else []
+        label = not fields and bool(below) and choices.issuperset(below) and len(_WORD.findall(line)) <= _LABEL_WORDS
         if last is not None and (
-            (options and last.fields and choices.issuperset(last.fields))  # the options go on
+            ((options or label) and last.fields and choices.issuperset(last.fields))  # the options go on
             or (fields and not last.fields and _leads(last.lines[-1], line, options, directly=not above))
             or (not fields and not last.fields and not above and number < len(lines))  # an instruction of several lines
         ):
@@ -124,6 +128,11 @@ def _blocks(lines: Sequence[str], choices: frozenset[str]) -> list[_Block] | Non
         blocks[-1].fields += fields
         above = []
     return None if above else blocks
+
+
+def _underlines(rule: str, line: str) -> bool:
+    """Return whether a rule below a line without a field is about as long as it."""
+    return not FIELD.search(line) and abs(len(line) - len(rule)) <= 2
 
 
 def _leads(line: str, below: str, options: bool, directly: bool) -> bool:
