@@ -113,8 +113,14 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
 
 
 def _families(run: ComparedRun) -> list[str]:
-    """Return the wording family of each prompt that is compared; one without is a family of its own."""
-    wordings = run.results.per_prompt().set_index("prompt_id")["wording"].fillna("")
+    """Return the wording family of each prompt that is compared, "" where the run's prompts are not at hand.
+
+    A prompt that names no family is one of its own.
+    """
+    try:
+        wordings = run.results.per_prompt().set_index("prompt_id")["wording"].fillna("")
+    except InputError:
+        return [""] * len(run.matrix.prompt_ids)
     return [wordings.get(prompt) or prompt for prompt in run.matrix.prompt_ids]
 
 
