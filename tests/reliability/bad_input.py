@@ -217,7 +217,7 @@ _CONFIG: _Table = [
         {},
         "needs schedule.unit=update; with example an update has several anyway.",
     ),
-    ("a file for all prompts", "prompts=mine.yaml", {}, "a file of prompts is prompts.train=mine.yaml or prompts.test=mine.yaml."),
+    ("a file for all prompts", "prompts=mine.yaml", {}, "a file of prompts is prompts.train=mine.yaml or prompts"),
     ("an unknown mutation", "sampler.mutations=[colour]", {}, "sampler.mutations.0=colour: input should be 'order'"),
     ("a mutation twice", "sampler.mutations=[order,order]", {}, "sampler.mutations=[order,order]: a kind is named twice"),
     ("options first, no order", "sampler.mutations=[options_first]", {}, "options_first lets `order` put the options first"),
