@@ -103,12 +103,12 @@ def compute(arms: Mapping[str, Sequence[FinishedRun]]) -> tuple[dict[str, dict[s
 
 def _git(*arguments: str) -> str:
     """Return what git prints, "" if it fails."""
-    done = subprocess.run(["git", *arguments], cwd=FILE.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *arguments], cwd=FILE.parent, capture_output=True, encoding="utf-8", check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _is_ancestor(commit: str, of: str) -> bool | None:
     """Return whether a commit is part of another's history; None if git knows one of them not."""
     command = ["git", "merge-base", "--is-ancestor", commit, of]
-    done = subprocess.run(command, cwd=FILE.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=FILE.parent, capture_output=True, encoding="utf-8", check=False)
     return {0: True, 1: False}.get(done.returncode)
