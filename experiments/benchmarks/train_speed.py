@@ -243,8 +243,9 @@ def _loss_note(dtype: str, device: str, apart: dict[str, float], updates: int) -
     )
     itself = apart.get("trl from itself")
     floor = "" if itself is None else f"; TRL differs from itself, with half the micro-batch, by {itself:.1e}"
+    absolute = "" if dtype == "fp32" else f" ({apart['largest']:.1e})"
     return (
-        f"Losses of the first {updates} updates in {dtype} differ by at most {shown} ({apart['largest']:.1e}), "
+        f"Losses of the first {updates} updates in {dtype} differ by at most {shown}{absolute}, "
         f"{'within' if figure <= bound else 'BEYOND'} the bound of {limit}{floor}."
     )
 
