@@ -9,7 +9,7 @@ attention, padding-free rows), and with Liger's kernels where they run. Every ru
 turns, round by round; a ratio is the median over rounds. A run makes the same updates twice: what the first time takes longer
 is the cost of first use, the second time is measured, between two synchronisations. Neither side saves checkpoints meanwhile.
 Non-padding tokens are counted. On a CPU, TRL also runs with our malloc setting. Losses of the first updates are compared in
-fp32 through sdpa, and in bf16. Needs `pip install "trl>=1.16"`.
+fp32 through sdpa, and in the precision that is timed. Needs `pip install "trl>=1.16"`.
 """
 
 import argparse
@@ -63,14 +63,14 @@ class Comparison:
         return in_fresh_process(MODULE, *command, "--overrides", overrides, *options)
 
     def losses(self) -> dict[str, dict[str, float]]:
-        """Return how far the losses of the first updates are apart, by precision; in bf16 also TRL from itself."""
+        """Return how far the losses of the first updates are apart, by precision, and how far TRL's are from its own."""
         updates, found = self.arguments.losses, {}
-        for dtype in ("fp32", "bf16") if updates else ():
+        for dtype in dict.fromkeys(("fp32", self.arguments.dtype)) if updates else ():
             usual: Settings = {"micro_batch": self.examples, "attention": "sdpa", "padding_free": False, "liger": False}
             ours = self.run("ours", updates, dtype, None, *(["--sdpa"] if dtype == "fp32" else []))
             theirs = self.run("trl", updates, dtype, usual, "--each-loss")
             found[dtype] = _apart(ours, theirs, updates)
-            if dtype == "bf16" and self.examples % 2 == 0:
+            if self.examples % 2 == 0:
                 again = self.run("trl", updates, dtype, {**usual, "micro_batch": self.examples // 2}, "--each-loss")
                 found[dtype]["trl from itself"] = _apart(again, theirs, updates)["largest"]
             print(f"Losses of the first {updates} updates in {dtype}: {found[dtype]}", flush=True)
@@ -241,14 +241,13 @@ def _loss_note(dtype: str, device: str, apart: dict[str, float], updates: int) -
     shown, limit = (
         (f"{figure:.1e}", f"{bound:.0e}") if dtype == "fp32" else (f"{100 * figure:.2f}% of the loss", f"{100 * bound:.2f}%")
     )
-    note = (
-        f"Losses of the first {updates} updates in {dtype} differ by at most {shown}, "
-        f"{'within' if figure <= bound else 'BEYOND'} the bound of {limit}"
-    )
     itself = apart.get("trl from itself")
-    if itself is not None:
-        note += f" ({apart['largest']:.1e}; TRL from itself with half the micro-batch: {itself:.1e})"
-    return f"{note}."
+    floor = "" if itself is None else f"; TRL differs from itself, with half the micro-batch, by {itself:.1e}"
+    absolute = "" if dtype == "fp32" else f" ({apart['largest']:.1e})"
+    return (
+        f"Losses of the first {updates} updates in {dtype} differ by at most {shown}{absolute}, "
+        f"{'within' if figure <= bound else 'BEYOND'} the bound of {limit}{floor}."
+    )
 
 
 def main() -> None:
