@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from experiments.worst_prompt.registered import Registered, compute, exploratory
-from paft.evaluation.statistics import Array, Estimate, difference_interval
+from paft.evaluation.statistics import Array, Estimate, Groups, difference_interval
 from paft.evaluation.tail import cvar, cvar_difference, kind_of
 from paft.prompts.readers import read_prompts
 from paft.reporting.collect import Collected, keep_runs
@@ -29,7 +29,7 @@ class Arms:
 
     method: Array
     baseline: Array
-    groups: Array
+    groups: Groups
     seeds: list[int]
     wordings: list[str]
     kinds: list[str]
