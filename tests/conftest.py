@@ -10,6 +10,8 @@ import pytest
 
 from paft.config import compose
 from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.prompts.sampling import Sampler
+from paft.prompts.schedule import Draw
 from paft.reporting.results import BaseModelRecord, Fingerprints
 from tests.reliability.bad_input import write_without_heavy
 
@@ -41,6 +43,13 @@ def interrupt_before_its_adapter_is_saved(config: TrainConfig, monkeypatch: pyte
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("paft.jobs.train.save_adapter", interrupted)
         run_training(config)
+
+
+class InTurn(Sampler):
+    """A sampler whose draws take the templates of the pool in turn."""
+
+    def index(self, draw: Draw) -> int:
+        return draw.number % len(self.pool.templates)
 
 
 def compose_evaluation(*overrides: str) -> EvaluateConfig:

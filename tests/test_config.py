@@ -34,6 +34,8 @@ def test_the_groups_are_those_of_the_page():
         "dataset",
         "model",
         "method",
+        "sampler",
+        "prompts",
         "trainer",
         "logger",
         "experiment",

@@ -166,7 +166,7 @@ def measure(run: PreparedRun, before: bool, logger: str) -> dict[str, float]:
     config.logger.name = "wandb" if logger == "W&B" else "csv"
     model = adapted(run)
     assert run.inputs.train is not None
-    data = PaftDataModule(run.inputs.examples.train, run.inputs.train, run.encoder, config)
+    data = PaftDataModule(run.inputs.examples.train, run.inputs.train, run.encoder, config, run.inputs.examples.task)
     parts = Parts()
     with (
         tempfile.TemporaryDirectory() as folder,

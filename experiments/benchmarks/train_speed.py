@@ -162,7 +162,7 @@ def rendering_cost(work: Workload, seconds_per_update: float) -> dict[str, float
     for size in (10, 10_000):
         text = work.pool.templates[0].text
         pool = PromptPool("many", tuple(PromptTemplate(f"Prompt {i}. {text}", f"p{i}") for i in range(size)), "letter", "shown")
-        data = PaftDataModule(work.examples, pool, work.encoder, work.config.model_copy(update={"K": 1}))
+        data = PaftDataModule(work.examples, pool, work.encoder, work.config.model_copy(update={"K": 1}), work.task)
         times = []
         updates = data.updates.of_epoch(0)
         next(updates)

@@ -53,7 +53,7 @@ class Workload:
         self.config: TrainConfig = compose_training([*_SETTINGS, *settings, f"train_examples={rows}"])
         inputs = check_run(self.config).inputs
         assert inputs.train is not None
-        self.pool, self.examples = inputs.train, inputs.examples.train
+        self.pool, self.examples, self.task = inputs.train, inputs.examples.train, inputs.examples.task
         self.encoder = make_encoder(self.config, inputs.examples.task)
         self.updates = updates
 
@@ -65,7 +65,7 @@ class Workload:
     def rows(self) -> list[dict[str, list[int]]]:
         """Return input_ids and labels of an epoch's examples in their order; only answers have labels."""
         rows = []
-        for update in PaftDataModule(self.examples, self.pool, self.encoder, self.config).updates.of_epoch(0):
+        for update in PaftDataModule(self.examples, self.pool, self.encoder, self.config, self.task).updates.of_epoch(0):
             for tag in update:
                 encoded = self.encoder.training(self.pool.templates[tag.template], self.examples[tag.row])
                 answer = encoded.continuations[0]

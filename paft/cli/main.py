@@ -1,4 +1,4 @@
-"""paft train | evaluate | compare | report | pools | merge: one command for all that PAFT does."""
+"""paft train | evaluate | compare | power | report | pools | merge: one command for all that PAFT does."""
 
 import difflib
 import importlib
@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "fine-tune a model and measure how robust it came out",
     "evaluate": "measure how robust a model is to the wording of its prompt",
     "compare": "tell whether one run is more robust than another, and how sure that is",
+    "power": "tell how many seeds, prompts and examples show a difference",
     "report": "put the runs of a sweep into one table, with figures",
     "pools": "construct, audit, perturb, compose, import or show prompt pools",
     "merge": "write the base model with an adapter's weights added in",

@@ -2,14 +2,16 @@
 
 import argparse
 import json
+import random
 import re
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from paft.data.tasks import BUILT_IN
-from paft.data.tasks.base import LETTERS, gold_index
+from paft.data.tasks.base import LETTERS, Task, gold_index
 from paft.prompts import PromptPool, find_pool, load_pool
 from paft.prompts.pool import Answer, Form, Options, choices_among
 from paft.runtime.errors import InputError
@@ -92,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--split", choices=_SPLITS, default="train")
     show.add_argument("--example", type=int, default=0, help="which of a fair sample of training rows")
     show.add_argument("-n", type=_positive, default=3)
+    show.add_argument("--mutated", action="store_true", help="each prompt in another layout, as sampler=mutated shows it")
+    show.add_argument("--kinds", type=_names, default=[], help="with --mutated, of sampler.mutations; default: all")
+    show.add_argument("--seed", type=int, default=0, help="with --mutated")
     show.set_defaults(command=_show)
     return parser
 
@@ -319,9 +324,44 @@ def _show(arguments: argparse.Namespace) -> None:
     asked = _asked(arguments, arguments.example + 1)
     if len(asked.rows) <= arguments.example:
         raise InputError(f"--example {arguments.example}: there are only {len(asked.rows)} examples, counted from 0.")
-    pool = find_pool(arguments.pool, BUILT_IN[asked.name].pools, arguments.split, asked.form, asked.aliases)
+    task = BUILT_IN[asked.name]
+    pool = find_pool(arguments.pool, task.pools, arguments.split, asked.form, asked.aliases)
     fields, answer = asked.rows[arguments.example]
+    if arguments.mutated:
+        _show_mutated(arguments, pool, task, fields, answer)
+        return
+    if arguments.kinds or arguments.seed:
+        raise InputError(f"--{'kinds' if arguments.kinds else 'seed'} does nothing without --mutated; leave it out.")
     for template in pool.head(arguments.n).templates:
         print(f"--- {template.id}")
         print(template.render(fields))
     print(f"--- right answer: {json.dumps(answer, ensure_ascii=False)}")
+
+
+def _show_mutated(arguments: argparse.Namespace, pool: PromptPool, task: Task, fields: Mapping[str, str], answer: str) -> None:
+    """Show prompts of a pool in other layouts, then audit as many layouts as the pool has prompts against the test pool."""
+    from paft.pools.audit import audit, read_for_audit
+    from paft.pools.audit_page import print_audit
+    from paft.prompts.mutate import MUTATIONS, Mutator
+
+    kinds = arguments.kinds or list(MUTATIONS)
+    if unknown := [kind for kind in kinds if kind not in MUTATIONS]:
+        raise InputError(f"--kinds: {unknown[0]!r} is no kind of mutation; there are {', '.join(MUTATIONS)}.")
+    form = task.form(pool.answer, pool.options)
+    choices = task.choice_fields if pool.options == "shown" else ()
+    mutator = Mutator(kinds, choices, next(iter(task.fields), None), pool.answer)
+    rng = random.Random(arguments.seed)
+    shown = [mutator.mutated(template, rng) for template in pool.templates]
+    for template in shown[: arguments.n]:
+        print(f"--- {template.id}")
+        print(template.render(fields))
+        right = template.letters[LETTERS.index(answer)] if template.letters else answer
+        print(f"--- right answer: {json.dumps(right, ensure_ascii=False)}")
+    n = sum(map(mutator.can_change, pool.templates))
+    print(f"{n} of {len(pool.templates)} prompts have parts whose layout is mutated. A layout of each, audited:")
+    with tempfile.TemporaryDirectory() as folder:
+        mutated, tested = Path(folder) / "mutated.yaml", Path(folder) / "test.yaml"
+        mutated.write_text(replace(pool, templates=tuple(shown)).to_yaml(), encoding="utf-8")
+        against = find_pool(None, task.pools, "test", form, task.aliases)
+        tested.write_text(against.to_yaml(), encoding="utf-8")
+        print_audit(audit({"mutated": read_for_audit(mutated, form), "test": read_for_audit(tested, form)}))

@@ -68,11 +68,35 @@ def from_dict(content: Any) -> TrainConfig:
     """
     config = _validated(TrainConfig, content)
     _check(config.dataset, config.model)
+    _check_sampler(config)
     if config.method.searches and config.method.budget is None:
         raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
+    if not config.evaluate and not config.method.trains:
+        raise InputError(f"evaluate=false: method={config.method.name} has no settings to choose; leave it out.")
+    if not config.evaluate and "adversarial" in config.extra_measures:
+        raise InputError("extra_measures=[adversarial] scores test prompts, which evaluate=false does not; leave one out.")
     if "generate" in config.extra_measures and config.dataset.options == "hidden":
         raise InputError("extra_measures=[generate]: a model cannot write an option that it was not shown; leave it out.")
     return config
+
+
+def _check_sampler(config: TrainConfig) -> None:
+    """Refuse settings of the sampler that contradict each other or the rest of the run."""
+    sampler, several = config.sampler, f"sampler.templates_per_update={config.sampler.templates_per_update}"
+    if sampler.templates_per_update > config.examples_per_update:
+        raise InputError(
+            f"{several} is more than examples_per_update={config.examples_per_update}; lower it: each needs an example."
+        )
+    if sampler.templates_per_update > 1 and config.schedule.unit != "update":
+        raise InputError(
+            f"{several} needs schedule.unit=update; with unit={config.schedule.unit} an update has several anyway."
+        )
+    if sampler.share < 1 and not sampler.mutations:
+        raise InputError(f"sampler.share={sampler.share} does nothing without sampler.mutations; name some, or leave it out.")
+    if "options_first" in sampler.mutations and "order" not in sampler.mutations:
+        raise InputError("sampler.mutations: options_first lets `order` put the options first; name order, too.")
+    if len(set(sampler.mutations)) < len(sampler.mutations):
+        raise InputError(f"sampler.mutations=[{','.join(sampler.mutations)}]: a kind is named twice; name each once.")
 
 
 def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> EvaluateConfig:

@@ -18,7 +18,10 @@ from pydantic import BaseModel
 HINT = "--cfg job shows the keys, --help the groups, and lists of values take --multirun."
 
 # Sections that are chosen by the name of a file in conf/, and how an override chooses one.
-GROUPS = {name: name for name in ("dataset", "model", "method", "trainer", "logger", "experiment", "scale", "debug")}
+GROUPS = {
+    name: name
+    for name in ("dataset", "model", "method", "sampler", "prompts", "trainer", "logger", "experiment", "scale", "debug")
+}
 GROUPS["model.lora"] = "lora@model.lora"
 
 # What other trainers call the settings.
@@ -188,6 +191,7 @@ def _other_files(error: MissingConfigException) -> str:
     other = {
         "model": f"; a hub id or a folder is model.path={wanted}",
         "dataset": "; your own rows are dataset=jsonl dataset.path=FOLDER",
+        "prompts": f"; a file of prompts is prompts.train={wanted} or prompts.test={wanted}",
     }.get(group, "")
     return f"{near_file(wanted, files)}{other}."
 

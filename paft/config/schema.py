@@ -16,7 +16,7 @@ from paft.config.base_model import file_name
 _NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer", "extra_measures"}
 
 # Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
-_OF_THE_DRAWS = {"K", "schedule"}
+_OF_THE_DRAWS = {"K", "schedule", "sampler"}
 _OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
 CHAT_TEMPLATE_DATE = "2024-07-26"  # what Llama 3.1's chat template writes where it is told no date
 _SEARCHES = ("top_accuracy", "robust", "zopo")
@@ -138,12 +138,33 @@ class OptimConfig(_Section):
     weight_decay: NonNegativeFloat
     warmup: float = Field(ge=0, le=1)  # share of the updates
     max_grad_norm: PositiveFloat
+    average: float = Field(default=0.0, ge=0, le=1)  # share of the updates, the last ones, whose weights are averaged
 
 
 class ScheduleConfig(_Section):
     """The unit of the schedule: what K counts."""
 
     unit: Literal["update", "example", "row"]
+
+
+Mutation = Literal["order", "options_first", "labels", "separators", "casing", "option_style", "option_order"]
+
+
+class SamplerConfig(_Section):
+    """The sampler: which templates are drawn, and in which layouts they are shown."""
+
+    balanced: bool = False  # whether all templates are dealt before any comes again, wordings and layouts taking turns
+    templates_per_update: PositiveInt = 1
+    mutations: Annotated[
+        list[Mutation], BeforeValidator(_none_is_empty)
+    ] = []  # kinds of layout mutation; none: templates are shown as they are
+    share: float = Field(default=1.0, gt=0, le=1)  # of the draws whose layout is mutated
+
+    @property
+    def label(self) -> list[str]:
+        """Words for the name of a run; none for uniform draws of one template an update."""
+        several = [f"G{self.templates_per_update}"] if self.templates_per_update > 1 else []
+        return [*(["balanced"] if self.balanced else []), *several, *(["mutated"] if self.mutations else [])]
 
 
 class PromptsConfig(_Section):
@@ -200,6 +221,7 @@ class TrainConfig(_Section):
     T: PositiveInt
     seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
     schedule: ScheduleConfig
+    sampler: SamplerConfig = SamplerConfig()  # results of earlier versions have none
     prompts: PromptsConfig
     train_prompts: PositiveInt | None
     train_examples: PositiveInt | None
@@ -213,6 +235,7 @@ class TrainConfig(_Section):
     data_root: str | None
     output_root: str = Field(min_length=1)
     rerun: str | None = None
+    evaluate: bool = True  # False: validation prompts and rows are scored instead of the test's
 
     @property
     def run_name(self) -> str:
@@ -220,10 +243,11 @@ class TrainConfig(_Section):
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
         parts = [self.dataset.name, self.model.label, self.method.name]
         if self.method.name == "paft":
-            parts.append(f"K{self.K}")
+            parts += [f"K{self.K}", *self.sampler.label]
         if self.method.name != "base":
             parts += [f"T{self.T}", f"seed{self.seed}"]
-        return "-".join([*parts, digest, *(["rerun"] if self.rerun else [])])
+        marks = [*([] if self.evaluate else ["validation"]), *(["rerun"] if self.rerun else [])]
+        return "-".join([*parts, digest, *marks])
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the run's numbers depend on, in plain types, without those that its method does not use."""
@@ -234,11 +258,15 @@ class TrainConfig(_Section):
         if method in ("user", "base"):
             unused = unused | {"train_prompts"}
         identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
+        if self.evaluate:  # as it was before there was a choice
+            del identity["evaluate"]
         if not self.method.searches:
             del identity["method"]["budget"]
         _forget_later_settings(identity)
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
+        if method == "paft" and self.sampler == SamplerConfig():  # as it was before there was a choice
+            del identity["sampler"]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number
             del identity["prompts"][split]
@@ -247,6 +275,7 @@ class TrainConfig(_Section):
 
 # Settings that earlier versions did not have, with the value that has no effect.
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
+    "optim": {"average": 0.0},
     "model": {"quantization": None, "remote_code": False, "chat_template_args": None, "chat_template_date": CHAT_TEMPLATE_DATE},
     "dataset": {"answer_space": None},
 }
@@ -256,7 +285,7 @@ def _forget_later_settings(identity: dict[str, Any]) -> None:
     """Delete settings that earlier versions did not have, where they have no effect, so that runs keep their names."""
     for section, settings in _LATER_SETTINGS.items():
         for key, without_effect in settings.items():
-            if identity[section][key] == without_effect:
+            if section in identity and identity[section][key] == without_effect:
                 del identity[section][key]
     del identity["model"]["accept_license"]  # it changes no number
 

@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from paft.config.schema import TrainConfig
 from paft.data.batch import Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoder
-from paft.data.tasks.base import Example
+from paft.data.tasks.base import Example, Task
 from paft.data.updates import Tagged, Updates, updates_of
 from paft.prompts import PromptPool
+from paft.prompts.sampling import Sampler as PromptSampler
 from paft.runtime import ranks
 
 _WORKERS_OF_A_GPU = 2  # a GPU's update is as short as it takes to render one; a CPU would compute it more slowly meanwhile
@@ -28,16 +29,29 @@ class PaftDataModule(pl.LightningDataModule):
     """
 
     def __init__(
-        self, examples: Sequence[Example], pool: PromptPool, encoder: Encoder, config: TrainConfig, ragged: bool = False
+        self,
+        examples: Sequence[Example],
+        pool: PromptPool,
+        encoder: Encoder,
+        config: TrainConfig,
+        task: Task,
+        ragged: bool = False,
     ) -> None:
         """
         Args:
+            pool: what templates are drawn from.
+            task: of the examples.
             ragged: as in paft.packing.pack; what the model's attention takes.
         """
         super().__init__()
-        self.updates = updates_of(config, len(examples), len(pool.templates))
+        self.updates = updates_of(config, len(examples), pool, task)
         self.renderings = Renderings(
-            examples, pool, encoder, config.trainer.micro_batch_tokens, ragged, config.trainer.strategy == "fsdp"
+            examples,
+            self.updates.sampler,
+            encoder,
+            config.trainer.micro_batch_tokens,
+            ragged,
+            config.trainer.strategy == "fsdp",
         )
         self.workers = config.trainer.workers
 
@@ -78,6 +92,7 @@ class Renderings(Dataset[Update]):
     """Turns the tagged examples of an update into packed micro-batches.
 
     Args:
+        sampler: gives the template of each draw.
         ragged: as in paft.packing.pack.
         in_step: whether all ranks must have the same number of micro-batches, as those of a sharded model; those that have
             fewer repeat a sequence of which nothing is trained on.
@@ -86,17 +101,17 @@ class Renderings(Dataset[Update]):
     def __init__(
         self,
         examples: Sequence[Example],
-        pool: PromptPool,
+        sampler: PromptSampler,
         encoder: Encoder,
         micro_batch_tokens: int,
         ragged: bool = False,
         in_step: bool = False,
     ) -> None:
-        self.examples, self.pool, self.encoder = examples, pool, encoder
+        self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
-        encoded = [self.encoder.training(self.pool.templates[t.template], self.examples[t.row]) for t in tagged]
+        encoded = [self.encoder.training(self.sampler.template(t.draw), self.examples[t.row]) for t in tagged]
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
         split = partial(split_into_micro_batches, lengths, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
         batches = split(rank=ranks.rank())

@@ -95,12 +95,23 @@ class Encoder:
 
     def training(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with its right answer and what ends it."""
-        right = self.answers(example)[example.gold] if example.choices else example.answer
+        right = self._answers(template, example)[example.gold] if example.choices else example.answer
         return self._encode(template.render(example.fields), [right], end=[self.end_id])
 
     def scoring(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with each of its choices (none for free-form answers)."""
-        return self._encode(template.render(example.fields), self.answers(example), end=[])
+        return self._encode(template.render(example.fields), self._answers(template, example), end=[])
+
+    def _answers(self, template: PromptTemplate, example: Example) -> list[str]:
+        """Return the answers that an example offers under a template, which may show the options in another order."""
+        return list(template.letters) or self.answers(example)
+
+    def answer_tokens(self, examples: Sequence[Example]) -> list[list[int]]:
+        """Return the number of tokens of each answer that an example offers, as it follows a prompt after a space."""
+        answers = [self.answers(example) for example in examples]
+        flat = [f" {answer}" for own in answers for answer in own]
+        counts = iter([len(ids) for ids in self.tokenizer(flat, add_special_tokens=False).input_ids] if flat else [])
+        return [[next(counts) for _ in own] for own in answers]
 
     @cached_property
     def fingerprint(self) -> str:

@@ -53,6 +53,8 @@ def load_inputs(config: TrainConfig) -> Inputs:
     if config.method.trains:
         train = _user_pool(config, task) if config.method.name == "user" else _train_pool(config, task)
         validation = _validation_pool(config, task, train)
+    if train is not None and validation is not None and not config.evaluate:
+        return _on_validation(config, examples, train, validation)
     whole_test = _pool(dataset, task, "test", config.prompts.test)
     test = whole_test.head(config.eval_prompts)
     adversarial = _pool(dataset, task, "adversarial", None) if "adversarial" in config.extra_measures else None
@@ -76,6 +78,42 @@ def load_inputs(config: TrainConfig) -> Inputs:
     tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
     examples = replace(examples, test=tested, files=None)
     return Inputs(examples, train, validation, test, adversarial, seen, left_out, notes, tuple(warnings))
+
+
+_NO_TEST = (
+    "Scored on validation prompts and rows (evaluate=false), to choose settings by: these numbers are no test, and the first "
+    "of the prompts chose the checkpoint, too."
+)
+
+
+def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, validation: PromptPool) -> Inputs:
+    """Return the inputs of a run that looks at no test prompt and no test row: validation stands in for both.
+
+    The rows that choose the checkpoint are not among those that are scored.
+
+    Raises InputError if there are no validation prompts, or if a validation prompt is trained on.
+    """
+    if config.dataset.own_rows and config.prompts.validation is None:
+        raise InputError(
+            "evaluate=false scores the validation prompts, and there are none; give some: prompts.validation=FILE."
+        )
+    whole = _pool(config.dataset, examples.task, "validation", config.prompts.validation)
+    pool = whole.head(config.eval_prompts)
+    rows = examples.validation[config.validation.examples :][: config.eval_examples]
+    if not rows:
+        raise InputError(
+            f"validation.examples={config.validation.examples} takes all {len(examples.validation)} validation rows, so "
+            "evaluate=false has none to score; lower it."
+        )
+    for split, shown, own in (("train", train, examples.train), ("validation", whole, examples.validation)):
+        _check_shown(split, shown, own)
+    allowed, n = config.prompts.allow_seen, len(pool.templates)
+    seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
+    assert examples.files is not None
+    warnings = (*examples.files.remarks, _NO_TEST)
+    examples = replace(examples, test=rows, files=None)
+    notes = _fewer_rows(config.eval_examples, rows)
+    return Inputs(examples, train, validation, pool, None, seen, LeftOut(), notes, warnings)
 
 
 @dataclass(frozen=True)

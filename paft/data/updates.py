@@ -6,36 +6,74 @@ from dataclasses import dataclass
 import numpy as np
 
 from paft.config.schema import TrainConfig
-from paft.prompts import Schedule
+from paft.data.inputs import answer_kind
+from paft.data.tasks.base import Task
+from paft.prompts import PromptPool, Schedule
+from paft.prompts.mutate import Mutator
+from paft.prompts.sampling import BalancedSampler, Sampler
+from paft.prompts.schedule import Draw
 
 _STREAM = 0x44415441  # "DATA": the data order has its own seed stream
 
 
-def updates_of(config: TrainConfig, n_examples: int, n_templates: int) -> "Updates":
-    """Return the updates of a run on n_examples examples, whose schedule draws from n_templates templates."""
-    schedule = Schedule(n_templates, config.K, config.seed, config.schedule.unit)
-    return Updates(n_examples, config.examples_per_update, config.T, schedule)
+def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Task) -> "Updates":
+    """Return the updates of a run on n_examples examples of a task, under templates that are drawn from a pool."""
+    schedule = Schedule(config.K, config.schedule.unit)
+    per_update = config.sampler.templates_per_update if config.method.name == "paft" else 1
+    updates = Updates(n_examples, config.examples_per_update, config.T, schedule, Sampler(pool, config.seed), per_update)
+    updates.sampler = sampler_of(config, pool, task, updates.draws_per_epoch)
+    return updates
+
+
+def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoch: int) -> Sampler:
+    """Return the sampler of a run: uniform or balanced, with or without layout mutations."""
+    chosen, mutator = config.sampler, None
+    if config.method.name != "paft":  # one prompt, shown as it is
+        return Sampler(pool, config.seed)
+    if chosen.mutations:
+        answer = answer_kind(config.dataset, task)
+        mutator = Mutator(chosen.mutations, task.choice_fields, next(iter(task.fields), None), answer)
+    if not chosen.balanced:
+        return Sampler(pool, config.seed, mutator, chosen.share)
+    per_draw = chosen.templates_per_update
+    return BalancedSampler(pool, config.seed, mutator, chosen.share, draws_per_epoch, per_draw, task.choice_fields)
 
 
 @dataclass(frozen=True)
 class Tagged:
-    """A training example's index in the data, tagged with the index of its template in the pool."""
+    """A training example's index in the data, tagged with the draw of its template and that template's index in the pool."""
 
     row: int
     template: int
+    draw: Draw
 
 
 class Updates:
     """The updates of a run: a pure function of seed, epoch and update.
 
     Each epoch is a new permutation of the examples; the last update of an epoch holds those that remain.
+
+    Args:
+        schedule: when a template is drawn.
+        sampler: which template a draw gives; its seed is that of the order of the examples, too.
+        templates_per_update: how many templates an update holds, each for as many examples.
     """
 
-    def __init__(self, n_examples: int, examples_per_update: int, epochs: int, schedule: Schedule) -> None:
+    def __init__(
+        self,
+        n_examples: int,
+        examples_per_update: int,
+        epochs: int,
+        schedule: Schedule,
+        sampler: Sampler,
+        templates_per_update: int = 1,
+    ) -> None:
         self.n_examples = n_examples
         self.examples_per_update = examples_per_update
         self.epochs = epochs
         self.schedule = schedule
+        self.sampler = sampler
+        self.templates_per_update = templates_per_update
 
     @property
     def per_epoch(self) -> int:
@@ -47,20 +85,40 @@ class Updates:
         """Number of updates of the run."""
         return self.per_epoch * self.epochs
 
+    @property
+    def draws_per_epoch(self) -> int:
+        """Number of draws per epoch; unit=row has as many in all epochs together."""
+        return {
+            "update": -(-self.per_epoch // self.schedule.k),
+            "example": -(-self.n_examples // self.schedule.k),
+            "row": self.n_examples,
+        }[self.schedule.unit]
+
     def of_epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Tagged]]:
         """Yield the updates of an epoch, starting at `first_update`."""
-        bits = np.random.Philox(key=[self.schedule.seed, _STREAM], counter=[0, 0, epoch, 0])
+        bits = np.random.Philox(key=[self.sampler.seed, _STREAM], counter=[0, 0, epoch, 0])
         order = np.random.Generator(bits).permutation(self.n_examples).tolist()
         for update in range(first_update, self.per_epoch):
             start = update * self.examples_per_update
-            yield [
-                Tagged(row, self.schedule.template_index(epoch=epoch, update=update, position=start + i, row=row))
-                for i, row in enumerate(order[start : start + self.examples_per_update])
-            ]
+            rows = order[start : start + self.examples_per_update]
+            tagged = []
+            for i, row in enumerate(rows):
+                slot = i * self.templates_per_update // len(rows)
+                draw = self.schedule.draw(epoch=epoch, update=update, position=start + i, row=row, slot=slot)
+                tagged.append(Tagged(row, self.sampler.index(draw), draw))
+            yield tagged
 
-    def templates_seen(self) -> tuple[int, int]:
-        """Return (number of draws, number of distinct templates drawn) in the whole run."""
-        n, k = self.n_examples, self.schedule.k
-        draws = {"update": -(-self.per_epoch // k) * self.epochs, "example": -(-n // k) * self.epochs, "row": n}
-        tagged = (tag for epoch in range(self.epochs) for update in self.of_epoch(epoch) for tag in update)
-        return draws[self.schedule.unit], len({tag.template for tag in tagged})
+    def seen(self) -> "Seen":
+        """Return what the whole run sees of the pool."""
+        tagged = {tag.draw: tag.template for epoch in range(self.epochs) for update in self.of_epoch(epoch) for tag in update}
+        layouts = len({self.sampler.template(draw).text for draw in tagged}) if self.sampler.mutator else 0
+        return Seen(len(tagged), len({*tagged.values()}), layouts)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a run sees of the pool: draws, different templates among them, and different layouts if these are mutated."""
+
+    draws: int
+    templates: int
+    layouts: int

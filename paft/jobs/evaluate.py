@@ -14,6 +14,7 @@ from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.predictions import count_unread, predictions
 from paft.evaluation.scoring import Scoring
 from paft.jobs.encoder import make_encoder
+from paft.jobs.measures import families_of, sensitivity_of
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
@@ -155,7 +156,9 @@ def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra
     device = evaluator.model.device
     unread = None if inputs.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     labelled, threshold = inputs.rows is None, config.dataset.threshold
-    summary = summarise(scored.matrix, threshold, scored.settings, labelled, inputs.warnings, unread)
+    families = families_of(scored, inputs.pool)
+    sensitivity = sensitivity_of(scored, evaluation.encoder, inputs.examples, labelled)
+    summary = summarise(scored.matrix, threshold, scored.settings, labelled, inputs.warnings, unread, families, sensitivity)
     return Results(
         **dict(summary),
         kind="evaluation",

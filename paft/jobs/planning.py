@@ -8,10 +8,11 @@ from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
-from paft.data.updates import updates_of
+from paft.data.updates import Seen, updates_of
 from paft.model.base import attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
+from paft.prompts.sampling import families_of, names_families
 from paft.reporting.plan import Plan
 from paft.reporting.table import rows_left_out, seen_prompts
 
@@ -25,11 +26,12 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         without_weights: the model with its adapter, on torch's meta device.
     """
     examples = inputs.examples
-    draws = seen = count = tokens = longest = memory = 0
+    count = tokens = longest = memory = 0
+    seen = Seen(0, 0, 0)
     if inputs.train is not None:
-        n_templates = 1 if config.method.searches else len(inputs.train.templates)  # a search chooses a single one
-        updates = updates_of(config, len(examples.train), n_templates)
-        draws, seen = updates.templates_seen()
+        drawn_from = inputs.train.head(1) if config.method.searches else inputs.train  # a search chooses a single one
+        updates = updates_of(config, len(examples.train), drawn_from, examples.task)
+        seen = updates.seen()
         count = updates.total
         lengths = []
         for i, example in enumerate(examples.train[:_SAMPLE]):
@@ -47,10 +49,11 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         validation_examples=min(len(examples.validation), config.validation.examples),
         test_examples=len(examples.test),
         updates=count,
-        draws=draws,
+        draws=seen.draws,
         templates=0 if inputs.train is None else len(inputs.train.templates),
         wordings=0 if inputs.train is None else inputs.train.n_wordings,
-        templates_seen=seen,
+        templates_seen=seen.templates,
+        layouts_seen=seen.layouts,
         tokens=tokens,
         longest=longest,
         devices=config.trainer.devices,
@@ -84,6 +87,22 @@ def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:
     return f"{chosen}, CUDA graphs {graphs}"
 
 
+def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
+    """Return what is to be known of how training prompts are drawn: families found by clustering, prompts without parts."""
+    pool, notes = inputs.train, []
+    if pool is None or config.method.name != "paft":
+        return []
+    if config.sampler.balanced and not names_families(pool):
+        n = len({*families_of(pool, inputs.examples.task.choice_fields)[0]})
+        notes.append(f"train prompts: the pool names no wording families; clustering found {n}, which take turns")
+    mutator = updates_of(config, len(inputs.examples.train), pool, inputs.examples.task).sampler.mutator
+    if mutator is not None:
+        n = sum(map(mutator.can_change, pool.templates))
+        as_they_are = f"; the others ({len(pool.templates) - n}) are shown as they are" if n < len(pool.templates) else ""
+        notes.append(f"train prompts: {n} of {len(pool.templates)} have parts whose layout is mutated{as_they_are}")
+    return notes
+
+
 def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInputs, warnings: Sequence[str]) -> None:
     """Print, below a plan, what is to be known of the model, the prompts and the rows before anything is computed.
 
@@ -96,6 +115,8 @@ def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInpu
         print(f"  model     {called(config.model.path, '')}", flush=True)
     lines = [f"{split} prompts: {note}" for split, pool in inputs.pools.items() for note in pool.notes]
     seen = seen_prompts(inputs.seen, len(inputs.pools["test"].templates), config.prompts.allow_seen)
+    if isinstance(inputs, Inputs) and isinstance(config, TrainConfig):
+        lines += sampler_notes(config, inputs)
     lines += [*inputs.notes, *seen, *rows_left_out(inputs.left_out)]
     for line in (*lines, *(f"BEWARE: {warning}" for warning in warnings)):
         print(f"  {line}", flush=True)

@@ -16,6 +16,8 @@ from paft.data.splits import fingerprint
 from paft.data.updates import updates_of
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
+from paft.prompts import PromptPool
+from paft.prompts.mutate import Mutator
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 from paft.runtime.run_folder import RunFolder, claim
@@ -39,7 +41,10 @@ def check_run(config: TrainConfig) -> CheckedRun:
     if inputs.train is not None:
         if config.method.searches:
             check_budget(config.method, len(inputs.train.templates))
-        _check_validation(config, updates_of(config, len(examples.train), 1).total)
+        updates = updates_of(config, len(examples.train), inputs.train, examples.task)
+        _check_validation(config, updates.total)
+        if updates.sampler.mutator is not None:
+            _check_mutations(config, inputs.train, updates.sampler.mutator)
     identity = {
         "config": config.identity(),
         "base": base_identity(config.model),
@@ -56,6 +61,18 @@ def _check_validation(config: TrainConfig, n_updates: int) -> None:
         raise InputError(
             f"validation.every={every}: the run has {n_updates} updates, so nothing would choose its checkpoint; lower it, or "
             "use null for once an epoch."
+        )
+
+
+def _check_mutations(config: TrainConfig, pool: PromptPool, mutator: Mutator) -> None:
+    """Raise InputError if no layout of the pool's prompts can be mutated."""
+    kinds = f"sampler.mutations=[{','.join(config.sampler.mutations)}]"
+    if all(kind.startswith("option_") for kind in mutator.kinds) and not (mutator.choice_fields and pool.options == "shown"):
+        raise InputError(f"{kinds} changes options, and the prompts show none; name other kinds, or use sampler=uniform.")
+    if not any(map(mutator.can_change, pool.templates)):
+        raise InputError(
+            f"{kinds}: no training prompt has parts that could be changed; put each field in a line of its own, or use "
+            "sampler=uniform."
         )
 
 

@@ -20,6 +20,7 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
+from paft.jobs.measures import families_of, sensitivity_of
 from paft.jobs.planning import make_plan, print_inputs
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
@@ -149,7 +150,17 @@ def _train_and_score(
     warnings = run.warnings if fitted is None or not fitted.kernels.changed else [*run.warnings, CHANGED]
     unread = None if inputs.examples.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     results = Results(
-        **dict(summarise(scored.matrix, config.dataset.threshold, scored.settings, warnings=warnings, unread=unread)),
+        **dict(
+            summarise(
+                scored.matrix,
+                config.dataset.threshold,
+                scored.settings,
+                warnings=warnings,
+                unread=unread,
+                families=families_of(scored, inputs.test),
+                sensitivity=sensitivity_of(scored, run.encoder, inputs.examples.test),
+            )
+        ),
         kind="training",
         run=config.run_name,
         extra_measures=measure_more(config.extra_measures, config, inputs, evaluator, folder, ExtraMeasures()),
@@ -182,7 +193,7 @@ def _fit(
     """
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
-    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, packs_ragged(model))
+    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, inputs.examples.task, packs_ragged(model))
 
     def validate(model: PeftModel) -> dict[str, float]:
         examples = inputs.examples.validation[: config.validation.examples]

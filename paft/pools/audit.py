@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from paft.pools.families import layout
 from paft.pools.screening import Verdict, judge, last_words
+from paft.prompts.families import layout
 from paft.prompts.pool import Form, choices_among
 from paft.prompts.readers import KEYS, read_prompts
 from paft.prompts.similarity import NEAR_COPY, copies, count_wordings, similarities, wording

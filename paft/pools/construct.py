@@ -11,12 +11,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from paft.pools.families import layout, wordings
 from paft.pools.generators import Generator, Message, Reply, UnavailableError
 from paft.pools.meta_prompts import STRATEGIES, Strategy, ask
 from paft.pools.replies import read_whole, templates_in
 from paft.pools.screening import Candidate, Verdict, screen
 from paft.pools.splitting import FEWEST_LAYOUTS, SplitWay, split
+from paft.prompts.families import layout, wordings
 from paft.prompts.pool import Form, PromptPool
 from paft.prompts.template import PromptTemplate
 from paft.runtime.errors import InputError

@@ -18,7 +18,8 @@ Reason = Literal[
 
 _CUE_WORDS = 40  # what follows the last field may be an unfinished sentence, but not a paragraph
 _SENTENCE_END = re.compile(r"(?:(?<!\.)\.|[!?;。！？])$")  # not a row of dots, which is a blank to fill in
-_BRACKETS = re.compile(r"\[[^\[\]\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^<>\n]{0,200}>|\b(?-i:TODO|XXX)\b", re.I)
+_BRACKETS = re.compile(r"\[[^\[\]{}\n]*\]|<\s*(?:insert|your|enter|fill|add|put)\b[^<>\n]{0,200}>|\b(?-i:TODO|XXX)\b", re.I)
+_BRACKETED_LABEL = re.compile(r"\[[^\[\]\n]*\] *\n?[^\n{]{0,12}\{")  # "[Story] {story}"
 _CHARACTERS = 12  # that a template may have for each word that it may have
 _CLOSING = re.compile(r"</[^<>\n]{0,60}>")
 _MARKS = " \t\r\n.)]}\"'*`_”’»"  # characters that may close an option, and are no cue
@@ -100,7 +101,7 @@ def judge(text: str, form: Form, max_words: int) -> Verdict:
         return Verdict("too long", f"{len(text):,} characters, at most {most:,} are allowed")
     if problem := _fields(template, form):
         return Verdict("fields", problem)
-    if blank := next((m[0] for m in _BRACKETS.finditer(text) if m[0][0] != "[" or re.search(r"\w\w", m[0])), None):
+    if blank := _left_to_fill_in(text):
         return Verdict("brackets", f"{blank!r} is left to be filled in")
     if problem := _gives_away(text, form):
         return Verdict("gives the answer away", problem)
@@ -111,6 +112,13 @@ def judge(text: str, form: Form, max_words: int) -> Verdict:
     if problem := _something_else(text, form):
         return Verdict("review", problem)
     return Verdict()
+
+
+def _left_to_fill_in(text: str) -> str | None:
+    """Return a text in brackets that somebody was to fill in; where brackets mark the labels of fields, they mark labels."""
+    labels = _BRACKETED_LABEL.search(text) is not None
+    found = (match[0] for match in _BRACKETS.finditer(text))
+    return next((mark for mark in found if mark[0] != "[" or (re.search(r"[^\W\d]{2}", mark) and not labels)), None)
 
 
 def _fields(template: PromptTemplate, form: Form) -> str:

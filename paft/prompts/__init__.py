@@ -1,4 +1,4 @@
-"""Prompt templates, prompt pools and the schedule that draws from them. Imports neither torch nor data sets."""
+"""Prompt templates, prompt pools, and the schedule and sampler that draw from them. Imports neither torch nor data sets."""
 
 from paft.prompts.find import find_pool
 from paft.prompts.pool import PromptPool, load_pool, shipped_pool_path

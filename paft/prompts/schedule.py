@@ -1,48 +1,47 @@
-"""The schedule: which template each training example sees (Algorithm 1 of the paper)."""
+"""The schedule: when a template is drawn, and which draw each training example sees (Algorithm 1 of the paper).
+
+Which template a draw gives is the sampler's to say (sampling.py).
+"""
 
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
+from typing import Literal, NamedTuple
 
 ScheduleUnit = Literal["update", "example", "row"]
 
-_STREAM = 0x50414654  # "PAFT": separates the prompt draws from every other use of the same seed
+
+class Draw(NamedTuple):
+    """One draw of a template, by its place in the run."""
+
+    epoch: int  # from 0
+    number: int  # in the epoch, from 0
+    slot: int = 0  # which of the templates that an update holds at once
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Draws a template of the pool uniformly, with replacement, and holds it for K units.
-
-    A pure function of its arguments (a counter-based generator keyed by seed, epoch and draw), so
-    that workers, ranks and a resumed run agree by construction.
+    """Says which draw's template an example is shown under; a draw holds for K units.
 
     unit says what K counts (the paper is ambiguous):
-      update   optimiser updates; all examples of an update share one template (default)
+      update   optimiser updates; the examples of an update share a template, or as many as the update holds (default)
       example  positions in the epoch's order: Algorithm 1 read literally, one data point per step
-      row      nothing: a function of seed and row alone, K ignored, the same in every epoch: the
-               frozen assignment of the released code
+      row      nothing: each row has one draw, K ignored, the same in every epoch: the frozen assignment of the released code
     """
 
-    pool_size: int
     k: int
-    seed: int
     unit: ScheduleUnit = "update"
 
-    def template_index(self, *, epoch: int, update: int, position: int, row: int) -> int:
-        """Return the index of the template in the pool.
+    def draw(self, *, epoch: int, update: int, position: int, row: int, slot: int = 0) -> Draw:
+        """Return the draw whose template an example is shown under.
 
         Args:
             epoch: from 0; every epoch begins with a new draw.
             update: index of the optimiser update within the epoch.
             position: index of the example in the epoch's order.
             row: index of the example in the training data.
+            slot: which of the update's templates the example has.
         """
         if self.unit == "row":
-            return self._draw(0, row)
-        return self._draw(epoch, (update if self.unit == "update" else position) // self.k)
-
-    def _draw(self, epoch: int, draw: int) -> int:
-        # Philox is a counter-based generator: one cheap evaluation per draw and no state to store.
-        bits = np.random.Philox(key=[self.seed, _STREAM], counter=[0, draw, epoch, 0])
-        return int(np.random.Generator(bits).integers(self.pool_size))
+            return Draw(0, row)
+        if self.unit == "example":
+            return Draw(epoch, position // self.k)
+        return Draw(epoch, update // self.k, slot)

@@ -19,7 +19,8 @@ class PromptTemplate:
     """One wording of a task.
 
     `wording` and `layout` name the families the template belongs to: a family is what a train and a
-    test pool must not share if the test prompts are to be called unseen.
+    test pool must not share if the test prompts are to be called unseen. `letters` are those of the choices, in their
+    order, in a template that shows the options in another order; empty: A, B, C ...
 
     Raises TemplateError for anything but `{field}` placeholders: attribute or index access,
     conversions, format specs, lone braces, control characters and literal backslash-n.
@@ -30,6 +31,7 @@ class PromptTemplate:
     source: str = ""
     wording: str = ""
     layout: str = ""
+    letters: str = ""
     _parts: tuple[tuple[str, str | None], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
+from paft.evaluation.tail import cvar, cvar_difference
 from paft.reporting.page import bracketed, bullets, percent, table, write
 from paft.reporting.results import Results, read_results
 from paft.reporting.runs import no_gain, no_sign_of
@@ -41,6 +42,7 @@ class Compared:
     a: list[ComparedRun]  # cut down to the shared cells
     b: list[ComparedRun]
     comparison: Comparison
+    tail: Estimate  # the mean of the worst tenth of the prompts, of A minus that of B
     seeds_a: SeedVariance | None  # None for a single run
     seeds_b: SeedVariance | None
 
@@ -106,7 +108,20 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     groups = np.unique(runs[0].matrix.groups, return_inverse=True)[1]
     correct_a, correct_b = (_correct(side) for side in (side_a, side_b))
     seeds = [seed_variance(correct, groups) if len(correct) > 1 else None for correct in (correct_a, correct_b)]
-    return Compared(side_a, side_b, compare(correct_a, correct_b, groups), *seeds)
+    tail = cvar_difference(correct_a, correct_b, _families(runs[0]))
+    return Compared(side_a, side_b, compare(correct_a, correct_b, groups), tail, *seeds)
+
+
+def _families(run: ComparedRun) -> list[str]:
+    """Return the wording family of each prompt that is compared, "" where the run's prompts are not at hand.
+
+    A prompt that names no family is one of its own.
+    """
+    try:
+        wordings = run.results.per_prompt().set_index("prompt_id")["wording"].fillna("")
+    except InputError:
+        return [""] * len(run.matrix.prompt_ids)
+    return [wordings.get(prompt) or prompt for prompt in run.matrix.prompt_ids]
 
 
 def verdict(comparison: Comparison) -> str:
@@ -146,6 +161,7 @@ def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
     lines = [
         ("mean", mean_a, mean_b, bracketed(comparison.mean, "+")),
         ("std over prompts", bracketed(std_a), bracketed(std_b), percent(std_a.value - std_b.value, "+")),
+        _worst_tenth(compared),
         _line("worst prompt", comparison.worst_a, comparison.worst_b),
         ("prompts won", str(comparison.wins), str(comparison.losses), f"{comparison.ties} equal"),
     ]
@@ -158,6 +174,11 @@ def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
             ("mean, seed by seed", "", "", " ".join(percent(value, "+") for value in comparison.by_seed)),
         ]
     return lines
+
+
+def _worst_tenth(compared: Compared) -> tuple[str, str, str, str]:
+    a, b = (percent(float(cvar(_correct(side).mean(2), 0.1).mean())) for side in (compared.a, compared.b))
+    return "worst tenth of the prompts (CVaR10)", a, b, bracketed(compared.tail, "+")
 
 
 def _line(what: str, a: float, b: float) -> tuple[str, str, str, str]:
@@ -178,7 +199,8 @@ def notes(compared: Compared) -> list[str]:
     lines += _of_the_base(compared)
     if compared.seeds_a is None:
         return [*lines, "This is about these two runs: other seeds of the same methods may differ."]
-    return [*lines, "Means and variances are averaged over the seeds at hand; the intervals do not cover other seeds."]
+    covers = "but for CVaR10's, which is for other seeds and other families of prompts, the intervals do not cover other seeds"
+    return [*lines, f"Means and variances are averaged over the seeds at hand; {covers}."]
 
 
 def _of_the_base(compared: Compared) -> list[str]:
@@ -254,6 +276,7 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
         "prompts": first.matrix.correct.shape[0],
         "examples": first.matrix.correct.shape[1],
         **asdict(compared.comparison),
+        "cvar10": asdict(compared.tail),
         "seed_variance": {side: own and asdict(own) for side, own in (("A", compared.seeds_a), ("B", compared.seeds_b))},
         "runs": {side: [_origin(run) for run in runs] for side, runs in sides.items()},
     }

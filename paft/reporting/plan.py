@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict
 class Plan(BaseModel):
     """The size of a run, before it starts: its examples, updates, prompts, tokens, renderings and memory.
 
-    draws is the number of templates drawn in training, templates_seen the number of different ones among them. wordings counts
+    draws is the number of templates drawn in training, templates_seen the number of different ones among them, and
+    layouts_seen how many different layouts of these it shows where layouts are mutated, else 0. wordings counts
     the templates that are not near-copies of another. tokens are the real tokens of all epochs (no padding), estimated from a
     sample of renderings; longest is the number of tokens of the longest in the sample. memory_bytes is estimated too, for each
     device. search_renderings is the budget of a search for one prompt before training, 0 where there is none.
@@ -24,6 +25,7 @@ class Plan(BaseModel):
     templates: int
     wordings: int
     templates_seen: int
+    layouts_seen: int = 0
     tokens: int
     longest: int
     devices: int
@@ -40,12 +42,13 @@ class Plan(BaseModel):
         lines = [f"Run {folder}"]
         if self.updates:
             search = f", looked for with {self.search_renderings:,} renderings" if self.search_renderings else ""
+            layouts = f", in {self.layouts_seen:,} layouts" if self.layouts_seen else ""
             per_device = f", on each of {self.devices} devices" if self.devices > 1 else ""
             lines += [
                 f"  train     {self.train_examples:,} examples, {self.updates:,} updates, about {self.tokens:,} tokens "
                 f"(longest of a sample: {self.longest:,})",
                 f"  prompts   {self.draws:,} draws show {self.templates_seen} of {self.templates} templates, "
-                f"{self.wordings} different in wording{search}",
+                f"{self.wordings} different in wording{layouts}{search}",
                 f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training{per_device}",
             ]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")

@@ -20,7 +20,9 @@ from paft.evaluation.robustness import (
     robustness,
     uncertainty,
 )
+from paft.evaluation.sensitivity import Sensitivity
 from paft.evaluation.store import read_cells
+from paft.evaluation.tail import Family, Tail, tail
 from paft.prompts import PromptPool
 from paft.prompts.readers import read_prompts
 from paft.prompts.seen import Seen
@@ -93,6 +95,9 @@ class Summary(_Record):
     parts holds the robustness of each subset, and is empty unless the data set has several. consensus is None where answers are
     free-form, and for a single prompt. threshold is that of Top. ties counts the renderings in which several choices had the
     best score, unanswered the generated texts that hold no option. warnings are sentences on what makes the numbers mean less.
+    tail is None where rows have no labels, sensitivity for free-form answers and for a single prompt. families holds the
+    accuracies by wording, by layout and by kind of layout, as far as the pool names them, the worst family first. Results of
+    earlier versions have none of these three.
     """
 
     robustness: Robustness | None
@@ -106,6 +111,9 @@ class Summary(_Record):
     test_prompts_truncated: int
     scoring: ScoringSettings
     warnings: list[str] = []
+    tail: Tail | None = None
+    families: dict[str, dict[str, Family]] = {}
+    sensitivity: Sensitivity | None = None
 
 
 class GeneratedAnswers(Summary):
@@ -310,6 +318,8 @@ def summarise(
     labelled: bool = True,
     warnings: Sequence[str] = (),
     unread: int | None = None,
+    families: Mapping[str, Mapping[str, Family]] | None = None,
+    sensitivity: Sensitivity | None = None,
 ) -> Summary:
     """Return the summary of a score matrix.
 
@@ -319,6 +329,7 @@ def summarise(
         labelled: whether rows have labels; False leaves out what depends on the right answers.
         warnings: what was known before scoring; what the matrix shows is added.
         unread: the number of free-form texts that hold no answer; None: choices, which the matrix itself counts.
+        families, sensitivity: those of Summary.
     """
     has_choices = min(matrix.n_choices) > 0
     unanswered = int((matrix.predicted < 0).sum()) if has_choices else 0
@@ -342,6 +353,9 @@ def summarise(
         test_prompts_truncated=int(matrix.truncated.sum()),
         scoring=how,
         warnings=[*warnings, *shown],
+        tail=tail(matrix) if labelled else None,
+        families={key: dict(own) for key, own in (families or {}).items()} if labelled else {},
+        sensitivity=sensitivity,
     )
 
 

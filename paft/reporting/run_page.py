@@ -17,7 +17,7 @@ from paft.evaluation.robustness import accuracy_per_prompt
 from paft.evaluation.store import StoredCell, read_cells
 from paft.prompts import PromptPool
 from paft.reporting.results import Results
-from paft.reporting.table import beware, certainty, coverage, remarks
+from paft.reporting.table import beware, certainty, coverage, remarks, worst_prompts
 from paft.runtime.files import write_atomically
 
 _WORST_PROMPTS, _MISTAKES = 3, 3  # the number of worst prompts on the page, and of mistakes for each
@@ -69,6 +69,7 @@ def write_run_page(
         figure=base64.b64encode(figure.read_bytes()).decode(),
         over=coverage(results.robustness, results.chance, results.threshold),
         sure=certainty(results.uncertainty),
+        tail=worst_prompts(results),
         warnings=beware(results),
         remarks=remarks(results),
         origin=results.model_dump_json(include={"git", "versions", "device", "dtype", "fingerprints"}, indent=2),

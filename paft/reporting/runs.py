@@ -14,7 +14,18 @@ from paft.config.base_model import called
 from paft.config.compose import from_dict
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.robustness import Robustness
-from paft.evaluation.statistics import Array, Comparison, Estimate, can_promise, compare, difference_interval, mean_interval
+from paft.evaluation.statistics import (
+    Array,
+    Comparison,
+    Estimate,
+    SeedVariance,
+    can_promise,
+    compare,
+    difference_interval,
+    mean_interval,
+    seed_variance,
+)
+from paft.evaluation.tail import cvar
 from paft.reporting.page import bracketed
 from paft.reporting.results import GitState, Results, ScoringSettings
 from paft.runtime.errors import InputError
@@ -163,6 +174,19 @@ class TableRow:
         """Return an entry of robustness, averaged over the seeds."""
         values = [getattr(run.parts[self.part], key) for run in self.runs]
         return None if values[0] is None else float(np.mean(values))
+
+    @property
+    def cvar10(self) -> float:
+        """The mean accuracy of the worst tenth of the prompts of a trained model, averaged over the seeds."""
+        return float(cvar(self.correct.mean(2), 0.1).mean())
+
+    @cached_property
+    def spread(self) -> SeedVariance | None:
+        """How much of the spread comes from seeds, from prompts, and from both together; None for a single seed or group."""
+        shape = self.correct.shape
+        if shape[0] < 2 or shape[1] < 2 or self.groups.max() == 0:
+            return None
+        return seed_variance(self.correct, self.groups)
 
     @property
     def std_of_seeds(self) -> float | None:

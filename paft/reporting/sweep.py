@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected, collect, keep_runs
 from paft.reporting.page import (
     Entry,
@@ -16,6 +17,7 @@ from paft.reporting.page import (
     bullets,
     file_name,
     interval,
+    number,
     percent,
     percentage,
     words,
@@ -34,6 +36,7 @@ READING = (
 )
 
 _NUMBERS = ("mean", "std", "worst", "Top")
+_CURVE = (0.02, 0.05, 0.1, 0.2, 0.5)  # shares of the prompts
 _KEYS = {"worst": "min", "Top": "top"}  # of robustness, where they have another name
 _SAME_IN_A_TABLE = ("seed", "dataset.")  # settings that are no columns: seeds are averaged, data sets have rows of their own
 
@@ -53,12 +56,14 @@ def report(runs: Sequence[Path], out: Path, keep: bool = False, sort: str = "mea
     collected = collect(runs)
     check_alike(collected.runs, lambda run: run.measured_by)
     section, labelled = table_of(collected.runs, sort)
+    tails = tails_of(labelled, section)
     out.mkdir(parents=True, exist_ok=True)  # now that nothing is wrong
     section.figures = _draw(labelled, out)
     write_csv(out, section)
+    write_csv(out, tails)
     page = [f"# {_title(collected.runs)}", "", *origin(collected.runs), *bullets(notes), READING, ""]
     page += ["What was run:", "", *bullets(f"**{name}**: {what}." for name, what in described(collected.runs).items())]
-    page += [*section.lines(), *left_out(collected), "Made by `paft report RUNS... --out DIR`.", ""]
+    page += [*section.lines(), *tails.lines(), *left_out(collected), "Made by `paft report RUNS... --out DIR`.", ""]
     write(out, page)
     write_html(out, page)
     if keep:
@@ -98,6 +103,50 @@ def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Lab
         section.rows.append([*names, *_numbers(one)])
     section.notes = [*dict.fromkeys(size(one.row, runs, several) for one in labelled), *warnings(labelled)]
     return section, labelled
+
+
+def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
+    """Return the table of the worst prompts, of where the spread comes from, and of sensitivity and calibration.
+
+    Args:
+        table: that of all runs, whose first columns name the rows here, too.
+    """
+    names = len(table.headings) - len(_NUMBERS) - 2
+    headings = [*table.headings[:names], *(f"worst {100 * share:.0f}%" for share in _CURVE), "5th percentile"]
+    headings += ["std: prompt", "seed", "prompt x seed", "flips", "POSIX", "PSS", "ECE", "ECE, worst prompt"]
+    section = Section("tails", "The worst prompts, and where the spread comes from", headings)
+    for one, row in zip(labelled, table.rows, strict=True):
+        accuracy, spread = one.row.correct.mean(2), one.row.spread
+        whole = one.row.part == one.row.runs[0].dataset
+        found = [run.results.sensitivity for run in one.row.runs if whole and run.results.sensitivity is not None]
+        sure = [own.calibration for own in found if own.calibration is not None]
+        stds = [None] * 3 if spread is None else [spread.prompt, spread.seed, spread.interaction]
+        section.rows.append(
+            [
+                *row[:names],
+                *(percentage(float(cvar(accuracy, share).mean())) for share in _CURVE),
+                percentage(float(np.quantile(accuracy, 0.05, axis=1).mean())),
+                *map(percentage, stds),
+                percentage(_average(own.flip_rate for own in found)),
+                number(_average(own.posix for own in found), ".3f"),
+                number(_average(own.pss for own in found), ".3f"),
+                percentage(_average(own.ece for own in sure)),
+                percentage(_average(own.worst_ece for own in sure)),
+            ]
+        )
+    section.notes = [
+        "Worst N%: the mean accuracy of the worst N% of the prompts of a trained model, averaged over seeds (10%: CVaR10).",
+        "The stds are corrected for the noise of finitely many examples; that of prompts is what all seeds share.",
+        "Flips: how often another prompt changes the answer. POSIX: arXiv 2410.02185. PSS: arXiv 2410.12405. ECE: expected "
+        "calibration error on a prompt.",
+    ]
+    return section
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    """Return the mean of values, None if one is missing or there is none."""
+    known = list(values)
+    return None if not known or None in known else float(np.mean([value for value in known if value is not None]))
 
 
 def warnings(labelled: Sequence[_Labelled]) -> list[str]:

@@ -12,9 +12,11 @@ from paft.data.checks import LeftOut
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.prompts.seen import Seen
-from paft.reporting.results import Results
+from paft.reporting.results import Results, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
+_FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
+_FAMILIES_SHOWN = 5
 _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
 
 
@@ -48,6 +50,32 @@ def coverage(robustness: Robustness, chance: float, threshold: float | None) -> 
         f"Percent, over {robustness.n_prompts} test prompts x {robustness.n_examples} test examples; "
         f"chance is {100 * chance:.1f}.{top}"
     )
+
+
+def worst_prompts(results: Summary) -> list[str]:
+    """Return sentences on the worst prompts and the worst families, and on how sensitive the answers are to the prompt."""
+    lines = []
+    if results.tail is not None and results.robustness is not None and results.robustness.n_prompts >= _FEWEST_OF_A_TAIL:
+        curve = ", ".join(f"{100 * share:.0f}%: {100 * mean:.1f}" for share, mean in results.tail.curve)
+        lines.append(
+            f"The worst tenth of the prompts: mean {100 * results.tail.cvar10:.1f} (CVaR10); fifth percentile "
+            f"{100 * results.tail.p5:.1f}. Mean of the worst {curve}."
+        )
+    for key, families in results.families.items():
+        shown = list(families.items())[:_FAMILIES_SHOWN]
+        worst = ", ".join(f"{name} {100 * family.mean:.1f} ({family.prompts})" for name, family in shown)
+        lines.append(f"Worst by {key}, of {len(families)} (prompts in brackets): {worst}.")
+    if (found := results.sensitivity) is not None:
+        parts = [f"another prompt changes the answer {100 * found.flip_rate:.1f} times in 100"]
+        parts += [] if found.posix is None else [f"POSIX {found.posix:.3f}"]
+        parts += [] if found.pss is None else [f"PSS {found.pss:.3f}"]
+        if (sure := found.calibration) is not None:
+            parts.append(
+                f"calibration error {100 * sure.ece:.1f} on a prompt, {100 * sure.worst_ece:.1f} on the worst (confidence "
+                f"{100 * sure.confidence:.1f})"
+            )
+        lines.append(f"Sensitivity to the prompt: {', '.join(parts)}.")
+    return lines
 
 
 def certainty(uncertainty: Uncertainty | None) -> str:
@@ -138,7 +166,13 @@ def print_run(label: str, results: Results, path: Path) -> None:
         print("\n".join(notes))
         return
     over = coverage(results.robustness, results.chance, results.threshold)
-    print_robustness({label: results.robustness} | results.parts, results.run, [over, certainty(results.uncertainty), *notes])
+    rows = {label: results.robustness} | results.parts
+    if (generated := results.extra_measures.generate) is not None and generated.robustness is not None:
+        rows[f"{label}, written out"] = generated.robustness
+        share = generated.unanswered / (generated.robustness.n_prompts * generated.robustness.n_examples)
+        notes.append(f"Written out, {100 * share:.1f}% of the answers hold no option.")
+    worst = worst_prompts(results)
+    print_robustness(rows, results.run, [over, certainty(results.uncertainty), *worst, *notes])
     print_extremes(path.with_name("per_prompt.csv"))
     print(f"Results: {path}")
 

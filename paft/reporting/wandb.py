@@ -279,7 +279,16 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
     run = logger.experiment
     numbers: dict[str, float] = {}
     content = results.model_dump()
-    for group in ("robustness", "uncertainty", "consensus", "extra_measures", "test_prompts_seen", "test_rows_left_out"):
+    for group in (
+        "robustness",
+        "tail",
+        "sensitivity",
+        "uncertainty",
+        "consensus",
+        "extra_measures",
+        "test_prompts_seen",
+        "test_rows_left_out",
+    ):
         numbers |= _flat(group, content[group] or {})
     run.summary.update(numbers | ({"warnings": "\n".join(results.warnings)} if results.warnings else {}))
     if results.robustness is not None:

@@ -7,7 +7,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -30,7 +31,12 @@ _ASK_S, _ASK_UPDATES = 0.5, 20  # ranks ask each other for signals so often in s
 class SaveBest(ModelCheckpoint):
     """Keeps the adapter of the best validation as best.ckpt, even if the run folder was moved before the run was resumed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, averaged: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
+        """
+        Args:
+            averaged: gives the adapter the weights that were validated.
+        """
+        self.averaged = averaged
         super().__init__(
             folder,
             "best",
@@ -39,6 +45,11 @@ class SaveBest(ModelCheckpoint):
             save_on_train_epoch_end=False,  # save when validation ends: the state saved next must already know the best
             enable_version_counter=False,
         )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the adapter that was validated, which is the mean over the last updates where these are averaged."""
+        with self.averaged():
+            super().on_validation_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["best_model_path"]:  # in another folder Lightning would forget the score

@@ -71,7 +71,7 @@ def fit(
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch
     work = Work(data.updates.total, data.updates.examples_per_update, every, scoring)
-    best = SaveBest(folder / "checkpoints")
+    best = SaveBest(folder / "checkpoints", module.averaged)
     state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
     in_order_before = torch.are_deterministic_algorithms_enabled()
     # It costs a kernel for each new tensor, and shows mistakes only.

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -54,6 +55,8 @@ class PaftModule(pl.LightningModule):
         self.seed = seed
         self.validate = validate
         self.kernels = kernels
+        self._mean: list[Tensor] = []  # of the adapter's weights over the last updates, fp32
+        self._averaged = 0  # over how many
         self._graphs: Replayed[_Part] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -112,9 +115,17 @@ class PaftModule(pl.LightningModule):
         return replace(self.kernels, graphs=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the kernels into the checkpoint, so that a resumed run takes the same."""
+        """Put the kernels and the mean of the weights into the checkpoint, so that a resumed run goes on with them."""
+        if self._averaged:
+            checkpoint["average"] = {"updates": self._averaged, "mean": [mean.cpu() for mean in self._mean]}
         if self.kernels_now is not None:
             checkpoint["kernels"] = self.kernels_now.as_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the mean of the weights."""
+        if "average" in checkpoint:
+            self._averaged = checkpoint["average"]["updates"]
+            self._mean = [mean.to(self.device) for mean in checkpoint["average"]["mean"]]
 
     def on_train_batch_start(self, batch: Update, batch_idx: int) -> None:
         """Seed dropout from seed, rank and update, so that a resumed run repeats it."""
@@ -143,6 +154,9 @@ class PaftModule(pl.LightningModule):
             loss = sum_over_ranks(loss, group["params"])
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
+        # global_step counts this update, too
+        if self.global_step > self.total_updates - math.ceil(self.optim.average * self.total_updates):
+            self._add_to_mean(group["params"])
         figures = {"loss": loss, "grad_norm": norm, "lr": group["lr"]}
         if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
             figures["template"] = float(batch.templates[0])
@@ -163,13 +177,42 @@ class PaftModule(pl.LightningModule):
         self.manual_backward(loss)
         return loss.detach()
 
+    def _add_to_mean(self, weights: list[Tensor]) -> None:
+        """Take the weights after an update into their mean."""
+        with torch.no_grad():
+            self._averaged += 1
+            if self._averaged == 1:
+                self._mean = [weight.detach().clone() for weight in weights]
+            else:
+                torch._foreach_lerp_(self._mean, weights, 1 / self._averaged)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Give the adapter the mean of its weights over the last updates, as far as there is one (optim.average).
+
+        Weights are exchanged in place, because CUDA graphs read them where they are.
+        """
+        weights = [p for p in self.model.parameters() if p.requires_grad] if self._averaged else []
+        own = [weight.detach().clone() for weight in weights]
+        with torch.no_grad():
+            for weight, mean in zip(weights, self._mean, strict=False):
+                weight.copy_(mean)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for weight, before in zip(weights, own, strict=True):
+                    weight.copy_(before)
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing: validation scores its matrix of prompts and examples at the end of the epoch."""
 
     def on_validation_epoch_end(self) -> None:
         """Call `validate` and log the metrics that it returns."""
         if self.validate is not None:
-            self.log_dict({f"validation/{name}": value for name, value in self.validate(self.model).items()})
+            with self.averaged():
+                metrics = self.validate(self.model)
+            self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the adapter's weights, without the base model's."""

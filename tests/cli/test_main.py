@@ -57,7 +57,7 @@ def test_version(monkeypatch):
         ("trian", "do you mean train"),
         ("evaluat", "do you mean evaluate"),
         ("pool", "do you mean pools"),
-        ("K=8", "give one of train, evaluate, compare, report, pools, merge first"),
+        ("K=8", "give one of train, evaluate, compare, power, report, pools, merge first"),
         ("--cfg", "give one of train, "),
     ],
 )
@@ -118,7 +118,7 @@ def test_a_package_without_its_configs_says_so(command, monkeypatch, tmp_path):
         ("paft evaluate scor", "scoring="),
         ("paft tra", "train"),
         ("paft pools sh", ""),
-        ("paft ", "train evaluate compare report pools merge"),
+        ("paft ", "train evaluate compare power report pools merge"),
     ],
 )
 def test_the_shell_is_answered_by_the_command_that_is_typed(line, choices, monkeypatch):

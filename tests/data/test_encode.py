@@ -18,7 +18,9 @@ from paft.data.tasks.base import Example
 from paft.data.tasks.story_facts import generate_rows
 from paft.data.updates import Tagged
 from paft.prompts import PromptPool, PromptTemplate, load_pool, shipped_pool_path
+from paft.prompts.schedule import Draw
 from paft.runtime.errors import InputError
+from tests.conftest import InTurn
 
 TASK = BUILT_IN["story_facts"]
 STORIES = [TASK.example("here", row, f"{i}", "story_facts") for i, row in enumerate(generate_rows("train", 12))]
@@ -78,8 +80,9 @@ def sequences(update: Update) -> list[tuple[list[int], list[int], list[int]]]:
 @pytest.mark.parametrize("budget", [1, 400, 100_000])
 def test_the_answer_and_end_of_text_are_the_targets(tokenizer, answer, budget):
     pool, encoder = shipped(answer), Encoder(tokenizer, answer, cutoff=1024)
-    tagged = [Tagged(row, (5 * row) % len(pool.templates)) for row in range(12)]
-    update = Renderings(STORIES, pool, encoder, budget)[tagged]
+    drawn = [(5 * row) % len(pool.templates) for row in range(12)]
+    tagged = [Tagged(row, i, Draw(0, i)) for row, i in enumerate(drawn)]
+    update = Renderings(STORIES, InTurn(pool, 0), encoder, budget)[tagged]
     assert (update.n_truncated, update.templates) == (0, [t.template for t in tagged])
     expected = {}
     for tag in tagged:
@@ -235,7 +238,8 @@ def test_cut_prompts_of_free_form_answers_leave_room_to_generate(tokenizer):
 
 def test_an_update_counts_the_prompts_that_were_cut(tokenizer):
     pool = PromptPool("p", (template("{story}\n{question}\nAnswer:"), template("{question}\nAnswer:")), "text", "shown")
-    update = Renderings(STORIES, pool, Encoder(tokenizer, "text", cutoff=30), 1000)[[Tagged(i, i % 2) for i in range(12)]]
+    encoder = Encoder(tokenizer, "text", cutoff=30)
+    update = Renderings(STORIES, InTurn(pool, 0), encoder, 1000)[[Tagged(i, i % 2, Draw(0, i % 2)) for i in range(12)]]
     assert update.n_truncated == 6
     assert max(len(ids) + 1 for ids, *_ in sequences(update)) == 30
     answers = {f" {example.answer}<end>" for example in STORIES}

@@ -15,15 +15,28 @@ from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.tasks import BUILT_IN
 from paft.data.tasks.story_facts import generate_rows
-from paft.data.updates import Updates
+from paft.data.updates import Seen, Updates
 from paft.prompts import PromptPool, PromptTemplate, Schedule
+from paft.prompts.sampling import Sampler, uniform
+from paft.prompts.schedule import Draw
 from tests.conftest import compose_config
 
 UNITS = ("update", "example", "row")
 
 
 def plan(n=50, size=8, epochs=3, pool=24, k=4, seed=0, unit="update") -> Updates:
-    return Updates(n, size, epochs, Schedule(pool, k, seed, unit))
+    return Updates(n, size, epochs, Schedule(k, unit), OfSize(pool, seed))
+
+
+class OfSize(Sampler):
+    """Uniform draws from a pool of which only the size is known."""
+
+    def __init__(self, size: int, seed: int) -> None:
+        super().__init__(PromptPool("none", (), "text", "shown"), seed)
+        self.size = size
+
+    def index(self, draw: Draw) -> int:
+        return uniform(draw, self.size, self.seed)
 
 
 def order(one: Updates, epoch: int) -> list[int]:
@@ -89,8 +102,8 @@ def test_the_tags_are_those_of_the_schedule(unit):
         position = 0
         for number, update in enumerate(one.of_epoch(epoch)):
             for tag in update:
-                drawn = one.schedule.template_index(epoch=epoch, update=number, position=position, row=tag.row)
-                assert tag.template == drawn
+                draw = one.schedule.draw(epoch=epoch, update=number, position=position, row=tag.row)
+                assert tag.draw == draw and tag.template == one.sampler.index(draw)
                 position += 1
 
 
@@ -119,9 +132,9 @@ def test_templates_seen_is_what_a_run_sees(unit, n, size, epochs, k):
 
     # From a pool so large every draw gives a template of its own: counting templates counts draws.
     draws = len(set(seen(10**12)))
-    assert plan(n, size, epochs, 10**12, k, unit=unit).templates_seen() == (draws, draws)
+    assert plan(n, size, epochs, 10**12, k, unit=unit).seen() == Seen(draws, draws, 0)
     for pool in (1, 5, 24):
-        assert plan(n, size, epochs, pool, k, unit=unit).templates_seen() == (draws, len(set(seen(pool))))
+        assert plan(n, size, epochs, pool, k, unit=unit).seen() == Seen(draws, len(set(seen(pool))), 0)
 
 
 # Micro-batches.
@@ -177,7 +190,7 @@ def data_module(tiny_llama: Path, *, workers=0, epoch=0, done=0, budget=300, uni
     machine = (f"trainer.workers={workers}", f"trainer.micro_batch_tokens={budget}")
     config = compose_config("examples_per_update=4", "T=3", "K=2", "seed=3", f"schedule.unit={unit}", *machine)
     encoder = Encoder(AutoTokenizer.from_pretrained(tiny_llama), "text", cutoff=1024)
-    data = PaftDataModule(EXAMPLES, POOL, encoder, config)
+    data = PaftDataModule(EXAMPLES, POOL, encoder, config, TASK)
     data.trainer = SimpleNamespace(current_epoch=epoch, global_step=epoch * data.updates.per_epoch + done)
     return data
 

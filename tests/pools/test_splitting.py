@@ -4,9 +4,9 @@ from collections import Counter
 
 import pytest
 
-from paft.pools.families import layout, wordings
 from paft.pools.splitting import split
 from paft.prompts import PromptTemplate
+from paft.prompts.families import layout, wordings
 from paft.runtime.errors import InputError
 
 CHOICES = frozenset({"A", "B"})

@@ -442,6 +442,7 @@ SPLITS = ("train", "validation", "test", "user")
 FULL = {
     f"{name}/{'text' if name in ('story_facts', 'gsm8k') else 'letter'}" for name in BUILT_IN if not name.startswith("race_")
 }
+V2 = ("v2_train", "v2_validation", "v2_test", "v2_composition")  # of prompts=v2; see test_pools_v2.py
 AT_LEAST = {"train": 60, "validation": 20, "test": 50, "adversarial": 10, "composed": 400, "user": 1}
 AT_LEAST_OF_OTHERS = {"train": 14, "validation": 6, "test": 12, "user": 1}
 
@@ -468,6 +469,7 @@ def test_every_task_has_shipped_pools():
     assert {folder.split("/")[0] for folder in FOLDERS} == tasks
     wanted = {f"{folder}/{split}.yaml" for folder in FOLDERS for split in splits_of(folder)}
     wanted |= {f"{folder}/parts.yaml" for folder in FULL}
+    wanted |= {f"{folder}/{split}.yaml" for folder in FULL - {"gsm8k/text"} for split in V2}
     assert {path.relative_to(POOLS).as_posix() for path in POOLS.rglob("*.*")} == wanted
 
 

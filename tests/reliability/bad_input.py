@@ -168,7 +168,7 @@ _CONFIG: _Table = [
     ("a group below another", "lora=all_linear", {}, "Could not override 'lora'; that is lora@model.lora."),
     ("a key of another data set", "dataset.path=own", {}, "'dataset.path'; it is a setting of dataset=jsonl."),
     ("a key of W&B without it", "logger.project=x", {}, "'logger.project'; it is a setting of logger=wandb."),
-    ("a section as a value", "prompts=mine.yaml", {}, "this is a section; set one of its keys, e.g. prompts.train="),
+    ("a section as a value", "validation=8", {}, "this is a section; set one of its keys, e.g. validation.every="),
     ("a text with a comma", "model.system_prompt=Be brief, please.", {}, """'model.system_prompt="Be brief, please."'."""),
     ("a text in brackets", "model.system_prompt=(short)", {}, """put it in quotes: 'model.system_prompt="(short)"'."""),
     ("a Chinese text", "model.system_prompt=请简短回答。", {}, """put it in quotes: 'model.system_prompt="请简短回答。"'."""),
@@ -207,6 +207,47 @@ _CONFIG: _Table = [
     ("K zero", "K=0", {}, "K=0: input should be greater than 0"),
     ("no device", "trainer.devices=0", {}, "trainer.devices=0: input should be greater than 0"),
     ("other bits", "model.quantization=8bit", {}, "model.quantization=8bit: input should be '4bit'"),
+    ("share zero", "sampler=mutated ; sampler.share=0", {}, "sampler.share=0: input should be greater than 0"),
+    ("share above one", "sampler=mutated ; sampler.share=1.5", {}, "sampler.share=1.5: input should be less than or equal"),
+    ("share of nothing", "sampler.share=0.5", {}, "sampler.share=0.5 does nothing without sampler.mutations"),
+    ("more templates than rows", "sampler.templates_per_update=9", {}, "is more than examples_per_update=8; lower it"),
+    (
+        "several templates by example",
+        "sampler.templates_per_update=2 ; schedule.unit=example",
+        {},
+        "needs schedule.unit=update; with unit=example an update has several",
+    ),
+    ("a file for all prompts", "prompts=mine.yaml", {}, "a file of prompts is prompts.train=mine.yaml or prompts"),
+    ("an unknown mutation", "sampler.mutations=[colour]", {}, "sampler.mutations.0=colour: input should be 'order'"),
+    ("a mutation twice", "sampler.mutations=[order,order]", {}, "sampler.mutations=[order,order]: a kind is named twice"),
+    ("options first, no order", "sampler.mutations=[options_first]", {}, "options_first lets `order` put the options first"),
+    (
+        "no options to move",
+        "dataset=gsm8k ; data_root=. ; sampler.mutations=[option_order]",
+        GSM8K_FILES,
+        "sampler.mutations=[option_order] changes options, and the prompts show none; name other kinds",
+    ),
+    (
+        "nothing to move",
+        f"{OWN} ; prompts.train=prose.jsonl ; prompts.test=unseen.jsonl ; sampler=mutated",
+        OWN_FILES | {"prose.jsonl": lines({"text": "Is {A} (A) or {B} (B) the answer to {question}?"})},
+        "no training prompt has parts that could be changed; put each field in a line of its own, or use",
+    ),
+    (
+        "validation without prompts",
+        f"{OWN} ; {OWN_PROMPTS} ; evaluate=false",
+        OWN_FILES,
+        "evaluate=false scores the validation prompts, and there are none; give some: prompts.validation=FILE.",
+    ),
+    ("average above one", "optim.average=1.1", {}, "optim.average=1.1: input should be less than or equal to 1"),
+    ("nothing to choose", "evaluate=false ; method=base", {}, "evaluate=false: method=base has no settings to choose; leave"),
+    (
+        "test prompts all the same",
+        "evaluate=false ; extra_measures=[adversarial]",
+        {},
+        "scores test prompts, which evaluate=false does not; leave one out.",
+    ),
+    ("no rows left to score", "evaluate=false ; validation.examples=500", {}, "takes all 10 validation rows"),
     ("T zero", "T=0", {}, "T=0: input should be greater than 0"),
     ("seed negative", "seed=-1", {}, "seed=-1: input should be greater than or equal to 0"),
     ("seed beyond 31 bits", "seed=2147483648", {}, "seed=2147483648: input should be less than 2147483648"),
@@ -695,6 +736,13 @@ _POOLS: _Table = [
         PIQA_FILES,
         "--example 99: there are only ",
     ),
+    (
+        "an unknown kind of mutation",
+        "show ; --dataset ; story_facts ; --mutated ; --kinds ; colour",
+        {},
+        "--kinds: 'colour' is no kind of mutation; there are order, options_first",
+    ),
+    ("a seed for nothing", "show ; --dataset ; story_facts ; --seed ; 3", {}, "--seed does nothing without --mutated"),
     ("rows that are not there", "show ; --dataset ; piqa ; --data-root ; .", {}, "piqa/train.jsonl: there is no such data"),
 ]  # fmt: skip
 
@@ -724,6 +772,13 @@ _UNFINISHED = {"runs/a/run.json": "{}"}
 def _finished(results: str) -> Files:
     return {"runs/a/run.json": "{}", "runs/a/results.json": results}
 
+
+_POWER: _Table = [
+    ("a pilot of one run", "a", {}, "A pilot needs two seeds of a method at least"),
+    ("a pilot of unequal sides", "a,b ; c,d,e", {}, "2 runs against 3: give as many of one method as of the other"),
+    ("a pilot that is not there", "a,b", {}, "a: there is no results.json; give the folder of a finished run"),
+    ("no difference", "a,b ; --difference ; 0", {}, "--difference 0: give points of accuracy, above 0 and at most 100"),
+]
 
 _REPORT: _Table = [
     ("report of no folder", "nowhere", {}, "nowhere: there is no such folder"),
@@ -770,6 +825,7 @@ ROWS = [
     *_rows("-m paft pools", _POOLS),
     *_rows("-m paft merge", _MERGE),
     *_rows("-m paft compare", _COMPARE),
+    *_rows("-m paft power", _POWER),
     *_rows("-m paft report", _REPORT),
     *_rows("-m experiments.paper", _REPORT),
     *_OTHERS,

@@ -113,8 +113,9 @@ def test_paft_with_one_template_is_ordinary_sft(tiny_overrides, tmp_path):
     user = losses(config)
     assert paft == user
 
-    rows = [{**example.fields, "answer": example.answer} for example in prepare(config).inputs.examples.train]
-    updates = updates_of(config, len(rows), 1)
+    run = prepare(config)
+    rows = [{**example.fields, "answer": example.answer} for example in run.inputs.examples.train]
+    updates = updates_of(config, len(rows), run.inputs.train, run.inputs.examples.task)
     plan = [(text, [rows[t.row] for t in update]) for epoch in range(config.T) for update in updates.of_epoch(epoch)]
     model = add_lora(load_base(config.model, torch.device("cpu")), config.model, config.seed)
     optim = config.optim

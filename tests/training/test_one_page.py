@@ -33,7 +33,7 @@ def test_every_loss_and_every_gradient_is_that_of_the_one_page_example(tiny_over
 
     examples, templates = run.inputs.examples.train, run.inputs.train.templates
     rows = [{**example.fields, "answer": example.answer} for example in examples]
-    ours = updates_of(config, len(rows), len(templates))
+    ours = updates_of(config, len(rows), run.inputs.train, run.inputs.examples.task)
     plan = [
         (templates[update[0].template].text, [rows[tag.row] for tag in update])
         for epoch in range(config.T)

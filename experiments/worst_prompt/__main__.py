@@ -1,0 +1,72 @@
+"""Does training on changed layouts hold at the worst prompt?
+
+    python -m experiments.worst_prompt budget --pilot RUNS --arms 2 --seeds 12     # hours, before anything is started
+    python -m experiments.worst_prompt commands                                     # those of the registered comparison
+    python -m experiments.worst_prompt page RUNS --out experiments/results/worst_prompt
+
+The protocol: arms are chosen on validation prompts (`evaluate=false`), with equal trials; the choice is written into
+registered.yaml and committed; then the registered runs are made on fresh seeds, and the test prompts are scored once. The page
+compares the worst tenth of the prompts, with an interval for other seeds and other families of prompts, at equal tokens.
+"""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.worst_prompt.page import write_page
+from experiments.worst_prompt.registered import FILE, read
+from paft.cli.hydra_app import run_plain
+from paft.reporting.collect import collect
+from paft.runtime.files import check_place
+
+
+def main() -> None:
+    """Run the command in sys.argv."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.worst_prompt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="budget | commands | page")
+    budget = commands.add_parser("budget", help="how many hours a plan takes, from the times of finished runs")
+    budget.add_argument("--pilot", type=Path, nargs="+", required=True, help="finished runs like those of the plan")
+    budget.add_argument("--arms", type=int, default=2)
+    budget.add_argument("--seeds", type=int, default=12)
+    budget.set_defaults(command=lambda a: print_budget(a.pilot, a.arms, a.seeds))
+    typed = commands.add_parser("commands", help="print the commands of the registered comparison")
+    typed.add_argument("--registered", type=Path, default=FILE)
+    typed.set_defaults(command=lambda a: print_commands(a.registered))
+    page = commands.add_parser("page", help="compare the arms")
+    page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    page.add_argument("--registered", type=Path, default=FILE)
+    page.add_argument("--out", type=Path, default=Path("outputs/worst_prompt"))
+    page.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
+    page.set_defaults(command=lambda a: _page(a.runs, a.registered, a.out, a.keep))
+    arguments = parser.parse_args()
+    arguments.command(arguments)
+
+
+def print_budget(pilot: Sequence[Path], arms: int, seeds: int) -> None:
+    """Print the hours that a plan takes on this machine, from the times of a pilot's runs."""
+    runs = collect(pilot).runs
+    trained = [run.results.training.seconds for run in runs if run.results.training is not None]
+    whole = [run.results.wall_s for run in runs]
+    mean, training = sum(whole) / len(whole), sum(trained) / max(1, len(trained))
+    print(f"Of {len(runs)} runs: {mean / 60:.1f} minutes each, of which {training / 60:.1f} are training.")
+    print(f"{arms} arms x {seeds} seeds: {arms * seeds * mean / 3600:.1f} hours.")
+
+
+def print_commands(path: Path) -> None:
+    """Print the commands of the registered comparison, seed by seed: whatever is cut off, the rest is paired."""
+    registered = read(path)
+    for seed in registered.seeds:
+        for overrides in (registered.baseline, registered.method):
+            print(shlex.join(["paft", "train", *registered.common, *overrides, f"seed={seed}"]))
+
+
+def _page(runs: Sequence[Path], registered: Path, out: Path, keep: bool) -> None:
+    check_place(f"--out {out}", out)
+    write_page(collect(runs), read(registered), registered, out, keep)
+
+
+if __name__ == "__main__":
+    run_plain(main)

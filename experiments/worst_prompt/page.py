@@ -1,0 +1,209 @@
+"""The page of the comparison: endpoints with intervals, a forest plot, the curve of the worst prompts, kinds, seeds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+
+from experiments.worst_prompt.registered import Registered, compute, exploratory
+from paft.evaluation.statistics import Array, Estimate, Groups, difference_interval
+from paft.evaluation.tail import cvar, cvar_difference, kind_of
+from paft.prompts.readers import read_prompts
+from paft.reporting.collect import Collected, keep_runs
+from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
+from paft.reporting.runs import FinishedRun, TableRow, check_alike
+from paft.reporting.sweep import origin
+from paft.runtime.errors import InputError
+
+_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Both arms on the test prompts: right and wrong (S, P, E) of paired seeds, and the families of the prompts."""
+
+    method: Array
+    baseline: Array
+    groups: Groups
+    seeds: list[int]
+    wordings: list[str]
+    kinds: list[str]
+
+    def of_kinds(self, kinds: Sequence[str]) -> "Arms":
+        """Return the arms on the prompts of some kinds of layout."""
+        own = [i for i, kind in enumerate(self.kinds) if kind in kinds]
+        return Arms(
+            self.method[:, own],
+            self.baseline[:, own],
+            self.groups,
+            self.seeds,
+            [self.wordings[i] for i in own],
+            [self.kinds[i] for i in own],
+        )
+
+    def tail(self, share: float = 0.1) -> Estimate:
+        """Return the difference of the mean of the worst share of the prompts."""
+        return cvar_difference(self.method, self.baseline, self.wordings, share)
+
+    def mean(self) -> Estimate:
+        """Return the difference of the means, for other seeds and families: the whole share of the prompts."""
+        return cvar_difference(self.method, self.baseline, self.wordings, 1.0)
+
+
+def arms_of(collected: Collected, registered: Registered) -> tuple[dict[str, list[FinishedRun]], Arms]:
+    """Sort runs into arms by their names and pair their seeds; raises InputError if there are none of an arm."""
+    names = {registered.run_name(arm, seed): arm for arm in ("baseline", "method") for seed in registered.seeds}
+    runs: dict[str, list[FinishedRun]] = {"baseline": [], "method": []}
+    for run in collected.runs:
+        if run.results.run in names:
+            runs[names[run.results.run]].append(run)
+    for arm, own in runs.items():
+        if not own:
+            raise InputError(f"There is no finished run of the {arm}; `commands` prints those that are registered.")
+    check_alike([run for own in runs.values() for run in own], lambda run: run.measured_by)
+    seeds = sorted(
+        {r.seed for r in runs["baseline"] if r.seed is not None} & {r.seed for r in runs["method"] if r.seed is not None}
+    )
+    if not seeds:
+        raise InputError("The arms share no seed, so nothing can be paired.")
+    part = runs["method"][0].dataset
+    sides = {
+        arm: TableRow(sorted((r for r in own if r.seed in seeds), key=lambda r: r.seed or 0), part) for arm, own in runs.items()
+    }
+    first = sides["method"].runs[0]
+    families = {str(row["text"]): row for _, row in read_prompts(first.pool_file("test")).rows}
+    by_id = {str(row.get("id")): row for row in families.values()}
+    prompts = [by_id[id_] for id_ in first.matrix(part).prompt_ids]
+    wordings = [str(row.get("wording") or row["id"]) for row in prompts]
+    kinds = [kind_of(str(row.get("layout") or "")) for row in prompts]
+    return runs, Arms(sides["method"].correct, sides["baseline"].correct, sides["method"].groups, seeds, wordings, kinds)
+
+
+def write_page(collected: Collected, registered: Registered, path: Path, out: Path, keep: bool) -> None:
+    """Write README.md, results.json and figures; raises InputError if the arms are not there."""
+    runs, arms = arms_of(collected, registered)
+    problems = exploratory(registered, runs, path)
+    tokens, unequal = compute(runs)
+    out.mkdir(parents=True, exist_ok=True)
+    every = {endpoint.name: arms.of_kinds(endpoint.kinds) for endpoint in registered.endpoints}
+    headline = next(iter(every.values()))
+    page = ["# Training that holds at the worst prompt", "", *origin([run for own in runs.values() for run in own])]
+    page += ["EXPLORATORY, not the registered comparison:", "", *bullets(problems)] if problems else ["As registered.", ""]
+    page += bullets([f"BEWARE: {line}." for line in unequal])
+    page += [verdict(headline, registered), ""]
+    page += table(["", "prompts", "baseline", "method", "difference"], _rows(every))
+    page += [
+        f"Percent; {len(arms.seeds)} paired seeds, {arms.method.shape[2]} examples. CVaR10: the mean of the worst tenth of the "
+        "prompts within a trained model. In brackets 95% intervals for other seeds and other families of wordings; they do not "
+        "cover other examples or other tasks.",
+        "",
+        "![differences](forest.png)",
+        "",
+        "![the worst prompts](curve.png)",
+        "",
+    ]
+    page += ["## By kind of layout", "", *table(["kind", "prompts", "baseline", "method", "difference"], _by_kind(arms))]
+    page += ["## By seed", "", *table(["seed", "baseline", "method", "difference"], _by_seed(headline))]
+    page += ["CVaR10 of the headline's prompts.", "", "## Compute", ""]
+    page += table(
+        ["", "trained tokens", "updates", "seconds of training"],
+        [[arm, f"{f['tokens']:,.0f}", f"{f['updates']:,.0f}", f"{f['seconds']:,.0f}"] for arm, f in tokens.items()],
+    )
+    page += ["Neither arm makes forward passes besides training. Means over runs.", ""]
+    page += [f"Baseline: `{' '.join(registered.baseline)}`. Method: `{' '.join(registered.method)}`. Both: "
+             f"`{' '.join(registered.common)}`.", "", "Made by `python -m experiments.worst_prompt page`."]  # fmt: skip
+    _forest(every, out / "forest.png")
+    _curve(every, out / "curve.png")
+    write(out, page)
+    write_json(out, {
+        "registered": registered.model_dump(), "exploratory": problems, "unequal": unequal, "seeds": arms.seeds,
+        "endpoints": {name: {"cvar10": vars(own.tail()), "mean": vars(own.mean())} for name, own in every.items()},
+    })  # fmt: skip
+    if keep:
+        keep_runs(collected, out)
+    print("\n".join(page))
+
+
+def verdict(headline: Arms, registered: Registered) -> str:
+    """Say in a sentence what the headline shows, or what it excludes."""
+    tail, mean = headline.tail(), headline.mean()
+    name = registered.endpoints[0].name
+    if tail.low is None or tail.high is None or mean.low is None:
+        return f"{name}: CVaR10 {percent(tail.value, '+')} points; too few seeds or families for an interval."
+    found = f"{name}: CVaR10 {bracketed(tail, '+')} points, mean {bracketed(mean, '+')}"
+    if tail.low > 0 and 100 * tail.value >= registered.aim and 100 * mean.low >= -registered.guard:
+        return f"{found}: better at the worst prompts by the registered aim of {registered.aim:g} points, the mean no worse."
+    if tail.low > 0:
+        return (
+            f"{found}: better at the worst prompts, short of the registered aim of {registered.aim:g} points or of the guard."
+        )
+    excluded = f"gains of more than {percent(max(0.0, tail.high))} points are excluded"
+    return f"{found}: no gain at the worst prompts is shown; {excluded}."
+
+
+def _rows(every: dict[str, Arms]) -> list[list[str]]:
+    rows = []
+    for name, own in every.items():
+        for what, share, difference in (("CVaR10", 0.1, own.tail()), ("mean", 1.0, own.mean())):
+            values = [percent(float(cvar(side.mean(2), share).mean())) for side in (own.baseline, own.method)]
+            rows.append([f"{name}, {what}", str(len(own.kinds)), *values, bracketed(difference, "+")])
+    return rows
+
+
+def _by_kind(arms: Arms) -> list[list[str]]:
+    rows = []
+    for kind in dict.fromkeys(arms.kinds):
+        own = arms.of_kinds([kind])
+        difference = difference_interval(own.method.mean(0), own.baseline.mean(0), own.groups)
+        means = [percent(float(side.mean())) for side in (own.baseline, own.method)]
+        rows.append([kind, str(len(own.kinds)), *means, bracketed(difference, "+")])
+    return rows
+
+
+def _by_seed(headline: Arms) -> list[list[str]]:
+    sides = [cvar(side.mean(2), 0.1) for side in (headline.baseline, headline.method)]
+    return [[str(seed), percent(a), percent(b), percent(b - a, "+")] for seed, a, b in zip(headline.seeds, *sides, strict=True)]
+
+
+def _forest(every: dict[str, Arms], path: Path) -> None:
+    """Draw the differences with their intervals."""
+    rows = [
+        (f"{name}, {what}", estimate)
+        for name, own in every.items()
+        for what, estimate in (("CVaR10", own.tail()), ("mean", own.mean()))
+    ]
+    figure, axes = plt.subplots(figsize=(7, 0.5 * len(rows) + 1.2))
+    for place, (_, estimate) in enumerate(rows):
+        axes.plot(100 * estimate.value, place, "o", color="black")
+        if estimate.low is not None and estimate.high is not None:
+            axes.plot([100 * estimate.low, 100 * estimate.high], [place, place], color="black")
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("method minus baseline, points")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _curve(every: dict[str, Arms], path: Path) -> None:
+    """Draw the difference of the mean of the worst share of the prompts over that share: did the tail move, or the mean?"""
+    figure, axes = plt.subplots(figsize=(7, 3.5))
+    for (name, own), style in zip(every.items(), ("-", "--", ":", "-."), strict=False):
+        found = [own.tail(share) for share in _SHARES]
+        axes.plot([100 * s for s in _SHARES], [100 * e.value for e in found], style, marker="o", color="black", label=name)
+        if all(e.low is not None for e in found):
+            low, high = ([100 * (e.low if side else e.high or 0.0) for e in found if e.low is not None] for side in (1, 0))
+            axes.fill_between([100 * s for s in _SHARES], low, high, alpha=0.12, color="black")
+    axes.axhline(0, color="grey", linewidth=0.8)
+    axes.set_xlabel("worst share of the prompts, percent (100: the mean)")
+    axes.set_ylabel("method minus baseline, points")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+    plt.close(figure)

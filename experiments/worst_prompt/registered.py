@@ -1,0 +1,114 @@
+"""The registration of the comparison: what is compared, on what, and by what, fixed in the git history before it is run.
+
+registered.yaml is committed before any run of the comparison is started; its commit must be an ancestor of the commit that the
+runs name. Whatever does not hold makes the page exploratory, and the page says so.
+"""
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from paft.config.compose import compose_training
+from paft.reporting.runs import FinishedRun
+from paft.runtime.errors import InputError
+
+FILE = Path(__file__).with_name("registered.yaml")
+MOST_APART = 0.01  # of the budget: arms whose training tokens differ by more are not at equal compute
+
+
+class Endpoint(BaseModel):
+    """Prompts on which the arms are compared, by their kinds of layout."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    kinds: list[str] = Field(min_length=1)
+
+
+class Registered(BaseModel):
+    """The registered comparison: arms as overrides of conf/train.yaml, seeds, endpoints (the first is the headline)."""
+
+    model_config = ConfigDict(extra="forbid")
+    common: list[str]  # overrides of both arms
+    baseline: list[str]
+    method: list[str]
+    seeds: list[int] = Field(min_length=3)
+    endpoints: list[Endpoint] = Field(min_length=1)
+    aim: float  # points of CVaR10 by which the method is to be better at the headline
+    guard: float  # points by which its mean may be worse
+
+    def run_name(self, arm: str, seed: int) -> str:
+        """Return the name of a run's folder; arm is baseline or method."""
+        overrides: list[str] = getattr(self, arm)
+        return compose_training([*self.common, *overrides, f"seed={seed}"]).run_name
+
+
+def read(path: Path = FILE) -> Registered:
+    """Read a registration; raises InputError that names the file and the key."""
+    try:
+        return Registered.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: nothing is registered; choose the arms on validation prompts, then write this file."
+        ) from None
+    except (ValidationError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())[:300]}; see Registered in {__file__}.") from None
+
+
+def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]], path: Path = FILE) -> list[str]:
+    """Return what makes the comparison exploratory, as sentences; none if it is as it was registered.
+
+    Args:
+        arms: the runs of the baseline and of the method.
+    """
+    problems = []
+    for arm, runs in arms.items():
+        wanted = {registered.run_name(arm, seed) for seed in registered.seeds}
+        there = {run.results.run for run in runs}
+        problems += [f"{name} is registered and not there" for name in sorted(wanted - there)]
+        problems += [f"{name} is not what is registered as {arm}" for name in sorted(there - wanted)]
+    commit = _git("log", "-1", "--format=%H", "--", str(path))
+    if not commit:
+        return [*problems, f"{path.name} is in no commit"]
+    if _git("status", "--porcelain", "--", str(path)):
+        problems.append(f"{path.name} was changed after its commit")
+    for run in (run for runs in arms.values() for run in runs):
+        git = run.results.git
+        if git.commit is None:
+            problems.append(f"{run.results.run} names no commit")
+        elif git.dirty:
+            problems.append(f"{run.results.run} was made with changes that are in no commit")
+        elif _is_ancestor(commit, git.commit) is False:
+            problems.append(f"{run.results.run} was made at {git.commit[:7]}, before {path.name} was committed ({commit[:7]})")
+    return list(dict.fromkeys(problems))
+
+
+def compute(arms: Mapping[str, Sequence[FinishedRun]]) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """Return what each arm trained on, as means over its runs, and what says that their compute is not equal."""
+    found: dict[str, dict[str, float]] = {}
+    for arm, runs in arms.items():
+        trained = [run.results.training for run in runs if run.results.training is not None]
+        found[arm] = {
+            name: sum(float(getattr(record, name)) for record in trained) / len(trained)
+            for name in ("tokens", "updates", "seconds")
+        }
+    baseline, method = found["baseline"]["tokens"], found["method"]["tokens"]
+    if method > baseline * (1 + MOST_APART):
+        more = 100 * (method / baseline - 1)
+        return found, [f"the method was trained on {more:.1f}% more tokens than the baseline; give the baseline as many"]
+    return found, []
+
+
+def _git(*arguments: str) -> str:
+    """Return what git prints, "" if it fails."""
+    done = subprocess.run(["git", *arguments], cwd=FILE.parent, capture_output=True, encoding="utf-8", check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _is_ancestor(commit: str, of: str) -> bool | None:
+    """Return whether a commit is part of another's history; None if git knows one of them not."""
+    command = ["git", "merge-base", "--is-ancestor", commit, of]
+    done = subprocess.run(command, cwd=FILE.parent, capture_output=True, encoding="utf-8", check=False)
+    return {0: True, 1: False}.get(done.returncode)

@@ -1,0 +1,154 @@
+"""The registered comparison: its page, and what makes it exploratory; from real runs of the tiny Llama."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from experiments.worst_prompt.__main__ import print_budget, print_commands
+from experiments.worst_prompt.page import Arms, arms_of, verdict, write_page
+from experiments.worst_prompt.registered import Registered, compute, exploratory, read
+from paft.cli.hydra_app import run_plain
+from paft.jobs.train import run_training
+from paft.reporting.collect import collect
+from paft.runtime.errors import InputError
+from tests.conftest import compose_config, small_run
+
+KINDS = ["prose", "markup", "transcript", "trailing-marks", "options-first"]
+
+
+@pytest.fixture(scope="module")
+def registered(tiny_llama, tmp_path_factory) -> Registered:
+    root = tmp_path_factory.mktemp("runs")
+    common = [*small_run(tiny_llama, root), "prompts=v2", "eval_prompts=null", "eval_examples=3"]
+    found = Registered(
+        common=common,
+        baseline=["sampler=uniform", "K=1"],
+        method=["sampler=mutated", "K=1", "optim.average=0.5"],
+        seeds=[100, 101, 102],
+        endpoints=[{"name": "kinds held out", "kinds": KINDS}, {"name": "sections", "kinds": ["sections"]}],
+        aim=2,
+        guard=0.5,
+    )
+    for arm in (found.baseline, found.method):
+        for seed in found.seeds:
+            run_training(compose_config(*common, *arm, f"seed={seed}"))
+    (root / "registered.yaml").write_text(yaml.safe_dump(found.model_dump()))
+    return found
+
+
+def root_of(registered: Registered) -> Path:
+    (root,) = (override.split("=")[1] for override in registered.common if override.startswith("output_root="))
+    return Path(root)
+
+
+def test_the_page_compares_the_arms_at_each_endpoint(registered, tmp_path):
+    root = root_of(registered)
+    write_page(collect([root]), registered, root / "registered.yaml", tmp_path / "out", keep=True)
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "EXPLORATORY" in page and "registered.yaml is in no commit" in page  # the fixture's is in none
+    content = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [*content["endpoints"]] == ["kinds held out", "sections"] and content["seeds"] == [100, 101, 102]
+    for endpoint in content["endpoints"].values():
+        for figure in endpoint.values():
+            assert figure["low"] is None or figure["low"] <= figure["value"] <= figure["high"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} >= {"forest.png", "curve.png", "runs", "pools"}
+    again = arms_of(collect([tmp_path / "out" / "runs"]), registered)[1]  # from what was kept
+    assert again.method.shape == (3, 200, 3) and again.kinds.count("sections") == 100
+
+
+def test_what_does_not_hold_makes_it_exploratory(registered):
+    root = root_of(registered)
+    runs, arms = arms_of(collect([root]), registered)
+    assert len(arms.of_kinds(["prose"]).kinds) == 20
+    problems = exploratory(registered, runs, root / "registered.yaml")
+    assert problems == ["registered.yaml is in no commit"]
+    missing = exploratory(registered.model_copy(update={"seeds": [100, 101, 103]}), runs, root / "registered.yaml")
+    assert sum("is registered and not there" in line for line in missing) == 2
+    assert sum("is not what is registered" in line for line in missing) == 2
+    found, unequal = compute(runs)
+    assert found["method"]["updates"] == found["baseline"]["updates"] == 6
+    assert bool(unequal) == (found["method"]["tokens"] > 1.01 * found["baseline"]["tokens"])
+
+
+def test_a_registration_in_the_history_before_the_runs(registered, tmp_path, monkeypatch):
+    """In a repository of its own: committed before the runs' commit, after it, and changed."""
+    import experiments.worst_prompt.registered as module
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        done = subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "-q")
+    (tmp_path / "other").write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "before")
+    before = git("rev-parse", "HEAD")
+    file = tmp_path / "registered.yaml"
+    file.write_text("x: 1\n")
+    git("add", ".")
+    git("commit", "-qm", "registered")
+    after = git("rev-parse", "HEAD")
+    monkeypatch.setattr(module, "FILE", file)
+    runs, _ = arms_of(collect([root_of(registered)]), registered)
+
+    def problems(commit: str | None, dirty: bool = False) -> list[str]:
+        for own in runs.values():
+            for run in own:
+                git_state = run.results.git.model_copy(update={"commit": commit, "dirty": dirty})
+                object.__setattr__(run, "results", run.results.model_copy(update={"git": git_state}))
+        return exploratory(registered, runs, file)
+
+    for own in runs.values():  # model_copy loses the folder, which is private
+        for run in own:
+            run.results._folder = run.folder
+    assert problems(after) == []
+    assert all("was made at" in line and "before registered.yaml was committed" in line for line in problems(before))
+    assert all("changes that are in no commit" in line for line in problems(after, dirty=True))
+    assert all("names no commit" in line for line in problems(None))
+    file.write_text("x: 2\n")
+    assert problems(after) == ["registered.yaml was changed after its commit"]
+
+
+def arms(gain: float) -> Arms:
+    rng = np.random.default_rng(0)
+    hard = 0.8 - 0.2 * rng.random(100)
+    method, baseline = ((rng.random((12, 100, 60)) < (hard + g)[:, None]).astype(float) for g in (gain, 0.0))
+    return Arms(method, baseline, np.arange(60), [*range(12)], [f"w{i // 4}" for i in range(100)], ["prose"] * 100)
+
+
+def test_the_verdict_says_what_is_shown_or_excluded(registered):
+    assert "better at the worst prompts by the registered aim of 2 points" in verdict(arms(0.08), registered)
+    assert "no gain at the worst prompts is shown; gains of more than" in verdict(arms(0.0), registered)
+    assert "short of the registered aim" in verdict(arms(0.08), registered.model_copy(update={"aim": 20}))
+
+
+def test_commands_and_budget(registered, tmp_path, capsys):
+    root = root_of(registered)
+    print_commands(root / "registered.yaml")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6 and lines[0].endswith("seed=100") and "sampler=uniform" in lines[0] and "sampler=mutated" in lines[1]
+    print_budget([root], 2, 12)
+    assert "2 arms x 12 seeds:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"), [(None, "nothing is registered"), ("seeds: [1]\n", "common"), ("a: [\n", "registered.yaml: while")]
+)
+def test_a_registration_that_is_none_is_one_sentence(tmp_path, content, sentence, monkeypatch, capsys):
+    file = tmp_path / "registered.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        read(file)
+    monkeypatch.setattr(sys, "argv", ["worst_prompt", "commands", "--registered", str(file)])
+    from experiments.worst_prompt.__main__ import main
+
+    with pytest.raises(SystemExit) as exit_:
+        run_plain(main)
+    assert exit_.value.code == 2 and "error:" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""How many seeds, prompts and examples show a difference: power from a pilot."""
+
+import numpy as np
+import pytest
+
+from paft.evaluation.tail import cvar, cvar_difference
+from paft.reporting.power import SEEDS, Pilot, _influence, cheapest, power, read_pilot
+from paft.runtime.errors import InputError
+
+PILOT = Pilot(np.random.default_rng(0).normal(0.8, 0.05, 50), seed=0.01, prompt=0.05, interaction=0.02, method=0.01)
+
+
+def test_power_grows_with_the_difference_and_with_the_study():
+    small = power(PILOT, 0.02, 3, 50, 100, 0.1, trials=100)
+    assert power(PILOT, 0.08, 3, 50, 100, 0.1, trials=100) > small
+    assert power(PILOT, 0.02, 24, 200, 200, 0.1, trials=100) > small + 0.2
+    assert power(PILOT, 0.02, 8, 200, 200, 1.0, trials=100) > power(PILOT, 0.02, 8, 200, 200, 0.1, trials=100)  # the mean
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_where_there_is_no_difference_few_studies_find_one(share):
+    assert power(PILOT, 0.0, 8, 200, 100, share, trials=300) <= 0.05
+
+
+def test_the_influence_of_a_prompt_is_what_the_jackknife_finds():
+    """The variance by influences is near that of leaving out a family at a time."""
+    rng = np.random.default_rng(1)
+    a, b = ((rng.random((8, 200, 100)) < p).astype(float) for p in (rng.normal(0.8, 0.05, (8, 200, 1)), 0.78))
+    families = [f"f{i // 4}" for i in range(200)]
+    found = cvar_difference(a, b, families)
+    by_seed = cvar(a.mean(2), 0.1) - cvar(b.mean(2), 0.1)
+    influence = (_influence(a.mean(2), 0.1) - _influence(b.mean(2), 0.1)).mean(0)
+    sums = influence.reshape(50, 4).sum(1) / 200
+    variance = 50 / 49 * ((sums - sums.mean()) ** 2).sum() + by_seed.var(ddof=1) / 8
+    assert found.value == pytest.approx(by_seed.mean())
+    assert (found.high - found.low) / 2 / 2.05 == pytest.approx(variance**0.5, rel=0.25)
+
+
+def test_the_cheapest_study_with_enough_power():
+    none = [0.0] * len(SEEDS)
+    found = {(50, 100): [*none[:-1], 0.9], (200, 100): [0.1, 0.5, 0.85, *none[3:]]}
+    assert cheapest(found) == (8, 200, 100)  # 160,000 cells instead of 240,000
+    assert cheapest({(50, 100): none}) is None
+
+
+def test_a_pilot_of_kept_runs(capsys, monkeypatch):
+    import sys
+    from pathlib import Path
+
+    from paft.cli.power import main
+
+    runs = Path(__file__).parents[2] / "experiments/results/race_qwen05/runs"
+    paft, user = (sorted(runs.glob(f"race-qwen05-{method}-*")) for method in ("paft", "user"))
+    pilot = read_pilot(paft, user)
+    assert len(pilot.accuracies) == 50 and pilot.prompt > pilot.seed > 0 and pilot.method > 0.02
+    with pytest.raises(InputError, match="two seeds"):
+        read_pilot(paft[:1])
+    monkeypatch.setattr("paft.reporting.power.SIZES", ((50, 100),))
+    monkeypatch.setattr("paft.reporting.power.SEEDS", (3, 8))
+    monkeypatch.setattr(sys, "argv", ["paft power", ",".join(map(str, paft)), "--difference", "30", "--measure", "mean"])
+    main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "30 points of mean" in said and "seeds a method, 50 prompts x 100 examples" in said
