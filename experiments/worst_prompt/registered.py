@@ -95,9 +95,9 @@ def compute(arms: Mapping[str, Sequence[FinishedRun]]) -> tuple[dict[str, dict[s
             for name in ("tokens", "updates", "seconds")
         }
     baseline, method = found["baseline"]["tokens"], found["method"]["tokens"]
-    if method > baseline * (1 + MOST_APART):
+    if abs(method / baseline - 1) > MOST_APART:
         more = 100 * (method / baseline - 1)
-        return found, [f"the method was trained on {more:.1f}% more tokens than the baseline; give the baseline as many"]
+        return found, [f"the method was trained on {more:+.1f}% tokens beside the baseline; give the baseline as many"]
     return found, []
 
 

@@ -12,7 +12,7 @@ Tell how many seeds, prompts and examples it takes to show a difference, from th
     paft power A1,A2,A3 B1,B2,B3 --difference 2 --measure mean     # and of the method that it is to be compared with
 
 A run is a folder with results.json and matrix.parquet. The pilot shows how much accuracies vary over seeds, prompts and both
-together; studies of several sizes are simulated from that, and compared as `paft compare` does.
+together; studies of several sizes are simulated from that, and compared as `paft compare` compares CVaR10.
 """
 _SHARES = {"cvar10": 0.1, "mean": 1.0}
 

@@ -83,6 +83,8 @@ def from_dict(content: Any) -> TrainConfig:
 def _check_sampler(config: TrainConfig) -> None:
     """Refuse settings of the sampler that contradict each other or the rest of the run."""
     sampler, several = config.sampler, f"sampler.templates_per_update={config.sampler.templates_per_update}"
+    if config.method.name != "paft":
+        return  # nothing is drawn
     if sampler.templates_per_update > config.examples_per_update:
         raise InputError(
             f"{several} is more than examples_per_update={config.examples_per_update}; lower it: each needs an example."

@@ -267,6 +267,8 @@ class TrainConfig(_Section):
             del identity["K"]
         if method == "paft" and self.sampler == SamplerConfig():  # as it was before there was a choice
             del identity["sampler"]
+        elif method == "paft":
+            identity["sampler"]["mutations"].sort()  # their order changes nothing
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number
             del identity["prompts"][split]

@@ -89,7 +89,7 @@ _NO_TEST = (
 def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, validation: PromptPool) -> Inputs:
     """Return the inputs of a run that looks at no test prompt and no test row: validation stands in for both.
 
-    The rows that choose the checkpoint are not among those that are scored.
+    The rows that choose the checkpoint, and the prompt of a search, are not among those that are scored.
 
     Raises InputError if there are no validation prompts, or if a validation prompt is trained on.
     """
@@ -111,9 +111,11 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
     assert examples.files is not None
     warnings = (*examples.files.remarks, _NO_TEST)
-    examples = replace(examples, test=rows, files=None)
     notes = _fewer_rows(config.eval_examples, rows)
-    return Inputs(examples, train, validation, pool, None, seen, LeftOut(), notes, warnings)
+    files = replace(examples.files, train=examples.train, test=examples.validation)
+    scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
+    examples = replace(examples, validation=examples.validation[: config.validation.examples], test=scored, files=None)
+    return Inputs(examples, train, validation, pool, None, seen, left_out, notes, warnings)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,9 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     if mutator is not None:
         n = sum(map(mutator.can_change, pool.templates))
         as_they_are = f"; the others ({len(pool.templates) - n}) are shown as they are" if n < len(pool.templates) else ""
-        notes.append(f"train prompts: {n} of {len(pool.templates)} have parts whose layout is mutated{as_they_are}")
+        kept = sum(mutator.can_change(t) and mutator.keeps_order(t) for t in pool.templates)
+        order = f"; {kept} say where something stands and keep their order" if kept and "order" in mutator.kinds else ""
+        notes.append(f"train prompts: {n} of {len(pool.templates)} have parts whose layout is mutated{as_they_are}{order}")
     return notes
 
 

@@ -1,5 +1,7 @@
 """Layout mutations: a template's parts in another order and another style, with the same words and fields.
 
+A template that says where something stands ("the text above") keeps the order of its parts.
+
 The paper draws among prompts that are there; a mutation makes another layout of one, so that training sees more layouts than
 anybody has written. Fields are never touched. Where options change places, the gold answer and its letter follow.
 """
@@ -20,10 +22,16 @@ MUTATIONS: tuple[Mutation, ...] = get_args(Mutation)
 
 _LABELS = ("{}: ", "{} - ", "{} = ", "[{}] ", "({}) ", "<{}> ", "**{}:** ", "{}:\n", "{}\n", "### {}\n", "[{}]\n")
 _SEPARATORS = ("\n", "\n\n", "\n\n\n", "\n---\n", "\n***\n", "\n\n=====\n\n")
-_LETTERS = ("{}. ", "{}) ", "({}) ", "[{}] ", "{}: ", "{} - ", "{} = ", "**{}** ", "Option {}: ", "{}.) ")
+_LETTERS = ("{}. ", "{}) ", "({}) ", "[{}] ", "{}: ", "{} - ", "{} = ", "**{}** ", "{}.) ")
 _BULLETS = ("- ", "* ", "• ", "+ ", "> ", "~ ", "")
 _IN_ONE_LINE = (" | ", " / ", "; ", " -- ")
-_CASES: tuple[Callable[[str], str], ...] = (str.upper, str.lower, str.title)
+_CASES: tuple[Callable[[str], str], ...] = (str.upper, str.lower, str.capitalize)  # of each word
+_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_PLACE = re.compile(
+    r"\b(above|below|following|follows|followed|preceding|preceded|just read|in between|between the|"
+    r"(?:last|first|next|previous) (?:line|part|paragraph)|at the (?:top|bottom|end|beginning))\b",
+    re.I,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,10 @@ class Mutator:
         """Return whether a template has parts that can be changed."""
         return read_parts(template, self.choice_fields) is not None
 
+    def keeps_order(self, template: PromptTemplate) -> bool:
+        """Return whether a template says where its parts stand, so that these are not put into another order."""
+        return _PLACE.search(template.text) is not None
+
     def mutated(self, template: PromptTemplate, rng: random.Random) -> PromptTemplate:
         """Return a template in another layout; the template itself where it has no parts, or where nothing changed."""
         parts = read_parts(template, self.choice_fields)
@@ -60,7 +72,7 @@ class Mutator:
             if kind not in self.kinds or kind == "options_first":
                 continue
             if kind == "order":
-                parts = self._ordered(parts, template, own)
+                parts = parts if self.keeps_order(template) else self._ordered(parts, template, own)
             elif own.random() < 0.5:
                 continue
             elif kind == "option_order":
@@ -135,7 +147,7 @@ def _casing(parts: Parts, rng: random.Random) -> Parts:
     case = rng.choice(_CASES)
 
     def cased(text: str) -> str:
-        return re.sub(r"(?<!['’\w])[^\W\d_]{2,}", lambda match: case(match[0]), text)
+        return _WORD.sub(lambda match: case(match[0]) if len(match[0]) > 1 else match[0], text)
 
     def of_part(part: Part) -> Part:
         if part.kind == "text":
@@ -149,11 +161,12 @@ def _casing(parts: Parts, rng: random.Random) -> Parts:
 def _option_style(parts: Parts, rng: random.Random) -> Parts:
     """Mark the options in another way, on lines of their own or in one line."""
     options = next((part for part in parts.parts if part.marks), None)
-    if options is None:
-        return parts
+    if options is None or any(len(word) > 1 for word in re.findall(r"\w+", FIELD.sub("", options.body))):
+        return parts  # marks of several letters, as "Option A:", are words, which stay
     lettered = options.marks[0] != ""
     style = rng.choice(_LETTERS if lettered else _BULLETS)
-    lines = rng.random() < 0.7
+    inline = options.lead.strip() == "" or options.lead.rstrip().endswith(":")  # else a heading, which has a line of its own
+    lines = rng.random() < 0.7 or not inline
     separator = "\n" if lines else rng.choice(_IN_ONE_LINE)
     marks = [style.format(mark) if lettered else style if lines else "" for mark in options.marks]
     body = separator.join(f"{mark}{{{name}}}" for mark, name in zip(marks, options.fields, strict=True))

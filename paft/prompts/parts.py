@@ -24,6 +24,9 @@ _LABEL = re.compile(r"(?P<opens>[#>*_\[(<| -]*)(?P<name>\w[\w' -]*?)(?P<closes>[
 _LETTER = re.compile(
     r"(?:\b(?:[Oo]ption|[Cc]hoice|[Ee]nding|[Ss]olution|[Aa]nswer) )?[(\[*<]*\b([A-Z])\b[)\].:*>=-]*(?: [-=:>]+)? *$"
 )
+_HEADING = re.compile(r"#+ .*|=+ .* =+|~+ .* ~+|\[.*\]|<.*>|\*\*.*\*\*|__.*__")  # a line that belongs to what stands below it
+_FENCE = re.compile(r"`{3}|\"{3}|'{3}")
+_CLOSES = re.compile(r"^\s*(?:</|\[/)|\bEND\b")
 _BULLET = re.compile(r"(?:^|(?<=\n))[-*•+>~]* *$")
 
 
@@ -104,12 +107,12 @@ def _blocks(lines: Sequence[str], choices: frozenset[str]) -> list[_Block] | Non
     above: list[str] = []
     for number, line in enumerate(lines, 1):
         if not _WORD.search(line):  # blank, or a rule
-            if line.strip() and blocks and not above and _underlines(line, blocks[-1].lines[-1]):
-                return None  # a line that is underlined is a heading, which must stay above its text
+            if _FENCE.search(line) or (blocks and line.strip() and not above and _underlines(line, blocks[-1].lines[-1])):
+                return None  # a fence has two ends; a line that is underlined is a heading, which must stay above its text
             above.append(line)
             continue
-        if line.lstrip().startswith("</"):
-            return None  # a tag that closes could not stay with the one that opens
+        if _CLOSES.search(line):
+            return None  # what closes could not stay with what opens
         fields = FIELD.findall(line)
         if len(fields) > 1 and not choices.issuperset(fields):
             return None
@@ -122,6 +125,8 @@ def _blocks(lines: Sequence[str], choices: frozenset[str]) -> list[_Block] | Non
             or (fields and not last.fields and _leads(last.lines[-1], line, options, directly=not above))
             or (not fields and not last.fields and not above and number < len(lines))  # an instruction of several lines
         ):
+            if any(gap.strip() for gap in above) and not last.fields:
+                return None  # a rule between a label and its field belongs to both
             last.lines += [*above, line]
         else:
             blocks.append(_Block(above, [line], []))
@@ -143,7 +148,8 @@ def _leads(line: str, below: str, options: bool, directly: bool) -> bool:
     """
     if not options and re.match(r"[^\w{]*\{", below) is None:
         return False  # the line below has a label of its own
-    return line.rstrip().endswith(":") or (directly and len(_WORD.findall(line)) <= _LABEL_WORDS)
+    heading = line.rstrip().endswith(":") or _HEADING.fullmatch(line.strip()) is not None
+    return heading or (directly and len(_WORD.findall(line)) <= _LABEL_WORDS)
 
 
 def _part(block: _Block, choices: frozenset[str]) -> Part:
@@ -154,7 +160,8 @@ def _part(block: _Block, choices: frozenset[str]) -> Part:
         return _options(text, fields)
     before = text[: text.index("{")]
     before = before[:-1] if before[-1:] in ('"', "'", "“") else before
-    return Part("field", text, fields, before, _label(before), text[len(before) :])
+    encloses = _WORD.search(text[text.index("}") :].removeprefix("}")) or text.rstrip()[-1] in "])>*|"
+    return Part("field", text, fields, before, "" if encloses else _label(before), text[len(before) :])
 
 
 def _label(lead: str) -> str:

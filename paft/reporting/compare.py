@@ -199,7 +199,9 @@ def notes(compared: Compared) -> list[str]:
     lines += _of_the_base(compared)
     if compared.seeds_a is None:
         return [*lines, "This is about these two runs: other seeds of the same methods may differ."]
-    covers = "but for CVaR10's, which is for other seeds and other families of prompts, the intervals do not cover other seeds"
+    covers = "the intervals do not cover other seeds"
+    if compared.tail.low is not None:
+        covers = f"but for CVaR10's, which is for other seeds and other families of prompts, {covers}"
     return [*lines, f"Means and variances are averaged over the seeds at hand; {covers}."]
 
 

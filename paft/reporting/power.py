@@ -1,8 +1,9 @@
 """How many seeds, prompts and examples show a difference: power, simulated from the runs of a pilot.
 
-The pilot says how much accuracies vary over seeds, over prompts, and over both together, beyond the noise of the examples. Arms
-like it are drawn again and again, one of them better by the difference at every prompt, and compared as `paft compare` does: by
-an interval for other seeds and other families of prompts.
+The pilot says how much accuracies vary over seeds, over prompts, and over both together, beyond the noise of the examples.
+Arms like it are drawn again and again, one of them better by the difference at every prompt, and compared as `paft compare`
+compares CVaR10: by an interval for other seeds and other families of prompts. Half of what a method does to a prompt (in
+variance) it does to the prompt's family.
 """
 
 from collections.abc import Sequence
@@ -95,7 +96,8 @@ def _arms(
     common = centre + scale * (rng.choice(pilot.accuracies, prompts) - centre)
     arms = []
     for gain in (difference, 0.0):
-        own = pilot.method / 2**0.5 * rng.standard_normal(prompts)
+        of_family = rng.standard_normal(-(-prompts // _PROMPTS_PER_FAMILY)).repeat(_PROMPTS_PER_FAMILY)[:prompts]
+        own = pilot.method / 2 * (rng.standard_normal(prompts) + of_family)
         of_seeds = pilot.seed * rng.standard_normal((seeds, 1)) + pilot.interaction * rng.standard_normal((seeds, prompts))
         truth = np.clip(common + own + of_seeds - pilot_shift(common) + gain, 0, 1)
         arms.append(rng.binomial(examples, truth) / examples)

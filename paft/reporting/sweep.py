@@ -118,8 +118,8 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
     for one, row in zip(labelled, table.rows, strict=True):
         accuracy, spread = one.row.correct.mean(2), one.row.spread
         whole = one.row.part == one.row.runs[0].dataset
-        found = [run.results.sensitivity for run in one.row.runs if whole and run.results.sensitivity is not None]
-        sure = [own.calibration for own in found if own.calibration is not None]
+        found = [run.results.sensitivity if whole else None for run in one.row.runs]
+        sure = [None if own is None else own.calibration for own in found]
         stds = [None] * 3 if spread is None else [spread.prompt, spread.seed, spread.interaction]
         section.rows.append(
             [
@@ -127,11 +127,11 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
                 *(percentage(float(cvar(accuracy, share).mean())) for share in _CURVE),
                 percentage(float(np.quantile(accuracy, 0.05, axis=1).mean())),
                 *map(percentage, stds),
-                percentage(_average(own.flip_rate for own in found)),
-                number(_average(own.posix for own in found), ".3f"),
-                number(_average(own.pss for own in found), ".3f"),
-                percentage(_average(own.ece for own in sure)),
-                percentage(_average(own.worst_ece for own in sure)),
+                percentage(_average(None if own is None else own.flip_rate for own in found)),
+                number(_average(None if own is None else own.posix for own in found), ".3f"),
+                number(_average(None if own is None else own.pss for own in found), ".3f"),
+                percentage(_average(None if own is None else own.ece for own in sure)),
+                percentage(_average(None if own is None else own.worst_ece for own in sure)),
             ]
         )
     section.notes = [

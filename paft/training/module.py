@@ -125,7 +125,7 @@ class PaftModule(pl.LightningModule):
         """Restore the mean of the weights."""
         if "average" in checkpoint:
             self._averaged = checkpoint["average"]["updates"]
-            self._mean = [mean.to(self.device) for mean in checkpoint["average"]["mean"]]
+            self._mean = list(checkpoint["average"]["mean"])
 
     def on_train_batch_start(self, batch: Update, batch_idx: int) -> None:
         """Seed dropout from seed, rank and update, so that a resumed run repeats it."""
@@ -155,7 +155,7 @@ class PaftModule(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         # global_step counts this update, too
-        if self.global_step > self.total_updates - math.ceil(self.optim.average * self.total_updates):
+        if self.global_step > self.total_updates - math.ceil(round(self.optim.average * self.total_updates, 9)):
             self._add_to_mean(group["params"])
         figures = {"loss": loss, "grad_norm": norm, "lr": group["lr"]}
         if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
@@ -181,6 +181,9 @@ class PaftModule(pl.LightningModule):
         """Take the weights after an update into their mean."""
         with torch.no_grad():
             self._averaged += 1
+            self._mean = [
+                mean.to(weight.device) for mean, weight in zip(self._mean, weights, strict=False)
+            ]  # resumed: on a CPU
             if self._averaged == 1:
                 self._mean = [weight.detach().clone() for weight in weights]
             else:

@@ -129,6 +129,25 @@ def test_a_template_without_parts_is_shown_as_it_is(text):
     assert layouts(MUTATIONS, text) == {text}
 
 
+@pytest.mark.parametrize("says", ["Read the text above.", "Answer the question below.", "Use the last line.", "As follows."])
+def test_a_template_that_says_where_something_stands_keeps_its_order(says):
+    found = layouts(MUTATIONS, TEXT.replace("Read.", says))
+    assert len(found) > 20
+    order = ["{story}", "{question}"]
+    assert all([text.index(name) for name in order] == sorted(text.index(name) for name in order) for text in found)
+    assert all(text.lower().startswith(says.lower()[:4]) for text in found)
+
+
+def test_words_keep_their_apostrophes_and_marks_their_words():
+    assert any("DON'T" in text for text in layouts(("casing",), TEXT.replace("Read.", "Don't guess.")))
+    named = (
+        TEXT.replace("A. ", "Option A: ").replace("B. ", "Option B: ").replace("C. ", "Option C: ").replace("D. ", "Option D: ")
+    )
+    assert layouts(("option_style",), named) == {named}
+    headed = TEXT.replace("A. {A}", "Choices\nA. {A}")
+    assert all("Choices\n" in text for text in layouts(("option_style",), headed))
+
+
 def test_options_whose_letters_are_not_known_stay_where_they_are():
     text = "{story}\nPerhaps {A}, perhaps {B}, {C} or {D}.\nAnswer:"
     assert layouts(("option_order",), text) == {text}

@@ -42,6 +42,12 @@ def test_labels_are_read_with_what_marks_them(lead, label):
         assert (found.parts[1].lead, found.parts[1].body) == (lead, "{story}")
 
 
+@pytest.mark.parametrize("enclosed", ["<story> {story} </story>", "[Story: {story}]", "**Story: {story}**", "({story} was it)"])
+def test_a_label_that_encloses_its_field_is_left_as_it_is(enclosed):
+    found = parts_of(f"Read.\n\n{enclosed}\nAnswer:")
+    assert found is not None and found.parts[1].label == ""
+
+
 @pytest.mark.parametrize(
     ("options", "marks"),
     [
@@ -69,6 +75,8 @@ def test_a_label_and_a_sentence_that_leads_over_stay_with_what_follows():
         "field",
         "options",
     ]
+    headed = "## The story of today\n\n{story}\n\n[What they want to know]\n\n{question}\n\nAnswer:"
+    assert kinds(headed) == ["field", "field"]
     assert kinds("Text\n{story}\n\nChoose one:\n\n- {A}\n- {B}\nAnswer:") == ["field", "options"]
 
 
@@ -86,6 +94,10 @@ def test_a_label_and_a_sentence_that_leads_over_stay_with_what_follows():
         "{story} Answer:",
         "{story}\nAnswer:\n---",
         "---\n{story}\nAnswer:",
+        'Story:\n"""\n{story}\n"""\n\nQuestion: {question}\nAnswer:',  # a fence has two ends
+        "--- BEGIN STORY ---\n{story}\n--- END STORY ---\n{question}\nAnswer:",
+        "[STORY]\n{story}\n[/STORY]\n{question}\nAnswer:",
+        "Story:\n---\n{story}\n---\n{question}\nAnswer:",  # a rule that belongs to the label
     ],
 )
 def test_what_has_no_parts(text):
