@@ -102,7 +102,7 @@ def main() -> None:
         within(_SAVE_S, built.save)
     except TimeoutError:
         raise InputError(
-            f"W&B did not answer within {_SAVE_S} s; see on the project's page whether it has the workspace."
+            f"W&B did not take the workspace within {_SAVE_S} s; see on the project's page whether it has it all the same."
         ) from None
     except Exception as error:  # unreachable, key refused, no right to the project
         raise InputError(f"W&B did not take the workspace ({' '.join(str(error).split())[:300]}); nothing was sent.") from None

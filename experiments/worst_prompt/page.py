@@ -12,15 +12,13 @@ import matplotlib.pyplot as plt
 
 from experiments.worst_prompt.registered import Registered, compute, exploratory
 from paft.evaluation.statistics import Array, Estimate, Groups, difference_interval
-from paft.evaluation.tail import cvar, cvar_difference, kind_of
+from paft.evaluation.tail import SHARES, cvar, cvar_difference, kind_of
 from paft.prompts.readers import read_prompts
 from paft.reporting.collect import Collected, keep_runs
 from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
 from paft.reporting.runs import FinishedRun, TableRow, check_alike
 from paft.reporting.sweep import origin
 from paft.runtime.errors import InputError
-
-_SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ def arms_of(collected: Collected, registered: Registered) -> tuple[dict[str, lis
         arm: TableRow(sorted((r for r in own if r.seed in seeds), key=lambda r: r.seed or 0), part) for arm, own in runs.items()
     }
     first = sides["method"].runs[0]
-    families = {str(row["text"]): row for _, row in read_prompts(first.pool_file("test")).rows}
-    by_id = {str(row.get("id")): row for row in families.values()}
+    by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
     prompts = [by_id[id_] for id_ in first.matrix(part).prompt_ids]
     wordings = [str(row.get("wording") or row["id"]) for row in prompts]
     kinds = [kind_of(str(row.get("layout") or "")) for row in prompts]
@@ -195,11 +192,12 @@ def _curve(every: dict[str, Arms], path: Path) -> None:
     """Draw the difference of the mean of the worst share of the prompts over that share: did the tail move, or the mean?"""
     figure, axes = plt.subplots(figsize=(7, 3.5))
     for (name, own), style in zip(every.items(), ("-", "--", ":", "-."), strict=False):
-        found = [own.tail(share) for share in _SHARES]
-        axes.plot([100 * s for s in _SHARES], [100 * e.value for e in found], style, marker="o", color="black", label=name)
-        if all(e.low is not None for e in found):
-            low, high = ([100 * (e.low if side else e.high or 0.0) for e in found if e.low is not None] for side in (1, 0))
-            axes.fill_between([100 * s for s in _SHARES], low, high, alpha=0.12, color="black")
+        found = [own.tail(share) for share in SHARES]
+        axes.plot([100 * s for s in SHARES], [100 * e.value for e in found], style, marker="o", color="black", label=name)
+        ends = [(100 * e.low, 100 * e.high) for e in found if e.low is not None and e.high is not None]
+        if len(ends) == len(found):
+            low, high = zip(*ends, strict=True)
+            axes.fill_between([100 * s for s in SHARES], low, high, alpha=0.12, color="black")
     axes.axhline(0, color="grey", linewidth=0.8)
     axes.set_xlabel("worst share of the prompts, percent (100: the mean)")
     axes.set_ylabel("method minus baseline, points")

@@ -68,7 +68,6 @@ def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]
         wanted = {registered.run_name(arm, seed) for seed in registered.seeds}
         there = {run.results.run for run in runs}
         problems += [f"{name} is registered and not there" for name in sorted(wanted - there)]
-        problems += [f"{name} is not what is registered as {arm}" for name in sorted(there - wanted)]
     commit = _git("log", "-1", "--format=%H", "--", str(path))
     if not commit:
         return [*problems, f"{path.name} is in no commit"]
@@ -80,8 +79,11 @@ def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]
             problems.append(f"{run.results.run} names no commit")
         elif git.dirty:
             problems.append(f"{run.results.run} was made with changes that are in no commit")
-        elif _is_ancestor(commit, git.commit) is False:
-            problems.append(f"{run.results.run} was made at {git.commit[:7]}, before {path.name} was committed ({commit[:7]})")
+        elif not _is_ancestor(commit, git.commit):
+            problems.append(
+                f"{run.results.run} was made at {git.commit[:7]}, whose history does not hold the commit of {path.name} "
+                f"({commit[:7]})"
+            )
     return list(dict.fromkeys(problems))
 
 
@@ -96,8 +98,9 @@ def compute(arms: Mapping[str, Sequence[FinishedRun]]) -> tuple[dict[str, dict[s
         }
     baseline, method = found["baseline"]["tokens"], found["method"]["tokens"]
     if abs(method / baseline - 1) > MOST_APART:
-        more = 100 * (method / baseline - 1)
-        return found, [f"the method was trained on {more:+.1f}% tokens beside the baseline; give the baseline as many"]
+        change = 100 * (method / baseline - 1)
+        than = f"{abs(change):.1f}% {'more' if change > 0 else 'fewer'} tokens than the baseline"
+        return found, [f"the method was trained on {than}; make their compute equal"]
     return found, []
 
 
@@ -107,8 +110,7 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _is_ancestor(commit: str, of: str) -> bool | None:
-    """Return whether a commit is part of another's history; None if git knows one of them not."""
+def _is_ancestor(commit: str, of: str) -> bool:
+    """Return whether a commit is part of another's history; it is not where git does not know one of them."""
     command = ["git", "merge-base", "--is-ancestor", commit, of]
-    done = subprocess.run(command, cwd=FILE.parent, capture_output=True, encoding="utf-8", check=False)
-    return {0: True, 1: False}.get(done.returncode)
+    return subprocess.run(command, cwd=FILE.parent, capture_output=True, check=False).returncode == 0

@@ -18,25 +18,28 @@ _STREAM = 0x44415441  # "DATA": the data order has its own seed stream
 
 def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Task) -> "Updates":
     """Return the updates of a run on n_examples examples of a task, under templates that are drawn from a pool."""
-    schedule = Schedule(config.K, config.schedule.unit)
+    schedule, per_epoch = Schedule(config.K, config.schedule.unit), -(-n_examples // config.examples_per_update)
+    draws = schedule.draws_per_epoch(per_epoch, n_examples)
     per_update = config.sampler.templates_per_update if config.method.name == "paft" else 1
-    updates = Updates(n_examples, config.examples_per_update, config.T, schedule, Sampler(pool, config.seed), per_update)
-    updates.sampler = sampler_of(config, pool, task, updates.draws_per_epoch)
-    return updates
+    sampler = sampler_of(config, pool, task, draws)
+    return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update)
 
 
 def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoch: int) -> Sampler:
     """Return the sampler of a run: uniform or balanced, with or without layout mutations."""
-    chosen, mutator = config.sampler, None
-    if config.method.name != "paft":  # one prompt, shown as it is
-        return Sampler(pool, config.seed)
-    if chosen.mutations:
-        answer = answer_kind(config.dataset, task)
-        mutator = Mutator(chosen.mutations, task.choice_fields, next(iter(task.fields), None), answer)
-    if not chosen.balanced:
+    chosen, mutator = config.sampler, mutator_of(config, task)
+    if config.method.name != "paft" or not chosen.balanced:
         return Sampler(pool, config.seed, mutator, chosen.share)
     per_draw = chosen.templates_per_update
     return BalancedSampler(pool, config.seed, mutator, chosen.share, draws_per_epoch, per_draw, task.choice_fields)
+
+
+def mutator_of(config: TrainConfig, task: Task) -> Mutator | None:
+    """Return what changes the layouts of a run's templates; None: they are shown as they are, as any single prompt is."""
+    if config.method.name != "paft" or not config.sampler.mutations:
+        return None
+    answer = answer_kind(config.dataset, task)
+    return Mutator(config.sampler.mutations, task.choice_fields, next(iter(task.fields), None), answer)
 
 
 @dataclass(frozen=True)
@@ -84,15 +87,6 @@ class Updates:
     def total(self) -> int:
         """Number of updates of the run."""
         return self.per_epoch * self.epochs
-
-    @property
-    def draws_per_epoch(self) -> int:
-        """Number of draws per epoch; unit=row has as many in all epochs together."""
-        return {
-            "update": -(-self.per_epoch // self.schedule.k),
-            "example": -(-self.n_examples // self.schedule.k),
-            "row": self.n_examples,
-        }[self.schedule.unit]
 
     def of_epoch(self, epoch: int, first_update: int = 0) -> Iterator[list[Tagged]]:
         """Yield the updates of an epoch, starting at `first_update`."""

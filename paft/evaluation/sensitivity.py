@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from paft.evaluation.statistics import Array
+
 _BINS = 10
 
 

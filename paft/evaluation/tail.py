@@ -81,17 +81,26 @@ def cvar_difference(a: Array, b: Array, families: Sequence[str], share: float = 
     if n_seeds < _FEWEST_SEEDS or len(names) < FEWEST:
         return Estimate(value)
     own = np.asarray(families)
-    without = [
-        float((cvar(one[:, own != name], share) - cvar(other[:, own != name], share)).mean()) for name in names
-    ]  # fmt: skip
-    of_seeds = float(by_seed.var(ddof=1)) / n_seeds
-    of_prompts = (len(names) - 1) / len(names) * float(((np.asarray(without) - np.mean(without)) ** 2).sum())
+    left = [float((cvar(one[:, own != name], share) - cvar(other[:, own != name], share)).mean()) for name in names]
+    half = half_width(by_seed, (len(names) - 1) * float(np.var(left)), len(names))
+    return Estimate(value, value - half, value + half) if half else Estimate(value)
+
+
+def half_width(by_seed: Array, of_prompts: float, families: int) -> float:
+    """Return half of the 95% interval of a mean over seeds, for other seeds and other families of prompts.
+
+    The variance over seeds and that over families are added. The degrees of freedom are Satterthwaite's.
+
+    Args:
+        by_seed: (S,).
+        of_prompts: the variance that comes from so many families.
+    """
+    of_seeds = float(by_seed.var(ddof=1)) / len(by_seed)
     variance = of_seeds + of_prompts
     if variance == 0:
-        return Estimate(value)
-    freedom = variance**2 / (of_seeds**2 / (n_seeds - 1) + of_prompts**2 / (len(names) - 1))
-    half = float(stats.t.ppf(0.975, freedom)) * variance**0.5
-    return Estimate(value, value - half, value + half)
+        return 0.0
+    freedom = variance**2 / (of_seeds**2 / (len(by_seed) - 1) + of_prompts**2 / (families - 1))
+    return float(stats.t.ppf(0.975, freedom)) * variance**0.5
 
 
 def by_family(accuracy: Array, families: Sequence[str]) -> Mapping[str, Family]:

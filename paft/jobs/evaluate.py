@@ -11,10 +11,10 @@ from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import TestInputs
 from paft.evaluation.evaluator import Evaluator, Scored
-from paft.evaluation.predictions import count_unread, predictions
+from paft.evaluation.predictions import predictions
 from paft.evaluation.scoring import Scoring
 from paft.jobs.encoder import make_encoder
-from paft.jobs.measures import families_of, sensitivity_of
+from paft.jobs.measures import summary_of
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
@@ -32,7 +32,6 @@ from paft.reporting.results import (
     describe_pool,
     read_results,
     save_results,
-    summarise,
 )
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
@@ -154,11 +153,8 @@ def _extra(evaluation: Evaluation, evaluator: Evaluator, scoring: Scoring) -> Ex
 def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra: ExtraMeasures, started: float) -> Results:
     config, inputs, identity = evaluation.config, evaluation.inputs, evaluator.identity
     device = evaluator.model.device
-    unread = None if inputs.task.choice_fields else count_unread(scored.path, config.dataset.metric)
-    labelled, threshold = inputs.rows is None, config.dataset.threshold
-    families = families_of(scored, inputs.pool)
-    sensitivity = sensitivity_of(scored, evaluation.encoder, inputs.examples, labelled)
-    summary = summarise(scored.matrix, threshold, scored.settings, labelled, inputs.warnings, unread, families, sensitivity)
+    labelled = inputs.rows is None
+    summary = summary_of(scored, config.dataset, inputs.pool, evaluation.encoder, inputs.examples, labelled, inputs.warnings)
     return Results(
         **dict(summary),
         kind="evaluation",

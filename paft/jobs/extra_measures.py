@@ -7,11 +7,10 @@ from paft.config.schema import TrainConfig
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator
 from paft.evaluation.generation import take_several_lines
-from paft.evaluation.predictions import count_unread
 from paft.evaluation.scoring import Scoring, ScoringMethod
-from paft.jobs.measures import families_of, sensitivity_of
+from paft.jobs.measures import summary_of
 from paft.reporting.provenance import provenance
-from paft.reporting.results import AdversarialPrompts, ExtraMeasures, GeneratedAnswers, adversarial_prompts, summarise
+from paft.reporting.results import AdversarialPrompts, ExtraMeasures, GeneratedAnswers, adversarial_prompts
 
 
 def measure_more(
@@ -41,18 +40,8 @@ def _generate(config: TrainConfig, inputs: Inputs, evaluator: Evaluator, folder:
     scoring = scoring_of(config, inputs, "generate")
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring, name="generate")
     origin = provenance(evaluator.model.device)
-    unread = None if inputs.examples.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     return GeneratedAnswers(
-        **dict(
-            summarise(
-                scored.matrix,
-                config.dataset.threshold,
-                scored.settings,
-                unread=unread,
-                families=families_of(scored, inputs.test),
-                sensitivity=sensitivity_of(scored, evaluator.encoder, inputs.examples.test),
-            )
-        ),
+        **dict(summary_of(scored, config.dataset, inputs.test, evaluator.encoder, inputs.examples.test)),
         output_tokens=float(scored.matrix.output_tokens.mean()),
         seconds=sum(scored.seconds.values()),
         git=origin["git"],

@@ -1,21 +1,53 @@
-"""What a finished score matrix shows besides the accuracies: families of prompts, sensitivity, calibration."""
+"""The summary of a finished score matrix: robustness, families of prompts, sensitivity, calibration."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from paft.config.schema import DatasetConfig
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.evaluator import Scored
-from paft.evaluation.sensitivity import Array, Sensitivity, calibration, posix, pss
-from paft.evaluation.statistics import agreement
+from paft.evaluation.predictions import count_unread
+from paft.evaluation.sensitivity import Sensitivity, calibration, posix, pss
+from paft.evaluation.statistics import Array, agreement
 from paft.evaluation.store import read_cells
 from paft.evaluation.tail import Family, by_family, kind_of
 from paft.prompts import PromptPool
+from paft.reporting.results import Summary, summarise
 
 
-def families_of(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]:
+def summary_of(
+    scored: Scored,
+    dataset: DatasetConfig,
+    pool: PromptPool,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    labelled: bool = True,
+    warnings: Sequence[str] = (),
+) -> Summary:
+    """Return the summary of a matrix of prompts and examples.
+
+    Args:
+        labelled: whether rows have right answers.
+        warnings: what was known before scoring.
+    """
+    has_choices = min(scored.matrix.n_choices) > 0
+    return summarise(
+        scored.matrix,
+        dataset.threshold,
+        scored.settings,
+        labelled,
+        warnings,
+        unread=None if has_choices else count_unread(scored.path, dataset.metric),
+        families=_by_family(scored, pool),
+        sensitivity=_sensitivity(scored, encoder, examples, labelled) if has_choices else None,
+    )
+
+
+def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]:
     """Return the accuracies by wording, by layout, and by kind of layout where layouts are named KIND/VARIANT."""
     accuracy = scored.matrix.correct.mean(axis=1)
     layouts = [template.layout for template in pool.templates]
@@ -26,34 +58,26 @@ def families_of(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]
     return {key: families for key, families in found.items() if len(families) > 1}
 
 
-def sensitivity_of(scored: Scored, encoder: Encoder, examples: Sequence[Example], labelled: bool = True) -> Sensitivity | None:
-    """Return how sensitive the answers of a matrix are to the prompt; None for a single prompt and for free-form answers.
-
-    Args:
-        labelled: whether rows have right answers.
-    """
+def _sensitivity(scored: Scored, encoder: Encoder, examples: Sequence[Example], labelled: bool) -> Sensitivity | None:
+    """Return how sensitive the chosen options are to the prompt; None for a single prompt."""
     matrix = scored.matrix
-    if len(matrix.prompt_ids) < 2 or min(matrix.n_choices) == 0:
+    if len(matrix.prompt_ids) < 2:
         return None
     log_probs = _log_probs(scored.path, *matrix.correct.shape)
-    likely = log_probs is not None and bool(np.isfinite(log_probs).any(axis=-1).all())
-    tokens = _padded(encoder.answer_tokens(examples))
-    return Sensitivity(
-        posix=posix(log_probs, tokens) if log_probs is not None and likely else None,
-        pss=pss(matrix.correct) if labelled else None,
-        flip_rate=1 - agreement(matrix.predicted),
-        calibration=calibration(log_probs, matrix.predicted, matrix.gold)
-        if log_probs is not None and likely and labelled
-        else None,
-    )
+    found = Sensitivity(None, pss(matrix.correct) if labelled else None, 1 - agreement(matrix.predicted), None)
+    if log_probs is None:
+        return found
+    sure = calibration(log_probs, matrix.predicted, matrix.gold) if labelled else None
+    return replace(found, posix=posix(log_probs, _padded(encoder.answer_tokens(examples))), calibration=sure)
 
 
 def _log_probs(path: Path, n_prompts: int, n_examples: int) -> Array | None:
-    """Return the log-probabilities (P, E, C) of a matrix; None where texts were generated."""
+    """Return the log-probabilities (P, E, C) of a matrix; None where texts were generated, or no option has a probability."""
     values = read_cells(path, ["log_probs"])["log_probs"].to_pylist()
     if not all(values):
         return None
-    return _padded(values, -np.inf).reshape(n_prompts, n_examples, -1)
+    log_probs = _padded(values, -np.inf).reshape(n_prompts, n_examples, -1)
+    return log_probs if np.isfinite(log_probs).any(axis=-1).all() else None
 
 
 def _padded(rows: Sequence[Sequence[float]], filler: float = 1.0) -> Array:

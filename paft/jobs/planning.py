@@ -8,7 +8,7 @@ from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
-from paft.data.updates import Seen, updates_of
+from paft.data.updates import Seen, mutator_of, updates_of
 from paft.model.base import attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
@@ -95,8 +95,7 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     if config.sampler.balanced and not names_families(pool):
         n = len({*families_of(pool, inputs.examples.task.choice_fields)[0]})
         notes.append(f"train prompts: the pool names no wording families; clustering found {n}, which take turns")
-    mutator = updates_of(config, len(inputs.examples.train), pool, inputs.examples.task).sampler.mutator
-    if mutator is not None:
+    if (mutator := mutator_of(config, inputs.examples.task)) is not None:
         n = sum(map(mutator.can_change, pool.templates))
         as_they_are = f"; the others ({len(pool.templates) - n}) are shown as they are" if n < len(pool.templates) else ""
         kept = sum(mutator.can_change(t) and mutator.keeps_order(t) for t in pool.templates)

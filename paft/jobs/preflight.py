@@ -13,7 +13,7 @@ from paft.config.adapter import read_metadata
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
-from paft.data.updates import updates_of
+from paft.data.updates import mutator_of, updates_of
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.prompts import PromptPool
@@ -41,10 +41,9 @@ def check_run(config: TrainConfig) -> CheckedRun:
     if inputs.train is not None:
         if config.method.searches:
             check_budget(config.method, len(inputs.train.templates))
-        updates = updates_of(config, len(examples.train), inputs.train, examples.task)
-        _check_validation(config, updates.total)
-        if updates.sampler.mutator is not None:
-            _check_mutations(config, inputs.train, updates.sampler.mutator)
+        _check_validation(config, updates_of(config, len(examples.train), inputs.train, examples.task).total)
+        if (mutator := mutator_of(config, examples.task)) is not None:
+            _check_mutations(config, inputs.train, mutator)
     identity = {
         "config": config.identity(),
         "base": base_identity(config.model),

@@ -15,12 +15,11 @@ from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator, Scored
-from paft.evaluation.predictions import count_unread
 from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
-from paft.jobs.measures import families_of, sensitivity_of
+from paft.jobs.measures import summary_of
 from paft.jobs.planning import make_plan, print_inputs
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
@@ -44,7 +43,6 @@ from paft.reporting.results import (
     describe_pool,
     read_results,
     save_results,
-    summarise,
 )
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
@@ -148,19 +146,8 @@ def _train_and_score(
     evaluator = _evaluator(run, model)
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring_of(config, inputs))
     warnings = run.warnings if fitted is None or not fitted.kernels.changed else [*run.warnings, CHANGED]
-    unread = None if inputs.examples.task.choice_fields else count_unread(scored.path, config.dataset.metric)
     results = Results(
-        **dict(
-            summarise(
-                scored.matrix,
-                config.dataset.threshold,
-                scored.settings,
-                warnings=warnings,
-                unread=unread,
-                families=families_of(scored, inputs.test),
-                sensitivity=sensitivity_of(scored, run.encoder, inputs.examples.test),
-            )
-        ),
+        **dict(summary_of(scored, config.dataset, inputs.test, run.encoder, inputs.examples.test, warnings=warnings)),
         kind="training",
         run=config.run_name,
         extra_measures=measure_more(config.extra_measures, config, inputs, evaluator, folder, ExtraMeasures()),

@@ -1,14 +1,13 @@
 """Layout mutations: a template's parts in another order and another style, with the same words and fields.
 
-A template that says where something stands ("the text above") keeps the order of its parts.
-
 The paper draws among prompts that are there; a mutation makes another layout of one, so that training sees more layouts than
-anybody has written. Fields are never touched. Where options change places, the gold answer and its letter follow.
+anybody has written. Fields are never touched. Where options change places, the gold answer and its letter follow. A template
+that says where something stands ("the text above") keeps the order of its parts.
 """
 
 import random
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Literal, get_args
@@ -181,15 +180,3 @@ _STYLES: dict[str, Callable[[Parts, random.Random], Parts]] = {
     "casing": _casing,
     "option_style": _option_style,
 }
-
-
-def mutations(template: PromptTemplate, mutator: Mutator, n: int, seed: int) -> Sequence[PromptTemplate]:
-    """Return up to n different layouts of a template, for a look at them."""
-    rng = random.Random(f"show {seed} {template.id}")
-    found = {template.text: template}
-    for _ in range(20 * n):
-        new = mutator.mutated(template, rng)
-        found.setdefault(new.text, new)
-        if len(found) > n:
-            break
-    return list(found.values())[1:]

@@ -30,6 +30,10 @@ class Schedule:
     k: int
     unit: ScheduleUnit = "update"
 
+    def draws_per_epoch(self, updates: int, examples: int) -> int:
+        """Return the number of draws in an epoch of so many updates and examples; unit=row has as many in the whole run."""
+        return {"update": -(-updates // self.k), "example": -(-examples // self.k), "row": examples}[self.unit]
+
     def draw(self, *, epoch: int, update: int, position: int, row: int, slot: int = 0) -> Draw:
         """Return the draw whose template an example is shown under.
 

@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from scipy import stats
 
 from paft.evaluation.statistics import Array, corrected_variance, seed_variance
-from paft.evaluation.tail import cvar
+from paft.evaluation.tail import cvar, half_width
 from paft.reporting.compare import ComparedRun, load, share
 from paft.runtime.errors import InputError
 
@@ -99,12 +98,12 @@ def _arms(
         of_family = rng.standard_normal(-(-prompts // _PROMPTS_PER_FAMILY)).repeat(_PROMPTS_PER_FAMILY)[:prompts]
         own = pilot.method / 2 * (rng.standard_normal(prompts) + of_family)
         of_seeds = pilot.seed * rng.standard_normal((seeds, 1)) + pilot.interaction * rng.standard_normal((seeds, prompts))
-        truth = np.clip(common + own + of_seeds - pilot_shift(common) + gain, 0, 1)
+        truth = np.clip(common + own + of_seeds - _room(common) + gain, 0, 1)
         arms.append(rng.binomial(examples, truth) / examples)
     return arms[0], arms[1]
 
 
-def pilot_shift(common: Array) -> float:
+def _room(common: Array) -> float:
     """Return by how much accuracies are lowered so that a gain has room: near 100 none could be seen."""
     return max(0.0, float(np.quantile(common, 0.9)) - 0.97)
 
@@ -115,17 +114,12 @@ def _lower_end(a: Array, b: Array, share: float) -> float:
     The variance over families is that of the influence of each prompt, which the jackknife approximates.
     """
     by_seed = cvar(a, share) - cvar(b, share)
-    n_seeds, n_prompts = a.shape
+    n_prompts = a.shape[1]
     influence = (_influence(a, share) - _influence(b, share)).mean(0)  # (P,)
     n_families = n_prompts // _PROMPTS_PER_FAMILY
     sums = influence[: n_families * _PROMPTS_PER_FAMILY].reshape(n_families, -1).sum(1) / n_prompts
-    of_prompts = n_families / (n_families - 1) * float(((sums - sums.mean()) ** 2).sum())
-    of_seeds = float(by_seed.var(ddof=1)) / n_seeds
-    variance = of_seeds + of_prompts
-    if variance == 0:
-        return 0.0
-    freedom = variance**2 / (of_seeds**2 / (n_seeds - 1) + of_prompts**2 / (n_families - 1))
-    return float(by_seed.mean()) - float(stats.t.ppf(0.975, freedom)) * variance**0.5
+    of_prompts = n_families**2 / (n_families - 1) * float(sums.var())
+    return float(by_seed.mean()) - half_width(by_seed, of_prompts, n_families)
 
 
 def _influence(accuracy: Array, share: float) -> Array:

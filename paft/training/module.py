@@ -82,7 +82,8 @@ class PaftModule(pl.LightningModule):
         self.model.train()
 
     def on_train_start(self) -> None:
-        """Prepare CUDA graphs, if the run's kernels have them."""
+        """Prepare CUDA graphs, if the run's kernels have them, and put a mean that was restored onto the device."""
+        self._mean = [mean.to(self.device) for mean in self._mean]
         if self.kernels is not None and self.kernels.graphs:
             self.replay_graphs()
 
@@ -181,9 +182,6 @@ class PaftModule(pl.LightningModule):
         """Take the weights after an update into their mean."""
         with torch.no_grad():
             self._averaged += 1
-            self._mean = [
-                mean.to(weight.device) for mean, weight in zip(self._mean, weights, strict=False)
-            ]  # resumed: on a CPU
             if self._averaged == 1:
                 self._mean = [weight.detach().clone() for weight in weights]
             else:
