@@ -1,12 +1,15 @@
 """Does training on changed layouts hold at the worst prompt?
 
+    python -m experiments.worst_prompt commands --stage 1                           # candidates.yaml, on validation prompts
+    python -m experiments.worst_prompt choose RUNS --out experiments/results/worst_prompt/selection
     python -m experiments.worst_prompt budget --pilot RUNS --arms 2 --seeds 12     # hours, before anything is started
     python -m experiments.worst_prompt commands                                     # those of the registered comparison
     python -m experiments.worst_prompt page RUNS --out experiments/results/worst_prompt
 
-The protocol: arms are chosen on validation prompts (`evaluate=false`), with equal trials; the choice is written into
-registered.yaml and committed; then the registered runs are made on fresh seeds, and the test prompts are scored once. The page
-compares the worst tenth of the prompts, with an interval for other seeds and other families of prompts, at equal tokens.
+The protocol: the settings of both arms are chosen on validation prompts (`evaluate=false`), with equal trials; the choice is
+written into registered.yaml and committed; then the registered runs are made on fresh seeds, and the test prompts are scored
+once. The page compares the worst tenth of the prompts, with an interval for other seeds and other families of prompts, at equal
+tokens.
 """
 
 import argparse
@@ -14,6 +17,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.worst_prompt import selection
 from experiments.worst_prompt.page import write_page
 from experiments.worst_prompt.registered import FILE, read
 from paft.cli.hydra_app import run_plain
@@ -26,15 +30,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.worst_prompt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="budget | commands | page")
+    commands = parser.add_subparsers(required=True, metavar="commands | choose | budget | page")
     budget = commands.add_parser("budget", help="how many hours a plan takes, from the times of finished runs")
     budget.add_argument("--pilot", type=Path, nargs="+", required=True, help="finished runs like those of the plan")
     budget.add_argument("--arms", type=int, default=2)
     budget.add_argument("--seeds", type=int, default=12)
     budget.set_defaults(command=lambda a: print_budget(a.pilot, a.arms, a.seeds))
-    typed = commands.add_parser("commands", help="print the commands of the registered comparison")
+    typed = commands.add_parser("commands", help="print the commands of the candidates, or of the registered comparison")
+    typed.add_argument("--stage", type=int, choices=(1, 2), default=2, help="1: the candidates; 2: the registered comparison")
+    typed.add_argument("--candidates", type=Path, default=selection.FILE)
     typed.add_argument("--registered", type=Path, default=FILE)
-    typed.set_defaults(command=lambda a: print_commands(a.registered))
+    typed.set_defaults(command=lambda a: print_candidates(a.candidates) if a.stage == 1 else print_commands(a.registered))
+    choose = commands.add_parser("choose", help="show all candidates on validation prompts, and choose one of each side")
+    choose.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    choose.add_argument("--candidates", type=Path, default=selection.FILE)
+    choose.add_argument("--out", type=Path, default=Path("outputs/worst_prompt/selection"))
+    choose.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
+    choose.set_defaults(command=lambda a: _choose(a.runs, a.candidates, a.out, a.keep))
     page = commands.add_parser("page", help="compare the arms")
     page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
     page.add_argument("--registered", type=Path, default=FILE)
@@ -55,12 +67,26 @@ def print_budget(pilot: Sequence[Path], arms: int, seeds: int) -> None:
     print(f"{arms} arms x {seeds} seeds: {arms * seeds * mean / 3600:.1f} hours.")
 
 
+def print_candidates(path: Path) -> None:
+    """Print the commands of the candidates, seed by seed."""
+    candidates = selection.read(path)
+    for seed in candidates.seeds:
+        for side in selection.SIDES:
+            for name in candidates.of(side):
+                print(shlex.join(["paft", "train", *candidates.overrides(side, name), f"seed={seed}"]))
+
+
 def print_commands(path: Path) -> None:
     """Print the commands of the registered comparison, seed by seed: whatever is cut off, the rest is paired."""
     registered = read(path)
     for seed in registered.seeds:
         for overrides in (registered.baseline, registered.method):
             print(shlex.join(["paft", "train", *registered.common, *overrides, f"seed={seed}"]))
+
+
+def _choose(runs: Sequence[Path], candidates: Path, out: Path, keep: bool) -> None:
+    check_place(f"--out {out}", out)
+    selection.write_selection(collect(runs), selection.read(candidates), out, keep)
 
 
 def _page(runs: Sequence[Path], registered: Path, out: Path, keep: bool) -> None:

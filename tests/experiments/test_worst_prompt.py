@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from experiments.worst_prompt.__main__ import print_budget, print_commands
+from experiments.worst_prompt import selection
+from experiments.worst_prompt.__main__ import print_budget, print_candidates, print_commands
 from experiments.worst_prompt.page import Arms, arms_of, verdict, write_page
 from experiments.worst_prompt.registered import Registered, compute, exploratory, read
 from paft.cli.hydra_app import run_plain
@@ -154,3 +155,52 @@ def test_a_registration_that_is_none_is_one_sentence(tmp_path, content, sentence
     with pytest.raises(SystemExit) as exit_:
         run_plain(main)
     assert exit_.value.code == 2 and "error:" in capsys.readouterr().err
+
+
+def test_the_candidates_that_are_kept_are_even_and_never_see_the_test(capsys):
+    candidates = selection.read()
+    print_candidates(selection.FILE)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(candidates.seeds) * 2 * len(candidates.baseline) and all(
+        "evaluate=false" in line for line in lines
+    )
+    names = {
+        compose_config(*candidates.overrides(side, name)).run_name for side in selection.SIDES for name in candidates.of(side)
+    }
+    assert len(names) == 2 * len(candidates.baseline)
+
+
+def test_of_each_side_the_best_lower_bound_is_chosen(tiny_llama, tmp_path):
+    common = [*small_run(tiny_llama, tmp_path), "prompts=v2", "evaluate=false", "eval_prompts=null", "eval_examples=8", "K=1"]
+    baseline, method = {"K=1": [], "K=2": ["K=2"]}, {"mutated": ["sampler=mutated"], "balanced": ["sampler=balanced"]}
+    candidates = selection.Candidates(common=common, seeds=[0, 1], baseline=baseline, method=method)
+    for name, overrides in (("K=1", []), ("K=2", ["K=2"]), ("mutated", ["sampler=mutated"])):
+        for seed in candidates.seeds[: 1 if name == "K=2" else 2]:
+            run_training(compose_config(*common, *overrides, f"seed={seed}"))
+    found = selection.trials(collect([tmp_path]), candidates)
+    assert [(trial.name, trial.seeds) for trial in found] == [("K=1", [0, 1]), ("K=2", [0]), ("mutated", [0, 1])]
+    assert found[0].accuracy.shape == (2, 40) and found[0].kinds.count("sections") == 20
+    tails = found[0].tails
+    assert found[0].bound == pytest.approx(tails.mean() - abs(tails[0] - tails[1]) / 2)  # std of two, over the root of two
+    assert selection.chosen(found, candidates) == {"baseline": "K=1", "method": "mutated"}
+    selection.write_selection(collect([tmp_path]), candidates, tmp_path / "out", keep=True)
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "Not all runs are finished" in page and "| method | balanced | - |" in page and page.count("| yes |") == 2
+    again = selection.trials(collect([tmp_path / "out" / "runs"]), candidates)
+    assert all((a.accuracy == b.accuracy).all() for a, b in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"method": {}}, "method"),
+        ({"method": {"a": [], "b": []}}, "as many candidates"),
+        ({"common": []}, "evaluate=false"),
+        ({"baseline": {str(i): [] for i in range(7)}, "method": {str(i): [] for i in range(7)}}, "at most 12"),
+    ],
+)
+def test_candidates_that_are_unfair_are_refused(tmp_path, change, sentence):
+    content = {"common": ["evaluate=false"], "seeds": [0, 1], "baseline": {"a": []}, "method": {"a": []}} | change
+    (tmp_path / "candidates.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=sentence):
+        selection.read(tmp_path / "candidates.yaml")
