@@ -8,14 +8,14 @@ from torch import Tensor
 
 from paft.packing import Branches, Packing, pack, size_of_bucket, to_device
 
-_IGNORED = -100  # cross-entropy's ignore_index
+IGNORED = -100  # in place of a target: nothing is trained on
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     """Packed sequences, and the P target tokens that they are trained on.
 
-    A ragged row's P is padded to a power of two, by targets that cross-entropy ignores.
+    A ragged row's P is padded to a power of two, by targets that are ignored.
     """
 
     packing: Packing
@@ -54,13 +54,13 @@ def pack_answers(pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = Fa
     return MicroBatch(
         packing=pack([Branches(context + answer[:-1]) for context, answer in pairs], ragged),
         positions=torch.tensor(positions + [0] * filler),
-        targets=torch.tensor([token for _, answer in pairs for token in answer] + [_IGNORED] * filler),
+        targets=torch.tensor([token for _, answer in pairs for token in answer] + [IGNORED] * filler),
     )
 
 
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
-    return replace(batch, targets=torch.full_like(batch.targets, _IGNORED))
+    return replace(batch, targets=torch.full_like(batch.targets, IGNORED))
 
 
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:

@@ -13,7 +13,7 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
 from paft.config.schema import OptimConfig
-from paft.data.batch import MicroBatch, Update
+from paft.data.batch import IGNORED, MicroBatch, Update
 from paft.model.attention import packed_logits
 from paft.model.graphs import TOLERANCE, Capture, Replayed
 from paft.runtime.errors import first_sentence
@@ -261,4 +261,5 @@ def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
     """
     logits = packed_logits(model, batch.packing, batch.positions).float()
     # Not F.cross_entropy: on a CPU it sums a large vocabulary in fp32 with a bias, and is 2e-5 too low (torch 2.13).
-    return (logits.logsumexp(-1) - logits.gather(1, batch.targets[:, None]).squeeze(1)).sum()
+    of_targets = logits.gather(1, batch.targets.clamp(min=0)[:, None]).squeeze(1)
+    return (logits.logsumexp(-1) - of_targets).masked_fill(batch.targets == IGNORED, 0).sum()
