@@ -201,7 +201,7 @@ def _training_rows(rows: Rows, validation_rows: Rows | None, test_rows: Rows | N
     if isinstance(rows, str | PathLike) and (Path(rows).is_dir() or str(rows).startswith(HUB)):
         if test_rows is not None or validation_rows is not None:
             raise InputError(
-                f"rows={str(rows)!r}: this folder holds the test rows, too; leave test_rows and validation_rows out, or give a "
+                f"rows={str(rows)!r}: this holds the test rows, too; leave test_rows and validation_rows out, or give a "
                 "file for each."
             )
         return str(rows)

@@ -1,7 +1,7 @@
 """A template for rows with another number of options: some are left out, or added in the same style.
 
 Rows of one data set may differ in how many options they have (ARC: 3 to 5). A template shows its options as one row of fields,
-A, B, C ..., all written alike: "A. {A}" in lines, "(A) {A} (B) {B}", "{A}, {B} or {C}". What enumerates the letters ("Answer
+A, B, C ..., all written alike: "A. {A}" in lines, "(A) {A} (B) {B}", "<A>{A}</A>", "{A}, {B} or {C}". What enumerates the letters ("Answer
 with A, B, C or D", "A-D") is adapted, too; a number in words ("the four options") stays.
 """
 
@@ -45,8 +45,9 @@ class _Options:
     """The options of a template.
 
     start is the index of the first one among the template's parts. shown are their fields. gap stands between two options, in
-    it {} for the letter or number of the second, and last_gap before the last one. kind is what marks an option: "A", "a", "1",
-    or "" for nothing. first stands before the first option.
+    it {} for the letter or number of the second, {-} for that of the first where a mark stands behind an option, too, and
+    last_gap before the last one. kind is what marks an option: "A", "a", "1", or "" for nothing. first stands before the first
+    option.
     """
 
     start: int
@@ -61,8 +62,14 @@ class _Options:
         text = f"{self.first}{{{shown[0]}}}"
         for place, name in enumerate(shown[1:], 1):
             gap = self.last_gap if place == len(shown) - 1 else self.gap
-            text += gap.replace("{}", _mark(self.kind, place)) + f"{{{name}}}"
+            marked = gap.replace("{-}", _mark(self.kind, place - 1)).replace("{}", _mark(self.kind, place))
+            text += f"{marked}{{{name}}}"
         return text
+
+    def closing(self, n: int) -> str:
+        """Return what ends with the mark behind the last of n options; "" where marks stand only before options."""
+        before, mark, _ = self.gap.partition("{-}")
+        return before + _mark(self.kind, n - 1) if mark else ""
 
 
 @lru_cache(maxsize=20_000)  # a pool of templates, for each number of options
@@ -74,9 +81,10 @@ def _with_options(template: PromptTemplate, n: int) -> PromptTemplate:
     shown = [name for name in options.shown if name in _LETTERS[:n]] + list(_LETTERS[before:n])
     parts = template.parts
     head = "".join(_escaped(literal, before, n) + f"{{{name}}}" for literal, name in parts[: options.start])
-    tail = "".join(
-        _escaped(literal, before, n) + ("" if name is None else f"{{{name}}}")
-        for literal, name in parts[options.start + before :]
+    behind = parts[options.start + before :]
+    rest = [(behind[0][0].removeprefix(options.closing(before)), behind[0][1]), *behind[1:]]
+    tail = options.closing(n) + "".join(
+        _escaped(literal, before, n) + ("" if name is None else f"{{{name}}}") for literal, name in rest
     )
     middle = replace(options, first=_escaped(options.first, before, n)).text(shown)
     letters = ""
@@ -106,14 +114,17 @@ def _read(template: PromptTemplate) -> _Options | None:
     kind = _kind(literals[1])
     gaps = [_gap(literal, kind, place) for place, literal in enumerate(literals[1:], 1)]
     alike = len({*gaps}) == 1 or (len({*gaps[:-1]}) == 1 and _conjunction(*gaps[-2:]))
-    if not alike or _stray(literals[0], kind):
+    if not alike or not _begins(literals[0], kind, gaps[0]):
         raise _UnlikeError("the template does not write its options alike")
     gap = gaps[0]
     if len(gaps) == 1 and _AND.search(gap):  # "{A} or {B}": a third is set off by a comma
         if kind:
             raise _UnlikeError("the template writes its two options as a phrase")
         gap = ", "
-    return _Options(places[0], shown, literals[0], gap, gaps[-1], kind)
+    options = _Options(places[0], shown, literals[0], gap, gaps[-1], kind)
+    if not parts[places[-1] + 1][0].startswith(options.closing(len(shown))):
+        raise _UnlikeError("the template does not mark its options alike")
+    return options
 
 
 def _kind(second: str) -> str:
@@ -128,20 +139,22 @@ def _mark(kind: str, place: int) -> str:
 
 
 def _gap(literal: str, kind: str, place: int) -> str:
-    """Return what stands before an option, in it {} for its mark; raises _UnlikeError for another mark, or more than one."""
+    """Return what stands before an option, in it {} for its mark, {-} for that of the one before; raises _UnlikeError for another mark, or more than one."""
     found = list(_SINGLE.finditer(literal))
     if kind == "" and not any(match[1] in _LETTERS or match[1].isdigit() for match in found):
         return literal
-    if len(found) != 1 or found[0][1] != _mark(kind, place):
-        raise _UnlikeError("the template does not mark its options one after the other")
-    return f"{literal[: found[0].start()]}{{}}{literal[found[0].end() :]}"
+    marks = [match[1] for match in found]
+    if marks == [_mark(kind, place)]:
+        return f"{literal[: found[0].start()]}{{}}{literal[found[0].end() :]}"
+    if marks == [_mark(kind, place - 1), _mark(kind, place)]:
+        between = literal[found[0].end() : found[1].start()]
+        return f"{literal[: found[0].start()]}{{-}}{between}{{}}{literal[found[1].end() :]}"
+    raise _UnlikeError("the template does not mark its options one after the other")
 
 
-def _stray(first: str, kind: str) -> bool:
-    """Whether the mark of the first option is another one than A, a or 1, or where the others have none, any."""
-    line = first.rsplit("\n", 1)[-1]
-    marks = [match[1] for match in _SINGLE.finditer(line) if match.end() > len(line.rstrip()) - 4]
-    return kind not in ("", *marks)
+def _begins(first: str, kind: str, gap: str) -> bool:
+    """Whether what stands before the first option ends with its mark, and with what stands behind the other marks."""
+    return kind == "" or re.search(rf"(?<!\w){_mark(kind, 0)}{re.escape(gap.partition('{}')[2])}$", first) is not None
 
 
 def _conjunction(gap: str, last: str) -> bool:
