@@ -142,7 +142,7 @@ def _asked(arguments: argparse.Namespace, n_rows: int) -> _Asked:
         raise InputError(f"--dataset is missing; it is one of {', '.join(BUILT_IN)}.")
     dataset = compose_training([f"dataset={arguments.dataset}"]).dataset
     task = BUILT_IN[arguments.dataset]
-    options = arguments.options or "shown"
+    options: Options = arguments.options or "shown"
     answer: Answer = "text" if options == "hidden" else arguments.answer or answer_kind(dataset, task)
     rows: list[tuple[Mapping[str, str], str]] = []
     if n_rows:
@@ -165,7 +165,7 @@ def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
         raise InputError(f"--choices: {stray[0]!r} is none of --fields {','.join(fields)}.")
     if odd := [name for name in fields if not re.fullmatch(r"[^\W\d]\w*", name)]:
         raise InputError(f"--fields: {odd[0]!r} cannot be a placeholder; rename it to letters, digits and _ in your rows.")
-    options = arguments.options or "shown"
+    options: Options = arguments.options or "shown"
     answer: Answer = "text" if options == "hidden" or not choices else arguments.answer or "letter"
     rows = []
     for where, row in read_rows(arguments.data):
