@@ -1,8 +1,8 @@
 """A template for rows with another number of options: some are left out, or added in the same style.
 
 Rows of one data set may differ in how many options they have (ARC: 3 to 5). A template shows its options as one row of fields,
-A, B, C ..., all written alike: "A. {A}" in lines, "(A) {A} (B) {B}", "<A>{A}</A>", "{A}, {B} or {C}". What enumerates the letters ("Answer
-with A, B, C or D", "A-D") is adapted, too; a number in words ("the four options") stays.
+A, B, C ..., all written alike: "A. {A}" in lines, "(A) {A} (B) {B}", "<A>{A}</A>", "{A}, {B} or {C}". What enumerates the
+letters ("Answer with A, B, C or D", "A-D") is adapted, too; a number in words ("the four options") stays.
 """
 
 import re
@@ -139,7 +139,10 @@ def _mark(kind: str, place: int) -> str:
 
 
 def _gap(literal: str, kind: str, place: int) -> str:
-    """Return what stands before an option, in it {} for its mark, {-} for that of the one before; raises _UnlikeError for another mark, or more than one."""
+    """Return what stands before an option, in it {} for its mark and {-} for that of the option before.
+
+    Raises _UnlikeError for another mark, or for more.
+    """
     found = list(_SINGLE.finditer(literal))
     if kind == "" and not any(match[1] in _LETTERS or match[1].isdigit() for match in found):
         return literal

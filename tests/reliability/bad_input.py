@@ -638,7 +638,7 @@ _EVALUATION: _Table = [
     ("a key of the base model", f"{RUN} ; model.chat_template=true", A_RUN, "; type ++ before it, ++model.chat_template=..."),
     ("another way's limit", f"{RUN} ; limit=10", A_RUN, "Could not override 'limit'; that is eval_examples."),
     ("a project with a slash", f"{RUN} ; {WANDB} ; logger.project=a/b", A_RUN, "logger.project=a/b: W&B refuses this"),
-    ("a sheet instead of rows", f"{OWNS} ; dataset.path=r.xlsx", OWN_RUN | {"r.xlsx": "x"}, "r.xlsx: rows are read from .jsonl"),
+    ("a sheet instead of rows", f"{OWNS} ; dataset.path=r.xlsx", OWN_RUN | {"r.xlsx": "x"}, "r.xlsx: rows are read from"),
     ("rows of other fields", f"{OWNS} ; dataset.path=r.csv", OWN_RUN | {"r.csv": "q\n1\n"}, "r.csv, line 2: the row lacks the"),
     (
         "shots without training rows",
