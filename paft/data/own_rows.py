@@ -160,7 +160,7 @@ def own_task(config: DatasetConfig, sample: Source, others: Sequence[Source], la
         return replace(task, gold_forms=("text",)), []
     if not labelled or not choices:
         return task, []
-    form, remarks = _gold_form(task, reader, sample)
+    form, remarks = _gold_form(reader, sample)
     if form is None:
         return task, remarks
     words = _WORDS[form] if form != "name" or len(choices) > 1 else "the label or the letter"
@@ -242,7 +242,7 @@ def _labels(
         if config.labels == FROM_GOLD:
             raise InputError("dataset.labels=from_gold needs rows with answers, and these have none; name the labels.")
         return tuple(config.labels), []
-    there = Counter(label_text(gold).strip() for source in sources for gold in _golds(reader, source))
+    there = Counter(label_text(raw.gold).strip() for source in sources for _, raw in _readable(reader, source))
     del there[""]
     if config.labels != FROM_GOLD:
         idle = [label for label in config.labels if label.strip() not in there]
@@ -253,13 +253,8 @@ def _labels(
             f"{_MOST_LABELS}; name them, or compare free-form answers, dataset.labels=null dataset.metric=exact."
         )
     labels = tuple(sorted(there, key=lambda label: (len(label), label) if all(map(str.isdecimal, there)) else label))
-    rare = f", of {min(there.values()):,} to {max(there.values()):,} rows each"
-    return labels, [f"labels: {', '.join(labels)}{rare} (from {reader.gold!r})"]
-
-
-def _golds(reader: OwnRows, source: Source) -> Iterator[Any]:
-    for _, raw in _readable(reader, source):
-        yield raw.gold
+    least, most = min(there.values()), max(there.values())
+    return labels, [f"labels: {', '.join(labels)}, of {least:,} to {most:,} rows each (from {reader.gold!r})"]
 
 
 def _readable(reader: OwnRows, source: Source) -> Iterator[tuple[str, RawExample]]:
@@ -304,13 +299,14 @@ def _choice_fields(
         return tuple(LETTERS[: max(counts, default=2)])
     if counts and max(counts) < len(reader.choices):
         _check_first(where, first, reader.choices)
+        return reader.choices[: max(counts)]  # a column that is empty in every row
     return reader.choices
 
 
 # The form of the answers.
 
 
-def _gold_form(task: Task, reader: OwnRows, sample: Source) -> tuple[GoldForm | None, list[str]]:
+def _gold_form(reader: OwnRows, sample: Source) -> tuple[GoldForm | None, list[str]]:
     """Return the form of answers that fits most rows of the sample, None if no form fits any row; and a remark.
 
     All rows have one form, so that a number is not a text in one row and an index in another. Other rows are refused later.

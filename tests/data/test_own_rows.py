@@ -288,6 +288,9 @@ def test_the_same_by_fields_of_which_the_last_may_be_empty(tmp_path):
             assert (example.choices, example.names, example.gold) == (same.choices, same.names, same.gold)
     splits(tmp_path / "holes", [*rows, {"q": "x", "A": "1", "B": "2", "D": "4", "answer": "A"}])
     assert "line 31: the choice 'C' or one before it is empty, and 'D' is not; leave none out" in refused(tmp_path / "holes")
+    splits(tmp_path / "empty", [{**row, "D": "", "E": ""} for row in rows if "D" not in row])
+    empty = load(tmp_path / "empty")
+    assert empty.task.choice_fields == tuple("ABC") and not empty.task.ragged and empty.test[0].names == tuple("ABC")
     splits(tmp_path / "none", [{name: row[name] for name in ("q", "A", "B", "C", "answer")} for row in rows])
     said = refused(tmp_path / "none", "dataset.choices=[A,B,C,D]", "dataset.gold=answer")
     assert said == "@/train.jsonl, line 1: the row lacks the field 'D'; it has q, A, B, C, answer."
