@@ -19,7 +19,7 @@ REPOSITORY = Path(CONF).parent
 # Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml, and defaults are of every model.
 PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem not in ("adapter", "defaults")]
 EVALUATED = [page for page in PAGES if page[0] in ("dataset", "model")]
-NEEDS = {("dataset", "jsonl"): ["dataset.path=rows", "dataset.gold=answer"]}
+NEEDS = {("dataset", "jsonl"): ["dataset.path=rows"]}
 
 
 def composed(*overrides: str) -> dict[str, Any]:

@@ -10,10 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from paft.config.schema import FROM_GOLD
+from paft.data.inputs import check_shown
+from paft.data.render import render_with_shots, right_answer
+from paft.data.shots import Shots
 from paft.data.tasks import BUILT_IN
-from paft.data.tasks.base import LETTERS, Task, gold_index
+from paft.data.tasks.base import LETTERS, Example, Task, gold_index
+from paft.jobs.settings import literal
 from paft.prompts import PromptPool, find_pool, load_pool
 from paft.prompts.pool import Answer, Form, Options, choices_among
+from paft.prompts.schedule import Draw
 from paft.runtime.errors import InputError
 
 _SPLITS = ("train", "validation", "test")
@@ -42,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     construct = commands.add_parser("construct", help="have generator models write prompts; screen and split them")
     _add_task(construct)
-    construct.add_argument("--data", type=Path, help="instead of --dataset: a JSONL file of your rows")
+    construct.add_argument("--data", type=Path, help="instead of --dataset: a file of your rows")
     construct.add_argument("--fields", type=_names, default=[], help="of your rows, to be shown by every prompt: premise,A,B")
     construct.add_argument("--choices", type=_names, help="which of the fields are the options; default: A, B, option1 ...")
     construct.add_argument("--gold", help="the field of your rows with the right answer, for the examples")
@@ -90,9 +96,17 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="how a few prompts look when an example is put into them")
     _add_task(show)
-    show.add_argument("--pool", help="a file, or the name of a shipped pool (composed, adversarial), instead of the split's")
+    show.add_argument("--rows", help="instead of --dataset: your rows, a file, a folder or hub:ORG/NAME, as dataset.path")
+    for name in ("gold", "choices", "labels"):
+        show.add_argument(f"--{name}", help=f"of --rows, as dataset.{name}; several with commas")
+    show.add_argument(
+        "--shots", type=_positive, default=0, help="training rows with their answers before each, as dataset.shots"
+    )
+    show.add_argument(
+        "--pool", "--prompts", help="a file, or the name of a shipped pool (composed, adversarial), instead of the split's"
+    )
     show.add_argument("--split", choices=_SPLITS, default="train")
-    show.add_argument("--example", type=int, default=0, help="which of a fair sample of training rows")
+    show.add_argument("--example", type=int, default=0, help="which of a fair sample of the rows")
     show.add_argument("-n", type=_positive, default=3)
     show.add_argument("--mutated", action="store_true", help="each prompt in another layout, as sampler=mutated shows it")
     show.add_argument("--kinds", type=_names, default=[], help="with --mutated, of sampler.mutations; default: all")
@@ -104,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_task(parser: argparse.ArgumentParser, why: str = "the task") -> None:
     parser.add_argument("--dataset", choices=tuple(BUILT_IN), help=why)
     parser.add_argument("--answer", choices=get_args(Answer), help="what prompts ask for; default: as the data set's runs")
-    parser.add_argument("--options", choices=get_args(Options), default="shown")
+    parser.add_argument("--options", choices=get_args(Options), help="whether prompts show the options; default: shown")
     parser.add_argument("--data-root", type=Path, help="folder with <dataset>/<split>.jsonl, instead of the hub")
 
 
@@ -128,19 +142,20 @@ def _asked(arguments: argparse.Namespace, n_rows: int) -> _Asked:
         raise InputError(f"--dataset is missing; it is one of {', '.join(BUILT_IN)}.")
     dataset = compose_training([f"dataset={arguments.dataset}"]).dataset
     task = BUILT_IN[arguments.dataset]
-    answer: Answer = "text" if arguments.options == "hidden" else arguments.answer or answer_kind(dataset, task)
+    options: Options = arguments.options or "shown"
+    answer: Answer = "text" if options == "hidden" else arguments.answer or answer_kind(dataset, task)
     rows: list[tuple[Mapping[str, str], str]] = []
     if n_rows:
         root = None if arguments.data_root is None else str(arguments.data_root)
         examples = load_examples(dataset, root, n_rows, 1).train
         letter = answer == "letter"
         rows = [(e.fields, LETTERS[e.gold] if letter else e.answer) for e in examples]
-    return _Asked(arguments.dataset, task.form(answer, arguments.options), task.about, task.aliases, rows)
+    return _Asked(arguments.dataset, task.form(answer, options), task.about, task.aliases, rows)
 
 
 def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
     """Return the task that one's own rows are."""
-    from paft.data.rows import read_jsonl
+    from paft.data.files import read_rows
 
     fields = arguments.fields
     if not fields:
@@ -150,14 +165,15 @@ def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
         raise InputError(f"--choices: {stray[0]!r} is none of --fields {','.join(fields)}.")
     if odd := [name for name in fields if not re.fullmatch(r"[^\W\d]\w*", name)]:
         raise InputError(f"--fields: {odd[0]!r} cannot be a placeholder; rename it to letters, digits and _ in your rows.")
-    answer: Answer = "text" if arguments.options == "hidden" or not choices else arguments.answer or "letter"
+    options: Options = arguments.options or "shown"
+    answer: Answer = "text" if options == "hidden" or not choices else arguments.answer or "letter"
     rows = []
-    for where, row in read_jsonl(arguments.data):
+    for where, row in read_rows(arguments.data):
         if missing := [name for name in (*fields, *([arguments.gold] if arguments.gold else ())) if row.get(name) is None]:
             raise InputError(f"{where}: the row lacks the field {missing[0]!r}; it has {', '.join(row)}.")
         shown = {name: str(row[name]) for name in fields}
         rows.append((shown, _answer(where, row[arguments.gold], shown, choices, answer) if arguments.gold else ""))
-    form = Form(frozenset(fields) - frozenset(choices), frozenset(choices), answer, arguments.options)
+    form = Form(frozenset(fields) - frozenset(choices), frozenset(choices), answer, options)
     return _Asked(arguments.data.stem, form, arguments.about, {}, rows)
 
 
@@ -321,24 +337,75 @@ def _write(pool: PromptPool, out: Path) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     if arguments.example < 0:
         raise InputError(f"--example {arguments.example}: examples are counted from 0.")
-    asked = _asked(arguments, arguments.example + 1)
-    if len(asked.rows) <= arguments.example:
-        raise InputError(f"--example {arguments.example}: there are only {len(asked.rows)} examples, counted from 0.")
-    task = BUILT_IN[asked.name]
-    pool = find_pool(arguments.pool, task.pools, arguments.split, asked.form, asked.aliases)
-    fields, answer = asked.rows[arguments.example]
+    shown = _shown(arguments)
+    task, example = shown.task, shown.example
+    form = task.form(shown.answer, shown.options)
+    pool = find_pool(arguments.pool, task.pools, arguments.split, form, task.aliases)
+    check_shown("chosen", pool, [example, *shown.shots])
     if arguments.mutated:
-        _show_mutated(arguments, pool, task, fields, answer)
+        _show_mutated(arguments, pool, shown)
         return
     if arguments.kinds or arguments.seed:
         raise InputError(f"--{'kinds' if arguments.kinds else 'seed'} does nothing without --mutated; leave it out.")
+    for note in task.notes:
+        print(note)
+    template = pool.templates[0]
     for template in pool.head(arguments.n).templates:
         print(f"--- {template.id}")
-        print(template.render(fields))
-    print(f"--- right answer: {json.dumps(answer, ensure_ascii=False)}")
+        print(render_with_shots(template, example, shown.shots, shown.answer, None))
+    print(f"--- right answer: {json.dumps(right_answer(template, example, shown.answer), ensure_ascii=False)}")
 
 
-def _show_mutated(arguments: argparse.Namespace, pool: PromptPool, task: Task, fields: Mapping[str, str], answer: str) -> None:
+@dataclass(frozen=True)
+class _Shown:
+    """What `show` renders: an example of a task, the shots before it, and how prompts ask."""
+
+    task: Task
+    answer: Answer
+    options: Options
+    example: Example
+    shots: Sequence[Example]
+
+
+def _shown(arguments: argparse.Namespace) -> _Shown:
+    """Return the rows to show: of a built-in data set, or one's own; training rows, or those of a single file."""
+    from paft.config.compose import compose_training
+    from paft.data.inputs import answer_kind
+    from paft.data.rows import load_examples, load_test
+
+    own = {key: getattr(arguments, key) for key in ("gold", "choices", "labels")}
+    if (arguments.dataset is None) == (arguments.rows is None):
+        raise InputError(f"Give either --dataset, one of {', '.join(BUILT_IN)}, or --rows and --prompts, your own.")
+    if arguments.rows is None and (idle := next((key for key, value in own.items() if value is not None), None)):
+        raise InputError(f"--{idle} does nothing with --dataset; leave it out.")
+    if arguments.rows is not None and arguments.pool is None:
+        raise InputError("--prompts is missing; name the file of your prompts.")
+    settings = {"path": arguments.rows, **own, "answer": arguments.answer, "options": arguments.options}
+    settings |= {"shots": arguments.shots}
+    if arguments.options == "hidden":
+        settings["answer"] = "text"
+    typed = [f"dataset={arguments.dataset or 'jsonl'}"]
+    typed += [f"++dataset.{key}={_literal(key, value)}" for key, value in settings.items() if value is not None]
+    dataset = compose_training(typed).dataset
+    root = None if arguments.data_root is None else str(arguments.data_root)
+    if arguments.rows is not None and Path(arguments.rows).is_file():
+        task, examples, _ = load_test(dataset, None, arguments.example + 1)
+    else:
+        loaded = load_examples(dataset, root, max(arguments.example, arguments.shots) + 1, 1)
+        task, examples = loaded.task, loaded.train
+    if len(examples) <= arguments.example:
+        raise InputError(f"--example {arguments.example}: there are only {len(examples)} examples, counted from 0.")
+    shots = Shots(examples, arguments.shots, arguments.seed).of(Draw(0, 0), arguments.example)
+    return _Shown(task, answer_kind(dataset, task), dataset.options, examples[arguments.example], shots)
+
+
+def _literal(key: str, value: Any) -> str:
+    """Return a value in the grammar of Hydra's overrides; several names, with commas, are a list."""
+    several = (key == "labels" and value != FROM_GOLD) or (key == "choices" and "," in str(value))
+    return literal(_names(value) if several else value, f"--{key}")
+
+
+def _show_mutated(arguments: argparse.Namespace, pool: PromptPool, asked: _Shown) -> None:
     """Show prompts of a pool in other layouts, then audit as many layouts as the pool has prompts against the test pool."""
     from paft.pools.audit import audit, read_for_audit
     from paft.pools.audit_page import print_audit
@@ -347,18 +414,21 @@ def _show_mutated(arguments: argparse.Namespace, pool: PromptPool, task: Task, f
     kinds = arguments.kinds or list(MUTATIONS)
     if unknown := [kind for kind in kinds if kind not in MUTATIONS]:
         raise InputError(f"--kinds: {unknown[0]!r} is no kind of mutation; there are {', '.join(MUTATIONS)}.")
+    task = asked.task
     form = task.form(pool.answer, pool.options)
     choices = task.choice_fields if pool.options == "shown" else ()
-    mutator = Mutator(kinds, choices, next(iter(task.fields), None), pool.answer)
+    mutator = Mutator(kinds, choices, next(iter(task.fields), None), pool.answer, task.ragged)
     rng = random.Random(arguments.seed)
     shown = [mutator.mutated(template, rng) for template in pool.templates]
     for template in shown[: arguments.n]:
         print(f"--- {template.id}")
-        print(template.render(fields))
-        right = template.letters[LETTERS.index(answer)] if template.letters else answer
-        print(f"--- right answer: {json.dumps(right, ensure_ascii=False)}")
+        print(render_with_shots(template, asked.example, asked.shots, pool.answer, None))
+        print(f"--- right answer: {json.dumps(right_answer(template, asked.example, pool.answer), ensure_ascii=False)}")
     n = sum(map(mutator.can_change, pool.templates))
-    print(f"{n} of {len(pool.templates)} prompts have parts whose layout is mutated. A layout of each, audited:")
+    print(f"{n} of {len(pool.templates)} prompts have parts whose layout is mutated.")
+    if arguments.rows is not None:
+        return
+    print("A layout of each, audited:")
     with tempfile.TemporaryDirectory() as folder:
         mutated, tested = Path(folder) / "mutated.yaml", Path(folder) / "test.yaml"
         mutated.write_text(replace(pool, templates=tuple(shown)).to_yaml(), encoding="utf-8")

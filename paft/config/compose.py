@@ -75,7 +75,7 @@ def from_dict(content: Any) -> TrainConfig:
         raise InputError(f"evaluate=false: method={config.method.name} has no settings to choose; leave it out.")
     if not config.evaluate and "adversarial" in config.extra_measures:
         raise InputError("extra_measures=[adversarial] scores test prompts, which evaluate=false does not; leave one out.")
-    if "generate" in config.extra_measures and config.dataset.options == "hidden":
+    if "generate" in config.extra_measures and config.dataset.options == "hidden" and config.dataset.labels is None:
         raise InputError("extra_measures=[generate]: a model cannot write an option that it was not shown; leave it out.")
     return config
 
@@ -122,8 +122,8 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
 
 
 # Settings that are part of what an adapter was trained for, whatever data set and model an evaluation names.
-_TRAINED_DATASET = {"answer", "options", "answer_space"}
-_BEFORE_IT_WAS_A_SETTING = {"answer_space": True, "chat_template_date": CHAT_TEMPLATE_DATE}  # what earlier versions did
+_TRAINED_DATASET = {"answer", "options", "answer_space", "shots"}
+_BEFORE_IT_WAS_A_SETTING = {"answer_space": True, "shots": 0, "chat_template_date": CHAT_TEMPLATE_DATE}
 _TRAINED_MODEL = {"chat_template", "chat_template_args", "chat_template_date", "system_prompt", "revision"}
 
 
@@ -163,7 +163,7 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
 
 def _check_scoring(config: EvaluateConfig) -> None:
     """Refuse a scoring method that the answers of the data set do not allow."""
-    if config.scoring == "generate" and config.dataset.options == "hidden":
+    if config.scoring == "generate" and config.dataset.options == "hidden" and config.dataset.labels is None:
         raise InputError("scoring=generate: a model cannot write an option that it was not shown; use scoring=likelihood.")
     if config.scoring == "likelihood" and config.dataset.metric != "choice":
         raise InputError(
@@ -223,8 +223,6 @@ def _validated(kind: type[Config], content: Any) -> Config:
 
 def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
     """Refuse settings of the data set and the model that contradict each other or this machine."""
-    if dataset.own_rows and dataset.gold is None:
-        raise InputError("dataset.gold has no value; name the field of your rows that holds the right answer.")
     if dataset.options == "hidden" and dataset.answer != "text":
         raise InputError("dataset.options=hidden needs dataset.answer=text: a hidden option has no letter to answer with.")
     hub = dataset.hub

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from paft.config.base_model import file_name
 
@@ -43,6 +43,25 @@ def _none_is_empty(value: Any) -> Any:
     return [] if value is None else value
 
 
+def _one_name(value: Any) -> Any:
+    return [value] if isinstance(value, str) else _none_is_empty(value)
+
+
+FROM_GOLD = "from_gold"  # dataset.labels: those that the answers of the rows are
+
+
+def _labels(value: Any) -> Any:
+    """Return labels as texts; a truth value is written as JSON and YAML write it."""
+    if value is None or value == FROM_GOLD:
+        return value
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(label, str | int | float) for label in value):
+        raise ValueError(f"should be a list of two labels or more, e.g. [yes,no], or {FROM_GOLD}")
+    texts = [str(label).lower() if isinstance(label, bool) else str(label) for label in value]
+    if len({text.strip() for text in texts}) < len(texts) or not all(text.strip() for text in texts):
+        raise ValueError("should name each label once, and none that is empty")
+    return texts
+
+
 PositiveInt = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
 NonNegativeInt = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 
@@ -68,12 +87,26 @@ class DatasetConfig(_Section):
     parts: list[str] = []  # subsets reported separately; default: the data set itself
     test_split: str = "test"  # the split that papers report
     hub: HubConfig | None = None
-    path: str | None = None  # dataset=jsonl: the folder with train.jsonl and test.jsonl; evaluate.py: a file of rows, too
-    choices: Annotated[list[str], BeforeValidator(_none_is_empty)] = []  # dataset=jsonl: the option fields; none: free-form
-    gold: str | None = None  # dataset=jsonl: the field with the right answer
+    path: str | None = None  # dataset=jsonl: a folder with train and test rows, or hub:ID; evaluate.py: a file of rows, too
+    choices: Annotated[list[str], BeforeValidator(_one_name)] = []  # dataset=jsonl: the option fields, or one that lists them
+    labels: Annotated[list[str] | Literal["from_gold"] | None, BeforeValidator(_labels)] = None  # of every row, in their order
+    gold: str | None = None  # dataset=jsonl: the field with the right answer; null: one of the usual names
+    shots: NonNegativeInt = 0  # training rows that are shown with their answers before each row
     metric: Literal["choice", "last_number", "exact"] = "choice"
     threshold: float | None = None  # accuracy a prompt must reach to count for Top
     answer_space: bool | None = None  # whether a space comes before an answer; null: unless the script has none
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_the_default(cls, content: Any) -> Any:
+        """Fill in what is null: labels are texts that prompts need not show, other choices are shown with letters."""
+        if not isinstance(content, dict):
+            return content
+        given = {key: value for key, value in content.items() if value is not None}
+        labels = "labels" in given
+        given.setdefault("answer", "text" if labels else "letter")
+        given.setdefault("options", "hidden" if labels and given["answer"] == "text" else "shown")
+        return given
 
     @property
     def own_rows(self) -> bool:
@@ -279,7 +312,7 @@ class TrainConfig(_Section):
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "optim": {"average": 0.0},
     "model": {"quantization": None, "remote_code": False, "chat_template_args": None, "chat_template_date": CHAT_TEMPLATE_DATE},
-    "dataset": {"answer_space": None},
+    "dataset": {"answer_space": None, "labels": None, "shots": 0},
 }
 
 

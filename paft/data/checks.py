@@ -2,10 +2,10 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from paft.data.tasks.base import Example, Task
 from paft.runtime.errors import InputError
@@ -32,34 +32,40 @@ class LeftOut:
         return self.equal_choices + (self.training_rows or 0)
 
 
-def check_answers(file: Path, task: Task, examples: Sequence[Example]) -> None:
+def check_answers(file: str, task: Task, examples: Sequence[Example]) -> None:
     """Refuse one's own rows in which the right answer is always the same, by its place or by its text.
+
+    Args:
+        file: what error messages call the rows.
 
     Raises InputError that names the file and the answer.
     """
     if len(examples) < FEWEST:
         return
     places, texts = {example.gold for example in examples}, {example.answer.strip() for example in examples}
-    if task.choice_fields and len(places) == 1:
+    if task.choice_fields and not task.labels and len(places) == 1:
         same = f"the choice {task.choice_fields[min(places)]!r}"
     elif len(texts) == 1:
         same = f"the text {min(texts)[:40]!r}"
     else:
         return
+    order = "" if task.labels else ", and choices in an order that differs from row to row"
     raise InputError(
         f"{file}: the right answer ({task.gold!r}) is {same} in all {len(examples):,} rows, so a model that always says it is "
-        "right without reading; give rows with other right answers, and choices in an order that differs from row to row."
+        f"right without reading; give rows with other right answers{order}."
     )
 
 
-def never_first(file: Path, task: Task, examples: Sequence[Example]) -> list[str]:
+def never_first(file: str, task: Task, examples: Sequence[Example]) -> list[str]:
     """Return a remark if the first choice is never right, though equally likely choices would make it so 999 times in 1,000.
 
     Indices that count from 1 look like this. So do labels of fixed meaning of which one does not occur, which is why it is no
     error.
     """
-    n, k = len(examples), len(task.choice_fields)
-    if k == 0 or n < FEWEST or task.gold_forms == ("text",) or (1 - 1 / k) ** n >= _ERROR:
+    n = len(examples)
+    if not task.choice_fields or n < FEWEST or task.gold_forms == ("text",):
+        return []
+    if math.prod(1 - 1 / len(example.choices) for example in examples) >= _ERROR:
         return []
     if any(example.gold == 0 for example in examples):
         return []

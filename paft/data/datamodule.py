@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from paft.config.schema import TrainConfig
 from paft.data.batch import Update, pack_answers, split_into_micro_batches, without_targets
-from paft.data.encode import Encoder
+from paft.data.encode import Encoded, Encoder
+from paft.data.shots import Shots
 from paft.data.tasks.base import Example, Task
 from paft.data.updates import Tagged, Updates, updates_of
 from paft.prompts import PromptPool
@@ -52,6 +53,7 @@ class PaftDataModule(pl.LightningDataModule):
             config.trainer.micro_batch_tokens,
             ragged,
             config.trainer.strategy == "fsdp",
+            config.dataset.shots,
         )
         self.workers = config.trainer.workers
 
@@ -96,6 +98,7 @@ class Renderings(Dataset[Update]):
         ragged: as in paft.packing.pack.
         in_step: whether all ranks must have the same number of micro-batches, as those of a sharded model; those that have
             fewer repeat a sequence of which nothing is trained on.
+        n_shots: how many other examples are shown before each.
     """
 
     def __init__(
@@ -106,12 +109,14 @@ class Renderings(Dataset[Update]):
         micro_batch_tokens: int,
         ragged: bool = False,
         in_step: bool = False,
+        n_shots: int = 0,
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
+        self.shots = Shots(examples, n_shots, sampler.seed)
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
-        encoded = [self.encoder.training(self.sampler.template(t.draw), self.examples[t.row]) for t in tagged]
+        encoded = [self._encoded(tag) for tag in tagged]
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
         split = partial(split_into_micro_batches, lengths, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
         batches = split(rank=ranks.rank())
@@ -128,3 +133,7 @@ class Renderings(Dataset[Update]):
             templates=[t.template for t in tagged],
             n_truncated=sum(e.truncated for e in encoded),
         )
+
+    def _encoded(self, tag: Tagged) -> Encoded:
+        shots = self.shots.of(tag.draw, tag.row)
+        return self.encoder.training(self.sampler.template(tag.draw), self.examples[tag.row], shots)

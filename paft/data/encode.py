@@ -2,26 +2,20 @@
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from paft.data.chat import Chat
-from paft.data.tasks.base import LETTERS, Example
+from paft.data.render import answers_under, offered, render_with_shots, right_answer, space_before
+from paft.data.tasks.base import Example
 from paft.prompts import PromptTemplate
 from paft.prompts.pool import Answer
 from paft.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-# Scripts that put no space between words, by the first word of their characters' Unicode names.
-_WITHOUT_SPACES = (
-    "CJK", "IDEOGRAPHIC", "FULLWIDTH", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "BOPOMOFO", "THAI", "LAO", "KHMER",
-    "MYANMAR", "TIBETAN", "JAVANESE", "YI",
-)  # fmt: skip
 
 RULES = 2  # counted up when a rendering becomes other tokens than before: scores of both kinds never stand in one matrix
 _NO_EMBEDDING = (
@@ -47,12 +41,16 @@ class Encoder:
     of a script that has none. In training the answer is followed by end-of-text, or by what ends a turn of the chat template;
     likelihood scoring leaves it out. Special tokens that the tokenizer puts behind a text are left out everywhere.
 
+    Shots stand before the rendering, in the same template and with their answers by the same rule, a blank line after each; in
+    a chat they are part of the user's turn.
+
     Args:
         answer: what prompts ask for, a letter or a text.
         cutoff: the most tokens of a rendering with its answer.
         chat: the chat template that prompts are wrapped in; None: prompts are plain text.
         space: whether a space comes before an answer; None: unless the script has none.
         vocabulary: how many tokens the model has embeddings for; None: for all.
+        shots: examples that are shown before each one that is scored.
 
     Raises InputError if the tokenizer cannot be used.
     """
@@ -65,6 +63,7 @@ class Encoder:
         chat: Chat | None = None,
         space: bool | None = None,
         vocabulary: int | None = None,
+        shots: Sequence[Example] = (),
     ) -> None:
         if tokenizer.eos_token_id is None:
             raise InputError("The tokenizer has no end-of-text token, which training needs; use another model.")
@@ -79,6 +78,7 @@ class Encoder:
         self.cutoff = cutoff
         self.chat = chat
         self.space = space
+        self.shots = shots
         self._behind = self._special_tokens_behind_a_text()
         self._head = [] if chat is None else self._tokenize(chat.head)
         tail = [] if chat is None else self._tokenize(chat.tail)
@@ -91,20 +91,20 @@ class Encoder:
 
     def answers(self, example: Example) -> list[str]:
         """Return the answers that an example offers: the letters or the texts of its choices (none for free-form answers)."""
-        return list(LETTERS[: len(example.choices)]) if self.answer == "letter" else list(example.choices)
+        return offered(example, self.answer)
 
-    def training(self, template: PromptTemplate, example: Example) -> Encoded:
-        """Encode a rendering with its right answer and what ends it."""
-        right = self._answers(template, example)[example.gold] if example.choices else example.answer
-        return self._encode(template.render(example.fields), [right], end=[self.end_id])
+    def training(self, template: PromptTemplate, example: Example, shots: Sequence[Example] = ()) -> Encoded:
+        """Encode a rendering, behind its shots, with its right answer and what ends it."""
+        prompt = render_with_shots(template, example, shots, self.answer, self.space)
+        return self._encode(prompt, [right_answer(template, example, self.answer)], end=[self.end_id])
 
     def scoring(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with each of its choices (none for free-form answers)."""
-        return self._encode(template.render(example.fields), self._answers(template, example), end=[])
+        return self._encode(self.prompt(template, example), answers_under(template, example, self.answer), end=[])
 
-    def _answers(self, template: PromptTemplate, example: Example) -> list[str]:
-        """Return the answers that an example offers under a template, which may show the options in another order."""
-        return list(template.letters) or self.answers(example)
+    def prompt(self, template: PromptTemplate, example: Example) -> str:
+        """Return the rendering of an example that is scored, behind the shots, as a text without any chat template."""
+        return render_with_shots(template, example, self.shots, self.answer, self.space)
 
     def answer_tokens(self, examples: Sequence[Example]) -> list[list[int]]:
         """Return the number of tokens of each answer that an example offers, as it follows a prompt after a space."""
@@ -160,10 +160,8 @@ class Encoder:
     def _encode(self, prompt: str, answers: Sequence[str], end: list[int]) -> Encoded:
         context, space = self._context(prompt)
         ids = self._tokenize(context) or [self.tokenizer.eos_token_id]  # an empty prompt: some token must predict the answer
-        continuations = [
-            self._continuation(context, ids, (self._space(context, answer) if space is None else space) + answer) + end
-            for answer in answers
-        ]
+        spaces = [space_before(answer, context, self.space) if space is None else space for answer in answers]
+        continuations = [self._continuation(context, ids, own + text) + end for own, text in zip(spaces, answers, strict=True)]
         room = self.cutoff - max(map(len, continuations), default=1)
         if room < 1:
             raise InputError(f"cutoff={self.cutoff} is shorter than an answer; raise it above {self.cutoff - room}.")
@@ -191,12 +189,6 @@ class Encoder:
             return self.chat.wrap(prompt), ""
         context = prompt.rstrip()
         return context, prompt[len(context) :] or None
-
-    def _space(self, context: str, answer: str) -> str:
-        """Return what separates a prompt without white space at its end from its answer."""
-        if self.space is not None:
-            return " " if self.space else ""
-        return "" if any(_has_no_spaces(character) for character in context[-1:] + answer[:1]) else " "
 
     def _tokenize(self, text: str) -> list[int]:
         # A chat template writes its own special tokens.
@@ -232,7 +224,3 @@ class Encoder:
             return whole[len(ids) :]
         # The tokenizer merges across the boundary: the answer is tokenised alone, as generation would.
         return self.tokenizer(text, add_special_tokens=False).input_ids
-
-
-def _has_no_spaces(character: str) -> bool:
-    return unicodedata.name(character, "").split(" ")[0] in _WITHOUT_SPACES

@@ -10,7 +10,7 @@ from paft.config.adapter import read_metadata
 from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
 from paft.data.checks import LeftOut, leave_out
 from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled
-from paft.data.tasks.base import LETTERS, Example, Task
+from paft.data.tasks.base import LABELS, LETTERS, Example, Task
 from paft.prompts import PromptPool, PromptTemplate, TemplateError, find_pool
 from paft.prompts.pool import Answer, check_fields
 from paft.prompts.readers import read_prompts
@@ -29,8 +29,9 @@ class Inputs:
     adversarial: PromptPool | None  # an extra measure, which is not part of the run's identity
     seen: Seen | None  # test prompts that are trained on; None: nothing is trained
     left_out: LeftOut  # test rows that are not scored
-    notes: tuple[str, ...]  # what was asked for and is not there
+    notes: tuple[str, ...]  # how rows are read, and what was asked for and is not there
     warnings: tuple[str, ...]  # what makes the numbers mean less
+    shots: tuple[Example, ...] = ()  # training rows that are shown, with their answers, before each row that is scored
 
     @property
     def pools(self) -> dict[str, PromptPool]:
@@ -58,10 +59,11 @@ def load_inputs(config: TrainConfig) -> Inputs:
     whole_test = _pool(dataset, task, "test", config.prompts.test)
     test = whole_test.head(config.eval_prompts)
     adversarial = _pool(dataset, task, "adversarial", None) if "adversarial" in config.extra_measures else None
+    assert examples.files is not None
+    shots = examples.files.shots
     for split, pool in (("train", train), ("validation", validation), ("test", test)):
         if pool is not None:
-            _check_shown(split, pool, getattr(examples, split))
-    assert examples.files is not None
+            check_shown(split, pool, [*getattr(examples, split), *shots])
     seen, warnings = None, list(examples.files.remarks)
     if train is not None and validation is not None:
         n, allowed = len(test.templates), config.prompts.allow_seen
@@ -73,11 +75,11 @@ def load_inputs(config: TrainConfig) -> Inputs:
             warnings.append(
                 f"{chose.total} of the {n} test prompts, or nearly these, chose the checkpoint, too, which flatters it."
             )
-    notes = _fewer_rows(config.eval_examples, examples.test)
+    notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, examples.test))
     files = replace(examples.files, train=(*(examples.files.train or ()), *examples.validation))
     tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
     examples = replace(examples, test=tested, files=None)
-    return Inputs(examples, train, validation, test, adversarial, seen, left_out, notes, tuple(warnings))
+    return Inputs(examples, train, validation, test, adversarial, seen, left_out, notes, tuple(warnings), shots)
 
 
 _NO_TEST = (
@@ -105,17 +107,18 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
             f"validation.examples={config.validation.examples} takes all {len(examples.validation)} validation rows, so "
             "evaluate=false has none to score; lower it."
         )
+    assert examples.files is not None
+    shots = examples.files.shots
     for split, shown, own in (("train", train, examples.train), ("validation", whole, examples.validation)):
-        _check_shown(split, shown, own)
+        check_shown(split, shown, [*own, *shots])
     allowed, n = config.prompts.allow_seen, len(pool.templates)
     seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
-    assert examples.files is not None
     warnings = (*examples.files.remarks, _NO_TEST)
-    notes = _fewer_rows(config.eval_examples, rows)
+    notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, rows))
     files = replace(examples.files, train=examples.train, test=examples.validation)
     scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
     examples = replace(examples, validation=examples.validation[: config.validation.examples], test=scored, files=None)
-    return Inputs(examples, train, validation, pool, None, seen, left_out, notes, warnings)
+    return Inputs(examples, train, validation, pool, None, seen, left_out, notes, warnings, shots)
 
 
 @dataclass(frozen=True)
@@ -131,8 +134,9 @@ class TestInputs:
     rows: list[dict[str, Any]] | None  # unchanged, where predictions are written for a file of rows
     seen: Seen | None  # test prompts that the adapter was trained on; None: nothing was trained, or nothing is measured
     left_out: LeftOut  # rows that are not scored
-    notes: tuple[str, ...]  # what was asked for and is not there
+    notes: tuple[str, ...]  # how rows are read, and what was asked for and is not there
     warnings: tuple[str, ...]  # what makes the numbers mean less
+    shots: tuple[Example, ...] = ()  # training rows that are shown, with their answers, before each row
 
     @property
     def pools(self) -> dict[str, PromptPool]:
@@ -151,15 +155,16 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     dataset = config.dataset
     rows = files = None
     trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
+    trained_on = None if config.adapter is None else DatasetConfig.model_validate(trained["dataset"])
     if config.output is None:
-        trained_on = None if config.adapter is None else DatasetConfig.model_validate(trained["dataset"])
         task, examples, files = load_test(dataset, config.data_root, config.eval_examples, trained_on)
+        shots = files.shots
     else:
         if dataset.path is None or not Path(dataset.path).is_file():
             raise InputError(
                 f"output={config.output}: predictions are for a file of rows; name it with dataset.path=ROWS.jsonl."
             )
-        task, examples, rows = load_unlabelled(dataset)
+        task, examples, rows, shots = load_unlabelled(dataset, config.data_root, trained_on)
     _check_answers(dataset, task)
     source = config.prompts.test
     if source is None and dataset.own_rows and config.adapter is not None:
@@ -174,15 +179,16 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     adversarial = None if adversarial_source is None else _pool(dataset, task, "adversarial", adversarial_source)
     for split, used in (("test", pool), ("adversarial", adversarial)):
         if used is not None:
-            _check_shown(split, used, examples)
+            check_shown(split, used, [*examples, *shots])
+    notes = (*task.notes, *_say_shots(shots))
     if files is None:  # nothing is measured
-        return TestInputs(task, examples, pool, adversarial, rows, None, LeftOut(), (), ())
+        return TestInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
     seen = None if config.adapter is None else _seen(config, Path(config.adapter), whole_pool, len(pool.templates), adversarial)
-    notes = _fewer_rows(config.eval_examples, examples)
+    notes += _fewer_rows(config.eval_examples, examples)
     tested, left_out = _scorable(examples, files, pool, task, own=dataset.path is not None)
     if config.adapter is None and left_out.training_rows is None:  # a base model was trained on no row
         left_out = replace(left_out, training_rows=0)
-    return TestInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks)
+    return TestInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks, shots)
 
 
 def _seen(config: EvaluateConfig, adapter: Path, pool: PromptPool, n: int, adversarial: PromptPool | None) -> Seen:
@@ -223,7 +229,15 @@ def _scorable(
 ) -> tuple[tuple[Example, ...], LeftOut]:
     """Return the drawn test rows without those that cannot tell right from wrong, or were trained on."""
     shown = frozenset[str]().union(*(template.fields for template in pool.templates))
-    return leave_out(drawn, files.test, files.train, shown - {*task.choice_fields}, own)
+    return leave_out(drawn, files.test, files.train, shown - {*task.choice_fields, *([LABELS] if task.labels else [])}, own)
+
+
+def _say_shots(shots: Sequence[Example]) -> tuple[str, ...]:
+    """Return a note on the training rows that are shown before each row, if there are any."""
+    if not shots:
+        return ()
+    rows = "1 training row with its answer" if len(shots) == 1 else f"{len(shots)} training rows with their answers"
+    return (f"shots: {rows} before each row, the same for all rows that are scored, drawn anew in training",)
 
 
 def _fewer_rows(asked: int | None, drawn: Sequence[Example]) -> tuple[str, ...]:
@@ -235,20 +249,20 @@ def _fewer_rows(asked: int | None, drawn: Sequence[Example]) -> tuple[str, ...]:
 
 def answer_kind(dataset: DatasetConfig, task: Task) -> Answer:
     """Return whether prompts are answered with a letter or a text; free-form answers are texts."""
-    return dataset.answer if task.choice_fields else "text"
+    return dataset.answer if task.has_choices else "text"
 
 
 def _check_answers(dataset: DatasetConfig, task: Task) -> None:
     """Refuse a form of answer that the task's rows do not have, and a metric that cannot score them."""
-    choices = len(task.choice_fields)
+    choices = len(task.labels) or len(task.choice_fields)
     if dataset.answer == "letter" and choices > len(LETTERS):
         raise InputError(f"dataset.answer=letter: {choices} choices are more than there are letters; use dataset.answer=text.")
-    if dataset.answer == "letter" and not task.choice_fields and not dataset.own_rows:
+    if dataset.answer == "letter" and not task.has_choices and not dataset.own_rows:
         raise InputError(f"dataset.answer=letter: the rows of {dataset.name} have no options; use dataset.answer=text.")
-    if dataset.metric == "choice" and not task.choice_fields:
+    if dataset.metric == "choice" and not task.has_choices:
         raise InputError(
             "dataset.metric=choice needs choices and these rows have none; use dataset.metric=exact or last_number, "
-            "or name the options with dataset.choices."
+            "name the options with dataset.choices, or take the answers as labels, dataset.labels=from_gold."
         )
     if dataset.metric != "choice" and answer_kind(dataset, task) == "letter":
         raise InputError(
@@ -257,11 +271,18 @@ def _check_answers(dataset: DatasetConfig, task: Task) -> None:
         )
 
 
-def _check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> None:
+def check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> None:
     """Refuse rows that lack an optional field which a template shows."""
     shown = frozenset[str]().union(*(template.fields for template in pool.templates))
     for example in examples:
-        if missing := shown - example.fields.keys():
+        # Of options that differ in number, templates show as many as the row has.
+        missing = shown - example.fields.keys() - (frozenset(LETTERS) if example.ragged else frozenset())
+        if cannot := missing & {*example.unshown}:
+            raise InputError(
+                f"{example.where}: the field {min(cannot)!r} is a list or an object, and the {split} prompts can only show "
+                "texts and numbers."
+            )
+        if missing:
             raise InputError(f"{example.where}: the row lacks the field {min(missing)!r}, which the {split} prompts show.")
 
 

@@ -13,9 +13,9 @@ from paft.evaluation.store import read_cells
 def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric: Metric) -> list[dict[str, Any]]:
     """Return each row with the prediction of most prompts, and the share of the prompts that agree on it.
 
-    Where rows have choices, `prediction` is the name of the choice's field and `prediction_text` its text. A free-form
-    prediction is a text; of texts that count as equal the first is given. Of several answers with equal votes the first is
-    taken. `prediction` is None where no prompt answers.
+    Where rows have choices, `prediction` is what the row calls the choice (its label, or its field) and `prediction_text` its
+    text. A free-form prediction is a text; of texts that count as equal the first is given. Of several answers with equal votes
+    the first is taken. `prediction` is None where no prompt answers.
 
     Args:
         matrix: the file of the finished matrix, whose examples are the rows in their order.
@@ -26,8 +26,8 @@ def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric
     texts: list[dict[Any, str]] = [{} for _ in rows]
     n_prompts = len(cells) // len(rows)
     for example, predicted, output in zip(*(cells[name].to_pylist() for name in cells.column_names), strict=True):
-        answer = predicted if task.choice_fields else _key(output, metric)
-        if answer != -1 if task.choice_fields else answer not in (None, ""):
+        answer = predicted if task.has_choices else _key(output, metric)
+        if answer != -1 if task.has_choices else answer not in (None, ""):
             votes[example][answer] += 1
             texts[example].setdefault(answer, output)
     return [row | _prediction(vote, text, task, row, n_prompts) for row, vote, text in zip(rows, votes, texts, strict=True)]
@@ -51,14 +51,11 @@ def _prediction(votes: Counter[Any], texts: dict[Any, str], task: Task, row: dic
     if not votes:
         return {"prediction": None, "prediction_agreement": 0.0}
     most = max(votes.values())
-    if task.choice_fields:
+    if task.has_choices:
         winner = min(choice for choice, count in votes.items() if count == most)
-        prediction = {"prediction": task.choice_fields[winner], "prediction_text": _text(task, row, winner)}
+        example = task.example("", row, "", "", labelled=False)
+        prediction = {"prediction": example.names[winner], "prediction_text": example.choices[winner]}
     else:
         winner = next(answer for answer, count in votes.items() if count == most)
         prediction = {"prediction": texts[winner]}
     return prediction | {"prediction_agreement": round(most / n_prompts, 4)}
-
-
-def _text(task: Task, row: dict[str, Any], choice: int) -> str:
-    return task.example("", row, "", "", labelled=False).choices[choice]

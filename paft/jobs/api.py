@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from paft.config.compose import CONF, compose_evaluation, compose_training
 from paft.config.hints import in_one_sentence
 from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.data.hub import HUB
 from paft.jobs.launch import launch_evaluation, launch_training
 from paft.jobs.own_data import Prompts, Rows, prompts_file, rows_file, rows_folder
 from paft.jobs.preflight import check_evaluation, check_run
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 RunLike: TypeAlias = Results | str | PathLike[str]
 
 _TRAIN_PARAMETERS = (
-    "rows", "test_rows", "validation_rows", "prompts", "test_prompts", "validation_prompts", "choices", "gold", "answer",
-    "options", "metric", "allow_seen", "overrides",
+    "rows", "test_rows", "validation_rows", "prompts", "test_prompts", "validation_prompts", "choices", "labels", "gold",
+    "answer", "options", "metric", "shots", "allow_seen", "overrides",
 )  # fmt: skip
 _EVALUATE_PARAMETERS = (
-    "adapter", "rows", "prompts", "adversarial_prompts", "choices", "gold", "answer", "options", "metric", "allow_seen",
-    "overrides",
+    "adapter", "rows", "prompts", "adversarial_prompts", "choices", "labels", "gold", "answer", "options", "metric", "shots",
+    "allow_seen", "overrides",
 )  # fmt: skip
 
 
@@ -57,10 +58,12 @@ def train(
     test_prompts: Prompts | None = None,
     validation_prompts: Prompts | None = None,
     choices: Sequence[str] | None = None,
+    labels: Sequence[str] | Literal["from_gold"] | None = None,
     gold: str | None = None,
     answer: Literal["letter", "text"] | None = None,
     options: Literal["shown", "hidden"] | None = None,
     metric: Literal["choice", "last_number", "exact"] | None = None,
+    shots: int | None = None,
     allow_seen: bool = False,
     overrides: Sequence[str] = (),
     **settings: Any,
@@ -68,19 +71,21 @@ def train(
     """Fine-tune a model under many prompts and measure it on prompts and rows that it has not seen.
 
     Args:
-        rows: what to train on: dicts, a data frame, a JSONL file, or a folder with train.jsonl and test.jsonl. None: a
-            built-in data set, dataset="story_facts" unless another is named.
+        rows: what to train on: dicts, a data frame, a file (.jsonl .json .csv .parquet), a folder with train and test rows,
+            or a data set on the hub, hub:ORG/NAME. None: a built-in data set, dataset="story_facts" unless another is named.
         test_rows: what to test on; a folder has them already.
         validation_rows: what chooses the checkpoint; None: a tenth of the training rows, which are then not trained on.
         prompts: templates to train under, with fields in braces: "{question}\\nAnswer:". A list, a PromptPool, a file, or the
             name of a shipped pool (composed). None: the shipped pool of the data set.
         test_prompts: templates to test under; the model must not have seen them.
         validation_prompts: templates under which the checkpoint is chosen; None: those of `prompts` for rows of one's own.
-        choices: the fields of a row that hold its options; None: answers are free-form.
-        gold: the field with the right answer: a letter, an index from 0, or a text.
+        choices: the fields of a row that hold its options, or the one that lists them; None: answers are free-form.
+        labels: the options, where they are the same for every row; from_gold takes the answers that there are.
+        gold: the field with the right answer: a letter, an index from 0, or a text. None: answer, label or another usual name.
         answer: what the prompts ask for, the letter of an option or a text.
         options: whether the prompts show the options.
         metric: how free-form answers are compared: exact or last_number.
+        shots: training rows that are shown with their answers before each row.
         allow_seen: whether test prompts may be among those that are trained on; the results then say how many are.
         overrides: what the command takes, as it is typed there: ["optim.lr=1e-3", "experiment=table1"].
         **settings: the names of conf/train.yaml: K=8, T=1, seed=1, train_examples=400, optim={"lr": 1e-3},
@@ -91,7 +96,8 @@ def train(
     Raises InputError, a sentence that names what is wrong and what would be right.
     """
     root = _output_root(settings, overrides)
-    given: dict[str, Any] = {"choices": choices, "gold": gold, "answer": answer, "options": options, "metric": metric}
+    given: dict[str, Any] = {"choices": choices, "labels": labels, "gold": gold, "answer": answer, "options": options}
+    given |= {"metric": metric, "shots": shots}
     typed = []
     if rows is not None:
         _refuse_second_dataset(settings)
@@ -119,10 +125,12 @@ def evaluate(
     prompts: Prompts | None = None,
     adversarial_prompts: Prompts | None = None,
     choices: Sequence[str] | None = None,
+    labels: Sequence[str] | Literal["from_gold"] | None = None,
     gold: str | None = None,
     answer: Literal["letter", "text"] | None = None,
     options: Literal["shown", "hidden"] | None = None,
     metric: Literal["choice", "last_number", "exact"] | None = None,
+    shots: int | None = None,
     allow_seen: bool = False,
     overrides: Sequence[str] = (),
     **settings: Any,
@@ -132,16 +140,19 @@ def evaluate(
     Args:
         adapter: a training run: its Results, its folder, or the adapter folder in it. None: the base model, which
             model=... names, on the rows that dataset=... or `rows` names.
-        rows: what to test on: dicts, a data frame, a JSONL file, or a folder with test.jsonl. None: what the adapter's own
-            run was tested on.
+        rows: what to test on: dicts, a data frame, a file, a folder with test rows, or hub:ORG/NAME. None: what the adapter's
+            own run was tested on.
         prompts: templates to test under: a list, a PromptPool, a file, or the name of a shipped pool. None: those that the
             adapter's own run was tested under.
         adversarial_prompts: besides, templates to measure Con with.
-        choices: the fields of a row that hold its options; None: as in training, or free-form answers for a base model.
+        choices: the fields of a row that hold its options, or the one that lists them; None: as in training, or free-form
+            answers for a base model.
+        labels: the options, where they are the same for every row; None: as in training.
         gold: the field with the right answer; None: as in training.
         answer: what the prompts ask for, the letter of an option or a text; None: as in training.
         options: whether the prompts show the options; None: as in training.
         metric: how free-form answers are compared: exact or last_number; None: as in training.
+        shots: training rows that are shown with their answers before each row; None: as in training.
         allow_seen: whether the adapter may have been trained on test prompts; the results then say on how many.
         overrides: what the command takes, as it is typed there.
         **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl".
@@ -156,7 +167,8 @@ def evaluate(
         typed.append(f"adapter={literal(_adapter(adapter))}")
     elif not isinstance(settings.get("model"), str):
         typed.append("model=smollm2_135m")  # as in conf/train.yaml
-    given: dict[str, Any] = {"choices": choices, "gold": gold, "answer": answer, "options": options, "metric": metric}
+    given: dict[str, Any] = {"choices": choices, "labels": labels, "gold": gold, "answer": answer, "options": options}
+    given |= {"metric": metric, "shots": shots}
     if rows is not None:
         if adapter is None:
             _refuse_second_dataset(settings)
@@ -186,10 +198,10 @@ def compare(a: RunLike | Sequence[RunLike], b: RunLike | Sequence[RunLike]) -> "
 
 def _training_rows(rows: Rows, validation_rows: Rows | None, test_rows: Rows | None, root: Path) -> str:
     """Return the folder with the rows of a run, written where they are not in one already."""
-    if isinstance(rows, str | PathLike) and Path(rows).is_dir():
+    if isinstance(rows, str | PathLike) and (Path(rows).is_dir() or str(rows).startswith(HUB)):
         if test_rows is not None or validation_rows is not None:
             raise InputError(
-                f"rows={str(rows)!r}: this folder holds the test rows, too; leave test_rows and validation_rows out, or give a "
+                f"rows={str(rows)!r}: this holds the test rows, too; leave test_rows and validation_rows out, or give a "
                 "file for each."
             )
         return str(rows)

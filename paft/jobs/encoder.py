@@ -1,16 +1,22 @@
 """Making the encoder of a run or an evaluation: tokenizer, chat template and cut-off."""
 
+from collections.abc import Sequence
+
 from paft.config.schema import EvaluateConfig, ModelConfig, TrainConfig
 from paft.data.chat import Chat, ChatSettings
 from paft.data.encode import Encoder
 from paft.data.inputs import answer_kind
-from paft.data.tasks.base import Task
+from paft.data.tasks.base import Example, Task
 from paft.model.base import load_config, load_tokenizer, window_of
 from paft.runtime.errors import InputError
 
 
-def make_encoder(config: TrainConfig | EvaluateConfig, task: Task) -> Encoder:
-    """Return the encoder of a task's rows; raises InputError if the tokenizer cannot be loaded or used."""
+def make_encoder(config: TrainConfig | EvaluateConfig, task: Task, shots: Sequence[Example] = ()) -> Encoder:
+    """Return the encoder of a task's rows; raises InputError if the tokenizer cannot be loaded or used.
+
+    Args:
+        shots: examples that are shown before each one that is scored.
+    """
     tokenizer, architecture = load_tokenizer(config.model), load_config(config.model)
     chat = Chat(tokenizer, chat_settings(config.model)) if config.model.chat_template else None
     if chat is not None and chat.opens_reasoning and _answers_follow_the_prompt(config):
@@ -25,6 +31,7 @@ def make_encoder(config: TrainConfig | EvaluateConfig, task: Task) -> Encoder:
         chat,
         config.dataset.answer_space,
         getattr(architecture.get_text_config(), "vocab_size", None),
+        shots,
     )
 
 

@@ -66,8 +66,8 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
     device = device_of(config.trainer.accelerator)
     check_quantization(config.model, device)
     check_sharding(config.model, config.trainer, device)
-    encoder = make_encoder(config, checked.inputs.task)
-    encoder.check(checked.inputs.templates, checked.inputs.examples)
+    encoder = make_encoder(config, checked.inputs.task, checked.inputs.shots)
+    encoder.check(checked.inputs.templates, [*checked.inputs.examples, *checked.inputs.shots])
     _check_tokenizer(config, checked.trained, encoder)
     return Evaluation(config, checked.name, checked.method, checked.folder, checked.inputs, encoder, checked.trained)
 

@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+from paft.data.files import FORMATS, read_rows
 from paft.prompts import PromptPool
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place, disk_full_is_an_input_error, write_atomically
@@ -27,7 +28,7 @@ def rows_folder(splits: Mapping[str, Rows | None], output_root: Path) -> Path:
     """Write the rows of each split into a folder of their own, as SPLIT.jsonl, and return it.
 
     Args:
-        splits: dicts, a data frame or a JSONL file each; None is left out.
+        splits: dicts, a data frame or a file each; None is left out.
 
     Raises InputError for rows that are none.
     """
@@ -83,7 +84,7 @@ def rows_as_jsonl(rows: Rows, what: str) -> str:
     Args:
         what: the parameter's name.
 
-    Raises InputError for anything but dicts with texts as keys and JSON's values, a data frame, or a readable JSONL file.
+    Raises InputError for anything but dicts with texts as keys and JSON's values, a data frame, or a readable file.
     """
     if isinstance(rows, str | PathLike):
         return _read(Path(rows), what)
@@ -104,17 +105,15 @@ def rows_as_jsonl(rows: Rows, what: str) -> str:
 
 def _read(path: Path, what: str) -> str:
     if path.is_dir():
-        raise InputError(f"{what}={str(path)!r}: this is a folder; give it as rows alone, or a .jsonl file for each split.")
-    if path.suffix not in (".jsonl", ".json"):
-        raise InputError(f"{what}={str(path)!r}: a file of rows is JSONL; read another one first, e.g. with pandas.read_csv.")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(
-            f"{what}={str(path)!r}: there is no such file of rows; it should hold one JSON object a line."
-        ) from None
-    except UnicodeDecodeError:
-        raise InputError(f"{what}={str(path)!r}: the file is not UTF-8 text.") from None
+        raise InputError(f"{what}={str(path)!r}: this is a folder; give it as rows alone, or a file for each split.")
+    if path.suffix not in FORMATS or not path.is_file():
+        raise InputError(f"{what}={str(path)!r}: there is no such file of rows, in JSONL, JSON, CSV or parquet.")
+    if path.suffix == ".jsonl":  # as it is, so that error messages give its lines
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise InputError(f"{what}={str(path)!r}: the file is not UTF-8 text.") from None
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for _, row in read_rows(path))
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -8,11 +8,13 @@ from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
+from paft.data.shots import Shots
 from paft.data.updates import Seen, mutator_of, updates_of
 from paft.model.base import attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
 from paft.prompts.sampling import families_of, names_families
+from paft.prompts.schedule import Draw
 from paft.reporting.plan import Plan
 from paft.reporting.table import rows_left_out, seen_prompts
 
@@ -34,8 +36,10 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         seen = updates.seen()
         count = updates.total
         lengths = []
+        shots = Shots(examples.train, config.dataset.shots, config.seed)
         for i, example in enumerate(examples.train[:_SAMPLE]):
-            encoded = encoder.training(inputs.train.templates[i % len(inputs.train.templates)], example)
+            template = inputs.train.templates[i % len(inputs.train.templates)]
+            encoded = encoder.training(template, example, shots.of(Draw(0, 0), i))
             lengths.append(len(encoded.context) + len(encoded.continuations[0]))
         longest = max(lengths)
         examples_per_device = -(-config.examples_per_update // config.trainer.devices)  # rounded up

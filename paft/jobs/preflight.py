@@ -47,10 +47,15 @@ def check_run(config: TrainConfig) -> CheckedRun:
     identity = {
         "config": config.identity(),
         "base": base_identity(config.model),
-        "data": examples.fingerprints if config.method.trains else {"test": examples.fingerprints["test"]},
+        "data": (examples.fingerprints if config.method.trains else {"test": examples.fingerprints["test"]}) | _shots(inputs),
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
     }
     return CheckedRun(inputs, claim(config.output_root, config.run_name, identity))
+
+
+def _shots(inputs: Inputs | TestInputs) -> dict[str, str]:
+    """Return the fingerprint of the rows that are shown before each row that is scored; nothing where there are none."""
+    return {"shots": fingerprint(inputs.shots)} if inputs.shots else {}
 
 
 def _check_validation(config: TrainConfig, n_updates: int) -> None:
@@ -98,7 +103,7 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
         "config": config.identity(),
         "base": base_identity(config.model),
         "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
-        "data": {"test": fingerprint(inputs.examples)},
+        "data": {"test": fingerprint(inputs.examples)} | _shots(inputs),
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]

@@ -19,7 +19,6 @@ from paft.runtime.errors import InputError
 # What else a caller may call the rows and prompts, which are parameters of their own.
 _PARAMETERS = {
     "label": "gold",
-    "labels": "gold",
     "target": "gold",
     "data": "rows",
     "train_data": "rows",

@@ -87,9 +87,9 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     check_quantization(config.model, device)
     check_sharding(config.model, config.trainer, device)
     without_weights = skeleton(config.model, adapter=config.method.trains)
-    encoder = make_encoder(config, inputs.examples.task)
+    encoder = make_encoder(config, inputs.examples.task, inputs.shots)
     examples = inputs.examples
-    encoder.check(inputs.templates, [*examples.train, *examples.validation, *examples.test])
+    encoder.check(inputs.templates, [*examples.train, *examples.validation, *examples.test, *inputs.shots])
     plan = make_plan(config, inputs, encoder, without_weights)
     return PreparedRun(config, checked.folder, inputs, encoder, plan)
 
@@ -214,7 +214,7 @@ def _about(run: PreparedRun) -> dict[str, Any]:
         "method": config.method.name,
         "model": config.model.model_dump() | {"revision": revision_of(config.model)},
         "tokenizer": run.encoder.fingerprint,
-        "dataset": config.dataset.model_dump(),
+        "dataset": config.dataset.model_dump() | dict(inputs.examples.task.inferred),
         "several_lines": scoring_of(config, inputs).several_lines,
         "pools": {split: pool.model_dump() for split, pool in _pool_records(inputs).items()},
     }

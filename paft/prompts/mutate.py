@@ -45,12 +45,14 @@ class Mutator:
         choice_fields: the fields that are options, in the order of the choices.
         text_field: the field that the options are about; None: the first one of each template.
         answer: what prompts ask for; a letter follows its option.
+        ragged: whether rows differ in their number of options, so that a template may show only the first.
     """
 
     kinds: Collection[Mutation]
     choice_fields: tuple[str, ...]
     text_field: str | None
     answer: Answer
+    ragged: bool = False
 
     def can_change(self, template: PromptTemplate) -> bool:
         """Return whether a template has parts that can be changed."""
@@ -98,7 +100,7 @@ class Mutator:
         """Return the parts with the options in other places, and the letters of the choices ("": the usual ones)."""
         options = next((part for part in parts.parts if _has_options(part, self.choice_fields)), None)
         lettered = self.answer == "letter"
-        if options is None or (lettered and (options.fields != self.choice_fields or not "".join(options.marks))):
+        if options is None or (lettered and not (self._shows_the_first(options.fields) and "".join(options.marks))):
             return parts, ""  # which letter stands for which option is not known
         shown = list(options.fields)
         rng.shuffle(shown)
@@ -108,8 +110,12 @@ class Mutator:
             return FIELD.sub(lambda match: f"{{{instead[match[1]]}}}", text)
 
         moved = replace(options, text=move(options.text), body=move(options.body), fields=tuple(shown))
-        letters = "".join(options.marks[shown.index(name)] for name in self.choice_fields) if lettered else ""
+        letters = "".join(options.marks[shown.index(name)] for name in options.fields) if lettered else ""
         return _replaced(parts, options, moved), "" if letters == "".join(options.marks) else letters
+
+    def _shows_the_first(self, fields: tuple[str, ...]) -> bool:
+        """Return whether these are the choices in their order, all of them or, where rows differ in their number, the first."""
+        return fields == self.choice_fields[: len(fields)] and (self.ragged or len(fields) == len(self.choice_fields))
 
 
 def _has_options(part: Part, choice_fields: Collection[str]) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from paft.prompts.options import unlike_options
 from paft.prompts.readers import KEYS, read_prompts
 from paft.prompts.similarity import count_wordings
 from paft.prompts.template import PromptTemplate, TemplateError
@@ -32,11 +33,16 @@ class Form:
     answer: Answer
     options: Options = "shown"
     optional_fields: frozenset[str] = frozenset()  # where a task has any, a template must show one of them or of fields
+    extra_fields: frozenset[str] = frozenset()  # templates may show them besides; they are the same for every row
+    whole_list: str | None = None  # the extra field that shows all options, so that a template need not show each
+    ragged: bool = False  # whether rows differ in the number of options, which are A, B, C ...; two are always there
 
     @property
     def required(self) -> frozenset[str]:
         """The fields that every template must hold."""
-        return self.fields | self.choice_fields if self.options == "shown" else self.fields
+        if self.options == "hidden":
+            return self.fields
+        return self.fields | (self.choice_fields & {"A", "B"} if self.ragged else self.choice_fields)
 
 
 @dataclass(frozen=True)
@@ -172,21 +178,29 @@ def _template(where: str, row: Mapping[str, Any], index: int, aliases: Mapping[s
 
 def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
     """Check the placeholders of a template against its form; raises InputError that begins with `where`."""
-    known = form.required | form.optional_fields
+    known = form.required | form.optional_fields | form.extra_fields
+    known |= form.choice_fields if form.options == "shown" else frozenset()
     if (doubled := _DOUBLED.search(template.text)) and doubled[1] in known:
         raise InputError(
             f"{where}: {doubled[0]} is the text {{{doubled[1]}}}, no field; write it with one brace, {{{doubled[1]}}}."
         )
-    if missing := form.required - template.fields:
+    missing = form.required - template.fields
+    if missing and not (form.whole_list in template.fields and missing <= form.choice_fields):
         raise InputError(f"{where}: the template lacks {{{min(missing)}}}; it needs {braced(form.required)}.")
-    if shown := template.fields & (form.choice_fields - form.required):
+    if form.options == "hidden" and (shown := template.fields & (form.choice_fields - form.required)):
         raise InputError(
             f"{where}: the template shows {{{min(shown)}}}, but this pool hides the options; remove it or set options: shown."
         )
     if unknown := template.fields - known:
-        raise InputError(f"{where}: {{{min(unknown)}}} is no field of this task; it has {braced(known)}.")
+        no_labels = "; {labels} needs dataset.labels" if unknown == {"labels"} else ""
+        raise InputError(f"{where}: {{{min(unknown)}}} is no field of this task; it has {braced(known)}{no_labels}.")
     if form.optional_fields and not template.fields & (form.fields | form.optional_fields):
         raise InputError(f"{where}: the template shows nothing of the row; it needs one of {braced(form.optional_fields)}.")
+    if form.ragged and form.options == "shown" and (defect := unlike_options(template)):
+        raise InputError(
+            f"{where}: rows differ in their number of choices, so that options are added and left out, and {defect}; write "
+            "them in a row and all alike, e.g. each in a line, 'A. {A}'."
+        )
 
 
 def braced(names: Iterable[str]) -> str:

@@ -38,6 +38,11 @@ class PromptTemplate:
         object.__setattr__(self, "_parts", _parse(self.text))
 
     @property
+    def parts(self) -> tuple[tuple[str, str | None], ...]:
+        """The text in pairs: a literal text, and the name of the field after it, None at the end."""
+        return self._parts
+
+    @property
     def fields(self) -> frozenset[str]:
         """The names of the placeholders."""
         return frozenset(name for _, name in self._parts if name is not None)

@@ -10,6 +10,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from scipy.special import softmax
 
+from paft.data.render import render
 from paft.data.tasks.base import LETTERS, Example
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
@@ -110,4 +111,4 @@ def _mistake(cell: StoredCell, pool: PromptPool, example: Example) -> Mistake:
     answered = option(cell["predicted"]) if example.choices else ""
     if cell["output"] is not None:
         answered = f"{answered}, in “{cell['output']}”" if example.choices else cell["output"] or "nothing"
-    return Mistake(pool.templates[cell["prompt"]].render(example.fields), right, answered, choices)
+    return Mistake(render(pool.templates[cell["prompt"]], example), right, answered, choices)

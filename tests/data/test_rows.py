@@ -174,7 +174,9 @@ def test_a_bad_file_is_named_with_its_line(own, split):
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_missing_file_is_named(own, split):
     (own / f"{split}.jsonl").unlink()
-    assert refused(own) == f"{own / split}.jsonl: there is no such data file; it should hold one JSON object a line."
+    assert (
+        refused(own) == f"{own / split}.jsonl: there is no such data file, and no {split}.json, {split}.csv or {split}.parquet."
+    )
 
 
 def test_a_wrong_name_of_a_field_is_refused_with_the_right_ones(own):
@@ -383,8 +385,8 @@ def test_a_story_answers_its_question(split):
         ('{"text": 1e999, "yes": "y", "no": "n", "label": "y"}', "line 1: this is not valid JSON (1e999 is no number)"),
         ('{"text": 1' + "0" * 5000 + ', "yes": "y", "no": "n", "label": "y"}', "line 1: a number has too many digits"),
         ("[" * 100_000, "line 1: this is nested too deeply; a row is a JSON object"),
-        ('{"text": ["?"], "yes": "y", "no": "n", "label": "y"}', "line 1: the field 'text' is a list; it must be a text"),
-        ('{"text": {"a": 1}, "yes": "y", "no": "n", "label": "y"}', "line 1: the field 'text' is an object; it must be"),
+        ('{"text": "?", "yes": ["y"], "no": "n", "label": "y"}', "line 1: the field 'yes' is a list; it must be a text"),
+        ('{"text": "?", "yes": "y", "no": {"a": 1}, "label": "y"}', "line 1: the field 'no' is an object; it must be"),
         ('{"text": "\\ud83d", "yes": "y", "no": "n", "label": "y"}', "the field 'text' holds half a character (U+D83D)"),
         ('{"text": "' + "x" * 2**24 + '"}', "line 1: the row has more than 16,777,216 characters"),
     ],

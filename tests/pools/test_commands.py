@@ -106,3 +106,28 @@ def test_show_of_rows_in_a_folder(monkeypatch, capsys, tmp_path):
     assert "Dry a wet book." in said and said.rstrip().endswith('--- right answer: "A"')
     said = run(monkeypatch, capsys, "show", "--dataset", "piqa", "--data-root", tmp_path, "--example", "99")
     assert "--example 99: there are only " in said
+
+
+def test_show_of_rows_and_prompts_of_ones_own(monkeypatch, capsys, tmp_path):
+    labels = ["yes", "no"]
+    for split, first in (("train", 0), ("test", 50)):
+        rows = [f'"Ticket {n}, or ""x""",{labels[n % 2]}' for n in range(first, first + 30)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(["ticket,label", *rows]))
+    prompts = tmp_path / "mine.jsonl"
+    prompts.write_text('{"text": "Classify: {ticket}\\nLabel:"}\n{"text": "{labels}? {ticket}"}\n')
+    shown = ["show", "--rows", tmp_path, "--prompts", prompts]
+    said = run(monkeypatch, capsys, *shown, "--labels", "from_gold", "--shots", 2)
+    assert "rows: the right answer is in 'label' (dataset.gold)\nlabels: no, yes, of 30 to 30 rows each" in said
+    first, second, right = said.split("--- ")[1:]
+    blocks = first.removeprefix("prompt-001\n").strip().split("\n\n")
+    assert len({block.split("\n")[0] for block in blocks}) == 3 and blocks[2].endswith('or "x"\nLabel:')
+    assert all(block.split("\nLabel: ")[1] in labels for block in blocks[:2])
+    assert second.count("no, yes? Ticket ") == 3 and right.startswith("right answer: ")
+    file = ["show", "--rows", tmp_path / "test.csv", "--prompts", prompts, "--labels", "yes,no", "--gold", "label"]
+    assert "yes, no? Ticket " in run(monkeypatch, capsys, *file)
+    mutated = run(monkeypatch, capsys, *file, "--mutated", "--kinds", "labels")
+    assert mutated.rstrip().endswith("of 2 prompts have parts whose layout is mutated.")
+    letters = ["--answer", "letter", "--labels", "yes,no"]
+    assert "line 1: the template lacks {A}; it needs {A} {B}" in run(monkeypatch, capsys, *shown, *letters)
+    said = run(monkeypatch, capsys, *shown, "--choices", "A,B")
+    assert "the row lacks the field 'A'; it has ticket, label" in said

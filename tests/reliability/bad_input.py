@@ -69,6 +69,10 @@ def question(n: int, **changes: object) -> dict[str, object]:
     return {"question": f"What is {n} + 1?", "A": options[0], "B": options[1], "answer": "AB"[n % 2]} | changes
 
 
+def _chat(*roles: str) -> dict[str, object]:
+    return {"messages": [{"role": role, "content": "Hi"} for role in roles]}
+
+
 def _piqa(n: int, **changes: object) -> dict[str, object]:
     return {"goal": f"Count to {n}.", "sol1": "One by one.", "sol2": "Backwards.", "label": 0} | changes
 
@@ -115,6 +119,10 @@ PIQA_FILES = {
     "piqa/train.jsonl": lines(*map(_piqa, range(20))),
     "piqa/validation.jsonl": lines(*map(_piqa, range(20, 26))),
 }
+OWN_BARE = "dataset=jsonl ; dataset.path=own"
+_CSV = {f"own/{split}.csv": "question,A,B,answer\n1 + 1?,2,3,A\n2 + 2?,5,4,B\n" for split in ("train", "test")}
+_ALPACA = {"instruction": "Add.", "input": "1, 1", "output": "2"}
+_MISSPELT = (("train", "refund"), ("test", "Refnd"))
 GSM8K_FILES = {"gsm8k/train.jsonl": TRAIN, "gsm8k/test.jsonl": TEST}
 WANDB = "logger=wandb"
 SHORT_OF_STORY = "{question} {A} {B} {C} {D}"
@@ -260,9 +268,10 @@ _CONFIG: _Table = [
     ("unknown strategy", "trainer.strategy=ddp", {}, "trainer.strategy=ddp: input should be 'auto' or 'fsdp'"),
     ("devices no number", "trainer.devices=all", {}, "trainer.devices=all: input should be a valid integer"),
     ("unknown measure", "extra_measures=[generat]", {}, "extra_measures.0=generat: input should be 'generate' or '"),
-    ("choices no list", "dataset=jsonl ; dataset.path=. ; dataset.choices=A", {}, "dataset.choices=A: "),
     ("own data without path", "dataset=jsonl", {}, "dataset.path has no value"),
-    ("own data without gold", "dataset=jsonl ; dataset.path=.", {}, "dataset.gold has no value"),
+    ("labels no list", "dataset=jsonl ; dataset.path=. ; dataset.labels=refund", {}, "dataset.labels=refund: should be a list"),
+    ("a label twice", "dataset=jsonl ; dataset.path=. ; dataset.labels=[a,a]", {}, "should name each label once, and none"),
+    ("shots below none", "dataset.shots=-1", {}, "dataset.shots=-1: input should be greater than or equal to 0"),
     ("hidden letters", f"{PIQA} ; dataset.options=hidden", PIQA_FILES, "dataset.options=hidden needs dataset.answer=text"),
     ("a data set by its name", "dataset.name=piqa", {}, "dataset.name=piqa: choose a data set with dataset="),
     ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: choose a data set with dataset="),
@@ -284,7 +293,75 @@ _CONFIG: _Table = [
 
 _DATA: _Table = [
     ("no data file", PIQA, {}, "piqa/train.jsonl: there is no such data file"),
-    ("a table instead of rows", OWN, {"own/train.csv": "q,a\n"}, "there is no such data file, but a train.csv; pandas"),
+    ("a sheet instead of rows", OWN, {"own/train.xlsx": "x"}, "there is no such data file, but a train.xlsx; pandas turns it"),
+    ("rows in two formats", OWN, OWN_FILES | {"own/train.csv": "q\n"}, "own: both train.jsonl and train.csv are here; keep"),
+    (
+        "a row of a CSV that is broken",
+        OWN,
+        _CSV | {"own/test.csv": "question,A,B,answer\n1,2,3,A\n1,2,3\n"},
+        "own/test.csv, line 3: the row has 3 cells and the header 4; put a cell that holds a comma into quotation marks",
+    ),
+    (
+        "a quotation mark that is not closed",
+        OWN,
+        _CSV | {"own/train.csv": 'question,A,B,answer\n1,2,3,A\n1,2,"3,B\n1,2,3,A\n'},
+        "own/train.csv, line 3: this row is not valid CSV (",
+    ),
+    ("a column twice", OWN, _CSV | {"own/train.csv": "A,B,A\n1,2,3\n"}, "own/train.csv, line 1: two columns are called 'A'"),
+    ("a CSV in no UTF-8", OWN, _CSV | {"own/train.csv": b"A,B\n1,2\n\xff,2\n"}, "own/train.csv, line 3: the file is not UTF-8"),
+    ("a CSV without rows", OWN, _CSV | {"own/test.csv": ""}, "own/test.csv: the data file is empty"),
+    ("semicolons", OWN, _CSV | {"own/train.csv": "A;B\n1;2\n"}, "line 1: the columns are separated by ';'"),
+    ("a JSON list cut off", OWN, {"own/train.json": '[\n{"q": 1,'}, "own/train.json, line 2: this is not valid JSON"),
+    ("no parquet", OWN, {"own/train.parquet": b"PAR1"}, "own/train.parquet: this is no readable parquet file ("),
+    ("no answer to be told", OWN_BARE, {"own/train.jsonl": lines({"q": 1})}, "own/train.jsonl: dataset.gold has no value, and"),
+    ("two answers", OWN_BARE, {"own/train.jsonl": lines(_ALPACA | {"label": "x"})}, "may be in 'label' or 'output'; name one."),
+    (
+        "two lists of options",
+        OWN_BARE,
+        {"own/train.jsonl": lines({"choices": ["x", "y"], "options": ["x", "y"], "answer": "A"})},
+        "dataset.choices has no value, and the options may be 'choices' or 'options'; name them.",
+    ),
+    ("one text as the choices", f"{OWN_BARE} ; dataset.choices=A", OWN_FILES, "dataset.choices=A: own/train.jsonl, line 1"),
+    (
+        "a list of one choice",
+        OWN_BARE,
+        OWN_FILES | {"own/train.jsonl": lines({"choices": ["x"], "answer": "A"})},
+        "own/train.jsonl, line 1: 'choices' lists 1 choices; a row has 2 to 26",
+    ),
+    (
+        "options that cannot be left out",
+        f"{OWN} ; {OWN_PROMPTS} ; dataset.choices=[A,B,C]",
+        OWN_FILES
+        | {"own/train.jsonl": TRAIN + lines(question(60, C="x")), "mine.jsonl": lines({"text": "{A} {question} {B}"})},
+        "mine.jsonl, line 1: rows differ in their number of choices, so that options are added and left out, and another field",
+    ),
+    ("labels and choices", f"{OWN} ; dataset.labels=[A,B]", OWN_FILES, "dataset.labels are the choices of every row; leave"),
+    (
+        "a label that is none",
+        f"{OWN_BARE} ; dataset.labels=[A,C]",
+        OWN_FILES,
+        "own/train.jsonl, line 2: 'answer' is 'B', which is none of the 2 labels ('A', 'C'); mend the row",
+    ),
+    (
+        "a label that is misspelt",
+        f"{OWN_BARE} ; dataset.labels=[refund,shipping]",
+        {f"own/{s}.jsonl": lines({"q": 1, "label": "shipping"}, {"q": 2, "label": r}) for s, r in _MISSPELT},
+        "own/test.jsonl, line 2: 'label' is 'Refnd', which is none of the 2 labels ('refund', 'shipping'); write 'refund' if",
+    ),
+    (
+        "no set of labels",
+        f"{OWN_BARE} ; dataset.labels=from_gold",
+        {f"own/{s}.jsonl": lines(*({"q": n, "label": n} for n in range(300))) for s in ("train", "test")},
+        "dataset.labels=from_gold: 'label' holds 300 different answers, and a set of labels has 2 to 256",
+    ),
+    (
+        "a turn of a tool",
+        f"{OWN_BARE} ; dataset.metric=exact ; dataset.answer=text",
+        OWN_FILES | {"own/train.jsonl": lines(_chat("user", "assistant"), _chat("user", "tool"))},
+        "own/train.jsonl, line 2: turn 2 of 'messages' is of 'tool'; the turns of system, user and assistant can be read",
+    ),
+    ("more shots than rows", f"{OWN} ; {OWN_PROMPTS} ; dataset.shots=18", OWN_FILES, "dataset.shots=18: there are 18 training"),
+    ("no id of the hub", OWN_BARE.replace("own", "hub:"), {}, "dataset.path=hub:: a data set on the hub is hub:ORG/NAME"),
     ("rows of another name", OWN, {"own/rows.jsonl": TRAIN}, "own/train.jsonl: there is no such data file, but rows.jsonl;"),
     ("a file instead of its folder", OWN, {"own": TRAIN}, "own: this is a file; give the folder that holds train.jsonl"),
     ("no test file", OWN, {"own/train.jsonl": TRAIN}, "own/test.jsonl: there is no such data file"),
@@ -511,6 +588,7 @@ _GGUF: _Table = [
 
 _MODEL: _Table = [
     ("no hub", f"{SMALL} ; dataset=piqa", {}, "dataset=piqa: baber/piqa could not be loaded from the hub"),
+    ("own rows on no hub", f"{SMALL} ; dataset=jsonl ; dataset.path=hub:a/b", {}, "hub:a/b: the data set could not be loaded"),
     ("shards on a CPU", f"{TINY} ; trainer=fsdp", {}, "trainer.strategy=fsdp needs NVIDIA GPUs; leave trainer=fsdp out"),
     ("model out of reach", f"{SMALL} ; model.path=no/such-model", {}, "model.path=no/such-model: this model cannot be loaded"),
     (
@@ -560,7 +638,14 @@ _EVALUATION: _Table = [
     ("a key of the base model", f"{RUN} ; model.chat_template=true", A_RUN, "; type ++ before it, ++model.chat_template=..."),
     ("another way's limit", f"{RUN} ; limit=10", A_RUN, "Could not override 'limit'; that is eval_examples."),
     ("a project with a slash", f"{RUN} ; {WANDB} ; logger.project=a/b", A_RUN, "logger.project=a/b: W&B refuses this"),
-    ("a table instead of rows", f"{OWNS} ; dataset.path=r.csv", OWN_RUN | {"r.csv": "q,a\n"}, "r.csv: rows are read from JSON"),
+    ("a sheet instead of rows", f"{OWNS} ; dataset.path=r.xlsx", OWN_RUN | {"r.xlsx": "x"}, "r.xlsx: rows are read from"),
+    ("rows of other fields", f"{OWNS} ; dataset.path=r.csv", OWN_RUN | {"r.csv": "q\n1\n"}, "r.csv, line 2: the row lacks the"),
+    (
+        "shots without training rows",
+        f"{OWNS} ; dataset.path=rows.jsonl ; dataset.shots=2",
+        OWN_RUN,
+        "dataset.shots=2 needs training rows, and dataset.path=rows.jsonl is a file of test rows; give a folder that holds",
+    ),
     ("no device", f"{RUN} ; trainer.devices=0", A_RUN, "trainer.devices=0: input should be greater than 0"),
     ("unknown device", f"{RUN} ; trainer.accelerator=tpu", A_RUN, "trainer.accelerator=tpu: input should be 'auto', 'cpu' or"),
     ("no room in a batch", f"{RUN} ; trainer.micro_batch_tokens=0", A_RUN, "trainer.micro_batch_tokens=0: input should be"),
@@ -728,7 +813,17 @@ _POOLS: _Table = [
         {"p.jsonl": lines({"text": WHOLE}), "notes.yaml": "mine"},
         "notes.yaml: something else is here",
     ),
-    ("show nothing", "show", {}, "--dataset is missing; it is one of story_facts, "),
+    ("show nothing", "show", {}, "Give either --dataset, one of story_facts, hellaswag, "),
+    ("show two", "show ; --dataset ; piqa ; --rows ; own", {}, "Give either --dataset, one of story_facts, hellaswag, "),
+    ("show without prompts", "show ; --rows ; own", OWN_FILES, "--prompts is missing; name the file of your prompts"),
+    ("show rows that are none", "show ; --rows ; own ; --prompts ; mine.jsonl", {}, "own/train.jsonl: there is no such data"),
+    ("gold of a data set", "show ; --dataset ; piqa ; --gold ; label", {}, "--gold does nothing with --dataset; leave it out"),
+    (
+        "prompts of other rows",
+        "show ; --rows ; own/train.jsonl ; --prompts ; other.jsonl",
+        OWN_FILES | {"other.jsonl": lines({"text": "{premise} {A} {B}"})},
+        "other.jsonl, line 1: {premise} is no field of this task",
+    ),
     ("an example below the first", "show ; --dataset ; story_facts ; --example ; -1", {}, "--example -1: examples are counted"),
     (
         "an example beyond the last",

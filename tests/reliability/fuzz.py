@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is ru
 
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import CONF, from_dict, parse
-from paft.data.rows import read_jsonl
+from paft.data.files import read_jsonl
 from paft.data.tasks.base import Task
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import SCHEMA, VERSION

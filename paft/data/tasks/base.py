@@ -1,8 +1,10 @@
 """Tasks: how a row of a data set becomes an Example, and the fields that its prompt templates hold."""
 
+import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from paft.prompts.pool import Answer, Form, Options
@@ -11,6 +13,7 @@ from paft.runtime.errors import InputError
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LABELS = "labels"  # the field that shows all labels of a classification: {labels}
 GoldForm: TypeAlias = Literal["name", "index", "text"]  # how a row states its right answer; a letter is a name, too
 
 
@@ -26,6 +29,13 @@ class Example:
     group: str  # what the row shares with others (RACE: its article), else its id
     part: str  # the subset that is reported separately
     where: str = ""  # file and line, for error messages
+    names: tuple[str, ...] = ()  # what the row calls its choices: their labels, else their fields
+    ragged: bool = False  # whether rows of its task differ in the number of choices, which are the fields A, B, C ... then
+    unshown: tuple[str, ...] = ()  # the fields that hold a list or an object, which no template can show
+
+
+class RowError(Exception):
+    """Something about a row that cannot be used: the end of a sentence that begins with the place of the row."""
 
 
 class RawExample(NamedTuple):
@@ -34,14 +44,18 @@ class RawExample(NamedTuple):
     fields: dict[str, Any]
     gold: Any  # the right answer, in one of the task's gold_forms
     group: str = ""  # what the row shares with others; empty: nothing
+    choices: tuple[str, ...] | None = None  # None: the task's choice fields hold them
+    names: tuple[str, ...] | None = None  # as in Example; None: the names of the task's choice fields
+    unshown: tuple[str, ...] = ()  # as in Example
 
 
 @dataclass(frozen=True)
 class Task:
     """A data set: the fields of its templates, and how its rows are read.
 
-    read turns a row in the hub's field names into a RawExample and raises KeyError for a missing field; without it, rows have
-    the field names of templates. generate yields the rows of a split of a data set that is generated, not read.
+    read turns a row in the hub's field names into a RawExample and raises KeyError for a missing field, RowError for another
+    defect; without it, rows have the field names of templates. generate yields the rows of a split of a data set that is
+    generated, not read.
     """
 
     name: str
@@ -56,6 +70,15 @@ class Task:
     read: Callable[[Mapping[str, Any]], RawExample] | None = None
     generate: Callable[[str], Iterator[dict[str, str]]] | None = None
     shares_pools_with: str | None = None  # the task whose shipped prompts it uses
+    labels: tuple[str, ...] = ()  # the choices, where they are the same for every row
+    ragged: bool = False  # whether rows differ in the number of choices; choice_fields are the most that a row has
+    inferred: Mapping[str, Any] = field(default_factory=dict)  # settings of the data set that were read off its rows
+    notes: tuple[str, ...] = ()  # the same in words, for the plan
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether an answer is one of several choices; else it is free-form."""
+        return bool(self.choice_fields or self.labels)
 
     @property
     def pools(self) -> str:
@@ -65,7 +88,12 @@ class Task:
     def form(self, answer: Answer, options: Options) -> Form:
         """Return the form of this task's templates, given what they are answered with and whether they show the options."""
         fields, choices, optional = map(frozenset, (self.fields, self.choice_fields, self.optional_fields))
-        return Form(fields, choices, answer, options, optional)
+        if not self.labels:
+            return Form(fields, choices, answer, options, optional, ragged=self.ragged)
+        if answer == "text" and options == "hidden":  # a prompt need not show the labels, but may
+            return Form(fields, frozenset(), answer, options, optional, extra_fields=choices | {LABELS})
+        whole_list = LABELS if answer == "text" else None
+        return Form(fields, choices, answer, options, optional, extra_fields=frozenset({LABELS}), whole_list=whole_list)
 
     def example(self, where: str, row: Mapping[str, Any], id_: str, part: str, labelled: bool = True) -> Example:
         """Turn a row in the hub's field names into an Example.
@@ -78,36 +106,56 @@ class Task:
         """
         row = {name: value for name, value in row.items() if value is not None}
         if not labelled:
-            row |= {self.gold: ""}
+            row = {self.gold: "", **row}
         try:
-            fields, gold, group = self._as_named(row) if self.read is None else self.read(row)
+            raw = self._as_named(row) if self.read is None else self.read(row)
         except KeyError as error:
             raise InputError(f"{where}: the row lacks the field {error.args[0]!r}, which {self.name} needs.") from None
-        fields = {name: _text(value, f"{where}: the field {name!r}") for name, value in fields.items()}
-        choices = tuple(fields[name] for name in self.choice_fields)
+        except RowError as error:
+            raise InputError(f"{where}: {error}.") from None
+        fields = {name: _text(value, f"{where}: the field {name!r}") for name, value in raw.fields.items()}
+        names = self.choice_fields if raw.names is None else raw.names
+        choices = tuple(fields[name] for name in self.choice_fields) if raw.choices is None else raw.choices
+        common = partial(
+            Example, id_, fields, choices, group=raw.group or id_, part=part, where=where, names=names, ragged=self.ragged,
+            unshown=raw.unshown,
+        )  # fmt: skip
+        gold = raw.gold
         if not choices:
             if not labelled:
-                return Example(id_, fields, (), -1, "", group or id_, part, where)
+                return common(gold=-1, answer="")
             if not str(gold).strip():
-                raise InputError(f"{where}: {self.gold!r} is empty; a free-form row needs its answer.")
-            return Example(id_, fields, (), -1, _text(gold, f"{where}: {self.gold!r}"), group or id_, part, where)
-        if empty := [name for name in self.choice_fields if not fields[name].strip()]:
+                empty_is = "ends without an answer" if isinstance(row[self.gold], list) else "is empty"  # the turns of a chat
+                raise InputError(f"{where}: {self.gold!r} {empty_is}; a free-form row needs its answer.")
+            return common(gold=-1, answer=_text(gold, f"{where}: {self.gold!r}"))
+        if empty := [name for name, choice in zip(names, choices, strict=True) if not choice.strip()]:
             raise InputError(f"{where}: the choice {empty[0]!r} is empty; every choice needs a text.")
         if not labelled:
-            return Example(id_, fields, choices, -1, "", group or id_, part, where)
-        index = gold_index(gold, self.choice_fields, choices, self.gold_forms)
+            return common(gold=-1, answer="")
+        index = gold_index(gold, names, choices, self.gold_forms)
+        if index is None and self.labels:
+            raise InputError(f"{where}: {self.gold!r} is {gold!r}, which is {_none_of(str(gold), self.labels)}.")
         if index is None:
             raise InputError(
                 f"{where}: {self.gold!r} is {row[self.gold]!r}; it must be {self.gold_words} of one of the {len(choices)} "
                 "choices."
             )
-        return Example(id_, fields, choices, index, choices[index], group or id_, part, where)
+        return common(gold=index, answer=choices[index])
 
     def _as_named(self, row: Mapping[str, Any]) -> RawExample:
         """Read a row whose field names are already those of the templates."""
         fields = {name: row[name] for name in (*self.fields, *self.choice_fields)}
         fields |= {name: row[name] for name in self.optional_fields if name in row}
         return RawExample(fields, row[self.gold])
+
+
+def _none_of(answer: str, labels: Sequence[str]) -> str:
+    """Return, as a clause, that an answer is none of the labels, and the one that is nearest."""
+    by_case = {label.strip().casefold(): label for label in reversed(labels)}
+    near = difflib.get_close_matches(answer.strip().casefold(), list(by_case), n=1, cutoff=0.6)
+    shown = ", ".join(map(repr, labels[:5])) + (", ..." if len(labels) > 5 else "")
+    meant = f"write {by_case[near[0]]!r} if that is meant" if near else "mend the row, or name the label in dataset.labels"
+    return f"none of the {len(labels)} labels ({shown}); {meant}"
 
 
 def four_options(row: Mapping[str, Any], name: str) -> list[Any]:
