@@ -60,7 +60,7 @@ def train(
     gold: str | None = None,
     answer: Literal["letter", "text"] | None = None,
     options: Literal["shown", "hidden"] | None = None,
-    metric: Literal["choice", "last_number", "exact"] | None = None,
+    metric: str | None = None,
     allow_seen: bool = False,
     overrides: Sequence[str] = (),
     **settings: Any,
@@ -80,7 +80,7 @@ def train(
         gold: the field with the right answer: a letter, an index from 0, or a text.
         answer: what the prompts ask for, the letter of an option or a text.
         options: whether the prompts show the options.
-        metric: how free-form answers are compared: exact or last_number.
+        metric: how free-form answers are scored: exact, last_number, f1, or a function of yours, "my_metrics.py:score".
         allow_seen: whether test prompts may be among those that are trained on; the results then say how many are.
         overrides: what the command takes, as it is typed there: ["optim.lr=1e-3", "experiment=table1"].
         **settings: the names of conf/train.yaml: K=8, T=1, seed=1, train_examples=400, optim={"lr": 1e-3},
@@ -122,7 +122,7 @@ def evaluate(
     gold: str | None = None,
     answer: Literal["letter", "text"] | None = None,
     options: Literal["shown", "hidden"] | None = None,
-    metric: Literal["choice", "last_number", "exact"] | None = None,
+    metric: str | None = None,
     allow_seen: bool = False,
     overrides: Sequence[str] = (),
     **settings: Any,
@@ -141,7 +141,8 @@ def evaluate(
         gold: the field with the right answer; None: as in training.
         answer: what the prompts ask for, the letter of an option or a text; None: as in training.
         options: whether the prompts show the options; None: as in training.
-        metric: how free-form answers are compared: exact or last_number; None: as in training.
+        metric: how free-form answers are scored: exact, last_number, f1, or a function of yours, "my_metrics.py:score"; None:
+            as in training.
         allow_seen: whether the adapter may have been trained on test prompts; the results then say on how many.
         overrides: what the command takes, as it is typed there.
         **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl".

@@ -26,6 +26,12 @@ class Example:
     group: str  # what the row shares with others (RACE: its article), else its id
     part: str  # the subset that is reported separately
     where: str = ""  # file and line, for error messages
+    others: tuple[str, ...] = ()  # further right answers of a free-form row, which count as well in scoring
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every right answer; the first is the one that is trained on."""
+        return self.answer, *self.others
 
 
 class RawExample(NamedTuple):
@@ -88,9 +94,11 @@ class Task:
         if not choices:
             if not labelled:
                 return Example(id_, fields, (), -1, "", group or id_, part, where)
-            if not str(gold).strip():
+            several = gold if isinstance(gold, list) else [gold]
+            if not several or not all(str(answer).strip() for answer in several):
                 raise InputError(f"{where}: {self.gold!r} is empty; a free-form row needs its answer.")
-            return Example(id_, fields, (), -1, _text(gold, f"{where}: {self.gold!r}"), group or id_, part, where)
+            first, *others = dict.fromkeys(_text(answer, f"{where}: {self.gold!r}") for answer in several)
+            return Example(id_, fields, (), -1, first, group or id_, part, where, tuple(others))
         if empty := [name for name in self.choice_fields if not fields[name].strip()]:
             raise InputError(f"{where}: the choice {empty[0]!r} is empty; every choice needs a text.")
         if not labelled:
