@@ -89,8 +89,8 @@ def score(
     """Score every prompt of the pool on every example; return the score matrix.
 
     Several ranks take turns at the batches; each rank returns the whole matrix. Of a sharded model, which they can only run
-    together, all ranks score all batches. Where the metric is a function of one's own, it scores the texts when all are
-    stored; if another version of it has scored a finished matrix, it scores its texts anew.
+    together, all ranks score all batches. Where the metric is a function of one's own, it scores the texts of a batch once they
+    are stored; texts that another version of it has scored are scored anew.
 
     Args:
         batch_tokens: tokens of a batch; a batch that does not fit into memory is scored in halves.
@@ -119,7 +119,7 @@ def score(
     labelled = any(example.answer for example in examples)
     silent = not progress or ranks.rank() > 0
     parts = windows(pool, examples, window_cells)
-    coming = _upcoming(encoder, pool, examples, parts, batch_tokens, store, answering.prepare, turn)
+    coming = _upcoming(encoder, pool, examples, parts, batch_tokens, store, answering.prepare, turn, grading)
     if model.device.type == "cuda":  # on a CPU both would share the same cores
         coming = ahead(coming, _AHEAD)
 
@@ -145,18 +145,16 @@ def score(
                     rows = [names.of(cell) | row for cell, row in zip(batch.cells, within_memory(batch.cells), strict=True)]
                     if store is not None and (not together or ranks.rank() == 0):
                         store.save_part(batch.number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
+                if grading is not None and (store is None or not together or ranks.rank() == 0):
+                    _grade(rows, grading, store, batch.number)
                 all_rows += rows if store is None else []
-                done += len(rows)
-                if labelled and grading is None:
-                    right += sum(row["correct"] for row in rows)
+                done, right = done + len(rows), right + sum(row["correct"] or 0 for row in rows)
+                if labelled:
                     bar.note = f"{answering.metric.called} {100 * right / done:.1f}"
             numbers_by_window.setdefault(batch.window, []).append(batch.number)
             bar.update(len(batch.cells))
     model.train(was_training)
     if store is None:
-        if grading is not None:
-            for row in all_rows:
-                row["correct"] = grading.score(row["example"], row["output"])
         all_rows = all_rows if together else list(chain.from_iterable(ranks.gather(all_rows)))
         table = pa.Table.from_pylist(all_rows, schema=schema_of(all_rows))
         return matrix_of(table.sort_by([("prompt", "ascending"), ("example", "ascending")]))
@@ -173,6 +171,16 @@ def grading_of(answering: Answering, examples: Sequence[Example]) -> Grading | N
     if function is None:
         return None
     return Grading(function.source, lambda example, text: function(text, examples[example]))
+
+
+def _grade(rows: Sequence[StoredCell], grading: Grading, store: MatrixStore | None, batch: int) -> None:
+    """Score the texts of a batch, unless they have their scores already, and store them; raises InputError for a mistake."""
+    if all(row["correct"] is not None for row in rows):
+        return
+    for row in rows:
+        row["correct"] = grading.score(row["example"], row["output"])
+    if store is not None:
+        store.save_scores(batch, rows, grading)
 
 
 @dataclass(frozen=True)
@@ -195,6 +203,7 @@ def _upcoming(
     store: MatrixStore | None,
     prepare: Callable[[Sequence[Cell]], Any],
     turn: tuple[int, int],
+    grading: Grading | None = None,
 ) -> Generator[_Upcoming]:
     """Yield all batches of the windows `parts` in their order.
 
@@ -203,6 +212,7 @@ def _upcoming(
 
     Args:
         turn: this rank and how many ranks there are; they take turns at the batches.
+        grading: what scores texts once they are stored.
     """
     number = 0
     streams = [encode(encoder, pool, examples, part) for part in parts]
@@ -214,7 +224,7 @@ def _upcoming(
         for batch in cut:
             stored = prepared = None
             if number % turn[1] == turn[0]:
-                rows = None if store is None else store.load_part(number)
+                rows = None if store is None else store.load_part(number, grading)
                 stored = rows if rows is not None and _holds_exactly(rows, batch) else None
                 prepared = prepare(batch) if stored is None else None
             yield _Upcoming(window, number, batch, stored, prepared)

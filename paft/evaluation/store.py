@@ -41,7 +41,7 @@ SCHEMA = pa.schema([
     ("truncated", pa.bool_()),  # the rendering lost its beginning to the cut-off
 ])  # fmt: skip
 
-# Of a metric that knows more than right and wrong. In part files `correct` is null until a function has scored the texts.
+# Of a metric that knows more than right and wrong. In a part file `correct` is null until a function has scored the texts.
 GRADED = SCHEMA.set(SCHEMA.get_field_index("correct"), pa.field("correct", pa.float64()))
 _REPEATED = ["prompt_id", "prompt_digest", "example_id", "example_digest", "group", "part"]  # in memory once each
 
@@ -50,17 +50,11 @@ _REPEATED = ["prompt_id", "prompt_digest", "example_id", "example_digest", "grou
 class Grading:
     """What scores texts once they are stored: a function of one's own, whose mistakes then lose no text.
 
-    source identifies its code; score takes the index of an example and a text.
+    source identifies its code. score takes the index of an example and a text, and raises InputError for a mistake.
     """
 
     source: str
     score: Callable[[int, str], float]
-
-    def of(self, cells: pa.Table) -> pa.Table:
-        """Return cells with their scores; raises InputError if the function makes a mistake."""
-        texts = zip(cells["example"].to_pylist(), cells["output"].to_pylist(), strict=True)
-        scores = pa.array([self.score(example, text) for example, text in texts], pa.float64())
-        return cells.set_column(cells.schema.get_field_index("correct"), GRADED.field("correct"), scores)
 
 
 def schema_of(rows: Sequence[StoredCell]) -> pa.Schema:
@@ -95,41 +89,54 @@ class MatrixStore:
         self._remove_parts()
         return True
 
-    def load_part(self, batch: int) -> list[StoredCell] | None:
-        """Return the cells of a batch, None if it was not scored yet or its file is damaged."""
+    def load_part(self, batch: int, grading: Grading | None = None) -> list[StoredCell] | None:
+        """Return the cells of a batch, None if it was not scored yet or its file is damaged.
+
+        Args:
+            grading: what scores texts: scores of another version of it are left out (None).
+        """
         path = self._part(batch)
         try:
-            return pq.read_table(path, page_checksum_verification=True).to_pylist() if path.is_file() else None
+            table = pq.read_table(path, page_checksum_verification=True) if path.is_file() else None
         except (pa.ArrowException, OSError, ValueError):  # ValueError: a column's name is not valid UTF-8
             return None
+        if table is None or grading is None or _scored_by(table.schema) == grading.source:
+            return None if table is None else table.to_pylist()
+        return [row | {"correct": None} for row in table.to_pylist()]
 
-    def save_part(self, batch: int, rows: Sequence[StoredCell], seconds: Mapping[str, float]) -> None:
+    def save_part(
+        self, batch: int, rows: Sequence[StoredCell], seconds: Mapping[str, float], grading: Grading | None = None
+    ) -> None:
         """Write the cells of a batch, whole or not at all.
 
         Args:
             seconds: the time that the batch took, by prompt id; stored in the file's metadata, because the cells themselves
                 must not differ from run to run.
+            grading: what has scored the texts; None: they have no scores yet, or need none.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
         path = self._part(batch)
         scratch = path.with_suffix(".tmp")
-        schema = schema_of(rows).with_metadata({"seconds": json.dumps(seconds)})
+        schema = _with(schema_of(rows), grading, seconds=json.dumps(seconds))
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch, write_page_checksum=True)
         scratch.replace(path)
+
+    def save_scores(self, batch: int, rows: Sequence[StoredCell], grading: Grading) -> None:
+        """Write the cells of a stored batch again, now that their texts have scores."""
+        metadata = pq.read_schema(self._part(batch)).metadata
+        self.save_part(batch, rows, json.loads(metadata[b"seconds"]), grading)
 
     def finish(self, windows: Sequence[Sequence[int]], grading: Grading | None = None) -> None:
         """Merge the part files into the matrix file, sorted by prompt and example, and remove them.
 
         Args:
             windows: the numbers of each window's batches; a window's cells are contiguous in the sorted matrix.
-            grading: scores the texts; None: their scores are in the part files.
-
-        Raises InputError if the function that scores makes a mistake; the part files are then kept.
+            grading: what has scored the texts of all batches; None: each answer had its score at once.
         """
         seconds: dict[str, float] = {}
         scratch = self.path.with_name(f".{self.path.name}.tmp")
         graded = pq.read_schema(self._part(windows[0][0])).field("correct").type == pa.float64()
-        schema = self._schema(GRADED if graded else SCHEMA, grading)
+        schema = _with(GRADED if graded else SCHEMA, grading, **self._metadata)
         with pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer:
             for window in windows:
                 tables = [pq.read_table(self._part(batch)) for batch in window]
@@ -137,8 +144,7 @@ class MatrixStore:
                     for prompt, s in json.loads(table.schema.metadata[b"seconds"]).items():
                         seconds[prompt] = seconds.get(prompt, 0.0) + s
                 cells = pa.concat_tables([table.replace_schema_metadata() for table in tables])
-                cells = cells.sort_by([("prompt", "ascending"), ("example", "ascending")])
-                writer.write_table((cells if grading is None else grading.of(cells)).cast(schema))
+                writer.write_table(cells.sort_by([("prompt", "ascending"), ("example", "ascending")]).cast(schema))
         write_atomically(self.seconds_path, json.dumps(seconds, indent=1) + "\n")
         scratch.replace(self.path)
         self._remove_parts()
@@ -149,17 +155,21 @@ class MatrixStore:
         Raises InputError if the function makes a mistake; the scores are then as before.
         """
         file = pq.ParquetFile(self.path, page_checksum_verification=True)
-        if (file.schema_arrow.metadata or {}).get(b"scored_by") == grading.source.encode():
+        if _scored_by(file.schema_arrow) == grading.source:
             return
-        scratch, schema = self.path.with_name(f".{self.path.name}.tmp"), self._schema(GRADED, grading)
+        scratch, schema = self.path.with_name(f".{self.path.name}.tmp"), _with(GRADED, grading, **self._metadata)
+        column = GRADED.get_field_index("correct")
         with pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer:
             for group in range(file.num_row_groups):
-                writer.write_table(grading.of(file.read_row_group(group)).cast(schema))
+                cells = file.read_row_group(group)
+                texts = zip(cells["example"].to_pylist(), cells["output"].to_pylist(), strict=True)
+                scores = pa.array([grading.score(example, text) for example, text in texts], pa.float64())
+                writer.write_table(cells.set_column(column, GRADED.field(column), scores).cast(schema))
         scratch.replace(self.path)
 
-    def _schema(self, of: pa.Schema, grading: Grading | None) -> pa.Schema:
-        scored_by = {} if grading is None else {"scored_by": grading.source}
-        return of.with_metadata({"digest": self.digest, "version": str(VERSION), **scored_by})
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {"digest": self.digest, "version": str(VERSION)}
 
     def _remove_parts(self) -> None:
         for parts in self.path.parent.glob(f".{self.path.stem}-*"):  # also those of other settings
@@ -172,6 +182,16 @@ class MatrixStore:
 
     def _part(self, batch: int) -> Path:
         return self.parts / f"{batch:06}.parquet"
+
+
+def _with(schema: pa.Schema, grading: Grading | None, **metadata: str) -> pa.Schema:
+    """Return a schema with metadata that also say what has scored the texts."""
+    return schema.with_metadata(metadata if grading is None else {**metadata, "scored_by": grading.source})
+
+
+def _scored_by(schema: pa.Schema) -> str | None:
+    source = (schema.metadata or {}).get(b"scored_by")
+    return None if source is None else source.decode()
 
 
 def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:

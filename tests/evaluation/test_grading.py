@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from paft.evaluation.matrix import matrix_of, read_matrix
+from paft.evaluation.scoring import _grade
 from paft.evaluation.store import GRADED, SCHEMA, Grading, MatrixStore, StoredCell, read_cells, schema_of
 from paft.runtime.errors import InputError
 
@@ -28,12 +29,14 @@ def cell(prompt: int, example: int, correct: object, text: str | None = "four") 
     return {"prompt": prompt, "example": example, **names, **answer, **rest}
 
 
-def stored(folder: Path, correct: object = None) -> MatrixStore:
-    """Three batches in two windows: a prompt, then the examples of another in turn."""
+def stored(folder: Path, correct: object = None, grading: Grading | None = None) -> MatrixStore:
+    """Three batches in two windows: a prompt, then the examples of another in turn; their texts are scored, too."""
     store = MatrixStore(folder, {"model": "a"})
-    store.save_part(0, [cell(0, 1, correct, "a"), cell(0, 0, correct, "abc")], {"p0": 1.0})
-    store.save_part(1, [cell(1, 1, correct, "abcdefgh")], {"p1": 1.0})
-    store.save_part(2, [cell(1, 0, correct, "")], {"p1": 1.0})
+    for batch, cells in enumerate(([(0, 1, "a"), (0, 0, "abc")], [(1, 1, "abcdefgh")], [(1, 0, "")])):
+        rows = [cell(prompt, example, correct, text) for prompt, example, text in cells]
+        store.save_part(batch, rows, {f"p{cells[0][0]}": 1.0})
+        if grading is not None:
+            _grade(rows, grading, store, batch)
     return store
 
 
@@ -44,25 +47,33 @@ def failing(example: int, text: str) -> float:
 
 
 def test_texts_have_their_scores_in_the_end(tmp_path):
-    store = stored(tmp_path)
+    store = stored(tmp_path, grading=LENGTH)
     store.finish(WINDOWS, LENGTH)
     found = read_matrix(store.path)
     assert found.correct.tolist() == [[0.3, 0.1], [0.0, 0.8]] and found.correct.dtype == np.float64
     assert store.finished() and not store.parts.exists() and store.seconds() == {"p0": 1.0, "p1": 2.0}
 
 
-def test_a_mistake_of_the_function_loses_no_text(tmp_path):
-    store = stored(tmp_path)
+def test_a_mistake_of_the_function_loses_neither_texts_nor_scores(tmp_path):
+    wrong = Grading("wrong", failing)
     with pytest.raises(InputError, match="one clear sentence"):
-        store.finish(WINDOWS, Grading("wrong", failing))
-    assert not store.finished() and not store.path.exists()
-    assert [row["output"] for batch in range(3) for row in store.load_part(batch) or []] == ["a", "abc", "abcdefgh", ""]
+        stored(tmp_path, grading=wrong)
+    store = MatrixStore(tmp_path, {"model": "a"})
+    parts = [store.load_part(batch, wrong) for batch in range(3)]
+    assert [[row["correct"] for row in part] for part in parts] == [[1.0, 1.0], [1.0], [None]]
+    mended = [store.load_part(batch, LENGTH) for batch in range(3)]
+    assert [row["output"] for part in mended for row in part] == ["a", "abc", "abcdefgh", ""]
+    assert {row["correct"] for part in mended for row in part} == {None}, "scores of another version are none"
+    for batch, part in enumerate(mended):
+        _grade(part, LENGTH, store, batch)
+    _grade(store.load_part(0, LENGTH), wrong, None, 0)  # they have their scores: nothing is called
     store.finish(WINDOWS, LENGTH)
     assert read_matrix(store.path).correct.tolist() == [[0.3, 0.1], [0.0, 0.8]]
+    assert store.seconds() == {"p0": 1.0, "p1": 2.0}, "the time of the function is none of generation"
 
 
 def test_another_function_scores_the_texts_anew(tmp_path):
-    store = stored(tmp_path)
+    store = stored(tmp_path, grading=LENGTH)
     store.finish(WINDOWS, LENGTH)
     before = read_cells(store.path).drop_columns("correct")
     first = store.path.read_bytes()
