@@ -84,7 +84,7 @@ def found_by(pattern: str, text: str) -> str | None:
 def token_f1(text: str, answer: str) -> float:
     """Return the F1 of the tokens that a text shares with the right answer, as SQuAD's official script does.
 
-    See `squad_tokens`. Tokens that occur twice count twice. Source: evaluate-v1.1.py of https://rajpurkar.github.io/SQuAD-explorer.
+    See `squad_tokens`. Tokens that occur twice count twice; without a shared token F1 is 0. Source: evaluate-v1.1.py of https://rajpurkar.github.io/SQuAD-explorer.
     """
     written, right = squad_tokens(text), squad_tokens(answer)
     shared = (Counter(written) & Counter(right)).total()

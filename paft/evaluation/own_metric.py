@@ -56,7 +56,8 @@ class OwnFunction:
             raise InputError(self._refused(says, output, example)) from None
         if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:  # of NumPy or torch
             value = value.item()
-        if not isinstance(value, Real):
+        is_number = isinstance(value, Real)
+        if not is_number:
             raise InputError(self._refused(f"returned {_short(value)} ({type(value).__name__})", output, example))
         if not 0 <= value <= 1:  # neither is NaN
             raise InputError(self._refused(f"returned {_short(value)}", output, example))
