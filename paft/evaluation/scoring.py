@@ -101,9 +101,10 @@ def score(
     """
     grading = grading_of(answering, examples)
     if store is not None and store.finished():
-        if grading is not None and ranks.rank() == 0:
-            store.grade(grading)
-        ranks.barrier()
+        if grading is not None:
+            if ranks.rank() == 0:
+                store.grade(grading)
+            ranks.barrier()
         return read_matrix(store.path)
     model = answering.model
     was_training = model.training
