@@ -45,6 +45,7 @@ from paft.data.tasks.base import Example
 from paft.evaluation.cells import encode, windows
 from paft.evaluation.likelihood import Likelihood, Work
 from paft.evaluation.merging import merge_within_tolerance
+from paft.evaluation.metrics import Metric
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore, read_cells
 from paft.jobs.encoder import make_encoder
@@ -171,7 +172,7 @@ def _load_ours(work: Workload, adapter: bool) -> dict[str, Any] | None:
 
 def _run_ours(work: Workload, traced: bool = False) -> Pass:
     """Score with our engine."""
-    answering = answering_by(_model["ours"], work.encoder, work.pool, work.examples, Scoring("choice"), graphs=True)
+    answering = answering_by(_model["ours"], work.encoder, work.pool, work.examples, Scoring(Metric("choice")), graphs=True)
     assert isinstance(answering, Likelihood)
     trace = _started(work.device, traced)
     started = time.perf_counter()
@@ -183,7 +184,7 @@ def _run_ours(work: Workload, traced: bool = False) -> Pass:
 
 def _our_log_probs(work: Workload) -> np.ndarray:
     """Return the log-probability of each choice (P, E, C) by our engine."""
-    answering = answering_by(_model["ours"], work.encoder, work.pool, work.examples, Scoring("choice"), graphs=True)
+    answering = answering_by(_model["ours"], work.encoder, work.pool, work.examples, Scoring(Metric("choice")), graphs=True)
     with tempfile.TemporaryDirectory() as folder:
         store = MatrixStore(Path(folder), {})
         score(answering, work.encoder, work.pool, work.examples, batch_tokens=work.batch_tokens, store=store)

@@ -26,6 +26,7 @@ from paft.data.rows import load_test
 from paft.data.tasks.base import Example, Task
 from paft.evaluation.cells import Cell
 from paft.evaluation.likelihood import Likelihood
+from paft.evaluation.metrics import Metric
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore, StoredCell
 from paft.model.base import load_base, load_tokenizer
@@ -86,7 +87,7 @@ def main() -> None:
     encoder = Encoder(load_tokenizer(model), "letter", 1024)
     base = load_base(model, _CPU)
     score(
-        answering_by(base, encoder, pool_of(task, 2), examples[:20], Scoring("choice")),
+        answering_by(base, encoder, pool_of(task, 2), examples[:20], Scoring(Metric("choice"))),
         encoder,
         pool_of(task, 2),
         examples[:20],
@@ -108,7 +109,7 @@ def main() -> None:
 
 
 def _measure(base: Any, encoder: Encoder, pool: PromptPool, examples: Sequence[Example]) -> dict[str, Any]:
-    answering = answering_by(base, encoder, pool, examples, Scoring("choice"))
+    answering = answering_by(base, encoder, pool, examples, Scoring(Metric("choice")))
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
         score(answering, encoder, pool, examples, batch_tokens=4096, store=MatrixStore(Path(scratch), {}))

@@ -1,6 +1,7 @@
 """From the YAML files of conf/ and overrides to checked, typed configs."""
 
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from paft.config.adapter import read_metadata
 from paft.config.base_model import called, with_gguf_file
 from paft.config.hints import HINT, hint, leaves
-from paft.config.schema import CHAT_TEMPLATE_DATE, DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
+from paft.config.schema import CHAT_TEMPLATE_DATE, DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig, is_function
 from paft.config.texts import read_texts
 from paft.config.wandb_rules import check_wandb
 from paft.runtime.errors import InputError
@@ -144,6 +145,8 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
         if about is None:
             raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
         content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
+        if section == "dataset":
+            _keep_metric(content, given, about[section])
         if section == "model":  # an adapter may come from a stranger: it says neither whose code runs here nor what is accepted
             content[section]["remote_code"] = bool(given.get("remote_code"))
             content[section]["accept_license"] = given.get("accept_license")
@@ -159,6 +162,18 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
             f"adapter={content['adapter']}: it was trained on {called(base, 'the embedded model')}, not on "
             f"{called(chosen, 'the embedded model')}; leave model= out."
         )
+
+
+def _keep_metric(content: dict[str, Any], given: dict[str, Any], trained: dict[str, Any]) -> None:
+    """Leave the adapter's pattern out where another metric is asked for, and refuse to run a function that only it names."""
+    metric = given.get("metric")
+    if metric is None and is_function(trained.get("metric", "choice")):
+        raise InputError(  # an adapter may come from a stranger
+            f"adapter={content['adapter']}: it was trained with a function as its metric, which runs only if you type it: "
+            f"dataset.metric={trained['metric']}."
+        )
+    if metric not in (None, "regex") and given.get("pattern") is None:
+        content["dataset"]["pattern"] = None
 
 
 def _check_scoring(config: EvaluateConfig) -> None:
@@ -221,10 +236,32 @@ def _validated(kind: type[Config], content: Any) -> Config:
     return config
 
 
+def _check_metric(dataset: DatasetConfig) -> None:
+    """Refuse a pattern that no metric reads, that is missing, or that is no regular expression."""
+    if dataset.metric != "regex":
+        if dataset.pattern is not None:
+            raise InputError(
+                f"dataset.pattern does nothing with dataset.metric={dataset.metric}; use dataset.metric=regex, or leave it out."
+            )
+        return
+    if dataset.pattern is None:
+        raise InputError(
+            "dataset.metric=regex needs dataset.pattern, the regular expression that finds the answer in a text, e.g. "
+            "'dataset.pattern=\"answer is (\\w+)\"'."
+        )
+    try:
+        re.compile(dataset.pattern)
+    except re.error as error:
+        raise InputError(
+            f"dataset.pattern={dataset.pattern}: this is no regular expression of Python's re ({error}); mend it."
+        ) from None
+
+
 def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
     """Refuse settings of the data set and the model that contradict each other or this machine."""
     if dataset.options == "hidden" and dataset.answer != "text":
         raise InputError("dataset.options=hidden needs dataset.answer=text: a hidden option has no letter to answer with.")
+    _check_metric(dataset)
     hub = dataset.hub
     if hub is not None and dataset.parts == [dataset.name] and dataset.name not in hub.configs:
         raise InputError(f"dataset.name={dataset.name}: choose a data set with dataset=, your own with dataset=jsonl.")

@@ -6,9 +6,12 @@ Imports nothing heavy, so that a mistake in a config shows at once.
 import datetime
 import hashlib
 import json
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeFloat, PositiveFloat, model_validator,
+)  # fmt: skip
 
 from paft.config.base_model import file_name
 
@@ -33,6 +36,20 @@ def _date(value: Any) -> str:
         return datetime.date.fromisoformat(str(value)).isoformat()
     except ValueError:
         raise ValueError("should be a date, written as 2024-07-26") from None
+
+
+METRICS = ("choice", "exact", "last_number", "f1", "regex")
+
+
+def _metric(value: str) -> str:
+    if value not in METRICS and not re.fullmatch(r".+:[^\W\d]\w*", value):
+        raise ValueError(f"should be one of {', '.join(METRICS)}, or a function of your own, my_metrics.py:score")
+    return value
+
+
+def is_function(metric: str) -> bool:
+    """Return whether a metric is a function of one's own, by its import path."""
+    return metric not in METRICS
 
 
 def _empty_is_none(value: Any) -> Any:
@@ -92,8 +109,9 @@ class DatasetConfig(_Section):
     labels: Annotated[list[str] | Literal["from_gold"] | None, BeforeValidator(_labels)] = None  # of every row, in their order
     gold: str | None = None  # dataset=jsonl: the field with the right answer; null: one of the usual names
     shots: NonNegativeInt = 0  # training rows that are shown with their answers before each row
-    metric: Literal["choice", "last_number", "exact"] = "choice"
-    threshold: float | None = None  # accuracy a prompt must reach to count for Top
+    metric: Annotated[str, AfterValidator(_metric)] = "choice"  # a name, or a function's path: my_metrics.py:score
+    pattern: str | None = None  # metric=regex: the expression that finds the answer in a text
+    threshold: float | None = None  # accuracy (or score) a prompt must reach to count for Top
     answer_space: bool | None = None  # whether a space comes before an answer; null: unless the script has none
 
     @model_validator(mode="before")
@@ -312,7 +330,7 @@ class TrainConfig(_Section):
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "optim": {"average": 0.0},
     "model": {"quantization": None, "remote_code": False, "chat_template_args": None, "chat_template_date": CHAT_TEMPLATE_DATE},
-    "dataset": {"answer_space": None, "labels": None, "shots": 0},
+    "dataset": {"answer_space": None, "labels": None, "shots": 0, "pattern": None},
 }
 
 

@@ -261,13 +261,19 @@ def _check_answers(dataset: DatasetConfig, task: Task) -> None:
         raise InputError(f"dataset.answer=letter: the rows of {dataset.name} have no options; use dataset.answer=text.")
     if dataset.metric == "choice" and not task.has_choices:
         raise InputError(
-            "dataset.metric=choice needs choices and these rows have none; use dataset.metric=exact or last_number, "
-            "name the options with dataset.choices, or take the answers as labels, dataset.labels=from_gold."
+            "dataset.metric=choice needs choices and these rows have none; use dataset.metric=exact or last_number, f1, regex "
+            "or a function of yours, name the options with dataset.choices, or take the answers as labels, "
+            "dataset.labels=from_gold."
         )
     if dataset.metric != "choice" and answer_kind(dataset, task) == "letter":
         raise InputError(
             f"dataset.metric={dataset.metric} compares texts, and dataset.answer=letter asks for letters; use "
             "dataset.answer=text or dataset.metric=choice."
+        )
+    if choices and dataset.metric not in ("choice", "exact", "last_number"):
+        raise InputError(
+            f"dataset.metric={dataset.metric} scores free-form answers, and these rows have choices; use dataset.metric=choice "
+            "or name no dataset.choices."
         )
 
 

@@ -18,7 +18,8 @@ def fingerprint(examples: Sequence[Example]) -> str:
     """Return SHA-256 (first 16 hex digits) over ids, fields, answers and groups in their order."""
     digest = hashlib.sha256()
     for e in examples:
-        digest.update(json.dumps([e.id, dict(e.fields), e.gold, e.answer, e.group], sort_keys=True).encode())
+        several = [e.others] if e.others else []  # as it was before rows could have several answers
+        digest.update(json.dumps([e.id, dict(e.fields), e.gold, e.answer, e.group, *several], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

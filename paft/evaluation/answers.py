@@ -1,12 +1,11 @@
-"""Reading the answer off a generated text: an option's letter, an option's text, a number, or the text as a whole."""
+"""Reading the answer off a generated text: an option's letter or text, a number, what a pattern finds, or the whole text."""
 
 import re
+import string
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 from paft.data.tasks.base import LETTERS
-
-Metric = Literal["choice", "last_number", "exact"]
 
 # The patterns of OpenCompass's `first_option_postprocess` for English (https://opencompass.readthedocs.io), in the order in
 # which they are tried: a letter that ends the text, "Answer: B", a sentence that announces the answer, a letter that stands
@@ -50,22 +49,12 @@ def first_text(text: str, choices: Sequence[str]) -> int:
     >>> first_text("In the hall, not in the hall closet.", ["the hall closet", "the hall"])
     1
     """
-    text = _plain(text)
+    text = plain(text)
     matches = []
-    for index, choice in enumerate(map(_plain, choices)):
+    for index, choice in enumerate(map(plain, choices)):
         if match := re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text):
             matches.append((match.start(), -len(choice), index))
     return min(matches)[2] if matches else -1
-
-
-def is_right(text: str, answer: str, metric: Metric) -> bool:
-    """Return whether a free-form text gives the right answer.
-
-    metric last_number compares the last number of each; exact compares the whole texts, ignoring white space and case.
-    """
-    if metric == "last_number":
-        return last_number(text) is not None and last_number(text) == last_number(answer)
-    return _plain(text) == _plain(answer)
 
 
 def last_number(text: str) -> float | None:
@@ -78,5 +67,43 @@ def last_number(text: str) -> float | None:
     return float(numbers[-1].replace(",", "")) if numbers else None
 
 
-def _plain(text: str) -> str:
+def found_by(pattern: str, text: str) -> str | None:
+    """Return what a regular expression finds in a text: its first group that took part, or the whole match without groups.
+
+    Returns None if it finds nothing.
+
+    >>> found_by("answer is ([A-Z][a-z]+)", "I think the answer is Paris.")
+    'Paris'
+    """
+    match = re.search(pattern, text)
+    if match is None:
+        return None
+    return next((group for group in match.groups() if group is not None), None) if match.re.groups else match[0]
+
+
+def token_f1(text: str, answer: str) -> float:
+    """Return the F1 of the tokens that a text shares with the right answer, as SQuAD's official script does.
+
+    See `squad_tokens`. Tokens that occur twice count twice; without a shared token F1 is 0. Source: evaluate-v1.1.py of https://rajpurkar.github.io/SQuAD-explorer.
+    """
+    written, right = squad_tokens(text), squad_tokens(answer)
+    shared = (Counter(written) & Counter(right)).total()
+    if not shared:
+        return 0.0
+    precision, recall = shared / len(written), shared / len(right)
+    return 2 * precision * recall / (precision + recall)
+
+
+def squad_tokens(text: str) -> list[str]:
+    """Return the tokens of a text in lower case, without punctuation (ASCII) and articles, split at white space.
+
+    >>> squad_tokens("The Broncos' 24-10 win")
+    ['broncos', '2410', 'win']
+    """
+    letters = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", letters).split()
+
+
+def plain(text: str) -> str:
+    """Return a text without what metric=exact ignores: case and the kind of white space."""
     return " ".join(text.split()).casefold()

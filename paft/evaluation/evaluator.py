@@ -98,6 +98,7 @@ class Evaluator:
         settings |= {"merged": bool(self._merged), "prompts_with_split_letters": self._split_letters(pool, examples)}
         content = {"pool": pool.fingerprint, "examples": fingerprint(examples)}
         store = MatrixStore(folder, {**self.identity, **settings, **content}, name)
+        settings["metric"] = scoring.metric.as_json()  # no part of what the texts depend on
         matrix = score(
             answering, self.encoder, pool, examples, batch_tokens=self.batch_tokens, progress=self.progress, store=store
         )

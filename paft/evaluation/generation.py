@@ -9,10 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from paft.data.chat import REASONING
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import Metric, first_option, first_text, is_right
+from paft.evaluation.answers import first_option, first_text
 from paft.evaluation.cells import Cell
 from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
 from paft.evaluation.likelihood import Model
+from paft.evaluation.metrics import Metric
 from paft.evaluation.store import StoredCell
 from paft.model.base import window_of
 from paft.model.graphs import Replayed
@@ -64,7 +65,8 @@ class Generation:
             prepared: what `prepare` made of the cells.
         """
         texts = self.write(prepared)
-        return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
+        letters = self.encoder.answer == "letter"
+        return [answered(example, text, n, letters, self.metric) for example, (text, n) in zip(examples, texts, strict=True)]
 
     @torch.no_grad()
     def write(self, contexts: Sequence[Sequence[int]]) -> list[tuple[str, int]]:
@@ -132,31 +134,37 @@ class Generation:
         text = (self._reasoning.behind(written[:-1] if written[-1] in self._ends else written) or "").strip()
         return text.split("\n", 1)[0].rstrip() if self.stop.at_line_break else text
 
-    def _row(self, example: Example, text: str, n_tokens: int) -> StoredCell:
-        predicted = -1
-        if example.choices:
-            letters = self.encoder.answer == "letter"
-            predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
-            correct = predicted == example.gold != -1
-        else:
-            correct = is_right(text, example.answer, self.metric)
-        return {
-            "log_probs": [],
-            "predicted": predicted,
-            "correct": correct,
-            "tied": False,
-            "output": text,
-            "output_tokens": n_tokens,
-        }
+
+def answered(example: Example, text: str, n_tokens: int, letters: bool, metric: Metric) -> StoredCell:
+    """Return the row of answer columns of a generated text.
+
+    Args:
+        n_tokens: that were generated.
+        letters: where the example has choices, whether their letters are looked for in the text, or their texts.
+        metric: of free-form answers.
+    """
+    predicted, correct = -1, metric.score(text, example) if not example.choices else False
+    if example.choices:
+        predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
+        correct = predicted == example.gold != -1
+    return {
+        "log_probs": [],
+        "predicted": predicted,
+        "correct": correct,
+        "tied": False,
+        "output": text,
+        "output_tokens": n_tokens,
+    }
 
 
 def take_several_lines(examples: Sequence[Example], metric: Metric) -> bool:
     """Return whether answers may take several lines, so that a line break does not end one.
 
-    They may where the last number counts (GSM8K reasons over several lines) and where right answers hold line breaks. What a
-    model was trained on decides, because it writes what it has learnt; for a base model, what it is tested on.
+    They may where the last number counts (GSM8K reasons over several lines), where a pattern finds the answer, and where right
+    answers hold line breaks. What a model was trained on decides, because it writes what it has learnt; for a base model, what
+    it is tested on.
     """
-    return metric == "last_number" or any("\n" in example.answer.strip() for example in examples)
+    return metric.looks_inside or any("\n" in answer.strip() for example in examples for answer in example.answers)
 
 
 def end_ids(model: Model, encoder: Encoder) -> frozenset[int]:

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, common_prefix
+from paft.evaluation.metrics import Metric
 from paft.evaluation.store import StoredCell
 from paft.model.attention import packed_logits, packs_ragged
 from paft.model.graphs import TOLERANCE, Replayed
@@ -76,6 +77,8 @@ class Likelihood:
             by its number of UTF-8 bytes, which does not depend on the tokenizer.
         graphs: replay CUDA graphs where the model's packed rows are ragged.
     """
+
+    metric = Metric("choice")
 
     def __init__(self, model: Model, encoder: Encoder, normalise: Normalise = "sum", graphs: bool = False) -> None:
         self.model, self.encoder, self.normalise = model, encoder, normalise

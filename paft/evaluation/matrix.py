@@ -23,8 +23,9 @@ class ScoreMatrix:
 
     predicted (P, E) int32 is the index of the predicted choice; -1: a free-form answer, or a generated text that holds no
     choice. gold (E,) int32 is the index of the right choice; -1: free-form or unlabelled. correct (P, E) bool says whether
-    the answer is right, tied (P, E) bool whether another choice had the same score, truncated (P, E) bool whether the
-    rendering lost its beginning to the cut-off. output_tokens (P, E) int32 counts the generated tokens.
+    the answer is right; where the metric is graded (F1, a function of one's own) it is float64 and says how right, from 0 to
+    1. tied (P, E) bool says whether another choice had the same score, truncated (P, E) bool whether the rendering lost its
+    beginning to the cut-off. output_tokens (P, E) int32 counts the generated tokens.
 
     parts (E,) names the subset of each example, groups (E,) what it shares with other examples (RACE: its article).
     n_choices (E,) counts its choices, 0 for a free-form answer. prompt_digests (P,) are of the prompts' texts,
@@ -40,14 +41,14 @@ class ScoreMatrix:
     n_choices: tuple[int, ...]
     gold: NDArray[np.int32]
     predicted: NDArray[np.int32]
-    correct: NDArray[np.bool_]
+    correct: NDArray[np.bool_ | np.float64]
     tied: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     output_tokens: NDArray[np.int32]
 
     @property
     def chance(self) -> float:
-        """The expected accuracy of guessing; a free-form answer is never guessed right."""
+        """The expected accuracy of guessing; 0 where answers are free-form, which are never guessed right."""
         return float(np.mean([1 / n if n else 0.0 for n in self.n_choices]))
 
     def select(self, prompts: Sequence[int], examples: Sequence[int]) -> "ScoreMatrix":

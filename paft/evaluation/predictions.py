@@ -1,12 +1,15 @@
 """Predictions for rows without labels: the answer that most prompts give."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from paft.data.tasks.base import Task
-from paft.evaluation.answers import Metric, last_number
+from paft.evaluation.metrics import Metric
 from paft.evaluation.store import read_cells
 
 
@@ -19,14 +22,14 @@ def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric
 
     Args:
         matrix: the file of the finished matrix, whose examples are the rows in their order.
-        metric: how free-form answers are compared.
+        metric: which free-form texts count as equal (see Metric.read).
     """
     cells = read_cells(matrix, ["example", "predicted", "output"])
     votes: list[Counter[Any]] = [Counter() for _ in rows]
     texts: list[dict[Any, str]] = [{} for _ in rows]
     n_prompts = len(cells) // len(rows)
     for example, predicted, output in zip(*(cells[name].to_pylist() for name in cells.column_names), strict=True):
-        answer = predicted if task.has_choices else _key(output, metric)
+        answer = predicted if task.has_choices else metric.read(output)
         if answer != -1 if task.has_choices else answer not in (None, ""):
             votes[example][answer] += 1
             texts[example].setdefault(answer, output)
@@ -34,17 +37,32 @@ def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric
 
 
 def count_unread(matrix: Path, metric: Metric) -> int:
-    """Count the free-form texts of a finished matrix that hold no answer: no number, or for metric exact nothing at all.
+    """Count the free-form texts of a finished matrix that hold no answer.
+
+    They hold no number (last_number), no match (regex), no token that counts (f1), or nothing at all.
 
     Args:
         matrix: the file.
     """
-    return sum(_key(output or "", metric) in (None, "") for output in read_cells(matrix, ["output"])["output"].to_pylist())
+    return sum(metric.read(output or "") in (None, "") for output in read_cells(matrix, ["output"])["output"].to_pylist())
 
 
-def _key(output: str, metric: Metric) -> Any:
-    """Return a key that is the same for free-form answers that count as equal."""
-    return last_number(output) if metric == "last_number" else " ".join(output.split()).casefold()
+def free_form_answers(matrix: Path, metric: Metric, n_prompts: int) -> NDArray[np.int32]:
+    """Return a number (P, E) for the free-form answer of each cell: of an example, the same for texts that count as equal.
+
+    It is -1 where a text holds no answer.
+
+    Args:
+        matrix: the file of a finished matrix.
+    """
+    cells = read_cells(matrix, ["example", "output"])
+    numbers: dict[int, dict[Hashable, int]] = {}  # by example
+    found = []
+    for example, output in zip(cells["example"].to_pylist(), cells["output"].to_pylist(), strict=True):
+        own = numbers.setdefault(example, {})
+        answer = metric.read(output or "")
+        found.append(-1 if answer in (None, "") else own.setdefault(answer, len(own)))
+    return np.array(found, dtype=np.int32).reshape(n_prompts, -1)
 
 
 def _prediction(votes: Counter[Any], texts: dict[Any, str], task: Task, row: dict[str, Any], n_prompts: int) -> dict[str, Any]:

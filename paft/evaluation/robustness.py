@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import (
+    EQUAL,
     Estimate,
     agreement,
     can_promise,
@@ -19,7 +20,7 @@ from paft.evaluation.statistics import (
 
 @dataclass(frozen=True)
 class Robustness:
-    """The accuracies of prompts, summarised; all values are fractions.
+    """The accuracies of prompts (their mean scores where the metric is graded), summarised; all values are fractions.
 
     mean, std, min and max are taken over prompts (std: of the population). spread is max - min. top is the share of prompts
     at or above the task's threshold, None where the task has none.
@@ -67,7 +68,7 @@ class Consensus:
 
 
 def accuracy_per_prompt(matrix: ScoreMatrix) -> NDArray[np.float64]:
-    """Return the accuracy (P,) of each prompt over the examples."""
+    """Return the accuracy (P,) of each prompt over the examples: its mean score where the metric is graded."""
     return matrix.correct.mean(axis=1)
 
 
@@ -84,7 +85,7 @@ def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
         min=float(accuracy.min()),
         max=float(accuracy.max()),
         spread=float(accuracy.max() - accuracy.min()),
-        top=None if threshold is None else float((accuracy >= threshold).mean()),
+        top=None if threshold is None else float((accuracy >= threshold - EQUAL).mean()),
         n_prompts=matrix.correct.shape[0],
         n_examples=matrix.correct.shape[1],
     )
@@ -93,7 +94,7 @@ def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
 def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
     """Return estimates with intervals from a score matrix.
 
-    None for fewer than ten prompts or ten independent groups of examples, and where all answers are right or all are wrong.
+    None for fewer than ten prompts or ten independent groups of examples, and where all answers have the same score.
     """
     groups = np.unique(matrix.groups, return_inverse=True)[1]
     correct = matrix.correct.astype(float)

@@ -15,12 +15,12 @@ import torch
 
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import Metric
 from paft.evaluation.cells import WINDOW, Cell, batches, encode, windows
 from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, Stop, take_several_lines
 from paft.evaluation.likelihood import Likelihood, Model, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
-from paft.evaluation.store import SCHEMA, MatrixStore, StoredCell
+from paft.evaluation.metrics import Metric
+from paft.evaluation.store import Grading, MatrixStore, StoredCell, schema_of
 from paft.model.sharding import is_sharded
 from paft.prompts import PromptPool
 from paft.runtime import ranks
@@ -54,7 +54,7 @@ class Scoring:
 
 def generates(scoring: Scoring) -> bool:
     """Return whether answers are generated, and not chosen by likelihood."""
-    return scoring.metric != "choice" or scoring.method == "generate"
+    return scoring.metric.name != "choice" or scoring.method == "generate"
 
 
 def answering_by(
@@ -66,8 +66,8 @@ def answering_by(
         graphs: replay CUDA graphs where the device and the model allow it.
     """
     if generates(scoring):
-        # Where the last number counts, every text may reason over several lines, whatever was trained on.
-        several_lines = scoring.several_lines if scoring.metric != "last_number" else True
+        # Where the answer is looked for inside, every text may reason over several lines, whatever was trained on.
+        several_lines = True if scoring.metric.looks_inside else scoring.several_lines
         if several_lines is None:
             several_lines = take_several_lines(examples, scoring.metric)
         stop = Stop(scoring.max_new_tokens, at_line_break=not several_lines)
@@ -89,14 +89,22 @@ def score(
     """Score every prompt of the pool on every example; return the score matrix.
 
     Several ranks take turns at the batches; each rank returns the whole matrix. Of a sharded model, which they can only run
-    together, all ranks score all batches.
+    together, all ranks score all batches. Where the metric is a function of one's own, it scores the texts of a batch once they
+    are stored; texts that another version of it has scored are scored anew.
 
     Args:
         batch_tokens: tokens of a batch; a batch that does not fit into memory is scored in halves.
         store: keeps each batch once it is scored, so that an interrupted evaluation resumes; None: nothing is written.
         window_cells: the most cells of a window; those of two windows are held at a time.
+
+    Raises InputError if a function of one's own makes a mistake.
     """
+    grading = grading_of(answering, examples)
     if store is not None and store.finished():
+        if grading is not None:
+            if ranks.rank() == 0:
+                store.grade(grading)
+            ranks.barrier()
         return read_matrix(store.path)
     model = answering.model
     was_training = model.training
@@ -106,12 +114,13 @@ def score(
     names = _CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     numbers_by_window: dict[int, list[int]] = {}  # of the batches
-    done = right = resumed = 0  # cells done and right, cells read from part files
+    done = resumed = 0  # cells done, cells read from part files
+    right = 0.0
     total = len(pool.templates) * len(examples)
     labelled = any(example.answer for example in examples)
     silent = not progress or ranks.rank() > 0
     parts = windows(pool, examples, window_cells)
-    coming = _upcoming(encoder, pool, examples, parts, batch_tokens, store, answering.prepare, turn)
+    coming = _upcoming(encoder, pool, examples, parts, batch_tokens, store, answering.prepare, turn, grading)
     if model.device.type == "cuda":  # on a CPU both would share the same cores
         coming = ahead(coming, _AHEAD)
 
@@ -137,22 +146,42 @@ def score(
                     rows = [names.of(cell) | row for cell, row in zip(batch.cells, within_memory(batch.cells), strict=True)]
                     if store is not None and (not together or ranks.rank() == 0):
                         store.save_part(batch.number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
+                if grading is not None and (store is None or not together or ranks.rank() == 0):
+                    _grade(rows, grading, store, batch.number)
                 all_rows += rows if store is None else []
-                done, right = done + len(rows), right + sum(row["correct"] for row in rows)
+                done, right = done + len(rows), right + sum(row["correct"] or 0 for row in rows)
                 if labelled:
-                    bar.note = f"accuracy {100 * right / done:.1f}"
+                    bar.note = f"{answering.metric.called} {100 * right / done:.1f}"
             numbers_by_window.setdefault(batch.window, []).append(batch.number)
             bar.update(len(batch.cells))
     model.train(was_training)
     if store is None:
         all_rows = all_rows if together else list(chain.from_iterable(ranks.gather(all_rows)))
-        table = pa.Table.from_pylist(all_rows, schema=SCHEMA).sort_by([("prompt", "ascending"), ("example", "ascending")])
-        return matrix_of(table)
+        table = pa.Table.from_pylist(all_rows, schema=schema_of(all_rows))
+        return matrix_of(table.sort_by([("prompt", "ascending"), ("example", "ascending")]))
     ranks.barrier()
     if ranks.rank() == 0:
-        store.finish(list(numbers_by_window.values()))
+        store.finish(list(numbers_by_window.values()), grading)
     ranks.barrier()
     return read_matrix(store.path)
+
+
+def grading_of(answering: Answering, examples: Sequence[Example]) -> Grading | None:
+    """Return what scores texts once they are stored; None where each answer has its score as soon as it is given."""
+    function = answering.metric.function
+    if function is None:
+        return None
+    return Grading(function.source, lambda example, text: function(text, examples[example]))
+
+
+def _grade(rows: Sequence[StoredCell], grading: Grading, store: MatrixStore | None, batch: int) -> None:
+    """Score the texts of a batch, unless they have their scores already, and store them; raises InputError for a mistake."""
+    if all(row["correct"] is not None for row in rows):
+        return
+    for row in rows:
+        row["correct"] = grading.score(row["example"], row["output"])
+    if store is not None:
+        store.save_scores(batch, rows, grading)
 
 
 @dataclass(frozen=True)
@@ -175,6 +204,7 @@ def _upcoming(
     store: MatrixStore | None,
     prepare: Callable[[Sequence[Cell]], Any],
     turn: tuple[int, int],
+    grading: Grading | None = None,
 ) -> Generator[_Upcoming]:
     """Yield all batches of the windows `parts` in their order.
 
@@ -183,6 +213,7 @@ def _upcoming(
 
     Args:
         turn: this rank and how many ranks there are; they take turns at the batches.
+        grading: what scores texts once they are stored.
     """
     number = 0
     streams = [encode(encoder, pool, examples, part) for part in parts]
@@ -194,7 +225,7 @@ def _upcoming(
         for batch in cut:
             stored = prepared = None
             if number % turn[1] == turn[0]:
-                rows = None if store is None else store.load_part(number)
+                rows = None if store is None else store.load_part(number, grading)
                 stored = rows if rows is not None and _holds_exactly(rows, batch) else None
                 prepared = prepare(batch) if stored is None else None
             yield _Upcoming(window, number, batch, stored, prepared)
@@ -216,7 +247,7 @@ class _CellNames:
         self.examples = [
             {
                 "example_id": e.id,
-                "example_digest": _digest([dict(e.fields), e.gold, e.answer]),
+                "example_digest": _digest([dict(e.fields), e.gold, e.answer, *([e.others] if e.others else [])]),
                 "group": e.group,
                 "part": e.part,
                 "n_choices": len(e.choices),

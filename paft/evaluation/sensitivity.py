@@ -33,8 +33,9 @@ class Sensitivity:
 
     posix (arXiv 2410.02185, eq. 1): over ordered pairs of prompts, by how much the log-probability of one prompt's answer
     changes under the other, per token of the answer; nats. pss (ProSA, arXiv 2410.12405): over pairs of prompts, the mean
-    difference of right (1) and wrong (0) on the same example. flip_rate: the share of pairs of prompts whose answers to an
-    example differ. calibration and pss are None where rows have no labels; posix and calibration where texts were generated.
+    difference of the scores (right 1, wrong 0) on the same example. flip_rate: the share of pairs of prompts whose answers to
+    an example differ; free-form answers differ as texts that the metric tells apart. calibration and pss are None where rows
+    have no labels; posix and calibration where texts were generated.
     """
 
     posix: float | None
@@ -70,12 +71,17 @@ def posix(log_probs: Array, tokens: Array) -> float:
     return total / (n_examples * n_prompts * (n_prompts - 1))
 
 
-def pss(correct: NDArray[np.bool_]) -> float:
-    """Return ProSA's PromptSensiScore: the mean difference of correctness over pairs of prompts; correct is (P, E), P >= 2."""
+def pss(correct: NDArray[np.bool_ | np.float64]) -> float:
+    """Return ProSA's PromptSensiScore: the mean difference of the scores of an example over pairs of prompts.
+
+    Args:
+        correct: (P, E), right or wrong, or scores from 0 to 1; P is at least 2.
+    """
     n_prompts = correct.shape[0]
-    right = correct.sum(axis=0)
-    pairs = n_prompts * (n_prompts - 1) / 2
-    return float((right * (n_prompts - right) / pairs).mean())
+    ordered = np.sort(correct.astype(float), axis=0)
+    # In a sum over pairs the k-th smallest of P values is k times the larger and P - 1 - k times the smaller one.
+    sums = ((2 * np.arange(n_prompts) - n_prompts + 1)[:, None] * ordered).sum(axis=0)
+    return float((sums / (n_prompts * (n_prompts - 1) / 2)).mean())
 
 
 def calibration(log_probs: Array, predicted: NDArray[np.int32], gold: NDArray[np.int32]) -> Calibration:

@@ -1,7 +1,8 @@
 """The statistics of a score matrix: estimates, intervals and tests, on plain arrays.
 
 Two things are samples here: the prompts, from all that people might write, and the examples, from all that could be asked.
-`correct` (P, E) float is 0 or 1, or a mean of such matrices. `groups` (E,) int says which examples belong together (RACE: the
+`correct` (P, E) float is 0 or 1, a score between them, or a mean of such matrices; no formula needs more of it than that it
+lies there. `groups` (E,) int says which examples belong together (RACE: the
 questions of an article) and are drawn as one. All results are fractions, like accuracies. How often the intervals contain
 the truth is measured by experiments/benchmarks/coverage.py.
 """
@@ -18,7 +19,7 @@ Groups: TypeAlias = NDArray[np.int64]
 
 
 FEWEST = 10  # prompts, and groups of examples, without which no interval can be promised
-_EQUAL = 1e-9  # accuracies that differ by no more are equal
+EQUAL = 1e-9  # accuracies that differ by no more are equal
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int 
     """
     accuracy, noise = correct.mean(1), noise_variance(correct, groups)
     value = corrected_std(correct, groups)
-    if np.ptp(accuracy) == 0 or shapiro(accuracy).pvalue < 0.05:
+    if np.ptp(accuracy) <= EQUAL or shapiro(accuracy).pvalue < 0.05:
         return Estimate(value)
     generator = np.random.default_rng(seed)
     log_variance, error = _log_variance(accuracy[None])
@@ -210,9 +211,9 @@ def compare(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int =
         p=p,
         worst_a=float(np.mean([worst_without_selection(one, groups, seed=seed) for one in a])),
         worst_b=float(np.mean([worst_without_selection(one, groups, seed=seed) for one in b])),
-        wins=int((gains > _EQUAL).sum()),
-        ties=int((np.abs(gains) <= _EQUAL).sum()),
-        losses=int((gains < -_EQUAL).sum()),
+        wins=int((gains > EQUAL).sum()),
+        ties=int((np.abs(gains) <= EQUAL).sum()),
+        losses=int((gains < -EQUAL).sum()),
         by_seed=tuple((a - b).mean((1, 2)).tolist()),
     )
 
@@ -310,7 +311,7 @@ def _interval_of_mean(values: Array, groups: Groups, draws: int, seed: int, lowe
     of_prompts *= np.sqrt(prompts / (prompts - 1))
     of_groups *= np.sqrt(n_groups / (n_groups - 1))
     variances = np.array([of_prompts.var(), of_groups.var()])
-    if not variances.any():
+    if variances.max() < EQUAL**2:  # of scores, rounding errors are left
         return Estimate(value)
     freedom = variances.sum() ** 2 / (variances**2 / np.array([prompts - 1, n_groups - 1])).sum()
     interaction = noise_variance(values, groups) / prompts

@@ -7,7 +7,8 @@ batches is held in memory.
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,15 +34,32 @@ SCHEMA = pa.schema([
     ("log_probs", pa.list_(pa.float32())),  # of each choice, summed over its tokens; empty where text was generated
     ("predicted", pa.int32()),  # index of a choice; -1: free-form, or the generated text holds no choice
     ("gold", pa.int32()),  # -1: free-form or unlabelled
-    ("correct", pa.bool_()),
+    ("correct", pa.bool_()),  # in GRADED: float64, how right it is, from 0 to 1
     ("tied", pa.bool_()),  # another choice had the same score; the first of them was taken
     ("output", pa.string()),  # the generated text; null where choices were scored
     ("output_tokens", pa.int32()),  # of the generated text; 0 where choices were scored
     ("truncated", pa.bool_()),  # the rendering lost its beginning to the cut-off
 ])  # fmt: skip
 
-
+# Of a metric that knows more than right and wrong. In a part file `correct` is null until a function has scored the texts.
+GRADED = SCHEMA.set(SCHEMA.get_field_index("correct"), pa.field("correct", pa.float64()))
 _REPEATED = ["prompt_id", "prompt_digest", "example_id", "example_digest", "group", "part"]  # in memory once each
+
+
+@dataclass(frozen=True)
+class Grading:
+    """What scores texts once they are stored: a function of one's own, whose mistakes then lose no text.
+
+    source identifies its code. score takes the index of an example and a text, and raises InputError for a mistake.
+    """
+
+    source: str
+    score: Callable[[int, str], float]
+
+
+def schema_of(rows: Sequence[StoredCell]) -> pa.Schema:
+    """Return the schema of cells: SCHEMA if they are right or wrong, GRADED if they have scores, or none yet."""
+    return SCHEMA if all(isinstance(row["correct"], bool) for row in rows) else GRADED
 
 
 class MatrixStore:
@@ -71,37 +89,54 @@ class MatrixStore:
         self._remove_parts()
         return True
 
-    def load_part(self, batch: int) -> list[StoredCell] | None:
-        """Return the cells of a batch, None if it was not scored yet or its file is damaged."""
+    def load_part(self, batch: int, grading: Grading | None = None) -> list[StoredCell] | None:
+        """Return the cells of a batch, None if it was not scored yet or its file is damaged.
+
+        Args:
+            grading: what scores texts: scores of another version of it are left out (None).
+        """
         path = self._part(batch)
         try:
-            return pq.read_table(path, page_checksum_verification=True).to_pylist() if path.is_file() else None
+            table = pq.read_table(path, page_checksum_verification=True) if path.is_file() else None
         except (pa.ArrowException, OSError, ValueError):  # ValueError: a column's name is not valid UTF-8
             return None
+        if table is None or grading is None or _scored_by(table.schema) == grading.source:
+            return None if table is None else table.to_pylist()
+        return [row | {"correct": None} for row in table.to_pylist()]
 
-    def save_part(self, batch: int, rows: Sequence[StoredCell], seconds: Mapping[str, float]) -> None:
+    def save_part(
+        self, batch: int, rows: Sequence[StoredCell], seconds: Mapping[str, float], grading: Grading | None = None
+    ) -> None:
         """Write the cells of a batch, whole or not at all.
 
         Args:
             seconds: the time that the batch took, by prompt id; stored in the file's metadata, because the cells themselves
                 must not differ from run to run.
+            grading: what has scored the texts; None: they have no scores yet, or need none.
         """
         self.parts.mkdir(parents=True, exist_ok=True)
         path = self._part(batch)
         scratch = path.with_suffix(".tmp")
-        schema = SCHEMA.with_metadata({"seconds": json.dumps(seconds)})
+        schema = _with(schema_of(rows), grading, seconds=json.dumps(seconds))
         pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), scratch, write_page_checksum=True)
         scratch.replace(path)
 
-    def finish(self, windows: Sequence[Sequence[int]]) -> None:
+    def save_scores(self, batch: int, rows: Sequence[StoredCell], grading: Grading) -> None:
+        """Write the cells of a stored batch again, now that their texts have scores."""
+        metadata = pq.read_schema(self._part(batch)).metadata
+        self.save_part(batch, rows, json.loads(metadata[b"seconds"]), grading)
+
+    def finish(self, windows: Sequence[Sequence[int]], grading: Grading | None = None) -> None:
         """Merge the part files into the matrix file, sorted by prompt and example, and remove them.
 
         Args:
             windows: the numbers of each window's batches; a window's cells are contiguous in the sorted matrix.
+            grading: what has scored the texts of all batches; None: each answer had its score at once.
         """
         seconds: dict[str, float] = {}
         scratch = self.path.with_name(f".{self.path.name}.tmp")
-        schema = SCHEMA.with_metadata({"digest": self.digest, "version": str(VERSION)})
+        graded = pq.read_schema(self._part(windows[0][0])).field("correct").type == pa.float64()
+        schema = _with(GRADED if graded else SCHEMA, grading, **self._metadata)
         with pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer:
             for window in windows:
                 tables = [pq.read_table(self._part(batch)) for batch in window]
@@ -114,6 +149,28 @@ class MatrixStore:
         scratch.replace(self.path)
         self._remove_parts()
 
+    def grade(self, grading: Grading) -> None:
+        """Score the texts of the finished matrix anew if another version of the function has; they are kept as they are.
+
+        Raises InputError if the function makes a mistake; the scores are then as before.
+        """
+        file = pq.ParquetFile(self.path, page_checksum_verification=True)
+        if _scored_by(file.schema_arrow) == grading.source:
+            return
+        scratch, schema = self.path.with_name(f".{self.path.name}.tmp"), _with(GRADED, grading, **self._metadata)
+        column = GRADED.get_field_index("correct")
+        with pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer:
+            for group in range(file.num_row_groups):
+                cells = file.read_row_group(group)
+                texts = zip(cells["example"].to_pylist(), cells["output"].to_pylist(), strict=True)
+                scores = pa.array([grading.score(example, text) for example, text in texts], pa.float64())
+                writer.write_table(cells.set_column(column, GRADED.field(column), scores).cast(schema))
+        scratch.replace(self.path)
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        return {"digest": self.digest, "version": str(VERSION)}
+
     def _remove_parts(self) -> None:
         for parts in self.path.parent.glob(f".{self.path.stem}-*"):  # also those of other settings
             shutil.rmtree(parts, ignore_errors=True)
@@ -125,6 +182,16 @@ class MatrixStore:
 
     def _part(self, batch: int) -> Path:
         return self.parts / f"{batch:06}.parquet"
+
+
+def _with(schema: pa.Schema, grading: Grading | None, **metadata: str) -> pa.Schema:
+    """Return a schema with metadata that also say what has scored the texts."""
+    return schema.with_metadata(metadata if grading is None else {**metadata, "scored_by": grading.source})
+
+
+def _scored_by(schema: pa.Schema) -> str | None:
+    source = (schema.metadata or {}).get(b"scored_by")
+    return None if source is None else source.decode()
 
 
 def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = None) -> pa.Table:
@@ -140,7 +207,7 @@ def read_cells(path: Path, columns: Sequence[str] | None = None, where: Any = No
         schema = pq.read_schema(path)
         version = (schema.metadata or {}).get(b"version", b"1").decode()
         if version == str(VERSION):
-            if not schema.equals(SCHEMA):
+            if not schema.equals(SCHEMA) and not schema.equals(GRADED):
                 raise pa.ArrowInvalid("its columns are others")
             names = None if columns is None else list(columns)
             cells = pq.read_table(

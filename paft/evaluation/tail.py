@@ -70,7 +70,7 @@ def cvar_difference(a: Array, b: Array, families: Sequence[str], share: float = 
     not cover other examples.
 
     Args:
-        a: (S, P, E), right (1) and wrong (0).
+        a: (S, P, E), right (1) and wrong (0), or scores between them.
         b: (S, P, E), the same prompts and examples; seeds are paired in their order.
         families: of each prompt; prompts of a family are no independent evidence.
     """

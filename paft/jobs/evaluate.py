@@ -11,10 +11,11 @@ from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import TestInputs
 from paft.evaluation.evaluator import Evaluator, Scored
+from paft.evaluation.metrics import metric_of
 from paft.evaluation.predictions import predictions
 from paft.evaluation.scoring import Scoring
 from paft.jobs.encoder import make_encoder
-from paft.jobs.measures import summary_of
+from paft.jobs.measures import outdated, summary_of
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.model.adapter import base_of, with_adapter
@@ -126,7 +127,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
         config.trainer,
     )
     several_lines = evaluation.trained.get("several_lines")
-    scoring = Scoring(config.dataset.metric, config.scoring, config.normalise, config.max_new_tokens, several_lines)
+    scoring = Scoring(metric_of(config.dataset), config.scoring, config.normalise, config.max_new_tokens, several_lines)
     scored = evaluator.score(folder, inputs.pool, inputs.examples, scoring)
     results = _results(evaluation, evaluator, scored, _extra(evaluation, evaluator, scoring), started)
     if inputs.rows is not None:
@@ -183,7 +184,7 @@ def _predict(evaluation: Evaluation, matrix: Path) -> None:
     config, inputs = evaluation.config, evaluation.inputs
     if ranks.rank() > 0:
         return
-    lines = predictions(matrix, inputs.task, inputs.rows or [], config.dataset.metric)
+    lines = predictions(matrix, inputs.task, inputs.rows or [], metric_of(config.dataset))
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_atomically(evaluation.folder.path / "predictions.jsonl", text)  # another evaluation may overwrite config.output
     write_atomically(Path(str(config.output)), text)
@@ -209,7 +210,7 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
         flush=True,
     )
     print_inputs(config, inputs, inputs.warnings)
-    if folder.results.is_file():
+    if folder.results.is_file() and not outdated(folder.results, config.dataset):
         results = read_results(folder.results)
         if config.output is not None:
             _predict(evaluation, folder.path / "matrix.parquet")

@@ -7,6 +7,7 @@ from paft.config.schema import TrainConfig
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator
 from paft.evaluation.generation import take_several_lines
+from paft.evaluation.metrics import metric_of
 from paft.evaluation.scoring import Scoring, ScoringMethod
 from paft.jobs.measures import summary_of
 from paft.reporting.provenance import provenance
@@ -32,8 +33,9 @@ def measure_more(
 
 def scoring_of(config: TrainConfig, inputs: Inputs, method: ScoringMethod | None = None) -> Scoring:
     """Return how a trained run is scored: the right answers of its training rows say whether texts may take several lines."""
-    several_lines = take_several_lines(inputs.examples.train, config.dataset.metric) if config.method.trains else None
-    return Scoring(config.dataset.metric, method, several_lines=several_lines)
+    metric = metric_of(config.dataset)
+    several_lines = take_several_lines(inputs.examples.train, metric) if config.method.trains else None
+    return Scoring(metric, method, several_lines=several_lines)
 
 
 def _generate(config: TrainConfig, inputs: Inputs, evaluator: Evaluator, folder: Path) -> GeneratedAnswers:

@@ -10,13 +10,14 @@ from paft.config.schema import DatasetConfig
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.evaluator import Scored
-from paft.evaluation.predictions import count_unread
+from paft.evaluation.metrics import metric_of
+from paft.evaluation.predictions import count_unread, free_form_answers
 from paft.evaluation.sensitivity import Sensitivity, calibration, posix, pss
 from paft.evaluation.statistics import Array, agreement
 from paft.evaluation.store import read_cells
 from paft.evaluation.tail import Family, by_family, kind_of
 from paft.prompts import PromptPool
-from paft.reporting.results import Summary, summarise
+from paft.reporting.results import Summary, read_results, summarise
 
 
 def summary_of(
@@ -41,10 +42,29 @@ def summary_of(
         scored.settings,
         labelled,
         warnings,
-        unread=None if has_choices else count_unread(scored.path, dataset.metric),
+        unread=None if has_choices else count_unread(scored.path, metric_of(dataset)),
         families=_by_family(scored, pool),
-        sensitivity=_sensitivity(scored, encoder, examples, labelled) if has_choices else None,
+        sensitivity=_sensitivity(scored, dataset, encoder, examples, labelled),
     )
+
+
+# What a training run says once its texts are scored by a function that was changed after the run had finished.
+CHOSEN_BEFORE = (
+    "The checkpoint was chosen by an earlier version of the function that is dataset.metric; only the test is scored anew."
+)
+
+
+def outdated(results: Path, dataset: DatasetConfig) -> bool:
+    """Return whether a run has finished, but another version of the function that is its metric has scored it.
+
+    Args:
+        results: the path of the run's results.json, which may be missing.
+    """
+    function = metric_of(dataset).function
+    if function is None or not results.is_file():
+        return False
+    recorded = read_results(results).scoring.metric
+    return recorded is None or recorded.source != function.source
 
 
 def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]:
@@ -58,13 +78,19 @@ def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]
     return {key: families for key, families in found.items() if len(families) > 1}
 
 
-def _sensitivity(scored: Scored, encoder: Encoder, examples: Sequence[Example], labelled: bool) -> Sensitivity | None:
-    """Return how sensitive the chosen options are to the prompt; None for a single prompt."""
+def _sensitivity(
+    scored: Scored, dataset: DatasetConfig, encoder: Encoder, examples: Sequence[Example], labelled: bool
+) -> Sensitivity | None:
+    """Return how sensitive the answers are to the prompt; None for a single prompt."""
     matrix = scored.matrix
     if len(matrix.prompt_ids) < 2:
         return None
-    log_probs = _log_probs(scored.path, *matrix.correct.shape)
-    found = Sensitivity(None, pss(matrix.correct) if labelled else None, 1 - agreement(matrix.predicted), None)
+    has_choices = min(matrix.n_choices) > 0
+    answers = matrix.predicted
+    if not has_choices:
+        answers = free_form_answers(scored.path, metric_of(dataset), len(matrix.prompt_ids))
+    log_probs = _log_probs(scored.path, *matrix.correct.shape) if has_choices else None
+    found = Sensitivity(None, pss(matrix.correct) if labelled else None, 1 - agreement(answers), None)
     if log_probs is None:
         return found
     sure = calibration(log_probs, matrix.predicted, matrix.gold) if labelled else None

@@ -14,6 +14,7 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
 from paft.data.updates import mutator_of, updates_of
+from paft.evaluation.metrics import check_metric
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.prompts import PromptPool
@@ -38,6 +39,7 @@ def check_run(config: TrainConfig) -> CheckedRun:
     check_gguf(config.model)
     inputs = load_inputs(config)
     examples = inputs.examples
+    check_metric(config.dataset, [*examples.test, *examples.validation])
     if inputs.train is not None:
         if config.method.searches:
             check_budget(config.method, len(inputs.train.templates))
@@ -97,6 +99,7 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     check_place(f"output_root={config.output_root}", Path(config.output_root))
     check_gguf(config.model, given=config.adapter is None)
     inputs = load_test_inputs(config)
+    check_metric(config.dataset, inputs.examples)
     if config.output is not None:
         _check_output(Path(config.output), Path(str(config.dataset.path)))
     identity = {

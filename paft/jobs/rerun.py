@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.config.compose import from_dict
-from paft.config.schema import TrainConfig
+from paft.config.schema import TrainConfig, is_function
 from paft.data.inputs import Inputs
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
@@ -44,8 +44,15 @@ def repeated(config: TrainConfig, original: Results, typed: Sequence[str]) -> Tr
     commit = original.fingerprints.base_model.hub_commit
     if commit is not None:  # a branch may stand for another commit by now
         OmegaConf.update(merged, "model.revision", commit)
+    metric = str(OmegaConf.select(merged, "dataset.metric", default="choice"))
+    if is_function(metric) and f"dataset.metric={metric}" not in [override.lstrip("+") for override in typed]:
+        raise InputError(  # a results.json may come from a stranger
+            f"rerun={config.rerun}: its metric is a function, which runs only if you type it: ++dataset.metric={metric}."
+        )
     for override in typed:
         key = override.lstrip("+~").split("=")[0]
+        if key == "dataset.metric" and is_function(metric):
+            continue
         if key in _MAY_DIFFER:
             OmegaConf.update(merged, key, OmegaConf.select(command, key))
         elif key not in ("rerun", "output_root") and key.split(".")[0] != "logger":

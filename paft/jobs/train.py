@@ -19,7 +19,7 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
-from paft.jobs.measures import summary_of
+from paft.jobs.measures import CHOSEN_BEFORE, outdated, summary_of
 from paft.jobs.planning import make_plan, print_inputs
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
@@ -72,7 +72,8 @@ class PreparedRun:
     def warnings(self) -> list[str]:
         """What is known before training that makes the run's numbers mean less."""
         few = few_templates(self.plan.templates_seen) if self.config.method.name == "paft" else []
-        return [*self.inputs.warnings, *few]
+        chosen = [CHOSEN_BEFORE] if self.config.method.trains and outdated(self.folder.results, self.config.dataset) else []
+        return [*self.inputs.warnings, *few, *chosen]
 
 
 def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedRun:
@@ -281,7 +282,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     run = prepare(config, checked)
     print(run.plan.text(run.folder.path), flush=True)
     print_inputs(config, run.inputs, run.warnings)
-    if not run.folder.results.is_file():
+    if not run.folder.results.is_file() or outdated(run.folder.results, config.dataset):
         results = train(run, group)
     else:
         results = _complete(run, group)

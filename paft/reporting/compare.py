@@ -20,7 +20,7 @@ from rich.table import Table
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
 from paft.evaluation.tail import cvar, cvar_difference
-from paft.reporting.page import bracketed, bullets, percent, table, write
+from paft.reporting.page import bracketed, bullets, percent, table, unit, write
 from paft.reporting.results import Results, read_results
 from paft.reporting.runs import no_gain, no_sign_of
 from paft.runtime.errors import InputError
@@ -54,9 +54,14 @@ class Compared:
         return f"On {prompts} prompts x {examples:,} examples that both share: {prompts * examples:,} cells{seeds}."
 
     @property
+    def called(self) -> str:
+        """What the numbers are called: accuracy, or where the metric is graded F1 or score."""
+        return self.a[0].results.scoring.called
+
+    @property
     def verdict(self) -> str:
         """Say in one sentence which side is more robust, with the numbers, or that the two cannot be told apart."""
-        return verdict(self.comparison)
+        return verdict(self.comparison, self.called)
 
     def __repr__(self) -> str:
         lines = [("", "A", "B", "A - B"), *rows(self)]
@@ -82,7 +87,11 @@ def load(folder: Path) -> ComparedRun:
 
 
 def share(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
-    """Cut runs down to the prompts and examples that all have, in one order; raises InputError for fewer than two of each."""
+    """Cut runs down to the prompts and examples that all have, in one order.
+
+    Raises InputError for fewer than two of each, and for runs whose answers were scored by several metrics.
+    """
+    _check_metrics([run.results for run in runs])
     prompts = [{digest: i for i, digest in enumerate(run.matrix.prompt_digests)} for run in runs]
     examples = [{digest: i for i, digest in enumerate(run.matrix.example_digests)} for run in runs]
     common = [[d for d in places[0] if all(d in others for others in places)] for places in (prompts, examples)]
@@ -97,6 +106,24 @@ def share(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
             "too few to compare; evaluate them on one data set and pool."
         )
     return cut
+
+
+def _check_metrics(runs: Sequence[Results]) -> None:
+    """Raise InputError if the answers of runs were scored by several metrics: their numbers are of different things."""
+    first, metric = runs[0], _metric(runs[0])
+    for other in runs[1:]:
+        if _metric(other) != metric:
+            raise InputError(
+                f"{first.run} is scored by {metric} and {other.run} by {_metric(other)}, so their numbers cannot be compared; "
+                "score both by the same dataset.metric."
+            )
+
+
+def _metric(results: Results) -> str:
+    """Return the metric of a run, as it is set."""
+    dataset = results.config.get("dataset") or {}
+    pattern = dataset.get("pattern")
+    return f"{dataset.get('metric', 'choice')}{f' ({pattern})' if pattern else ''}"
 
 
 def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
@@ -124,8 +151,13 @@ def _families(run: ComparedRun) -> list[str]:
     return [wordings.get(prompt) or prompt for prompt in run.matrix.prompt_ids]
 
 
-def verdict(comparison: Comparison) -> str:
-    """Say in one sentence what the comparison shows; at least one of mean and std must tell the runs apart."""
+def verdict(comparison: Comparison, called: str = "accuracy") -> str:
+    """Say in one sentence what the comparison shows; at least one of mean and std must tell the runs apart.
+
+    Args:
+        called: what the numbers are called.
+    """
+    more = "is right more often" if called == "accuracy" else "scores higher"
     mean, numbers = comparison.mean, _numbers(comparison, 1)
     if mean.low is None or mean.high is None or comparison.p is None:
         reason = f"fewer than {FEWEST} prompts or independent examples are shared, or the runs differ nowhere"
@@ -137,9 +169,9 @@ def verdict(comparison: Comparison) -> str:
     first, second = "AB" if (steadier or better) > 0 else "BA"
     numbers = _numbers(comparison, 1 if first == "A" else -1)
     if better == -steadier:
-        return f"{first} varies less over prompts than {second}, but {second} is right more often; {first}: {numbers}."
+        return f"{first} varies less over prompts than {second}, but {second} {more}; {first}: {numbers}."
     if steadier == 0:
-        return f"{first} is right more often than {second}, how much they vary cannot be told apart; {first}: {numbers}."
+        return f"{first} {more} than {second}, how much they vary cannot be told apart; {first}: {numbers}."
     return f"{first} is more robust than {second}: {numbers}."
 
 
@@ -191,7 +223,8 @@ def notes(compared: Compared) -> list[str]:
     lines = [
         compared.cells,
         *_unlike([*compared.a, *compared.b]),
-        "Percent; in brackets 95% intervals, for other prompts and examples of the kind, where one can be promised.",
+        f"{unit(compared.called)}; in brackets 95% intervals, for other prompts and examples of the kind, where one can be "
+        "promised.",
         "std is over prompts, less the noise of the examples"
         + ("." if p is None else f"; that both vary alike: permutation {_p(p)}."),
         "The worst prompt is chosen on one half of the examples and measured on the other.",
@@ -228,6 +261,9 @@ def _unlike(runs: Sequence[ComparedRun]) -> list[str]:
         "scored alike (scoring)": [
             run.results.scoring.model_dump_json(include={"scoring", "normalise", "max_new_tokens"}) for run in runs
         ],
+        "scored by one version of the function (dataset.metric)": [
+            str(run.results.scoring.metric and run.results.scoring.metric.source) for run in runs
+        ],
         "computed alike (dtype)": [run.results.dtype for run in runs],
         "of one base model (fingerprints)": [run.results.fingerprints.base_model.sample for run in runs],
     }
@@ -249,7 +285,7 @@ def show(compared: Compared) -> None:
     for side, runs in (("A", compared.a), ("B", compared.b)):
         console.print(f"{side}: {_name(runs)}", highlight=False, soft_wrap=True)
     console.print(shown)
-    for note in (*notes(compared), "", verdict(compared.comparison)):
+    for note in (*notes(compared), "", compared.verdict):
         console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -266,15 +302,15 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
     accuracies = {_label(side, runs): _correct(runs).mean(2).ravel() for side, runs in sides.items()}
     first = compared.a[0]
     unseen = all(run.results.unseen for run in (*compared.a, *compared.b))
-    save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results.threshold, unseen)
-    page = ["# Two runs compared", "", verdict(compared.comparison), ""]
+    save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results.threshold, unseen, compared.called)
+    page = ["# Two runs compared", "", compared.verdict, ""]
     page += [
         *bullets(f"{side}: {_name(runs)}" for side, runs in sides.items()),
         *table(["", "A", "B", "A - B"], rows(compared)),
     ]
-    page += [*bullets(notes(compared)), "![accuracy over prompts](overlay.png)", "", f"Made by `{command}`."]
+    page += [*bullets(notes(compared)), f"![{compared.called} over prompts](overlay.png)", "", f"Made by `{command}`."]
     content = {
-        "verdict": verdict(compared.comparison),
+        "verdict": compared.verdict,
         "prompts": first.matrix.correct.shape[0],
         "examples": first.matrix.correct.shape[1],
         **asdict(compared.comparison),

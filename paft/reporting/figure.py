@@ -22,6 +22,7 @@ def save_distribution(
     chance: float,
     threshold: float | None = None,
     unseen: bool = True,
+    called: str = "accuracy",
 ) -> None:
     """Draw one row per run: a dot per prompt, the mean, and the range from worst to best prompt.
 
@@ -29,6 +30,7 @@ def save_distribution(
         accuracies: label -> accuracy (P,) per prompt, as fractions.
         threshold: of Top (paper, section 4.1), a fraction.
         unseen: whether the test prompts may be called so.
+        called: what the numbers are called.
     """
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.75 * len(accuracies)), layout="constrained")
     jitter = np.random.default_rng(0)
@@ -52,7 +54,7 @@ def save_distribution(
     axes.set_ylim(-0.5, len(labels) - 0.5)
     axes.set_xlim(0, 102)
     _draw_references(axes, chance, threshold)
-    axes.set_xlabel(f"accuracy on {_prompt(unseen)} (%): a dot per prompt, the bar is their mean")
+    axes.set_xlabel(f"{called} on {_prompt(unseen)} (%): a dot per prompt, the bar is their mean")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.savefig(path, dpi=150)
@@ -65,6 +67,7 @@ def save_overlay(
     chance: float,
     threshold: float | None = None,
     unseen: bool = True,
+    called: str = "accuracy",
 ) -> None:
     """Draw several runs over each other (paper, Figure 3): for each run a smoothed density of the accuracy over prompts.
 
@@ -75,6 +78,7 @@ def save_overlay(
         accuracies: label -> accuracy (P,) per prompt, as fractions.
         threshold: of Top (paper, section 4.1), a fraction.
         unseen: whether the test prompts may be called so.
+        called: what the numbers are called.
     """
     percents = {label: 100 * np.asarray(values) for label, values in accuracies.items()}
     low, high = _view(np.concatenate(list(percents.values())))
@@ -97,7 +101,7 @@ def save_overlay(
     _draw_references(axes, chance, threshold)
     axes.set_yticks([])
     axes.set_ylabel("density over prompts,\neach scaled to its peak")
-    axes.set_xlabel(f"accuracy on {_prompt(unseen)} (%): a tick per prompt; mean ± std over prompts")
+    axes.set_xlabel(f"{called} on {_prompt(unseen)} (%): a tick per prompt; mean ± std over prompts")
     axes.spines[["top", "right", "left"]].set_visible(False)
     columns = max(1, min(len(percents), 80 // max(len(label) + 14 for label in percents)))  # about 80 characters fit on a line
     figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
@@ -110,9 +114,10 @@ def _prompt(unseen: bool) -> str:
 
 
 def _draw_references(axes: Axes, chance: float, threshold: float | None) -> None:
-    """Draw lines at chance and at the Top threshold where they are in view, labelled on opposite sides."""
+    """Draw lines at chance (unless it is 0) and at the Top threshold where they are in view, labelled on opposite sides."""
     low, high = axes.get_xlim()
-    references = [("chance", chance, ":", "right"), *([("Top", threshold, "--", "left")] if threshold is not None else [])]
+    references = [("chance", chance, ":", "right")] if chance else []
+    references += [("Top", threshold, "--", "left")] if threshold is not None else []
     for label, accuracy, style, side in references:
         x = 100 * accuracy
         if low <= x <= high:

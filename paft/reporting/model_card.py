@@ -51,11 +51,11 @@ def _data(config: TrainConfig, results: Results) -> ModelCardData:
     """Return the card's metadata, with the accuracies over the test prompts as results that the hub shows."""
     assert results.robustness is not None
     robust = results.robustness
-    prompts = "unseen" if results.unseen else "test"
+    prompts, called = "unseen" if results.unseen else "test", results.scoring.called
     figures = {
-        f"mean accuracy over {prompts} prompts": robust.mean,
-        f"accuracy on the worst {prompts} prompt": robust.min,
-        f"std of the accuracy over {prompts} prompts": robust.std,
+        f"mean {called} over {prompts} prompts": robust.mean,
+        f"{called} on the worst {prompts} prompt": robust.min,
+        f"std of the {called} over {prompts} prompts": robust.std,
     }
     dataset = config.dataset.hub.id if config.dataset.hub is not None else config.dataset.name
     evaluations = [
@@ -64,7 +64,7 @@ def _data(config: TrainConfig, results: Results) -> ModelCardData:
             dataset_type=dataset,
             dataset_name=_OWN_ROWS if config.dataset.own_rows else config.dataset.name,
             dataset_split=config.dataset.test_split,
-            metric_type="accuracy",
+            metric_type=called.lower(),
             metric_name=figure,
             metric_value=round(value, 4),
         )
@@ -103,7 +103,7 @@ A LoRA adapter for `{base}`, fine-tuned on {rows} under {prompts}
 |---:|---:|---:|---:|
 | {100 * robust.mean:.1f} | {100 * robust.std:.1f} | {100 * robust.min:.1f} | {100 * robust.max:.1f} |
 
-{coverage(robust, results.chance, results.threshold)}
+{coverage(robust, results.chance, results.threshold, results.scoring.called)}
 {certainty(results.uncertainty)}
 
 ## How to ask it

@@ -80,6 +80,11 @@ def percent(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.1f}"
 
 
+def unit(called: str) -> str:
+    """Return what the numbers of a page are: percent, of which others than accuracies (F1, score) are named."""
+    return "Percent" if called == "accuracy" else f"{called[0].upper()}{called[1:]} in percent"
+
+
 def percentage(value: float | None) -> Entry:
     """Return a cell that holds a fraction as a percentage."""
     return words(percent(value))

@@ -24,6 +24,7 @@ SIZES = ((50, 100), (50, 500), (100, 200), (200, 100), (200, 200), (200, 500), (
 ENOUGH = 0.8
 _PROMPTS_PER_FAMILY = 4
 _TRIALS = 200
+_LEAST_NOISE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Pilot:
 
     accuracies are those of the pilot's prompts, averaged over its runs: the shape of their distribution. seed, prompt and
     interaction are stds as in SeedVariance; method is the std over prompts of the difference of two methods, beyond chance.
+    noise is the variance of scores over examples, as a share of what it would be if answers were right or wrong: 1 if they are.
     """
 
     accuracies: Array  # (P,)
@@ -39,6 +41,7 @@ class Pilot:
     prompt: float
     interaction: float
     method: float
+    noise: float = 1.0
 
 
 def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
@@ -63,7 +66,15 @@ def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
         return float(np.mean([getattr(v, name) ** 2 for v in variances])) ** 0.5
 
     accuracies = np.mean([side.mean((0, 2)) for side in sides], axis=0)
-    return Pilot(accuracies, average("seed"), average("prompt"), average("interaction"), method)
+    noise = _noise(np.concatenate(sides))
+    return Pilot(accuracies, average("seed"), average("prompt"), average("interaction"), method, noise)
+
+
+def _noise(correct: Array) -> float:
+    """Return the variance of scores (S, P, E) over examples, as a share of that of answers which are right or wrong."""
+    means = correct.mean(2)
+    largest = float((means * (1 - means)).mean())
+    return float(correct.var(axis=2).mean()) / largest if largest > 0 else 1.0
 
 
 def _correct(runs: Sequence[ComparedRun]) -> Array:
@@ -89,7 +100,10 @@ def power(
 def _arms(
     pilot: Pilot, difference: float, seeds: int, prompts: int, examples: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Draw the accuracies (S, P) of two arms like the pilot, measured on so many examples; the first is better."""
+    """Draw the accuracies (S, P) of two arms like the pilot, measured on so many examples; the first is better.
+
+    The mean of graded scores is drawn like that of more answers that are right or wrong, which has the same variance.
+    """
     centre = pilot.accuracies.mean()
     scale = pilot.prompt / max(float(pilot.accuracies.std()), 1e-9)  # without the noise of examples and seeds
     common = centre + scale * (rng.choice(pilot.accuracies, prompts) - centre)
@@ -99,7 +113,8 @@ def _arms(
         own = pilot.method / 2 * (rng.standard_normal(prompts) + of_family)
         of_seeds = pilot.seed * rng.standard_normal((seeds, 1)) + pilot.interaction * rng.standard_normal((seeds, prompts))
         truth = np.clip(common + own + of_seeds - _room(common) + gain, 0, 1)
-        arms.append(rng.binomial(examples, truth) / examples)
+        answers = round(examples / max(pilot.noise, _LEAST_NOISE))
+        arms.append(rng.binomial(answers, truth) / answers)
     return arms[0], arms[1]
 
 

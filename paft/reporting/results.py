@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from paft.data.checks import LeftOut
 from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.metrics import name_of_scores
 from paft.evaluation.robustness import (
     Con,
     Consensus,
@@ -42,12 +43,20 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class MetricRecord(_Record):
+    """The metric: its name, or the path of a function of one's own with the hash of its source, and the pattern of regex."""
+
+    name: str
+    pattern: str | None = None
+    source: str | None = None
+
+
 class ScoringSettings(_Record):
     """The settings by which cells were scored.
 
-    normalise belongs to likelihood, max_new_tokens and stop_at_line_break to generate; they are None otherwise. merged says
-    whether the adapter was merged into the base model. prompts_with_split_letters counts the prompts after which an option's
-    letter is more than one token.
+    metric is None in results of earlier versions, whose answers are right or wrong. normalise belongs to likelihood,
+    max_new_tokens and stop_at_line_break to generate; they are None otherwise. merged says whether the adapter was merged into
+    the base model. prompts_with_split_letters counts the prompts after which an option's letter is more than one token.
     """
 
     scoring: Literal["likelihood", "generate"]
@@ -56,6 +65,12 @@ class ScoringSettings(_Record):
     stop_at_line_break: bool | None = None
     merged: bool
     prompts_with_split_letters: int
+    metric: MetricRecord | None = None
+
+    @property
+    def called(self) -> str:
+        """What a mean of the scores is called: accuracy, or where the metric is graded F1 or score."""
+        return "accuracy" if self.metric is None else name_of_scores(self.metric.name)
 
 
 class GitState(_Record):
@@ -89,13 +104,13 @@ class PoolRecord(_Record):
 
 
 class Summary(_Record):
-    """The summary of a score matrix; accuracies are fractions.
+    """The summary of a score matrix; accuracies, or mean scores where the metric is graded, are fractions.
 
     robustness, uncertainty and chance are None where rows have no labels; uncertainty also where no interval can be promised.
     parts holds the robustness of each subset, and is empty unless the data set has several. consensus is None where answers are
     free-form, and for a single prompt. threshold is that of Top. ties counts the renderings in which several choices had the
     best score, unanswered the generated texts that hold no option. warnings are sentences on what makes the numbers mean less.
-    tail is None where rows have no labels, sensitivity for free-form answers and for a single prompt. families holds the
+    tail is None where rows have no labels, sensitivity for a single prompt. families holds the
     accuracies by wording, by layout and by kind of layout, as far as the pool names them, the worst family first. Results of
     earlier versions have none of these three.
     """
@@ -265,24 +280,28 @@ class Results(Summary):
     def scores(self) -> "pd.DataFrame":
         """Return the score matrix as a data frame: a row for each prompt and example, with the columns of matrix.parquet.
 
-        Among them are prompt_id, example_id, correct, predicted and gold (indices of choices), log_probs (of each choice) and
-        output (what was generated).
+        Among them are prompt_id, example_id, correct (a score from 0 to 1 where the metric is graded), predicted and gold
+        (indices of choices), log_probs (of each choice) and output (what was generated).
         """
         cells: pd.DataFrame = read_cells(self.folder / "matrix.parquet").to_pandas()
         repeated = cells.select_dtypes("category").columns
         return cells.astype(dict.fromkeys(repeated, str))
 
     def per_prompt(self) -> "pd.DataFrame":
-        """Return a data frame with a row for each test prompt: prompt_id, text, wording, layout, accuracy; the worst first."""
+        """Return a data frame with a row for each test prompt: prompt_id, text, wording, layout, accuracy; the worst first.
+
+        Where the metric is graded, the last column is called F1 or score.
+        """
         import pandas as pd
 
         kept = self.folder.parent.parent / "pools" / f"{self.fingerprints.pools['test'].fingerprint}.yaml"
         file = self.folder / "prompts" / "test.yaml"
         rows = read_prompts(file if file.is_file() else kept).rows
         prompts = pd.DataFrame([dict(row) for _, row in rows]).rename(columns={"id": "prompt_id"})
-        correct = self.scores().groupby("prompt_id")["correct"].mean().rename("accuracy")
-        found = prompts.merge(correct.reset_index(), on="prompt_id").sort_values("accuracy", kind="stable", ignore_index=True)
-        return found[["prompt_id", "text", "wording", "layout", "accuracy"]]
+        called = self.scoring.called
+        correct = self.scores().groupby("prompt_id")["correct"].mean().rename(called)
+        found = prompts.merge(correct.reset_index(), on="prompt_id").sort_values(called, kind="stable", ignore_index=True)
+        return found[["prompt_id", "text", "wording", "layout", called]]
 
     def __repr__(self) -> str:
         figures = ", ".join(f"{name} {value}" for name, value in self._figures().items())
@@ -340,7 +359,8 @@ def summarise(
     how = ScoringSettings.model_validate(settings)
     interval = uncertainty(matrix) if labelled else None
     without = unanswered if unread is None else unread
-    shown = warnings_of(matrix, None if interval is None else interval.mean, how.max_new_tokens, without, labelled)
+    mean = None if interval is None else interval.mean
+    shown = warnings_of(matrix, mean, how.max_new_tokens, without, labelled, how.called)
     return Summary(
         robustness=robustness(matrix, threshold) if labelled else None,
         uncertainty=interval,

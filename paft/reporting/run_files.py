@@ -26,26 +26,29 @@ def save_run(folder: Path, scored: Scored, results: Results, pool: PromptPool, e
     """
     matrix = scored.matrix
     assert results.chance is not None
+    called = results.scoring.called
     seconds = scored.seconds if results.scoring.scoring == "generate" else None
-    write_atomically(folder / "per_prompt.csv", per_prompt_csv(matrix, seconds))
+    write_atomically(folder / "per_prompt.csv", per_prompt_csv(matrix, seconds, called))
     for part in results.parts:
-        write_atomically(folder / f"per_prompt_{part}.csv", per_prompt_csv(matrix.part(part)))
+        write_atomically(folder / f"per_prompt_{part}.csv", per_prompt_csv(matrix.part(part), called=called))
     figure = folder / "distribution.png"
-    save_distribution(figure, {label: accuracy_per_prompt(matrix)}, results.chance, results.threshold, results.unseen)
+    accuracies = {label: accuracy_per_prompt(matrix)}
+    save_distribution(figure, accuracies, results.chance, results.threshold, results.unseen, called)
     write_run_page(folder / "report.html", results, scored, pool, examples, figure)
     save_results(folder, results)
 
 
-def per_prompt_csv(matrix: ScoreMatrix, seconds: Mapping[str, float] | None = None) -> str:
+def per_prompt_csv(matrix: ScoreMatrix, seconds: Mapping[str, float] | None = None, called: str = "accuracy") -> str:
     """Return the accuracy of each prompt as CSV with the columns prompt_id, accuracy and n.
 
     Args:
         seconds: the time that generation took, by prompt id; adds the columns output_tokens (mean of a rendering) and seconds
             (of all renderings), as in the paper's Table 3.
+        called: the name of the column of accuracies, where it holds other scores.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["prompt_id", "accuracy", "n", *([] if seconds is None else ["output_tokens", "seconds"])])
+    writer.writerow(["prompt_id", called, "n", *([] if seconds is None else ["output_tokens", "seconds"])])
     rows = zip(matrix.prompt_ids, accuracy_per_prompt(matrix), matrix.output_tokens.mean(axis=1), strict=True)
     for prompt, accuracy, tokens in rows:
         cost = [] if seconds is None else [f"{tokens:.2f}", f"{seconds[prompt]:.2f}"]

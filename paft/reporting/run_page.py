@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from jinja2 import Environment, PackageLoader
 from scipy.special import softmax
 
@@ -26,17 +25,18 @@ _WORST_PROMPTS, _MISTAKES = 3, 3  # the number of worst prompts on the page, and
 
 @dataclass(frozen=True)
 class Mistake:
-    """A rendering that was answered wrongly.
+    """A rendering that was answered wrongly, or not quite rightly.
 
     text is the rendering, right the right answer, answered the model's. choices are (name, text, score). The score of a letter
     is its share of the letters' probability. The score of an option's text is its log-probability, summed over its tokens.
-    Where text was generated, scores are None.
+    Where text was generated, scores are None. `score` says how right the answer is where the metric is graded.
     """
 
     text: str
     right: str
     answered: str
     choices: list[tuple[str, str, float | None]]
+    score: float | None = None
 
 
 def write_run_page(
@@ -68,7 +68,8 @@ def write_run_page(
         prompts=prompts,
         worst=[(pool.templates[i], 100 * accuracy[i], wrong) for i, wrong in mistakes(scored.path, matrix, pool, examples)],
         figure=base64.b64encode(figure.read_bytes()).decode(),
-        over=coverage(results.robustness, results.chance, results.threshold),
+        over=coverage(results.robustness, results.chance, results.threshold, results.scoring.called),
+        called=results.scoring.called,
         sure=certainty(results.uncertainty),
         tail=worst_prompts(results),
         warnings=beware(results),
@@ -87,7 +88,8 @@ def mistakes(path: Path, matrix: ScoreMatrix, pool: PromptPool, examples: Sequen
     """
     by_prompt = []
     for prompt in accuracy_per_prompt(matrix).argsort(kind="stable")[:_WORST_PROMPTS].tolist():
-        wrong = np.flatnonzero(~matrix.correct[prompt])[:_MISTAKES].tolist()
+        worst_first = matrix.correct[prompt].argsort(kind="stable")
+        wrong = sorted(worst_first[matrix.correct[prompt, worst_first] < 1][:_MISTAKES].tolist())
         if not wrong:
             continue
         cells = read_cells(path, where=[("prompt", "=", prompt), ("example", "in", wrong)]).to_pylist()
@@ -107,8 +109,9 @@ def _mistake(cell: StoredCell, pool: PromptPool, example: Example) -> Mistake:
             return "no option"
         return f"{names[index]}: {example.choices[index]}" if pool.answer == "letter" else example.choices[index]
 
-    right = option(cell["gold"]) if example.choices else example.answer
+    right = option(cell["gold"]) if example.choices else " or ".join(example.answers)
     answered = option(cell["predicted"]) if example.choices else ""
     if cell["output"] is not None:
         answered = f"{answered}, in “{cell['output']}”" if example.choices else cell["output"] or "nothing"
-    return Mistake(render(pool.templates[cell["prompt"]], example), right, answered, choices)
+    score = None if isinstance(cell["correct"], bool) else cell["correct"]
+    return Mistake(render(pool.templates[cell["prompt"]], example), right, answered, choices, score)

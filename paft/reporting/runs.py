@@ -115,6 +115,8 @@ class FinishedRun:
         """What must be alike for numbers on a data set to stand in one table, by what to call it."""
         prints, section = self.results.fingerprints, self.config["dataset"]
         alike: dict[str, Any] = {f"dataset.{key}": section[key] for key in ("answer", "options", "metric", "threshold")}
+        alike["dataset.pattern"] = section.get("pattern")  # results of earlier versions have none
+        alike["the function of dataset.metric"] = self.results.scoring.metric and self.results.scoring.metric.source
         alike |= {"test prompts": prints.pools["test"].fingerprint, "test examples": prints.data["test"]}
         alike["scoring"] = _way(self.results.scoring)
         extra = self.results.extra_measures
@@ -145,7 +147,7 @@ class TableRow:
 
     @property
     def correct(self) -> Array:
-        """Right and wrong of all seeds (S, P, E), as 1 and 0."""
+        """Right (1) and wrong (0), or scores between them, of all seeds (S, P, E)."""
         return np.stack([run.matrix(self.part, self.measure).correct for run in self.runs]).astype(float)
 
     @property

@@ -20,6 +20,7 @@ from paft.reporting.page import (
     number,
     percent,
     percentage,
+    unit,
     words,
     write,
     write_csv,
@@ -221,10 +222,12 @@ def size(row: TableRow, runs: Iterable[FinishedRun] = (), named: bool = False) -
     _, prompts, examples = row.correct.shape
     threshold = row.runs[0].results.threshold
     top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
-    chance = percent(row.runs[0].matrix(row.part).chance)
-    name = f"{row.part}: percent" if named else "Percent"
+    chance = row.runs[0].matrix(row.part).chance
+    guessed = f"; chance is {percent(chance)}" if chance else ""
+    of = unit(row.runs[0].results.scoring.called)
+    name = f"{row.part}: {of[0].lower() if of == 'Percent' else of[0]}{of[1:]}" if named else of
     kind = "unseen" if all(run.results.unseen for run in (*row.runs, *runs)) else "test"
-    return f"{name}, over {prompts} {kind} prompts x {examples:,} test examples; chance is {chance}{top}."
+    return f"{name}, over {prompts} {kind} prompts x {examples:,} test examples{guessed}{top}."
 
 
 def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
@@ -238,8 +241,9 @@ def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
         first = own[0].row.runs[0]
         name = f"{file_name('distribution', dataset)}.png"
         unseen = all(run.results.unseen for one in labelled for run in one.row.runs)
-        save_distribution(out / name, accuracies, first.matrix(dataset).chance, first.results.threshold, unseen)
-        figures[name] = f"Accuracy over {'unseen' if unseen else 'test'} prompts, {dataset}"
+        called = first.results.scoring.called
+        save_distribution(out / name, accuracies, first.matrix(dataset).chance, first.results.threshold, unseen, called)
+        figures[name] = f"{called[0].upper()}{called[1:]} over {'unseen' if unseen else 'test'} prompts, {dataset}"
     return figures
 
 

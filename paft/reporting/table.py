@@ -12,6 +12,7 @@ from paft.data.checks import LeftOut
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.prompts.seen import Seen
+from paft.reporting.page import unit
 from paft.reporting.results import Results, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
@@ -38,18 +39,18 @@ def print_robustness(rows: Mapping[str, Robustness], title: str, notes: Sequence
         console.print(note, highlight=False)
 
 
-def coverage(robustness: Robustness, chance: float, threshold: float | None) -> str:
-    """Return a sentence on what the accuracies are taken over, and on chance and the threshold of Top.
+def coverage(robustness: Robustness, chance: float, threshold: float | None, called: str = "accuracy") -> str:
+    """Return a sentence on what the numbers are taken over, and on chance and the threshold of Top.
 
     Args:
-        chance: a fraction.
+        chance: a fraction; 0: answers are free-form, and none is guessed right.
         threshold: a fraction; None: no Top.
+        called: what the numbers are called.
     """
     top = "" if threshold is None else f" Top: prompts at or above {100 * threshold:.0f}."
-    return (
-        f"Percent, over {robustness.n_prompts} test prompts x {robustness.n_examples} test examples; "
-        f"chance is {100 * chance:.1f}.{top}"
-    )
+    guessed = f"; chance is {100 * chance:.1f}" if chance else ""
+    over = f"over {robustness.n_prompts} test prompts x {robustness.n_examples} test examples"
+    return f"{unit(called)}, {over}{guessed}.{top}"
 
 
 def worst_prompts(results: Summary) -> list[str]:
@@ -99,6 +100,9 @@ def remarks(results: Results) -> list[str]:
         lines.append(f"{share}{vote}.")
     if (con := results.extra_measures.adversarial) is not None:
         lines.append(f"On adversarial prompts (Con): mean {100 * con.mean:.1f}, worst {100 * con.worst:.1f}.")
+    if (metric := results.scoring.metric) is not None and (metric.pattern is not None or metric.source is not None):
+        by = f"the pattern {metric.pattern!r}" if metric.source is None else f"{metric.name} (SHA-256 {metric.source})"
+        lines.append(f"Answers are scored by {by}.")
     counted = {
         "Renderings with equally likely choices, of which the first was taken": results.ties,
         "Generated texts that hold no option and count as wrong": results.unanswered,
@@ -165,7 +169,7 @@ def print_run(label: str, results: Results, path: Path) -> None:
     if results.robustness is None or results.chance is None:  # rows without labels
         print("\n".join(notes))
         return
-    over = coverage(results.robustness, results.chance, results.threshold)
+    over = coverage(results.robustness, results.chance, results.threshold, results.scoring.called)
     rows = {label: results.robustness} | results.parts
     if (generated := results.extra_measures.generate) is not None and generated.robustness is not None:
         rows[f"{label}, written out"] = generated.robustness
@@ -173,18 +177,19 @@ def print_run(label: str, results: Results, path: Path) -> None:
         notes.append(f"Written out, {100 * share:.1f}% of the answers hold no option.")
     worst = worst_prompts(results)
     print_robustness(rows, results.run, [over, certainty(results.uncertainty), *worst, *notes])
-    print_extremes(path.with_name("per_prompt.csv"))
+    print_extremes(path.with_name("per_prompt.csv"), results.scoring.called)
     print(f"Results: {path}")
 
 
-def print_extremes(per_prompt: Path, n: int = 3) -> None:
+def print_extremes(per_prompt: Path, called: str = "accuracy", n: int = 3) -> None:
     """Print the worst and the best prompts with their accuracies, at most n of each, and no prompt twice.
 
     Args:
         per_prompt: the run's per_prompt.csv.
+        called: its column of accuracies, or of what is measured instead.
     """
     with per_prompt.open(encoding="utf-8") as file:
-        ranked = sorted(((float(row["accuracy"]), row["prompt_id"]) for row in csv.DictReader(file)), key=lambda row: row[0])
+        ranked = sorted(((float(row[called]), row["prompt_id"]) for row in csv.DictReader(file)), key=lambda row: row[0])
     n = min(n, len(ranked) // 2)
     if n == 0:
         return

@@ -13,7 +13,12 @@ FEWEST_TEMPLATES = 5  # that method=paft should show in training
 
 
 def warnings_of(
-    matrix: ScoreMatrix, mean: Estimate | None, max_new_tokens: int | None, unanswered: int, labelled: bool
+    matrix: ScoreMatrix,
+    mean: Estimate | None,
+    max_new_tokens: int | None,
+    unanswered: int,
+    labelled: bool,
+    called: str = "accuracy",
 ) -> list[str]:
     """Return the warnings of a score matrix.
 
@@ -22,11 +27,12 @@ def warnings_of(
         max_new_tokens: the limit of generated texts; None: nothing was generated.
         unanswered: the number of generated texts that hold no answer.
         labelled: whether rows have right answers.
+        called: what a mean of the matrix is called.
     """
     lines = _one_choice(matrix)
     if max_new_tokens is not None:
-        lines += _texts(matrix, max_new_tokens, unanswered / matrix.predicted.size)
-    return [*_chance(matrix, mean), *lines] if labelled else lines
+        lines += _texts(matrix, max_new_tokens, unanswered / matrix.predicted.size, called)
+    return [*_chance(matrix, mean, called), *lines] if labelled else lines
 
 
 def few_templates(shown: int) -> list[str]:
@@ -44,13 +50,19 @@ def few_templates(shown: int) -> list[str]:
     ]
 
 
-def _chance(matrix: ScoreMatrix, mean: Estimate | None) -> list[str]:
+def _chance(matrix: ScoreMatrix, mean: Estimate | None, called: str) -> list[str]:
     """Say that the mean is at or below chance, by its 95% interval.
 
-    Where it has no interval, a mean up to chance is at chance, and only a mean of zero is below.
+    Where it has no interval, a mean up to chance is at chance, and only a mean of zero is below. Free-form answers have no
+    chance; of them it is said that none is right, or that a metric tells no answer from another.
     """
     value, chance = float(matrix.correct.mean()), matrix.chance
     if chance == 0:
+        if 0 < value < 1 and matrix.correct.min() == matrix.correct.max():
+            return [
+                f"All {matrix.correct.size:,} answers have the same {called}, {value:.3g}, so it says nothing of the model or "
+                "of how prompts differ; see whether dataset.metric reads the text and the right answer."
+            ]
         if value > 0:
             return []
         return ["Not one answer is right: see in report.html what the model writes, and whether dataset.metric reads it."]
@@ -88,7 +100,7 @@ def _one_choice(matrix: ScoreMatrix) -> list[str]:
     ]
 
 
-def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: float) -> list[str]:
+def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: float, called: str) -> list[str]:
     """Say that many generated texts hold no answer, or were cut off before they ended.
 
     Args:
@@ -97,8 +109,9 @@ def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: float) -> list[
     lines = []
     if unanswered > _MANY:
         instead = "scoring=likelihood, or " if min(matrix.n_choices) else ""
+        wrong = " and count as wrong" if called == "accuracy" else ""
         lines.append(
-            f"{100 * unanswered:.1f}% of the generated texts hold no answer and count as wrong, so the accuracy is as much "
+            f"{100 * unanswered:.1f}% of the generated texts hold no answer{wrong}, so the {called} is as much "
             f"about the form of an answer as about the task; try {instead}prompts that say how to answer, or training."
         )
     cut = float((matrix.output_tokens >= max_new_tokens).mean())

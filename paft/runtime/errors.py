@@ -1,7 +1,7 @@
 """InputError, the one exception that a user is meant to see, and its kind for memory that ran out."""
 
 
-def first_sentence(error: Exception) -> str:
+def first_sentence(error: BaseException) -> str:
     """Return the first sentence of what a library says, without its full stop, 200 characters at most."""
     return " ".join(str(error).split()).split(". ")[0][:200].rstrip(".")
 

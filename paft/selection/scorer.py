@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import Metric
 from paft.evaluation.evaluator import Evaluator
+from paft.evaluation.metrics import Metric
 from paft.evaluation.scoring import Scoring
 from paft.prompts import PromptPool, PromptTemplate
 

@@ -11,6 +11,7 @@ from paft.config.schema import TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs
 from paft.evaluation.evaluator import Evaluator
+from paft.evaluation.metrics import metric_of
 from paft.model.base import switch_attention
 from paft.model.embeddings import mean_hidden_states
 from paft.prompts import PromptPool
@@ -49,7 +50,7 @@ def search(
     if (earlier := _read_selection(folder / "selection.json", inputs.train)) is not None:
         return earlier
     evaluator = Evaluator(base, encoder, config.model, None, identity, config.trainer)
-    examples, metric = inputs.examples.validation, config.dataset.metric
+    examples, metric = inputs.examples.validation, metric_of(config.dataset)
     score = Scorer(evaluator, inputs.train, examples, metric, folder / "selection", config.method.budget)
     match config.method.name:
         case "top_accuracy":

@@ -12,6 +12,7 @@ from paft.data.chat import Chat, ChatSettings
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.generation import Generation, Stop
+from paft.evaluation.metrics import Metric
 from paft.evaluation.scoring import Scoring, answering_by
 from paft.prompts import PromptPool, PromptTemplate
 
@@ -40,7 +41,7 @@ def setting(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         scripted = iter([*tokens, *([tokens[-1]] * 50)])
         monkeypatch.setattr("paft.evaluation.decoding.next_tokens", lambda *_: torch.tensor([next(scripted)]))
         encoder = Encoder(tokenizer, "text", 1024, None if chat is None else Chat(tokenizer, ChatSettings()))
-        generation = Generation(model, encoder, "exact", Stop(len(tokens), at_line_break))
+        generation = Generation(model, encoder, Metric("exact"), Stop(len(tokens), at_line_break))
         ((text, _),) = generation.write([tokenizer("Say it.").input_ids])
         return text
 
@@ -62,7 +63,7 @@ def test_where_the_last_number_counts_texts_take_several_lines_whatever_was_trai
     pool = PromptPool("p", (PromptTemplate("{q}", id="t"),), "text", "shown")
     encoder, examples = Encoder(tokenizer, "text", 1024), [Example("0", {"q": "How many?"}, (), -1, "7", "0", "mine")]
     for metric, trained, at_line_break in (("last_number", False, False), ("exact", False, True), ("exact", True, False)):
-        answering = answering_by(model, encoder, pool, examples, Scoring(metric, several_lines=trained))
+        answering = answering_by(model, encoder, pool, examples, Scoring(Metric(metric), several_lines=trained))
         assert answering.stop.at_line_break == at_line_break
 
 

@@ -4,6 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paft.data.tasks.base import Task
+from paft.evaluation.metrics import Metric
 from paft.evaluation.predictions import predictions
 from paft.evaluation.store import SCHEMA, VERSION
 
@@ -17,5 +18,5 @@ def test_minus_one_is_a_number_like_others(tmp_path):
     path = tmp_path / "matrix.parquet"
     pq.write_table(pa.Table.from_pylist(cells, schema=SCHEMA.with_metadata({"version": str(VERSION)})), path)
     task = Task("jsonl", (), (), ("question",))
-    (found,) = predictions(path, task, [{"question": "2 - 3?"}], "last_number")
+    (found,) = predictions(path, task, [{"question": "2 - 3?"}], Metric("last_number"))
     assert found["prediction"] == outputs[0] and found["prediction_agreement"] == 0.6667

@@ -1,10 +1,13 @@
 """Summaries of a score matrix: what is reported, and when nothing is promised."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.robustness import con, consensus, robustness, uncertainty
+from paft.reporting.results import read_results
 
 
 def matrix(correct: np.ndarray, predicted: np.ndarray | None = None, groups: int | None = None) -> ScoreMatrix:
@@ -21,7 +24,7 @@ def matrix(correct: np.ndarray, predicted: np.ndarray | None = None, groups: int
         n_choices=(2,) * examples,
         gold=np.zeros(examples, dtype=np.int32),
         predicted=np.where(correct, 0, 1).astype(np.int32) if predicted is None else predicted.astype(np.int32),
-        correct=correct.astype(bool),
+        correct=correct if correct.dtype == float else correct.astype(bool),
         tied=np.zeros(correct.shape, dtype=bool),
         truncated=np.zeros(correct.shape, dtype=bool),
         output_tokens=np.zeros(correct.shape, dtype=np.int32),
@@ -37,6 +40,33 @@ def test_the_summary_is_over_prompts():
     assert (found.min, found.max, found.spread, found.n_prompts, found.n_examples) == (0.25, 1.0, 0.75, 3, 4)
     assert found.mean == pytest.approx(7 / 12) and found.std == pytest.approx(np.std([1, 0.5, 0.25]))
     assert found.top == pytest.approx(2 / 3)
+
+
+def test_scores_are_summarised_as_they_are():
+    scores = np.array([[0.6] * 10, [0.3, 0.7] * 5, [0.0, 1.0] * 5])
+    found = robustness(matrix(scores), threshold=0.6)
+    assert scores[0].mean() < 0.6 and found.top == pytest.approx(1 / 3), "rounding takes no prompt from Top"
+    assert (found.min, found.max) == pytest.approx((0.5, 0.6)) and found.std == pytest.approx(np.std([0.6, 0.5, 0.5]))
+    assert con(matrix(scores)).mean == pytest.approx(1.6 / 3)
+    varied = np.clip(np.random.default_rng(1).normal(0.6, 0.2, (20, 40)), 0, 1)
+    sure = uncertainty(matrix(varied))
+    assert sure.mean.low < varied.mean() < sure.mean.high and sure.worst <= varied.mean()
+    assert uncertainty(matrix(np.full((20, 40), 0.3))) is None
+
+
+KEPT = sorted((Path(__file__).parents[2] / "experiments" / "results" / "race_qwen05" / "runs").glob("race-*"))
+
+
+@pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+def test_a_matrix_of_an_earlier_version_gives_the_numbers_that_it_gave(folder):
+    results, found = read_results(folder), read_matrix(folder / "matrix.parquet")
+    assert robustness(found, results.threshold) == results.robustness, "to the last digit"
+    assert consensus(found) == results.consensus and found.correct.dtype == bool
+    assert (results.scoring.metric, results.scoring.called) == (None, "accuracy")
+    for estimate, kept in zip(vars(uncertainty(found)).values(), vars(results.uncertainty).values(), strict=True):
+        assert np.array(list(vars(estimate).values()) if hasattr(estimate, "low") else [estimate], float) == pytest.approx(
+            np.array(list(vars(kept).values()) if hasattr(kept, "low") else [kept], float), rel=1e-12, nan_ok=True
+        )
 
 
 def test_con_is_mean_and_worst():

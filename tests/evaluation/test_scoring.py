@@ -17,6 +17,7 @@ from paft.evaluation.cells import Cell, batches, common_prefix, encode, windows
 from paft.evaluation.generation import Generation, Stop
 from paft.evaluation.likelihood import Likelihood, choice_log_probs, prepare, share
 from paft.evaluation.matrix import read_matrix
+from paft.evaluation.metrics import Metric
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
 from paft.model.attention import NAMES
@@ -224,7 +225,7 @@ def test_a_model_that_computes_no_numbers_is_refused(setting):
     with torch.no_grad():
         model.model.layers[0].mlp.down_proj.weight[0, 0] = float("nan")
     for method in ("likelihood", "generate"):
-        answering = answering_by(model, encoder, pool, examples, Scoring("choice", method, max_new_tokens=3))
+        answering = answering_by(model, encoder, pool, examples, Scoring(Metric("choice"), method, max_new_tokens=3))
         with pytest.raises(InputError, match=r"not numbers \(NaN\): its training diverged \(lower optim.lr\)"):
             score(answering, encoder, pool, examples, batch_tokens=1000)
 
@@ -241,8 +242,8 @@ def test_scores_are_normalised_as_asked(setting, monkeypatch):
     if encoder.answer == "text":
         assert Likelihood(model, encoder, "byte")([cell], [long], prepare([cell]))[0]["predicted"] == 0
     hidden = PromptPool("h", pool.templates, "text", "hidden")
-    assert answering_by(model, encoder, hidden, examples, Scoring("choice")).normalise == "byte"
-    assert answering_by(model, encoder, pool, examples, Scoring("choice")).normalise == "sum"
+    assert answering_by(model, encoder, hidden, examples, Scoring(Metric("choice"))).normalise == "byte"
+    assert answering_by(model, encoder, pool, examples, Scoring(Metric("choice"))).normalise == "sum"
 
 
 def test_generation_equals_one_row_at_a_time(model_folder):
@@ -250,7 +251,7 @@ def test_generation_equals_one_row_at_a_time(model_folder):
     model, encoder, pool, examples = setting_of(model_folder, "text")
     contexts = [encoder.scoring(pool.templates[i % 4], examples[i]).context for i in range(8)]
     plain = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    texts = Generation(model, encoder, "exact", Stop(20, at_line_break=False)).write(contexts)
+    texts = Generation(model, encoder, Metric("exact"), Stop(20, at_line_break=False)).write(contexts)
     for context, (text, n_tokens) in zip(contexts, texts, strict=True):
         alone = plain.generate(torch.tensor([context]), max_new_tokens=20, do_sample=False, pad_token_id=0)[0, len(context) :]
         assert text == encoder.tokenizer.decode(alone, skip_special_tokens=True).strip() and n_tokens == len(alone)
@@ -277,11 +278,11 @@ def test_finished_rows_leave_and_texts_end_where_they_should(setting, monkeypatc
 
     monkeypatch.setattr("paft.evaluation.decoding.DynamicCache", Rows)
     monkeypatch.setattr("paft.evaluation.decoding.next_tokens", scripted)
-    found = Generation(model, encoder, "exact", Stop(6, at_line_break=True)).write([[1, 2, 3]] * 4)
+    found = Generation(model, encoder, Metric("exact"), Stop(6, at_line_break=True)).write([[1, 2, 3]] * 4)
     first = {token: tokenizer.decode([token]).strip() for token in (yes, no)}
     assert found == [(first[yes], 2), (first[no], 4), (tokenizer.decode([no, yes]).strip(), 3), (found[3][0], 6)]
     assert sizes == [4, 4, 3, 2, 1, 1]
-    through = Generation(model, encoder, "exact", Stop(3, at_line_break=False)).write([[1, 2, 3]] * 4)
+    through = Generation(model, encoder, Metric("exact"), Stop(3, at_line_break=False)).write([[1, 2, 3]] * 4)
     assert [n for _, n in through] == [2, 3, 3, 3]
 
 
@@ -292,7 +293,7 @@ def test_generation_ends_where_the_window_does(tiny_llama, tmp_path):
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     load_tokenizer(config_of(tiny_llama)).save_pretrained(tmp_path)
     model, encoder, _, _ = setting_of(tmp_path, "text")
-    writer = Generation(model, encoder, "exact", Stop(12, at_line_break=False))
+    writer = Generation(model, encoder, Metric("exact"), Stop(12, at_line_break=False))
     (_, at_the_end), (_, usual) = writer.write([[5] * 60, [5] * 3])
     assert at_the_end <= 4 and usual <= 12
 

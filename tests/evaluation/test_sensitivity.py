@@ -33,6 +33,14 @@ def test_pss_is_the_mean_difference_over_pairs_of_prompts():
     pairs = [abs(int(correct[i, e]) - int(correct[j, e])) for e in range(20) for i, j in combinations(range(7), 2)]
     assert pss(correct) == pytest.approx(np.mean(pairs))
     assert pss(np.ones((3, 4), bool)) == 0
+    right = correct.sum(axis=0)
+    assert pss(correct) == float((right * (7 - right) / 21).mean()), "to the last digit as of right and wrong alone"
+
+
+def test_pss_of_scores_is_their_mean_difference():
+    scores = RNG.random((7, 20)).round(1)
+    pairs = [abs(scores[i, e] - scores[j, e]) for e in range(20) for i, j in combinations(range(7), 2)]
+    assert pss(scores) == pytest.approx(np.mean(pairs)) and pss(np.full((3, 4), 0.3)) == pytest.approx(0)
 
 
 def test_calibration_of_honest_probabilities_is_near_zero_and_of_boasting_is_not():

@@ -13,6 +13,7 @@ from paft.config.schema import LoraConfig, ModelConfig
 from paft.data.encode import Encoder
 from paft.evaluation.decoding import StaticDecoder, Step, few_sizes, power_of_two
 from paft.evaluation.generation import Generation, Stop
+from paft.evaluation.metrics import Metric
 from paft.model.base import add_lora, load_base
 from paft.model.graphs import Replayed
 from paft.runtime.errors import InputError
@@ -62,7 +63,7 @@ def replayed(function):
 
 def generations(setting, stop, replay):
     """Return what generates with a cache that grows, and with a static one."""
-    usual, static = (Generation(*setting, "exact", stop) for _ in range(2))
+    usual, static = (Generation(*setting, Metric("exact"), stop) for _ in range(2))
     static.static = StaticDecoder(setting[0], replay)
     for generation in (usual, static):  # a random model repeats itself; this ends its texts at many moments
         generation._ended = lambda written, limit: (

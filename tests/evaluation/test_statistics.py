@@ -225,3 +225,77 @@ def test_seeds_that_are_copies_have_no_variance():
     variance = seed_variance(np.stack([correct] * 3), each(50))
     assert (variance.seed, variance.interaction) == pytest.approx((0, 0), abs=1e-9)
     assert variance.prompt == pytest.approx(np.sqrt(corrected_variance(correct, each(50))))
+
+
+def graded(prompts: int, examples: int, spread: float, generator: np.random.Generator) -> np.ndarray:
+    """Return a (P, E) matrix of scores between 0 and 1, some of them 0 and some 1, as token F1 has them."""
+    difficulty = generator.normal(0, 0.15, examples)
+    latent = 0.6 + generator.normal(0, spread, (prompts, 1)) + difficulty + generator.normal(0, 0.2, (prompts, examples))
+    return np.clip(latent, 0, 1)
+
+
+def test_scores_have_the_noise_that_fresh_examples_show():
+    """Their noise is less than p (1 - p) / E, that of answers which are right or wrong: it is measured, not assumed."""
+    generator = np.random.default_rng(0)
+    matrices = [graded(20, 100, 0.0, generator) for _ in range(300)]
+    seen = np.mean([m.mean(1).var(ddof=1) for m in matrices])
+    assert np.mean([noise_variance(m, each(100)) for m in matrices]) == pytest.approx(seen, rel=0.05)
+    assert seen < 0.3 * 0.6 * 0.4 / 100
+    residual = matrices[0] - matrices[0].mean(1, keepdims=True) - matrices[0].mean(0) + matrices[0].mean()
+    assert noise_variance(matrices[0], each(100)) == pytest.approx((residual**2).sum() / (19 * 99) / 100)
+
+
+def test_intervals_of_scores_cover_the_truth():
+    generator = np.random.default_rng(2)
+    large = graded(2000, 2000, 0.05, np.random.default_rng(9))
+    truths = large.mean(), large.mean(1).std()
+    covered, shown = np.zeros(2), np.zeros(2)
+    for number in range(100):
+        scores = graded(30, 100, 0.05, generator)
+        for i, interval in enumerate((mean_interval, std_interval)):
+            found = interval(scores, each(100), draws=400, seed=number)
+            shown[i] += found.low is not None
+            covered[i] += found.low is not None and found.low <= truths[i] <= found.high
+    assert (covered >= 0.88 * shown).all() and shown[0] == 100 and shown[1] > 80, (covered, shown)
+
+
+def test_half_of_every_score_is_half_of_every_number():
+    """No formula knows 0 and 1: scores on half the scale have half the mean, std, interval and variance of seeds."""
+    generator = np.random.default_rng(4)
+    a, b = (simulate(20, 60, spread, generator) for spread in (0.1, 0.6))
+    whole, half = mean_interval(a, each(60)), mean_interval(a / 2, each(60))
+    assert (2 * half.value, 2 * half.low, 2 * half.high) == pytest.approx((whole.value, whole.low, whole.high))
+    whole, half = std_interval(a, each(60)), std_interval(a / 2, each(60))
+    assert (2 * half.value, 2 * half.low, 2 * half.high) == pytest.approx((whole.value, whole.low, whole.high))
+    assert 2 * worst_without_selection(a / 2, each(60)) == pytest.approx(worst_without_selection(a, each(60)))
+    one, other = compare(a[None], b[None], each(60)), compare(a[None] / 2, b[None] / 2, each(60))
+    assert other.p == one.p and (other.wins, other.ties, other.losses) == (one.wins, one.ties, one.losses)
+    assert 2 * other.mean.low == pytest.approx(one.mean.low) and 2 * other.std_b.value == pytest.approx(one.std_b.value)
+    seeds = np.stack([simulate(12, 50, 0.5, generator) for _ in range(3)])
+    one, other = seed_variance(seeds, each(50)), seed_variance(seeds / 2, each(50))
+    assert (2 * other.seed, 2 * other.prompt, 2 * other.interaction) == pytest.approx((one.seed, one.prompt, one.interaction))
+
+
+def test_the_swap_test_of_scores_is_that_of_all_swaps():
+    """Against every one of the 2 ** P swaps, its statistic written out."""
+    generator = np.random.default_rng(6)
+    a, b = graded(10, 40, 0.02, generator), graded(10, 40, 0.2, generator)
+
+    def terms(scores: np.ndarray) -> np.ndarray:
+        residual = scores - scores.mean(1, keepdims=True) - scores.mean(0) + scores.mean()
+        return (scores.mean(1) - np.median(scores.mean(1))) ** 2 - (residual**2).sum(1) * 40 / 39 / 40**2
+
+    difference = terms(a) - terms(b)
+    signs = 1 - 2 * ((np.arange(2**10)[:, None] >> np.arange(10)) & 1)
+    exact = (np.abs(signs @ difference) >= np.abs(difference.sum()) * (1 - 1e-12)).mean()
+    p, sign = swap_test(a[None], b[None], each(40), draws=20_000)
+    assert p == pytest.approx(exact, abs=0.01) and sign == -1
+
+
+def test_scores_that_differ_by_rounding_alone_have_no_interval():
+    """Each prompt and each example has the same mean, in another order of adding."""
+    row = np.linspace(0.1, 0.9, 12)
+    square = np.stack([np.roll(row, shift) for shift in range(12)])
+    found = mean_interval(square, each(12))
+    assert found.value == pytest.approx(0.5) and found.low is None and found.high is None
+    assert std_interval(square, each(12)).low is None

@@ -183,6 +183,7 @@ def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
     import pyarrow.parquet as pq
 
     from paft.data.tasks.base import Task
+    from paft.evaluation.metrics import Metric
     from paft.evaluation.predictions import predictions
     from paft.evaluation.store import SCHEMA, VERSION
 
@@ -190,7 +191,7 @@ def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
     cells = [{"prompt": p, "example": e, "output": outputs[e][p], "predicted": -1} for p in range(3) for e in range(3)]
     pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), tmp_path / "m.parquet")
     task = Task("jsonl", (), optional_fields=("q",), gold="a")
-    found = predictions(tmp_path / "m.parquet", task, [{"q": "x"}] * 3, "last_number")
+    found = predictions(tmp_path / "m.parquet", task, [{"q": "x"}] * 3, Metric("last_number"))
     assert [(row["prediction"], row["prediction_agreement"]) for row in found] == [("so 4", 0.6667), (None, 0.0), ("8", 0.6667)]
 
 

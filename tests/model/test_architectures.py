@@ -14,6 +14,7 @@ from paft.data.encode import Encoded, Encoder
 from paft.evaluation.cells import Cell
 from paft.evaluation.generation import Generation, Stop, end_ids
 from paft.evaluation.likelihood import choice_log_probs, prepare
+from paft.evaluation.metrics import Metric
 from paft.model.attention import NAMES, packs_ragged
 from paft.model.base import add_lora, load_base, window_of
 from paft.runtime.errors import InputError
@@ -130,7 +131,7 @@ def test_texts_are_generated_as_one_at_a_time(name, tiny_llama, folder_of):
     ours, plain = adapted(folder_of(name), name, "sdpa")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     encoder = Encoder(tokenizer, "text", 1024)
-    texts = Generation(ours, encoder, "exact", Stop(6, at_line_break=False)).write(CONTEXTS)
+    texts = Generation(ours, encoder, Metric("exact"), Stop(6, at_line_break=False)).write(CONTEXTS)
     ends = end_ids(ours, encoder)
     for (text, n), context in zip(texts, CONTEXTS, strict=True):
         ids = list(context)

@@ -544,11 +544,89 @@ _RERUN: _Table = [
         "rerun=r.json: its config does not fit",
     ),
     (
+        "a stranger's function",
+        "rerun=r.json",
+        {"r.json": _results(compose_training([*OWN.split(" ; "), "dataset.metric=os:system"]).model_dump())},
+        "rerun=r.json: its metric is a function, which runs only if you type it: ++dataset.metric=os:system.",
+    ),
+    (
         "results of other rows",
         "rerun=r.json",
         {"r.json": _results(compose_training([]).model_dump())},
         "rerun=r.json: its data were others; give the same files with data_root= or dataset.path=",
     ),
+]  # fmt: skip
+
+FREE_TEXT = f"{FREE} ; dataset.answer=text ; prompts.allow_seen=true"
+OWN_METRIC = f"{FREE_TEXT} ; dataset.metric=m.py:score"
+
+
+def _own_metric(returned: str) -> Files:
+    return FREE_FILES | {"m.py": f"def score(output, answer, row):\n    return {returned}\n"}
+
+
+_METRIC: _Table = [
+    ("no such metric", f"{FREE} ; dataset.metric=rouge", FREE_FILES, "dataset.metric=rouge: should be one of choice, ex"),
+    ("no pattern", f"{FREE_TEXT} ; dataset.metric=regex", FREE_FILES, "dataset.metric=regex needs dataset.pattern"),
+    (
+        "a pattern that is none",
+        f'{FREE_TEXT} ; dataset.metric=regex ; dataset.pattern="([A-Z]"',
+        FREE_FILES,
+        "dataset.pattern=([A-Z]: this is no regular expression of Python's re (missing ), unterminated",
+    ),
+    (
+        "a pattern for nothing",
+        f"{FREE_TEXT} ; dataset.metric=f1 ; dataset.pattern=x",
+        FREE_FILES,
+        "dataset.pattern does nothing with dataset.metric=f1",
+    ),
+    (
+        "free-form scores of choices",
+        f"{OWN} ; {OWN_PROMPTS} ; dataset.answer=text ; dataset.metric=f1",
+        OWN_FILES,
+        "dataset.metric=f1 scores free-form answers, and these rows have choices",
+    ),
+    (
+        "F1 of an article",
+        f"{FREE_TEXT} ; dataset.metric=f1",
+        FREE_FILES,
+        "dataset.metric=f1 counts neither articles nor punctuation, and the answer 'A' is nothing else",
+    ),
+    (
+        "no answer in a list",
+        f"{FREE_TEXT} ; dataset.metric=f1",
+        FREE_FILES | {"own/train.jsonl": lines(question(0, answer=[]))},
+        "own/train.jsonl, line 1: 'answer' is empty; a free-form row needs its answer",
+    ),
+    ("no file of a metric", OWN_METRIC, FREE_FILES, "m.py; give the path of your Python file"),
+    (
+        "no module of a metric",
+        f"{FREE_TEXT} ; dataset.metric=no_such_metric:score",
+        FREE_FILES,
+        "dataset.metric=no_such_metric:score: there is no module 'no_such_metric', neither installed nor in ",
+    ),
+    (
+        "a metric in no package",
+        f"{FREE_TEXT} ; dataset.metric=no_such.metric:score",
+        FREE_FILES,
+        "no_such.metric cannot be imported (ModuleNotFoundError: No module named 'no_such')",
+    ),
+    ("a metric that is no Python", f"{FREE_TEXT} ; dataset.metric=sys:exit", FREE_FILES, "sys is no Python file"),
+    ("a metric's file that fails", OWN_METRIC, FREE_FILES | {"m.py": "1 / 0\n"}, "m.py raised ZeroDivisionError (division"),
+    ("a metric's file that ends", OWN_METRIC, FREE_FILES | {"m.py": "raise SystemExit(3)\n"}, "m.py raised SystemExit (3)"),
+    ("a metric's file of no Python", OWN_METRIC, FREE_FILES | {"m.py": "def score(:\n"}, "m.py raised SyntaxError (invalid"),
+    ("no such function", OWN_METRIC, FREE_FILES | {"m.py": "def f1(): ...\n"}, "defines no function 'score'; it has f1."),
+    (
+        "a metric that raises",
+        OWN_METRIC,
+        _own_metric("len(answer) / len(output)"),
+        "raised ZeroDivisionError in line 2 (division by zero) for own/test.jsonl, line ",
+    ),
+    ("a metric of other arguments", OWN_METRIC, FREE_FILES | {"m.py": "def score(text): ...\n"}, "TypeError (score() takes"),
+    ("a metric without a number", OWN_METRIC, _own_metric("'0.5'"), "returned '0.5' (str) for own/test.jsonl, line "),
+    ("a metric of nothing", OWN_METRIC, _own_metric("None"), "m.py:score returned None (NoneType) for own/test.jsonl, line "),
+    ("a metric that is NaN", OWN_METRIC, _own_metric("float('nan')"), "m.py:score returned nan for own/test.jsonl, line "),
+    ("a metric in percent", OWN_METRIC, _own_metric("100.0"), "m.py:score returned 100.0 for own/test.jsonl, line "),
 ]  # fmt: skip
 
 _SWEEPS = [
@@ -629,6 +707,13 @@ _EVALUATION: _Table = [
     ("an adapter of nothing", RUN, A_RUN | {"RUN/adapter/paft.json": "[]"}, "RUN/adapter/paft.json: this file is damaged"),
     ("an adapter in no UTF-8", RUN, A_RUN | {"RUN/adapter/paft.json": b"\xff"}, "RUN/adapter/paft.json: this file is damaged"),
     ("another base model", f"{RUN} ; model=llama3_8b", A_RUN, "it was trained on %MODEL, not on meta-llama/Meta-Llama-3-8B"),
+    (
+        "a stranger's function",
+        OWNS,
+        OWN_RUN | {"OWN/adapter/paft.json": _about("model.path=%MODEL", *OWN.split(" ; "), "dataset.metric=os:system")},
+        "adapter=OWN/adapter: it was trained with a function as its metric, which runs only if you type it: "
+        "dataset.metric=os:system.",
+    ),
     ("no such way", f"{RUN} ; scoring=guess", A_RUN, "scoring=guess: input should be 'likelihood' or 'generate'"),
     ("no such unit", f"{RUN} ; normalise=word", A_RUN, "normalise=word: input should be 'sum', 'token' or 'byte'"),
     ("no prompts", f"{RUN} ; eval_prompts=0", A_RUN, "eval_prompts=0: input should be greater than 0"),
@@ -912,7 +997,7 @@ def _rows(command: str, table: _Table, needs: Needs = "nothing") -> list[Case]:
 
 
 ROWS = [
-    *_rows("train.py", [*_CONFIG, *_DATA, *_PROMPTS, *_RERUN, *_GGUF]),
+    *_rows("train.py", [*_CONFIG, *_DATA, *_METRIC, *_PROMPTS, *_RERUN, *_GGUF]),
     *_SWEEPS,
     *_rows("train.py", _MODEL, "libraries"),
     *_rows("evaluate.py", _EVALUATION),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from paft.evaluation.tail import cvar, cvar_difference
-from paft.reporting.power import SEEDS, Pilot, _influence, cheapest, power, read_pilot
+from paft.reporting.power import SEEDS, Pilot, _arms, _influence, _noise, cheapest, power, read_pilot
 from paft.runtime.errors import InputError
 
 PILOT = Pilot(np.random.default_rng(0).normal(0.8, 0.05, 50), seed=0.01, prompt=0.05, interaction=0.02, method=0.01)
@@ -20,6 +20,20 @@ def test_power_grows_with_the_difference_and_with_the_study():
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_where_there_is_no_difference_few_studies_find_one(share):
     assert power(PILOT, 0.0, 8, 200, 100, share, trials=300) <= 0.05
+
+
+def test_the_noise_of_a_pilot_is_that_of_its_scores():
+    """The variance over examples of right and wrong is p (1 - p); that of scores is less, and arms are drawn with it."""
+    rng = np.random.default_rng(0)
+    right = (rng.random((3, 30, 200)) < 0.7).astype(float)
+    assert _noise(right) == pytest.approx(1) and _noise(np.ones((2, 3, 4))) == 1
+    scores = np.clip(rng.normal(0.7, 0.1, (3, 30, 200)), 0, 1)
+    assert _noise(scores) == pytest.approx(0.01 / 0.21, rel=0.1)
+    calm = Pilot(np.full(50, 0.7) + rng.normal(0, 1e-6, 50), seed=0, prompt=0, interaction=0, method=0, noise=_noise(scores))
+    arms = np.concatenate(_arms(calm, 0.0, 50, 200, 100, rng))
+    assert arms.var() == pytest.approx(0.01 / 100, rel=0.1)
+    whole = Pilot(calm.accuracies, seed=0, prompt=0, interaction=0, method=0)
+    assert np.concatenate(_arms(whole, 0.0, 50, 200, 100, rng)).var() == pytest.approx(0.21 / 100, rel=0.1)
 
 
 def test_the_influence_of_a_prompt_is_what_the_jackknife_finds():

@@ -32,6 +32,12 @@ class Example:
     names: tuple[str, ...] = ()  # what the row calls its choices: their labels, else their fields
     ragged: bool = False  # whether rows of its task differ in the number of choices, which are the fields A, B, C ... then
     unshown: tuple[str, ...] = ()  # the fields that hold a list or an object, which no template can show
+    others: tuple[str, ...] = ()  # further right answers of a free-form row, which count as well in scoring
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every right answer; the first is the one that is trained on."""
+        return self.answer, *self.others
 
 
 class RowError(Exception):
@@ -124,10 +130,12 @@ class Task:
         if not choices:
             if not labelled:
                 return common(gold=-1, answer="")
-            if not str(gold).strip():
-                empty_is = "ends without an answer" if isinstance(row[self.gold], list) else "is empty"  # the turns of a chat
+            several = gold if isinstance(gold, list) else [gold]
+            if not several or not all(str(answer).strip() for answer in several):
+                empty_is = "ends without an answer" if self.read is not None and isinstance(row[self.gold], list) else "is empty"
                 raise InputError(f"{where}: {self.gold!r} {empty_is}; a free-form row needs its answer.")
-            return common(gold=-1, answer=_text(gold, f"{where}: {self.gold!r}"))
+            first, *others = dict.fromkeys(_text(answer, f"{where}: {self.gold!r}") for answer in several)
+            return common(gold=-1, answer=first, others=tuple(others))
         if empty := [name for name, choice in zip(names, choices, strict=True) if not choice.strip()]:
             raise InputError(f"{where}: the choice {empty[0]!r} is empty; every choice needs a text.")
         if not labelled:
