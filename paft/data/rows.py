@@ -167,25 +167,28 @@ def _task(config: DatasetConfig, sample: Path, labelled: bool = True) -> tuple[T
         return task, []
     if not config.own_rows:
         raise InputError(f"dataset.name={config.name}: choose a data set with dataset=, your own with dataset=jsonl.")
-    assert config.path is not None and config.gold is not None
-    if config.gold in config.choices:
+    assert config.path is not None
+    if config.gold is None and labelled:
+        raise InputError("dataset.gold has no value; name the field of your rows that holds the right answer.")
+    gold = config.gold or ""  # rows without labels
+    if gold in config.choices:
         raise InputError(
             f"dataset.gold={config.gold}: this is one of dataset.choices, so the same choice would be right in every row; name "
             "the field that says which choice is right."
         )
     first = next(read_jsonl(sample))[1]
-    for name in (*config.choices, *([config.gold] if labelled else [])):
+    for name in (*config.choices, *([gold] if labelled else [])):
         if name not in first:
             raise InputError(f"{sample}, line 1: the row lacks the field {name!r}; it has {', '.join(first)}.")
-    others = tuple(name for name in first if name not in {*config.choices, config.gold})
+    others = tuple(name for name in first if name not in {*config.choices, gold})
     if labelled and config.choices:
         form, remarks = _gold_form(config, sample)
         if form is not None:
             forms: tuple[GoldForm, ...] = (form,)
             words = _WORDS[form]
-            task = Task(config.name, (), tuple(config.choices), others, gold=config.gold, gold_forms=forms, gold_words=words)
+            task = Task(config.name, (), tuple(config.choices), others, gold=gold, gold_forms=forms, gold_words=words)
             return task, remarks
-    return Task(config.name, (), tuple(config.choices), others, gold=config.gold), []
+    return Task(config.name, (), tuple(config.choices), others, gold=gold), []
 
 
 _WORDS: dict[GoldForm, str] = {"text": "the text", "name": "the letter or the field name", "index": "the index from 0"}
