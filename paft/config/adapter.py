@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from paft.config.base_model import file_name, is_gguf
 from paft.config.schema import DatasetConfig, LoraConfig, ModelConfig
-from paft.runtime.errors import InputError, first_sentence
+from paft.runtime.errors import InputError
 
 METADATA = "paft.json"  # model, data set and pools that the adapter was trained with
 PEFT_CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -76,7 +76,7 @@ def _downloaded(repository: str, revision: str | None) -> Path:
         at = "" if revision is None else f", revision {revision}"
         raise InputError(
             f"adapter={repository}: there is no such folder, and the hub gives this machine no adapter of this id{at} "
-            f"({type(error).__name__}: {first_sentence(error)}); where the hub is out of reach, give a folder with the adapter."
+            f"({type(error).__name__}); where the hub is out of reach, give a folder with the adapter."
         ) from None
 
 

@@ -310,7 +310,7 @@ def test_a_hubs_adapter_is_evaluated_on_the_hubs_base_and_pinned_by_its_commit(l
     ):
         find_adapter("org/lora@v2")
     with pytest.raises(
-        InputError, match=r"^adapter=org/none: .*\(RepositoryNotFoundError: .*give a folder with the adapter\.$"
+        InputError, match=r"^adapter=org/none: .*\(RepositoryNotFoundError\); .*give a folder with the adapter\.$"
     ):
         find_adapter("org/none")
 
