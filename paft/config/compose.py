@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -213,7 +213,8 @@ def _defaults(section: str, given: Mapping[str, Any], adapter: Adapter | None) -
             )
         path = base_of_adapter(adapter)
     started = GlobalHydra.instance().is_initialized()  # by the command, or by compose_evaluation
-    with nullcontext() if started else initialize_config_dir(CONF, version_base="1.3"):
+    hydra: AbstractContextManager[Any] = nullcontext() if started else initialize_config_dir(CONF, version_base="1.3")
+    with hydra:
         settings: Any = OmegaConf.to_container(compose("evaluate", [f"{section}={_IMPLIED[section]}"])[section])
     return settings | path
 
