@@ -138,14 +138,14 @@ OWN_RUN = {
 RUN, OWNS = "adapter=RUN/adapter", "adapter=OWN/adapter"
 
 
-def _peft(**changes: object) -> Files:
+def _peft(**changes: object) -> dict[str, str]:
     """Return the files of an adapter that PEFT has saved, as far as they are read before its weights."""
     settings = {
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "%MODEL", "r": 4, "lora_alpha": 8,
         "target_modules": ["q_proj"], "megatron_core": "megatron.core", "qalora_group_size": 16, "init_lora_weights": True,
     }  # fmt: skip
     files = {"lora/adapter_config.json": json.dumps(settings | changes), "lora/adapter_model.safetensors": "torn"}
-    return files | {"rows.jsonl": TEST, "unseen.jsonl": OWN_FILES["unseen.jsonl"]}
+    return files | {"rows.jsonl": TEST, "unseen.jsonl": lines({"text": "Is it {A} (A) or {B} (B)? {question}"})}
 
 
 LORA = "adapter=lora ; dataset.path=rows.jsonl ; dataset.gold=answer ; dataset.choices=[A,B] ; prompts.test=unseen.jsonl"
