@@ -13,6 +13,7 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.prompts.sampling import Sampler
 from paft.prompts.schedule import Draw
 from paft.reporting.results import BaseModelRecord, Fingerprints
+from tests.local_hub import local_hub  # noqa: F401 (a fixture)
 from tests.reliability.bad_input import write_without_heavy
 
 NO_COMMIT = Fingerprints.model_construct(base_model=BaseModelRecord(hub_commit=None, sample=""))

@@ -19,7 +19,7 @@ REPOSITORY = Path(CONF).parent
 # Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml, and defaults are of every model.
 PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem not in ("adapter", "defaults")]
 EVALUATED = [page for page in PAGES if page[0] in ("dataset", "model")]
-NEEDS = {("dataset", "jsonl"): ["dataset.path=rows"]}
+NEEDS = {("dataset", "jsonl"): ["dataset.path=rows"], ("model", "any"): ["model.path=some/model"]}
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -67,6 +67,33 @@ def test_every_dataset_and_model_is_evaluated(group, name):
     overrides = [f"{key}={value}" for key, value in choices.items()]
     config = compose_evaluation(*overrides, *NEEDS.get((group, name), []))
     assert config.adapter is None and config.dataset.name
+
+
+def test_a_path_alone_names_a_model_and_a_data_set():
+    """The settings are those of any.yaml and jsonl.yaml, which may be typed; a file that is typed is the one that is taken."""
+    paths = ["model.path=some/model", "dataset.path=rows"]
+    more = ["model.dtype=fp32", "model.chat_template=true", "dataset.gold=label", "dataset.options=shown"]
+    for compose_it in (compose_config, compose_evaluation):
+        named = compose_it("model=any", "dataset=jsonl", *paths, *more)
+        implied = compose_it(*paths, *more)
+        assert implied == named and (implied.model.chat_template, implied.dataset.gold) == (True, "label")
+        assert compose_it(*(f"++{override}" for override in (*paths, *more))) == named  # as from Python
+        assert compose_it("model=llama3_8b", "dataset=jsonl", *paths).model.path == "some/model"
+    assert compose_evaluation("dataset=piqa", "model.path=m", "++dataset.path=r.jsonl").dataset.name == "piqa"
+    assert compose_config("scale=paper", "model.path=some/model").model.activation_checkpointing
+    assert (
+        compose_config("model.path=some/model").run_name
+        == compose_config("model=smollm2_135m", "model.path=some/model").run_name
+    )
+
+
+def test_what_an_evaluation_leaves_open_can_be_typed():
+    """The pages of what an adapter decides hold every key of those that take their place without one."""
+    for group, file in (("dataset", "jsonl"), ("model", "any")):
+        named = composed(f"{group}={file}")[group]
+        with initialize_config_dir(CONF, version_base="1.3"):
+            page: Any = OmegaConf.to_container(compose("evaluate"))
+        assert {*named} - {*page[group]} <= {"lora", "activation_checkpointing"}  # which change no score
 
 
 def test_a_model_takes_any_adapter():

@@ -2,15 +2,17 @@
 
 import importlib.util
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ValidationError
 
-from paft.config.adapter import read_metadata
+from paft.config.adapter import Adapter, base_of_adapter, find_adapter, peft_settings
 from paft.config.base_model import called, with_gguf_file
 from paft.config.hints import HINT, hint, leaves
 from paft.config.schema import CHAT_TEMPLATE_DATE, DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig, is_function
@@ -38,7 +40,7 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     """Return the training config of conf/train.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", list(overrides)))
+        return parse(compose("train", with_implied_files(overrides)))
 
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
@@ -46,6 +48,27 @@ def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
         return parse_evaluation(compose("evaluate", list(overrides)), overrides)
+
+
+# The file of a group that is meant where only a path is typed.
+_IMPLIED = {"dataset": "jsonl", "model": "any"}
+
+
+def with_implied_files(typed: Sequence[str]) -> list[str]:
+    """Return what is typed for a training run, with dataset=jsonl and model=any added where only their paths are typed.
+
+    The settings of those files then hold, and not those of the data set and the model that conf/train.yaml has by default.
+
+    Args:
+        typed: overrides, among which options of the command line may stand.
+    """
+    keys = [override.lstrip("+~").partition("=")[0] for override in typed]
+    added = list(typed)
+    for group, file in _IMPLIED.items():
+        if f"{group}.path" in keys and group not in keys:
+            place = added.index(typed[keys.index(f"{group}.path")])  # beside it, because argparse takes overrides in one piece
+            added.insert(place + 1, f"{group}={file}")
+    return added
 
 
 def parse(composed: DictConfig) -> TrainConfig:
@@ -113,7 +136,7 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     content = _plain(composed)
     keys = {override.lstrip("+~").split("=")[0] for override in typed}
     read_texts(content)
-    _fill_from_adapter(content, keys)
+    _fill_in(content, keys)
     config = _validated(EvaluateConfig, content)
     _check(config.dataset, config.model)
     _check_scoring(config)
@@ -128,29 +151,38 @@ _BEFORE_IT_WAS_A_SETTING = {"answer_space": True, "shots": 0, "chat_template_dat
 _TRAINED_MODEL = {"chat_template", "chat_template_args", "chat_template_date", "system_prompt", "revision"}
 
 
-def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
-    """Fill in the settings that the adapter was trained with and the command line does not name.
+def _fill_in(content: dict[str, Any], keys: set[str]) -> None:
+    """Fill in what conf/dataset/adapter.yaml and conf/model/adapter.yaml leave open and the command line does not name.
+
+    It is what the adapter was trained with. A base model, and an adapter of PEFT or TRL, which says nothing of it, get the
+    settings of conf/dataset/jsonl.yaml for rows that dataset.path names, and those of conf/model/any.yaml for their model.
 
     Args:
         content: the composed config, changed in place.
         keys: the keys of the overrides on the command line.
     """
-    if not isinstance(content["adapter"], str | None):
-        raise InputError(f"adapter={content['adapter']}: this is one folder, RUN/adapter; several need -m and commas.")
-    about = None if content["adapter"] is None else read_metadata(Path(content["adapter"]))
-    for section, mark in (("dataset", "name"), ("model", "lora")):  # conf/*/adapter.yaml leaves them open
-        given = content[section]
-        if given.get(mark) is not None:
-            continue
-        if about is None:
-            raise InputError(f"{section} has no value; choose one with {section}=..., or give adapter=RUN/adapter.")
-        content[section] = about[section] | {key: value for key, value in given.items() if value is not None}
-        if section == "dataset":
-            _keep_metric(content, given, about[section])
-        if section == "model":  # an adapter may come from a stranger: it says neither whose code runs here nor what is accepted
-            content[section]["remote_code"] = bool(given.get("remote_code"))
-            content[section]["accept_license"] = given.get("accept_license")
-    if about is None:
+    name = content["adapter"]
+    if not isinstance(name, str | None):
+        raise InputError(f"adapter={name}: this is one folder, RUN/adapter; several need -m and commas.")
+    adapter = None if name is None else find_adapter(name)
+    about = {} if adapter is None else adapter.trained
+    lora = None if adapter is None or about else peft_settings(adapter).lora.model_dump()
+    page = content["model"]
+    for section, is_open in (("dataset", content["dataset"].get("name") is None), ("model", "lora" not in page)):
+        if is_open:
+            typed = {key.split(".")[1] for key in keys if key.startswith(f"{section}.")} - {"path"}
+            given = {key: value for key, value in content[section].items() if value is not None or key in typed}
+            content[section] = (about.get(section) or _defaults(section, given, adapter)) | given
+            if section == "dataset" and about:
+                _keep_metric(content, given, about[section])
+    if adapter is None:
+        return
+    content["adapter"] = adapter.name
+    # An adapter may come from a stranger: it says neither whose code runs here nor what is accepted.
+    content["model"]["remote_code"] = bool(page.get("remote_code"))
+    content["model"]["accept_license"] = page.get("accept_license")
+    if lora is not None:
+        content["model"]["lora"] = lora
         return
     for section, trained in (("dataset", _TRAINED_DATASET), ("model", _TRAINED_MODEL)):
         typed = {key.split(".")[1] for key in keys if key.startswith(f"{section}.")}  # also by a key of theirs
@@ -174,6 +206,32 @@ def _keep_metric(content: dict[str, Any], given: dict[str, Any], trained: dict[s
         )
     if metric not in (None, "regex") and given.get("pattern") is None:
         content["dataset"]["pattern"] = None
+
+
+def _defaults(section: str, given: Mapping[str, Any], adapter: Adapter | None) -> dict[str, Any]:
+    """Return the settings of a section of which no file is chosen, and about which no adapter says anything.
+
+    Args:
+        given: the settings that are typed.
+
+    Raises InputError if the path of the rows or of the model is not among them, nor that of the model known from the adapter.
+    """
+    path: dict[str, Any] = {}
+    if given.get("path") is None:
+        if adapter is None:
+            own = "name your own rows with dataset.path=..." if section == "dataset" else "name any other with model.path=..."
+            raise InputError(f"{section} has no value; choose one with {section}=..., {own}, or give adapter=RUN/adapter.")
+        if section == "dataset":
+            raise InputError(
+                f"adapter={adapter.name}: nothing says what it was trained on, so dataset has no value; choose one with "
+                "dataset=..., or name your own rows with dataset.path=..."
+            )
+        path = base_of_adapter(adapter)
+    started = GlobalHydra.instance().is_initialized()  # by the command, or by compose_evaluation
+    hydra: AbstractContextManager[Any] = nullcontext() if started else initialize_config_dir(CONF, version_base="1.3")
+    with hydra:
+        settings: Any = OmegaConf.to_container(compose("evaluate", [f"{section}={_IMPLIED[section]}"])[section])
+    return settings | path
 
 
 def _check_scoring(config: EvaluateConfig) -> None:

@@ -193,7 +193,7 @@ def _other_files(error: MissingConfigException) -> str:
     files = [name for name in error.options or () if name not in ("adapter", "defaults")]
     other = {
         "model": f"; a hub id or a folder is model.path={wanted}",
-        "dataset": "; your own rows are dataset=jsonl dataset.path=FOLDER",
+        "dataset": "; your own rows are dataset.path=FOLDER",
         "prompts": f"; a file of prompts is prompts.train={wanted} or prompts.test={wanted}",
     }.get(group, "")
     return f"{near_file(wanted, files)}{other}."

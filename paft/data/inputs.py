@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paft.config.adapter import read_metadata
+from paft.config.adapter import find_adapter
 from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
 from paft.data.checks import LeftOut, leave_out
 from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled
@@ -154,11 +154,14 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     """Load the examples and pools of an evaluation and check them against each other; raises InputError."""
     dataset = config.dataset
     rows = files = None
-    trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
-    trained_on = None if config.adapter is None else DatasetConfig.model_validate(trained["dataset"])
+    adapter = None if config.adapter is None else find_adapter(config.adapter)
+    trained = {} if adapter is None else adapter.trained  # empty, too, for an adapter that PEFT or TRL made
+    trained_on = DatasetConfig.model_validate(trained["dataset"]) if trained else None
     if config.output is None:
         task, examples, files = load_test(dataset, config.data_root, config.eval_examples, trained_on)
         shots = files.shots
+        if adapter is not None and not trained:  # nobody knows its training rows
+            files = replace(files, train=None)
     else:
         if dataset.path is None or not Path(dataset.path).is_file():
             raise InputError(
@@ -167,8 +170,8 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
         task, examples, rows, shots = load_unlabelled(dataset, config.data_root, trained_on)
     _check_answers(dataset, task)
     source = config.prompts.test
-    if source is None and dataset.own_rows and config.adapter is not None:
-        source = str(_run_of(Path(config.adapter)) / "prompts" / "test.yaml")  # the test prompts of the adapter's run
+    if source is None and dataset.own_rows and adapter is not None and trained:
+        source = str(_run_of(adapter.folder) / "prompts" / "test.yaml")  # the test prompts of the adapter's run
         if not Path(source).is_file():
             raise InputError(
                 f"prompts.test has no value, and {source} is not there; give a file of prompts with prompts.test=..."
@@ -183,10 +186,12 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     notes = (*task.notes, *_say_shots(shots))
     if files is None:  # nothing is measured
         return TestInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
-    seen = None if config.adapter is None else _seen(config, Path(config.adapter), whole_pool, len(pool.templates), adversarial)
+    seen = None if adapter is None else UNKNOWN
+    if adapter is not None and trained:
+        seen = _seen(config, adapter.folder, whole_pool, len(pool.templates), adversarial)
     notes += _fewer_rows(config.eval_examples, examples)
     tested, left_out = _scorable(examples, files, pool, task, own=dataset.path is not None)
-    if config.adapter is None and left_out.training_rows is None:  # a base model was trained on no row
+    if adapter is None and left_out.training_rows is None:  # a base model was trained on no row
         left_out = replace(left_out, training_rows=0)
     return TestInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks, shots)
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
@@ -34,13 +36,16 @@ def merge_within_tolerance(
     Rounding depends on the shape of a batch, so that a rendering scored alone and the same rendering in a batch have slightly
     different log-probabilities. That difference is the noise of scoring. Merging is tolerable if it changes the
     log-probabilities of the next token by at most `times_the_noise`. Both are mean absolute differences over the vocabulary
-    and up to 16 renderings. If merging is not tolerable, the model is left as it was, bit for bit.
+    and up to 16 renderings. If merging is not tolerable, or a layer cannot be merged, the model is left as it was, bit for bit.
 
     Args:
         batch_tokens: tokens of a batch, as in scoring.
         times_the_noise: how many times the noise of scoring merging may change log-probabilities by.
         least: nats that they may change by in any case, because fp32 scores that agree this well are equal.
     """
+    layers = [layer for layer in model.modules() if isinstance(layer, BaseTunerLayer)]
+    if not all(map(_can_be_merged, layers)):
+        return False
     window = range(min(_PROMPTS, len(pool.templates))), range(min(_EXAMPLES, len(examples)))
     cells = list(encode(encoder, pool, examples, window))
     batched = batches(cells, batch_tokens)
@@ -54,17 +59,25 @@ def merge_within_tolerance(
     model.eval()
     usual = log_probs(batched)
     noise = _distance(usual, log_probs(one_by_one))
-    adapted = [layer.get_base_layer() for layer in model.modules() if isinstance(layer, LoraLayer)]
-    originals = [layer.weight.clone() for layer in adapted]
+    originals = [(weight, weight.clone()) for layer in layers for weight in layer.get_base_layer().parameters()]
     model.merge_adapter()
     tolerable = _distance(usual, log_probs(batched)) <= max(least, times_the_noise * noise)
     tolerable = all(ranks.gather(tolerable))  # ranks score parts of one matrix: all merge, or none
     if not tolerable:
         model.unmerge_adapter()
-        for layer, weight in zip(adapted, originals, strict=True):  # subtracting the adapter again leaves rounding errors
-            layer.weight.data.copy_(weight)
+        for weight, original in originals:  # subtracting the adapter again leaves rounding errors
+            weight.data.copy_(original)
     model.train(was_training)
     return tolerable
+
+
+def _can_be_merged(layer: BaseTunerLayer) -> bool:
+    """Say whether PEFT can add an adapted layer's update to its weights in place; a bias needs one to be added to."""
+    base = layer.get_base_layer()
+    if not isinstance(layer, LoraLayer) or not isinstance(base, nn.Linear | nn.Embedding | Conv1D):
+        return False
+    without_bias = getattr(base, "bias", None) is None
+    return base.weight.is_floating_point() and not (without_bias and any(layer.lora_bias.values()))
 
 
 def _next_log_probs(model: PeftModel, cells: Sequence[Cell]) -> list[Tensor]:

@@ -138,15 +138,16 @@ def evaluate(
     """Measure how much the answers of a model depend on the wording of its prompt.
 
     Args:
-        adapter: a training run: its Results, its folder, or the adapter folder in it. None: the base model, which
-            model=... names, on the rows that dataset=... or `rows` names.
+        adapter: a training run: its Results, its folder, or the adapter folder in it; or any LoRA adapter that PEFT or TRL has
+            saved: its folder, or its hub id, on the rows that dataset=... or `rows` names. None: the base model, which
+            model=... names, on such rows.
         rows: what to test on: dicts, a data frame, a file, a folder with test rows, or hub:ORG/NAME. None: what the adapter's
             own run was tested on.
         prompts: templates to test under: a list, a PromptPool, a file, or the name of a shipped pool. None: those that the
-            adapter's own run was tested under.
+            adapter's own run was tested under, or the shipped ones of the data set.
         adversarial_prompts: besides, templates to measure Con with.
         choices: the fields of a row that hold its options, or the one that lists them; None: as in training, or free-form
-            answers for a base model.
+            answers for a base model and an adapter made elsewhere.
         labels: the options, where they are the same for every row; None: as in training.
         gold: the field with the right answer; None: as in training.
         answer: what the prompts ask for, the letter of an option or a text; None: as in training.
@@ -156,7 +157,8 @@ def evaluate(
         shots: training rows that are shown with their answers before each row; None: as in training.
         allow_seen: whether the adapter may have been trained on test prompts; the results then say on how many.
         overrides: what the command takes, as it is typed there.
-        **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl".
+        **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl",
+            model="llama3_8b" or model={"path": "Qwen/Qwen2.5-0.5B"}.
 
     Returns the results of the finished evaluation.
 
@@ -166,14 +168,13 @@ def evaluate(
     typed = []
     if adapter is not None:
         typed.append(f"adapter={literal(_adapter(adapter))}")
-    elif not isinstance(settings.get("model"), str):
+    elif not _names_model(settings, overrides):
         typed.append("model=smollm2_135m")  # as in conf/train.yaml
     given: dict[str, Any] = {"choices": choices, "labels": labels, "gold": gold, "answer": answer, "options": options}
     given |= {"metric": metric, "shots": shots}
     if rows is not None:
         if adapter is None:
             _refuse_second_dataset(settings)
-            typed.append("dataset=jsonl")
         given["path"] = str(rows_file(rows, root))
     typed += _dataset(given)
     for name, what, pool in (("test", "prompts", prompts), ("adversarial", "adversarial_prompts", adversarial_prompts)):
@@ -215,6 +216,13 @@ def _refuse_second_dataset(settings: dict[str, Any]) -> None:
     dataset = settings.get("dataset")
     if isinstance(dataset, str) or (isinstance(dataset, dict) and "name" in dataset):
         raise InputError(f"dataset={dataset!r} names a built-in data set, and rows are your own; give one of the two.")
+
+
+def _names_model(settings: dict[str, Any], overrides: Sequence[str]) -> bool:
+    """Say whether a call names a model, by a file of conf/model or by its path."""
+    model = settings.get("model")
+    by_keyword = isinstance(model, str) or "model.path" in settings or (isinstance(model, dict) and {"name", "path"} & {*model})
+    return bool(by_keyword) or any(each.lstrip("+").startswith(("model=", "model.path=")) for each in overrides)
 
 
 def _dataset(given: dict[str, Any]) -> list[str]:

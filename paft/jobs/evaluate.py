@@ -3,10 +3,11 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from paft.config.adapter import find_adapter
 from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import TestInputs
@@ -14,11 +15,11 @@ from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.predictions import predictions
 from paft.evaluation.scoring import Scoring
-from paft.jobs.encoder import make_encoder
+from paft.jobs.encoder import make_encoder, own_tokenizer_notes
 from paft.jobs.measures import outdated, summary_of
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
-from paft.model.adapter import base_of, with_adapter
+from paft.model.adapter import base_of, check_fits, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
 from paft.model.fused import fused_kind
 from paft.model.gguf import origin
@@ -54,7 +55,7 @@ class Evaluation:
     folder: RunFolder
     inputs: TestInputs
     encoder: Encoder
-    trained: dict[str, Any]  # the adapter's metadata; empty for a base model
+    trained: dict[str, Any]  # the adapter's metadata; empty for a base model, and for an adapter that PEFT or TRL made
 
 
 def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) -> Evaluation:
@@ -70,7 +71,10 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
     encoder = make_encoder(config, checked.inputs.task, checked.inputs.shots)
     encoder.check(checked.inputs.templates, [*checked.inputs.examples, *checked.inputs.shots])
     _check_tokenizer(config, checked.trained, encoder)
-    return Evaluation(config, checked.name, checked.method, checked.folder, checked.inputs, encoder, checked.trained)
+    if config.adapter is not None:
+        check_fits(find_adapter(config.adapter), config.model)
+    inputs = replace(checked.inputs, notes=(*checked.inputs.notes, *own_tokenizer_notes(config)))
+    return Evaluation(config, checked.name, checked.method, checked.folder, inputs, encoder, checked.trained)
 
 
 def _check_tokenizer(config: EvaluateConfig, trained: Mapping[str, Any], encoder: Encoder) -> None:
@@ -111,7 +115,8 @@ def _load(evaluation: Evaluation) -> Any:
     base = load_base(config.model, device, cutoff=evaluation.encoder.cutoff, fused=fused, sharded=sharded)
     if adapter is None:
         return base
-    return with_adapter(base, Path(adapter), base_of(evaluation.trained, config.model), config.model.path or "the embedded one")
+    trained_on = base_of(evaluation.trained, config.model)
+    return with_adapter(base, find_adapter(adapter).folder, trained_on, config.model.path or "the embedded one")
 
 
 def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Results:
@@ -122,7 +127,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
         model,
         evaluation.encoder,
         config.model,
-        None if config.adapter is None else Path(config.adapter),
+        None if config.adapter is None else find_adapter(config.adapter).folder,
         evaluation.folder.identity,
         config.trainer,
     )

@@ -5,11 +5,11 @@ Nothing heavy is imported here, so that a mistake shows at once.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from paft.config.adapter import read_metadata
+from paft.config.adapter import Adapter, find_adapter, of_another_base, peft_settings
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
@@ -87,32 +87,46 @@ class CheckedEvaluation:
     """The inputs of an evaluation, its name, and its folder."""
 
     name: str
-    method: str  # base: nothing was trained
-    trained: dict[str, Any]  # the adapter's metadata; empty for a base model
+    method: str  # base: nothing was trained; adapter: PEFT or TRL trained it, nobody knows how
+    trained: dict[str, Any]  # the adapter's metadata; empty for a base model, and for an adapter that PEFT or TRL made
     inputs: TestInputs
     folder: RunFolder
 
 
 def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     """Load and check the inputs of an evaluation, and claim its folder. Writes nothing; raises InputError."""
-    trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
+    adapter = None if config.adapter is None else find_adapter(config.adapter)
+    trained = {} if adapter is None else adapter.trained
     check_place(f"output_root={config.output_root}", Path(config.output_root))
-    check_gguf(config.model, given=config.adapter is None)
+    check_gguf(config.model, given=not trained)
     inputs = load_test_inputs(config)
     check_metric(config.dataset, inputs.examples)
+    if adapter is not None and not trained:
+        _check_shards(config, adapter)
+        inputs = replace(inputs, warnings=(*inputs.warnings, *of_another_base(adapter, config.model)))
     if config.output is not None:
         _check_output(Path(config.output), Path(str(config.dataset.path)))
     identity = {
         "config": config.identity(),
         "base": base_identity(config.model),
-        "adapter": None if config.adapter is None else adapter_digest(Path(config.adapter)),
+        "adapter": None if adapter is None else adapter_digest(adapter.folder),
         "data": {"test": fingerprint(inputs.examples)} | _shots(inputs),
         "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    method = "base" if config.adapter is None else str(trained["method"])
+    method = "base" if adapter is None else str(trained.get("method", "adapter"))
     name = "-".join(["eval", config.dataset.name, config.model.label, method, config.scored_by, digest])
     return CheckedEvaluation(name, method, trained, inputs, claim(config.output_root, name, identity))
+
+
+def _check_shards(config: EvaluateConfig, adapter: Adapter) -> None:
+    """Refuse an adapter that changes more of a layer than LoRA does, where the base model is spread over ranks."""
+    whole = peft_settings(adapter).whole
+    if config.trainer.strategy == "fsdp" and whole is not None:
+        raise InputError(
+            f"trainer.strategy=fsdp: the layers of the base model are in shards, and adapter={adapter.name} needs them whole "
+            f"({whole}); leave trainer=fsdp out."
+        )
 
 
 def _check_output(output: Path, rows: Path) -> None:

@@ -49,13 +49,14 @@ def repeated(config: TrainConfig, original: Results, typed: Sequence[str]) -> Tr
         raise InputError(  # a results.json may come from a stranger
             f"rerun={config.rerun}: its metric is a function, which runs only if you type it: ++dataset.metric={metric}."
         )
+    same_dataset = f"dataset={OmegaConf.select(merged, 'dataset.name')}"  # which dataset.path= adds, if that is one's own rows
     for override in typed:
         key = override.lstrip("+~").split("=")[0]
         if key == "dataset.metric" and is_function(metric):
             continue
         if key in _MAY_DIFFER:
             OmegaConf.update(merged, key, OmegaConf.select(command, key))
-        elif key not in ("rerun", "output_root") and key.split(".")[0] != "logger":
+        elif key not in ("rerun", "output_root") and key.split(".")[0] != "logger" and override != same_dataset:
             raise InputError(f"{override}: rerun= repeats a run as it was; leave this out, or start a new run without rerun=.")
     try:
         return from_dict(OmegaConf.to_container(merged))

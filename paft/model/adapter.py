@@ -3,25 +3,25 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 
-from paft.config.adapter import METADATA, read_metadata
+from paft.config.adapter import METADATA, WEIGHTS, Adapter, read_metadata
 from paft.config.base_model import file_name, is_gguf
 from paft.config.schema import ModelConfig
-from paft.model.base import load_tokenizer, load_weights, weights_fingerprint
+from paft.model.base import keep_fingerprint, load_config, load_tokenizer, load_weights, skeleton, weights_fingerprint
 from paft.model.identity import revision_of
 from paft.model.packed_check import ordinary_ids, relative_error
-from paft.runtime.errors import InputError
+from paft.runtime.errors import InputError, first_sentence
 from paft.runtime.files import disk_full_is_an_input_error, readable_by_others
 from paft.runtime.memory import is_out_of_memory
 
@@ -55,13 +55,14 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
 
     Raises InputError if the adapter does not belong to the base model or is damaged.
     """
+    keep_fingerprint(base)
     try:
-        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-            saved = set(file.keys())
+        saved = _shapes(folder).keys()
         if trained_on not in (None, weights_fingerprint(base)["sample"]):
             raise InputError(f"adapter={folder}: it was trained on another base model than {name}.")
         model = PeftModel.from_pretrained(base, folder)
-        complete = saved == set(get_peft_model_state_dict(model, save_embedding_layers=False))
+        needed, possible = _expected(model)
+        complete = needed.keys() <= saved <= possible.keys()
     except InputError:
         raise
     except Exception as error:  # peft, safetensors and torch raise their own error classes
@@ -73,16 +74,99 @@ def with_adapter(base: PreTrainedModel, folder: Path, trained_on: str | None, na
     return model
 
 
+def check_fits(adapter: Adapter, model: ModelConfig) -> None:
+    """Raise InputError if an adapter's weights are not those that PEFT puts on a base model; no weights are loaded.
+
+    Their names and shapes are compared with those of the architecture.
+    """
+    what, name = f"adapter={adapter.name}", model.path or "the embedded one"
+    try:
+        saved, settings = _shapes(adapter.folder), LoraConfig.from_pretrained(str(adapter.folder))
+        settings.init_lora_weights = False  # there are no weights to make it from
+        with torch.device("meta"):
+            needed, possible = _expected(get_peft_model(skeleton(model, adapter=False), settings))  # type: ignore[arg-type]
+    except InputError:
+        raise
+    except Exception as error:  # peft, safetensors and torch raise their own error classes
+        raise InputError(f"{what}: it is damaged, or not one of {name} ({type(error).__name__}).") from None
+    if lacks := needed.keys() - saved.keys():
+        raise InputError(f"{what}: its weights are not those of an adapter of {name} (it lacks {min(lacks)}).")
+    if more := saved.keys() - possible.keys():
+        raise InputError(f"{what}: its weights are not those of an adapter of {name} (it holds {min(more)}).")
+    for key, shape in saved.items():
+        if shape != possible[key]:
+            raise InputError(
+                f"{what}: its {key} is {_by(shape)}, where {name} has {_by(possible[key])}; give the base model that it was "
+                "trained on with model.path=..., or, if its vocabulary was enlarged for the adapter, the two merged into one."
+            )
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the names and shapes of an adapter's weights, from the header of their file."""
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (a file, no mapping)
+
+
+def _expected(model: PeftModel) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Return names and shapes of the weights that an adapter must hold, and of those it may: PEFT saves embeddings, too."""
+    needed, possible = (
+        {key: tuple(weight.shape) for key, weight in get_peft_model_state_dict(model, save_embedding_layers=also).items()}
+        for also in (False, True)
+    )
+    return needed, possible
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def own_tokenizer(adapter: Adapter, model: ModelConfig) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that lies beside an adapter.
+
+    Args:
+        model: the base model, whose architecture says how to read some tokenizers.
+
+    Raises InputError if it cannot be loaded.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            adapter.folder, config=load_config(model), trust_remote_code=model.remote_code
+        )
+    except InputError:
+        raise
+    except Exception as error:  # transformers and tokenizers raise many kinds
+        raise InputError(
+            f"adapter={adapter.name}: the tokenizer beside it cannot be loaded ({type(error).__name__}: "
+            f"{first_sentence(error)}); mend it, or take its files away and the base model's is used."
+        ) from None
+    return tokenizer
+
+
+_TRIED = "a A\n b 12,345.6 naïve Ångström 答案：是"
+
+
+def differences(own: PreTrainedTokenizerBase, base: PreTrainedTokenizerBase) -> list[str]:
+    """Return in what a tokenizer beside an adapter is another one than its base model's; padding is not used here."""
+    read: dict[str, Callable[[PreTrainedTokenizerBase], Any]] = {
+        "vocabulary": lambda tokenizer: tokenizer.get_vocab(),
+        "end-of-text token": lambda tokenizer: tokenizer.eos_token_id,
+        "way to split texts": lambda tokenizer: tokenizer(_TRIED).input_ids,
+        "chat template": lambda tokenizer: tokenizer.chat_template,
+    }
+    return [name for name, value in read.items() if value(own) != value(base)]
+
+
 def base_of(about: Mapping[str, Any], model: ModelConfig) -> str | None:
     """Return the fingerprint of the base weights that an adapter was trained on.
 
-    None if it cannot be compared, because only one of the two base models, in training and now, is quantised.
+    None if it cannot be compared, because only one of the two base models, in training and now, is quantised, or because PEFT
+    or TRL made the adapter.
 
     Args:
-        about: the adapter's metadata.
+        about: the adapter's metadata, empty where PEFT or TRL made it.
         model: how the base model is loaded now.
     """
-    return str(about["base"]) if about["model"].get("quantization") == model.quantization else None
+    return str(about["base"]) if about and about["model"].get("quantization") == model.quantization else None
 
 
 def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:

@@ -37,7 +37,7 @@ def device_of(accelerator: str) -> torch.device:
 
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-_FINGERPRINT = "_paft_fingerprint"  # attribute of a sharded model, of which no rank has all weights
+_FINGERPRINT = "_paft_fingerprint"  # attribute of a model whose weights are no longer all there, or no longer all its own
 
 
 def check_quantization(model: ModelConfig, device: torch.device) -> None:
@@ -167,7 +167,7 @@ def _with_known_weights(model: ModelConfig, device: torch.device) -> PreTrainedM
     """Load the frozen base model on the CPU, with the precision of a device, and take its fingerprint while it is whole."""
     (dtype,) = (name for name, dtype in _DTYPES.items() if dtype == dtype_of(model, device))
     base = load_weights(model.model_copy(update={"dtype": dtype}), torch.device("cpu"))
-    setattr(base, _FINGERPRINT, weights_fingerprint(base))
+    keep_fingerprint(base)
     return base
 
 
@@ -186,6 +186,7 @@ def load_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
         )
         settings["device_map"] = {"": torch.cuda.current_device() if device.type == "cuda" else "cpu"}
     base = _load(model, AutoModelForCausalLM.from_pretrained, **settings).to(device)
+    base.config._commit_hash = revision_of(model)  # transformers 5.23 no longer says of which commit the weights are
     base.requires_grad_(False)
     return base
 
@@ -260,6 +261,11 @@ def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:
             f"model.path={model.path}: this model cannot be loaded; give a hub id that this machine may read, or a folder "
             f"with a transformers model ({type(error).__name__}: {first_sentence(error)})."
         ) from None
+
+
+def keep_fingerprint(base: PreTrainedModel) -> None:
+    """Take the fingerprint of a base model before it is sharded, or gets an adapter, which may replace biases or embeddings."""
+    setattr(base, _FINGERPRINT, weights_fingerprint(base))
 
 
 def weights_fingerprint(base: PreTrainedModel) -> dict[str, str | None]:

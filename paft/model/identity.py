@@ -6,6 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from paft.config.adapter import METADATA, TOKENIZER
 from paft.config.base_model import is_gguf
 from paft.config.schema import ModelConfig
 from paft.model.gguf import gguf_digest
@@ -48,6 +49,8 @@ def revision_of(model: ModelConfig) -> str | None:
 def adapter_digest(folder: Path) -> str:
     """Return SHA-256 over an adapter's weights and its config, which says how the weights are scaled.
 
+    The tokenizer beside an adapter that PEFT or TRL made counts as well, because it is the one that is used.
+
     Raises InputError if the config is damaged.
     """
     try:
@@ -59,6 +62,9 @@ def adapter_digest(folder: Path) -> str:
     config = {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in config.items()}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     digest.update((folder / "adapter_model.safetensors").read_bytes())
+    for path in [] if (folder / METADATA).is_file() else [folder / name for name in TOKENIZER]:
+        if path.is_file():
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -102,5 +108,5 @@ def _commit(path: str, revision: str) -> str:
     at = "" if revision == "main" else f", revision {revision},"
     raise InputError(
         f"model.path={path}: this model cannot be loaded; there is no such folder, and the hub gives this machine no model of "
-        f"this id{at.rstrip(',')} ({said})."
+        f"this id{at.rstrip(',')} ({said}); where the hub is out of reach, give a folder with the model, or a GGUF file."
     )

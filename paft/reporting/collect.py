@@ -10,6 +10,7 @@ from typing import Any, Literal
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from paft.config.adapter import adapter_called
 from paft.config.compose import compose_evaluation, compose_training
 from paft.reporting.results import FILE, Results, read_results, save_results
 from paft.reporting.runs import FinishedRun
@@ -179,6 +180,7 @@ def keep_runs(collected: Collected, out: Path) -> None:
 
 
 def _without_places(results: Results) -> Results:
-    here = {"data_root": None, "output_root": "outputs", "rerun": None, "adapter": results.trained_by, "output": None}
+    adapter = results.adapter and (results.trained_by or adapter_called(results.adapter))
+    here = {"data_root": None, "output_root": "outputs", "rerun": None, "adapter": adapter, "output": None}
     config = results.config | {key: value for key, value in here.items() if key in results.config}
-    return results.model_copy(update={"config": config, "adapter": results.adapter and results.trained_by})
+    return results.model_copy(update={"config": config, "adapter": adapter})

@@ -231,7 +231,8 @@ class Results(Summary):
     """The content of the results.json of a finished training run or evaluation.
 
     training, selection and plan belong to training runs. training is None for method=base, selection where no prompt was
-    searched. adapter and trained_by (the run that trained the adapter) belong to evaluations, and are None for a base model.
+    searched. adapter and trained_by (the run that trained the adapter) belong to evaluations, and are None for a base model;
+    trained_by also for an adapter that PEFT or TRL made.
     test_prompts_seen is None where nothing was trained, and in results of earlier versions.
     """
 

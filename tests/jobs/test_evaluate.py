@@ -406,7 +406,11 @@ def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
     command = [sys.executable, "evaluate.py", "-m", adapters, *few]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=Path(CONF).parent, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 2 and "this is no adapter of a PAFT run" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 2
+        and "this is no adapter (it holds no adapter_config.json)" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     assert "dataset has no value" in done.stderr
     assert len(list((tmp_path / "runs").glob("eval-*/results.json"))) == 1
 

@@ -148,6 +148,13 @@ def test_a_rerun_takes_no_other_settings(override, tmp_path):
         repeated(config, original, ["rerun=results.json", "logger=wandb", override])
 
 
+def test_a_rerun_takes_its_rows_from_another_place():
+    """dataset=jsonl is what dataset.path= alone stands for, and what the run has anyway."""
+    config = compose_config("rerun=results.json", "dataset.path=moved")
+    original = Results.model_construct(config=compose_config("dataset.path=rows").model_dump(), fingerprints=NO_COMMIT)
+    assert repeated(config, original, ["dataset.path=moved", "dataset=jsonl"]).dataset.path == "moved"
+
+
 def test_a_rerun_on_other_rows_is_refused(tiny_overrides, monkeypatch):
     folder = run_training(compose_config(*tiny_overrides)).folder
     monkeypatch.setattr("paft.data.tasks.story_facts.N_ROWS", {"train": 60, "test": 20})

@@ -146,6 +146,19 @@ OWN_RUN = {
 RUN, OWNS = "adapter=RUN/adapter", "adapter=OWN/adapter"
 
 
+def _peft(**changes: object) -> dict[str, str]:
+    """Return the files of an adapter that PEFT has saved, as far as they are read before its weights."""
+    settings = {
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "%MODEL", "r": 4, "lora_alpha": 8,
+        "target_modules": ["q_proj"], "megatron_core": "megatron.core", "qalora_group_size": 16, "init_lora_weights": True,
+    }  # fmt: skip
+    files = {"lora/adapter_config.json": json.dumps(settings | changes), "lora/adapter_model.safetensors": "torn"}
+    return files | {"rows.jsonl": TEST, "unseen.jsonl": lines({"text": "Is it {A} (A) or {B} (B)? {question}"})}
+
+
+LORA = "adapter=lora ; dataset.path=rows.jsonl ; dataset.gold=answer ; dataset.choices=[A,B] ; prompts.test=unseen.jsonl"
+
+
 def gguf(tensor: str = "t", **fields: str) -> bytes:
     """Return a GGUF file with these fields, their dots written as underscores, and one tensor of 16 zeros."""
 
@@ -164,7 +177,7 @@ _CONFIG: _Table = [
     ("misspelt dataset", "dataset=piqqa", {}, "Could not find 'dataset/piqqa'; did you mean 'piqa'? There are gsm8k, "),
     ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are gemma3_270m, "),
     ("a model by its hub id", "model=Qwen/Qwen2.5-0.5B", {}, "; a hub id or a folder is model.path=Qwen/Qwen2.5-0.5B."),
-    ("rows by their file", "dataset=my.jsonl", {}, "; your own rows are dataset=jsonl dataset.path=FOLDER."),
+    ("rows by their file", "dataset=my.jsonl", {}, "; your own rows are dataset.path=FOLDER."),
     ("misspelt experiment", "experiment=dmeo", {}, "experiment/dmeo"),
     ("misspelt key", "k=3", {}, "Could not override 'k'; that is K."),
     ("misspelt by a letter", "sed=3", {}, "Could not override 'sed'; did you mean seed?"),
@@ -174,7 +187,7 @@ _CONFIG: _Table = [
     ("another trainer's batch", "batch_size=4", {}, "Could not override 'batch_size'; that is examples_per_update."),
     ("another trainer's rank", "lora_r=8", {}, "Could not override 'lora_r'; that is model.lora.r."),
     ("a group below another", "lora=all_linear", {}, "Could not override 'lora'; that is lora@model.lora."),
-    ("a key of another data set", "dataset.path=own", {}, "'dataset.path'; it is a setting of dataset=jsonl."),
+    ("a key of another data set", "dataset.gold=own", {}, "'dataset.gold'; it is a setting of dataset=jsonl."),
     ("a key of W&B without it", "logger.project=x", {}, "'logger.project'; it is a setting of logger=wandb."),
     ("a section as a value", "validation=8", {}, "this is a section; set one of its keys, e.g. validation.every="),
     ("a text with a comma", "model.system_prompt=Be brief, please.", {}, """'model.system_prompt="Be brief, please."'."""),
@@ -272,6 +285,7 @@ _CONFIG: _Table = [
     ("labels no list", "dataset=jsonl ; dataset.path=. ; dataset.labels=refund", {}, "dataset.labels=refund: should be a list"),
     ("a label twice", "dataset=jsonl ; dataset.path=. ; dataset.labels=[a,a]", {}, "should name each label once, and none"),
     ("shots below none", "dataset.shots=-1", {}, "dataset.shots=-1: input should be greater than or equal to 0"),
+    ("any model without its path", "model=any", {}, "model.path has no value; give one with model.path=..."),
     ("hidden letters", f"{PIQA} ; dataset.options=hidden", PIQA_FILES, "dataset.options=hidden needs dataset.answer=text"),
     ("a data set by its name", "dataset.name=piqa", {}, "dataset.name=piqa: choose a data set with dataset="),
     ("another name", f"{PIQA} ; dataset.name=xx", PIQA_FILES, "dataset.name=xx: choose a data set with dataset="),
@@ -634,7 +648,7 @@ _SWEEPS = [
     Case("a sweep that is none", "train.py", "-m ; seed=range(0,2", {}, "seed=range(0,2: no viable alternative"),
     Case("a sweep over no such data set", "train.py", "-m ; dataset=piqa,piqqa", {}, "dataset/piqqa"),
     Case("every job of a sweep", "train.py", "-m ; K=a,b", {}, "K=b: input should be a valid integer", says="a list"),
-    Case("every evaluation of a sweep", "evaluate.py", "-m ; adapter=a,b", {}, "b: this is no adapter of a", says="a list"),
+    Case("every evaluation of a sweep", "evaluate.py", "-m ; adapter=a,b", {}, "b: there is no such folder", says="a list"),
 ]  # fmt: skip
 
 _GGUF: _Table = [
@@ -693,9 +707,32 @@ _MODEL: _Table = [
 _EVALUATION: _Table = [
     ("nothing to evaluate", "", {}, "dataset has no value; choose one with dataset="),
     ("no model", "dataset=piqa", {}, "model has no value; choose one with model="),
-    ("no adapter", "adapter=.", {}, ".: this is no adapter of a PAFT run; give the folder RUN/adapter"),
-    ("an adapter that is a file", "adapter=file", {"file": "x"}, "file: this is no adapter of a PAFT run"),
-    ("a run instead of its adapter", "adapter=RUN", A_RUN, "RUN: this is no adapter of a PAFT run"),
+    ("no data set", "model.path=%MODEL", {}, "dataset has no value; choose one with dataset=..., name your own rows with data"),
+    ("no adapter", "adapter=.", {}, "adapter=.: this is no adapter (it holds no adapter_config.json); give RUN/adapter, a fol"),
+    ("no such adapter", "adapter=none", {}, "adapter=none: there is no such folder; give RUN/adapter, a folder that PEFT or T"),
+    ("an adapter that is a file", "adapter=file", {"file": "x"}, "adapter=file: this is a file; give the folder that holds it"),
+    ("a run instead of its adapter", "adapter=RUN", A_RUN, "adapter=RUN: this is no adapter (it holds no adapter_config.json)"),
+    ("an adapter out of reach", "adapter=a/b", {}, "adapter=a/b: there is no such folder, and the hub gives this machine no a"),
+    ("an adapter with a pickle", LORA, {"lora/adapter_config.json": "{}", "lora/adapter_model.bin": "x"}, "adapter_model.bin "),
+    ("an adapter of no data set", "adapter=lora", _peft(), "adapter=lora: nothing says what it was trained on, so dataset has"),
+    ("a damaged adapter of PEFT", LORA, _peft() | {"lora/adapter_config.json": "{"}, "lora/adapter_config.json: this file is "),
+    ("an adapter without a rank", LORA, _peft(r=None), "lora/adapter_config.json: this file is damaged; save the adapter agai"),
+    ("an adapter of another kind", LORA, _peft(peft_type="PROMPT_TUNING"), "adapter=lora: it is of the kind PROMPT_TUNING, an"),
+    ("an adapter of a classifier", LORA, _peft(task_type="SEQ_CLS"), "adapter=lora: it was trained for the task SEQ_CLS; give"),
+    ("an adapter of changed weights", LORA, _peft(init_lora_weights="pissa"), "changed before training (init_lora_weights=pis"),
+    ("an adapter not known here", LORA, _peft(alora_invocation_tokens=[3]), "sets alora_invocation_tokens, which is not compu"),
+    ("an adapter that names no base", LORA, _peft(base_model_name_or_path=None), "names no base model; give it with model.pat"),
+    ("an adapter whose base is gone", LORA, _peft(base_model_name_or_path="/gone/it"), "its base model, /gone/it, is not on t"),
+    (
+        "an adapter of another machine's embedded model",
+        LORA,
+        _peft(base_model_name_or_path="/home/a/.cache/paft/smollm2-135m-instruct"),
+        "is not on this machine; give it with model=smollm2_135m, the embedded model, or with model.path=...",
+    ),
+    ("an adapter's base out of reach", LORA, _peft(base_model_name_or_path="a/b"), "model.path=a/b: this model cannot be load"),
+    ("an adapter of PEFT on no such file", f"{LORA} ; model.path=m.gguf", _peft(), "model.path=m.gguf: there is no such file."),
+    ("shards of DoRA", f"{LORA} ; trainer=fsdp", _peft(use_dora=True), "and adapter=lora needs them whole (use_dora); leave"),
+    ("an adapter of PEFT without prompts", LORA.rpartition(" ; ")[0], _peft(), "No test pool for dataset=jsonl"),
     ("several adapters without -m", "adapter=[a,b]", {}, "adapter=['a', 'b']: this is one folder, RUN/adapter"),
     (
         "an adapter without its base",
@@ -720,7 +757,7 @@ _EVALUATION: _Table = [
     ("misspelt key", f"{RUN} ; adaptor=x", A_RUN, "Could not override 'adaptor'; did you mean adapter?"),
     ("a device of an earlier version", f"{RUN} ; accelerator=cpu", A_RUN, "'accelerator'; that is trainer.accelerator."),
     ("a key of training", f"{RUN} ; optim.lr=1", A_RUN, "Could not override 'optim.lr'; --cfg job shows the keys"),
-    ("a key of the base model", f"{RUN} ; model.chat_template=true", A_RUN, "; type ++ before it, ++model.chat_template=..."),
+    ("a key of the base model", f"{RUN} ; model.activation_checkpointing=true", A_RUN, "; type ++ before it, ++model.activ"),
     ("another way's limit", f"{RUN} ; limit=10", A_RUN, "Could not override 'limit'; that is eval_examples."),
     ("a project with a slash", f"{RUN} ; {WANDB} ; logger.project=a/b", A_RUN, "logger.project=a/b: W&B refuses this"),
     ("a sheet instead of rows", f"{OWNS} ; dataset.path=r.xlsx", OWN_RUN | {"r.xlsx": "x"}, "r.xlsx: rows are read from"),
@@ -821,6 +858,8 @@ _EVALUATION_WITH_MODEL = [
         "which cutoff=2 has no room for", "libraries"),
     Case("an evaluation in shards on a CPU", "evaluate.py", f"{RUN} ; trainer=fsdp ; trainer.accelerator=cpu", A_RUN,
         "trainer.strategy=fsdp needs NVIDIA GPUs; leave trainer=fsdp out", "libraries"),
+    Case("a torn adapter of PEFT", "evaluate.py", f"{LORA} ; trainer.accelerator=cpu", _peft(),
+        "adapter=lora: it is damaged, or not one of %MODEL", "libraries"),
     Case("a torn adapter", "evaluate.py", f"{RUN} ; eval_examples=6 ; eval_prompts=2 ; trainer.accelerator=cpu", A_RUN,
         "adapter=RUN/adapter: it is damaged, or not one of %MODEL", "weights"),
     Case("merging a torn adapter", "-m paft merge", "RUN ; --out ; merged", A_RUN,
