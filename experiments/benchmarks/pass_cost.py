@@ -19,11 +19,11 @@ from experiments.benchmarks.measuring import synchronise
 from experiments.benchmarks.models import add_model_arguments, command_of, label_of, overrides_of
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
-from paft.data.batch import to_device
 from paft.data.datamodule import PaftDataModule
 from paft.jobs.train import prepare
 from paft.model.base import add_lora, device_of, load_base
 from paft.model.fused import fused_kind
+from paft.packing import to_device
 from paft.reporting.page import table, write, write_json
 from paft.reporting.provenance import provenance
 from paft.runtime.process import keep_freed_memory, quieten
