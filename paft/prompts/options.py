@@ -74,8 +74,10 @@ class _Options:
 
 @lru_cache(maxsize=20_000)  # a pool of templates, for each number of options
 def _with_options(template: PromptTemplate, n: int) -> PromptTemplate:
+    if sum(name in _LETTERS for name in template.fields) == n:
+        return template
     options = _read(template)
-    if options is None or len(options.shown) == n:
+    if options is None:
         return template
     before = len(options.shown)
     shown = [name for name in options.shown if name in _LETTERS[:n]] + list(_LETTERS[before:n])

@@ -21,6 +21,7 @@ Answer = Literal["letter", "text"]
 Options = Literal["shown", "hidden"]
 
 _DOUBLED = re.compile(r"(?<!\{)\{\{(\w+)\}\}(?!\})")  # but not {{{A}}}, a field in braces
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 
 
@@ -35,7 +36,8 @@ class Form:
     optional_fields: frozenset[str] = frozenset()  # where a task has any, a template must show one of them or of fields
     extra_fields: frozenset[str] = frozenset()  # templates may show them besides; they are the same for every row
     whole_list: str | None = None  # the extra field that shows all options, so that a template need not show each
-    ragged: bool = False  # whether rows differ in the number of options, which are A, B, C ...; two are always there
+    ragged: bool = False  # whether rows may have another number of options, which are A, B, C ...; two are always there
+    uniform: bool = True  # whether each row at hand has as many as there are choice fields
 
     @property
     def required(self) -> frozenset[str]:
@@ -180,6 +182,7 @@ def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
     """Check the placeholders of a template against its form; raises InputError that begins with `where`."""
     known = form.required | form.optional_fields | form.extra_fields
     known |= form.choice_fields if form.options == "shown" else frozenset()
+    letters = frozenset(_LETTERS) if form.ragged and form.options == "shown" else frozenset[str]()
     if (doubled := _DOUBLED.search(template.text)) and doubled[1] in known:
         raise InputError(
             f"{where}: {doubled[0]} is the text {{{doubled[1]}}}, no field; write it with one brace, {{{doubled[1]}}}."
@@ -191,15 +194,16 @@ def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
         raise InputError(
             f"{where}: the template shows {{{min(shown)}}}, but this pool hides the options; remove it or set options: shown."
         )
-    if unknown := template.fields - known:
+    if unknown := template.fields - known - letters:
         no_labels = "; {labels} needs dataset.labels" if unknown == {"labels"} else ""
         raise InputError(f"{where}: {{{min(unknown)}}} is no field of this task; it has {braced(known)}{no_labels}.")
     if form.optional_fields and not template.fields & (form.fields | form.optional_fields):
         raise InputError(f"{where}: the template shows nothing of the row; it needs one of {braced(form.optional_fields)}.")
-    if form.ragged and form.options == "shown" and (defect := unlike_options(template)):
+    as_it_is = form.uniform and template.fields & letters == form.choice_fields
+    if letters and not as_it_is and (defect := unlike_options(template)):
         raise InputError(
-            f"{where}: rows differ in their number of choices, so that options are added and left out, and {defect}; write "
-            "them in a row and all alike, e.g. each in a line, 'A. {A}'."
+            f"{where}: rows have other numbers of choices than the template shows, so that options are added and left out, and "
+            f"{defect}; write them in a row and all alike, e.g. each in a line, 'A. {{A}}'."
         )
 
 

@@ -298,14 +298,16 @@ def test_the_same_by_fields_of_which_the_last_may_be_empty(tmp_path):
 
 def test_prompts_whose_options_cannot_be_changed_are_refused(tmp_path):
     apart(tmp_path, RAGGED, "q")
-    with pytest.raises(
-        InputError, match=r"mine\.yaml, line 1: rows differ in their number of choices, .* another field stands"
-    ):
+    with pytest.raises(InputError, match=r"mine\.yaml, line 1: rows have other numbers of choices than .* another field"):
         inputs_of(tmp_path, train="A. {A}\n{q}\nB. {B}", test="{q} {A} {B}")
     with pytest.raises(InputError, match=r"the template lacks \{B\}; it needs \{A\} \{B\}"):
         inputs_of(tmp_path, train="{q} {A}", test="{q} {A} {B}")
-    with pytest.raises(InputError, match=r"\{F\} is no field of this task"):
-        inputs_of(tmp_path, train="{q} {A} {B} {C} {D} {E} {F}", test="{q} {A} {B}")
+    with pytest.raises(InputError, match=r"\{f\} is no field of this task"):
+        inputs_of(tmp_path, train="{q} {A} {B} {C} {D} {E} {f}", test="{q} {A} {B}")
+    as_they_are = [listed(["x", "y"], "AB"[i % 2], f"q{i}") for i in range(8)]  # all rows have what the template shows
+    found = inputs_of(apart(tmp_path / "two", as_they_are, "q"), train="A. {A}\n{q}\nB. {B}", test="{q} {A} {B} {C}")
+    assert render(found.train.templates[0], found.examples.test[0]).startswith("A. x\nq")
+    assert render(found.test.templates[0], found.examples.test[0]).endswith(" x y")
     hidden = ["dataset.answer=text", "dataset.options=hidden"]
     assert inputs_of(tmp_path, *hidden, train="{q}", test="Well, {q}").train.options == "hidden"
 

@@ -347,7 +347,7 @@ _DATA: _Table = [
         f"{OWN} ; {OWN_PROMPTS} ; dataset.choices=[A,B,C]",
         OWN_FILES
         | {"own/train.jsonl": TRAIN + lines(question(60, C="x")), "mine.jsonl": lines({"text": "{A} {question} {B}"})},
-        "mine.jsonl, line 1: rows differ in their number of choices, so that options are added and left out, and another field",
+        "mine.jsonl, line 1: rows have other numbers of choices than the template shows, so that options are added and",
     ),
     ("labels and choices", f"{OWN} ; dataset.labels=[A,B]", OWN_FILES, "dataset.labels are the choices of every row; leave"),
     (

@@ -30,7 +30,7 @@ class Example:
     part: str  # the subset that is reported separately
     where: str = ""  # file and line, for error messages
     names: tuple[str, ...] = ()  # what the row calls its choices: their labels, else their fields
-    ragged: bool = False  # whether rows of its task differ in the number of choices, which are the fields A, B, C ... then
+    ragged: bool = False  # whether rows of its task may differ in the number of choices, which are the fields A, B, C ...
     unshown: tuple[str, ...] = ()  # the fields that hold a list or an object, which no template can show
     others: tuple[str, ...] = ()  # further right answers of a free-form row, which count as well in scoring
 
@@ -77,7 +77,8 @@ class Task:
     generate: Callable[[str], Iterator[dict[str, str]]] | None = None
     shares_pools_with: str | None = None  # the task whose shipped prompts it uses
     labels: tuple[str, ...] = ()  # the choices, where they are the same for every row
-    ragged: bool = False  # whether rows differ in the number of choices; choice_fields are the most that a row has
+    ragged: bool = False  # whether rows may differ in the number of choices, which are the fields A, B, C ...
+    uniform: bool = True  # whether each row at hand has as many as there are choice_fields
     inferred: Mapping[str, Any] = field(default_factory=dict)  # settings of the data set that were read off its rows
     notes: tuple[str, ...] = ()  # the same in words, for the plan
 
@@ -95,7 +96,7 @@ class Task:
         """Return the form of this task's templates, given what they are answered with and whether they show the options."""
         fields, choices, optional = map(frozenset, (self.fields, self.choice_fields, self.optional_fields))
         if not self.labels:
-            return Form(fields, choices, answer, options, optional, ragged=self.ragged)
+            return Form(fields, choices, answer, options, optional, ragged=self.ragged, uniform=self.uniform)
         if answer == "text" and options == "hidden":  # a prompt need not show the labels, but may
             return Form(fields, frozenset(), answer, options, optional, extra_fields=choices | {LABELS})
         whole_list = LABELS if answer == "text" else None
