@@ -226,16 +226,12 @@ def test_predictions_are_the_text_that_most_prompts_write(free, tiny_llama):
         assert all(row["prediction_agreement"] + 1e-3 >= 1 / 3 for row in found if row["prediction"] is not None)
 
 
-def test_two_ranks_score_as_one_process_does(free, tiny_llama):
+def test_two_ranks_score_what_one_has_written(free, tiny_llama):
     """Also in validation, whose scores every rank has to know."""
-    found = []
-    for devices in (1, 2):
-        small = [f"model.path={tiny_llama}", "prompts.train=mine.jsonl", "T=1", "train_examples=8", "eval_examples=4"]
-        small += ["validation.prompts=2", "validation.examples=2", f"output_root=runs{devices}"]
-        config = compose_config(*data("m.py:score"), *small)
-        run_on(devices, "cpu", run_training, config)
-        found.append(read_results(free / f"runs{devices}" / config.run_name))
-    one, two = found
-    assert two.device.ranks == 2 and two.robustness.mean == pytest.approx(one.robustness.mean, abs=0.05)
-    assert two.training.best_validation_mean == pytest.approx(one.training.best_validation_mean, abs=0.05)
-    assert two.scoring.metric == one.scoring.metric
+    small = [f"model.path={tiny_llama}", "prompts.train=mine.jsonl", "T=1", "train_examples=8", "eval_examples=2"]
+    config = compose_config(*data("m.py:score", *small, "validation.prompts=2", "validation.examples=1", "eval_prompts=2"))
+    run_on(2, "cpu", run_training, config)
+    results = read_results(free / "runs" / config.run_name)
+    cells = read_cells(results.folder / "matrix.parquet").to_pylist()
+    assert all(cell["correct"] == min(1, len(cell["output"]) / 4000) for cell in cells) and len(cells) == 4
+    assert results.device.ranks == 2 and 0 < results.training.best_validation_mean < 1
