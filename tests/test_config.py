@@ -79,6 +79,8 @@ def test_a_path_alone_names_a_model_and_a_data_set():
         assert implied == named and (implied.model.chat_template, implied.dataset.gold) == (True, "label")
         assert compose_it(*(f"++{override}" for override in (*paths, *more))) == named  # as from Python
         assert compose_it("model=llama3_8b", "dataset=jsonl", *paths).model.path == "some/model"
+        lora = compose_it(*paths, "++model.lora.r=2").model.lora
+        assert (lora.r, lora.alpha) == (2, named.model.lora.alpha)
     assert compose_evaluation("dataset=piqa", "model.path=m", "++dataset.path=r.jsonl").dataset.name == "piqa"
     assert compose_config("scale=paper", "model.path=some/model").model.activation_checkpointing
     assert (

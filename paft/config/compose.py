@@ -168,13 +168,16 @@ def _fill_in(content: dict[str, Any], keys: set[str]) -> None:
     about = {} if adapter is None else adapter.trained
     lora = None if adapter is None or about else peft_settings(adapter).lora.model_dump()
     page = content["model"]
-    for section, is_open in (("dataset", content["dataset"].get("name") is None), ("model", "lora" not in page)):
-        if is_open:
-            typed = {key.split(".")[1] for key in keys if key.startswith(f"{section}.")} - {"path"}
-            given = {key: value for key, value in content[section].items() if value is not None or key in typed}
-            content[section] = (about.get(section) or _defaults(section, given, adapter)) | given
-            if section == "dataset" and about:
-                _keep_metric(content, given, about[section])
+    is_open = {"dataset": content["dataset"].get("name") is None, "model": "model" not in keys or "lora" not in page}
+    for section in (section for section in is_open if is_open[section]):
+        typed = {key.split(".")[1] for key in keys if key.startswith(f"{section}.")} - {"path"}
+        given = {key: value for key, value in content[section].items() if value is not None or key in typed}
+        settings = about.get(section) or _defaults(section, given, adapter)
+        if "lora" in given:  # single keys of it
+            given["lora"] = settings["lora"] | given["lora"]
+        content[section] = settings | given
+        if section == "dataset" and about:
+            _keep_metric(content, given, about[section])
     if adapter is None:
         return
     content["adapter"] = adapter.name
