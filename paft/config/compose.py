@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -37,14 +38,21 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     """Return the training config of conf/train.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", list(overrides)))
+        return parse(compose("train", with_implied(overrides)))
 
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
     """Return the evaluation config of conf/evaluate.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return parse_evaluation(compose("evaluate", list(overrides)), overrides)
+        typed = with_implied(overrides)
+        return parse_evaluation(compose("evaluate", typed), typed)
+
+
+def with_implied(overrides: Sequence[str]) -> list[str]:
+    """Return overrides with the group that a key of it implies: model.api=URL is a setting of model=served."""
+    keys = {override.lstrip("+~").split("=")[0] for override in overrides}
+    return [*overrides, *(["model=served"] if "model.api" in keys and "model" not in keys else [])]
 
 
 def parse(composed: DictConfig) -> TrainConfig:
@@ -67,6 +75,10 @@ def from_dict(content: Any) -> TrainConfig:
     Raises InputError that names the key.
     """
     config = _validated(TrainConfig, content)
+    if config.model.api is not None:
+        raise InputError(
+            "model.api: a served model cannot be trained here; give its weights with model.path=..., or evaluate it."
+        )
     _check(config.dataset, config.model)
     _check_sampler(config)
     if config.method.searches and config.method.budget is None:
@@ -114,6 +126,7 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     read_texts(content)
     _fill_from_adapter(content, keys)
     config = _validated(EvaluateConfig, content)
+    _check_served(config)
     _check(config.dataset, config.model)
     _check_scoring(config)
     _refuse_idle(config, keys)
@@ -136,6 +149,11 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
     """
     if not isinstance(content["adapter"], str | None):
         raise InputError(f"adapter={content['adapter']}: this is one folder, RUN/adapter; several need -m and commas.")
+    if content["adapter"] is not None and content["model"].get("api") is not None:
+        raise InputError(
+            f"adapter={content['adapter']}: an adapter needs the weights, which a server does not give; serve the merged model "
+            "(paft merge), or leave model.api= out."
+        )
     about = None if content["adapter"] is None else read_metadata(Path(content["adapter"]))
     for section, mark in (("dataset", "name"), ("model", "lora")):  # conf/*/adapter.yaml leaves them open
         given = content[section]
@@ -161,6 +179,34 @@ def _fill_from_adapter(content: dict[str, Any], keys: set[str]) -> None:
         )
 
 
+def _check_served(config: EvaluateConfig) -> None:
+    """Refuse settings of a served model that contradict each other; its address is never shown where it may hold a password."""
+    model = config.model
+    if model.api is None:
+        idle = [key for key in ("name", "api_key_env", "price_in", "price_out") if getattr(model, key) is not None]
+        if idle:
+            raise InputError(f"model.{idle[0]} is for a served model; name its server with model.api=http://HOST:PORT/v1.")
+        return
+    try:
+        address = urlsplit(model.api)
+    except ValueError:
+        raise InputError("model.api: this is no address of a server; it looks like http://localhost:8000/v1.") from None
+    if address.username is not None or address.password is not None or address.query:
+        raise InputError(
+            "model.api: the address holds a user, a password or a query, which would be written into files; give the address "
+            "alone, and the key in an environment variable (model.api_key_env)."
+        )
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise InputError(f"model.api={model.api}: this is no address of a server; it looks like http://localhost:8000/v1.")
+    if not model.name:
+        raise InputError("model.name has no value; give the name by which the server knows the model, model.name=...")
+    if model.path is not None:
+        raise InputError(f"model.api and model.path={model.path} name two models; give one of them.")
+    if (model.price_in is None) != (model.price_out is None):
+        raise InputError("model.price_in and model.price_out make a cost together; give both, or none.")
+    model.api = model.api.rstrip("/")
+
+
 def _check_scoring(config: EvaluateConfig) -> None:
     """Refuse a scoring method that the answers of the data set do not allow."""
     if config.scoring == "generate" and config.dataset.options == "hidden":
@@ -175,18 +221,28 @@ def _check_scoring(config: EvaluateConfig) -> None:
 def _refuse_idle(config: EvaluateConfig, keys: set[str]) -> None:
     """Refuse settings on the command line that have no effect in this evaluation."""
     scoring, rows = f"scoring={config.scored_by}", "output=, which takes all rows"
+    served, either = config.model.api is not None, config.by_what_the_server_gives
     idle = {
         "normalise": (config.scored_by == "generate", scoring),
-        "max_new_tokens": (config.scored_by == "likelihood", scoring),
+        "max_new_tokens": (config.scored_by == "likelihood" and not either, scoring),
         "eval_examples": (config.output is not None, rows),
         "prompts.adversarial": (config.output is not None, rows),
         **{
             f"trainer.{key}": (True, "an evaluation") for key in ("workers", "checkpoint_every", "checkpoints_kept", "profiler")
         },
+        **dict.fromkeys(_OF_THE_WEIGHTS, (served, "model.api, whose server loads and runs the model")),
     }
     for key, (does_nothing, why) in idle.items():
         if does_nothing and key in keys:
             raise InputError(f"{key} does nothing with {why}; leave it out.")
+
+
+_OF_THE_WEIGHTS = (
+    "cutoff", "trainer", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.micro_batch_tokens",
+    "trainer.graphs", "trainer.fused", "model.revision", "model.dtype", "model.quantization", "model.attention",
+    "model.activation_checkpointing", "model.chat_template_date", "model.remote_code", "model.accept_license",
+    "lora@model.lora", "model.lora.r", "model.lora.alpha", "model.lora.dropout", "model.lora.target_modules",
+)  # fmt: skip
 
 
 def _plain(composed: DictConfig) -> Any:
@@ -234,10 +290,12 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
         raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
     if model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(f"model.quantization={model.quantization} needs bitsandbytes; run `pip install bitsandbytes`.")
+    if model.chat_template is None and model.api is None:
+        raise InputError("model.chat_template=null leaves it to a server (model.api=); give true or false.")
     for key in ("system_prompt", "chat_template_args"):
-        if getattr(model, key) and not model.chat_template:
+        if getattr(model, key) and model.chat_template is False:
             raise InputError(f"model.{key} needs model.chat_template=true; without a chat template it would be ignored.")
-    if model.chat_template_date != CHAT_TEMPLATE_DATE and not model.chat_template:
+    if model.chat_template_date != CHAT_TEMPLATE_DATE and model.chat_template is False:
         raise InputError(
             "model.chat_template_date needs model.chat_template=true; without a chat template it would be ignored."
         )

@@ -91,7 +91,7 @@ class Encoder:
 
     def answers(self, example: Example) -> list[str]:
         """Return the answers that an example offers: the letters or the texts of its choices (none for free-form answers)."""
-        return list(LETTERS[: len(example.choices)]) if self.answer == "letter" else list(example.choices)
+        return answers_of(self.answer, example)
 
     def training(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with its right answer and what ends it."""
@@ -187,16 +187,10 @@ class Encoder:
 
     def _context(self, prompt: str) -> tuple[str, str | None]:
         """Return the text before the answer, and the white space that belongs to the answer (None: the prompt has none)."""
-        if self.chat is not None:
-            return self.chat.wrap(prompt), ""
-        context = prompt.rstrip()
-        return context, prompt[len(context) :] or None
+        return (self.chat.wrap(prompt), "") if self.chat is not None else split_white_space(prompt)
 
     def _space(self, context: str, answer: str) -> str:
-        """Return what separates a prompt without white space at its end from its answer."""
-        if self.space is not None:
-            return " " if self.space else ""
-        return "" if any(_has_no_spaces(character) for character in context[-1:] + answer[:1]) else " "
+        return space_between(context, answer, self.space)
 
     def _tokenize(self, text: str) -> list[int]:
         # A chat template writes its own special tokens.
@@ -232,6 +226,28 @@ class Encoder:
             return whole[len(ids) :]
         # The tokenizer merges across the boundary: the answer is tokenised alone, as generation would.
         return self.tokenizer(text, add_special_tokens=False).input_ids
+
+
+def answers_of(answer: Answer, example: Example) -> list[str]:
+    """Return the answers that an example offers: the letters or the texts of its choices (none for free-form answers)."""
+    return list(LETTERS[: len(example.choices)]) if answer == "letter" else list(example.choices)
+
+
+def split_white_space(prompt: str) -> tuple[str, str | None]:
+    """Return a prompt without the white space at its end, and that white space, which belongs to the answer (None: none)."""
+    context = prompt.rstrip()
+    return context, prompt[len(context) :] or None
+
+
+def space_between(context: str, answer: str, space: bool | None) -> str:
+    """Return what separates a prompt without white space at its end from its answer.
+
+    Args:
+        space: whether a space does; None: unless the script has none.
+    """
+    if space is not None:
+        return " " if space else ""
+    return "" if any(_has_no_spaces(character) for character in context[-1:] + answer[:1]) else " "
 
 
 def _has_no_spaces(character: str) -> bool:

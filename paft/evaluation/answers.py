@@ -4,7 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from paft.data.tasks.base import LETTERS
+from paft.data.tasks.base import LETTERS, Example
+from paft.evaluation.store import StoredCell
+from paft.prompts.pool import Answer
 
 Metric = Literal["choice", "last_number", "exact"]
 
@@ -56,6 +58,30 @@ def first_text(text: str, choices: Sequence[str]) -> int:
         if match := re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", text):
             matches.append((match.start(), -len(choice), index))
     return min(matches)[2] if matches else -1
+
+
+def cell_of(example: Example, text: str, n_tokens: int, answer: Answer, metric: Metric) -> StoredCell:
+    """Return the answer columns of a cell for which a text was written.
+
+    Args:
+        n_tokens: of the text.
+        answer: what the prompt asks for, where the example has choices.
+    """
+    predicted = -1
+    if example.choices:
+        letters = answer == "letter"
+        predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
+        correct = predicted == example.gold != -1
+    else:
+        correct = is_right(text, example.answer, metric)
+    return {
+        "log_probs": [],
+        "predicted": predicted,
+        "correct": correct,
+        "tied": False,
+        "output": text,
+        "output_tokens": n_tokens,
+    }
 
 
 def is_right(text: str, answer: str, metric: Metric) -> bool:

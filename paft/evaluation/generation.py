@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from paft.data.chat import REASONING
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import Metric, first_option, first_text, is_right
+from paft.evaluation.answers import Metric, cell_of
 from paft.evaluation.cells import Cell
 from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
 from paft.evaluation.likelihood import Model
@@ -64,7 +64,10 @@ class Generation:
             prepared: what `prepare` made of the cells.
         """
         texts = self.write(prepared)
-        return [self._row(example, text, n) for example, (text, n) in zip(examples, texts, strict=True)]
+        return [
+            cell_of(example, text, n, self.encoder.answer, self.metric)
+            for example, (text, n) in zip(examples, texts, strict=True)
+        ]
 
     @torch.no_grad()
     def write(self, contexts: Sequence[Sequence[int]]) -> list[tuple[str, int]]:
@@ -131,23 +134,6 @@ class Generation:
         """Return the text without its reasoning, up to the line break that ended it."""
         text = (self._reasoning.behind(written[:-1] if written[-1] in self._ends else written) or "").strip()
         return text.split("\n", 1)[0].rstrip() if self.stop.at_line_break else text
-
-    def _row(self, example: Example, text: str, n_tokens: int) -> StoredCell:
-        predicted = -1
-        if example.choices:
-            letters = self.encoder.answer == "letter"
-            predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
-            correct = predicted == example.gold != -1
-        else:
-            correct = is_right(text, example.answer, self.metric)
-        return {
-            "log_probs": [],
-            "predicted": predicted,
-            "correct": correct,
-            "tied": False,
-            "output": text,
-            "output_tokens": n_tokens,
-        }
 
 
 def take_several_lines(examples: Sequence[Example], metric: Metric) -> bool:

@@ -144,7 +144,8 @@ def evaluate(
         metric: how free-form answers are compared: exact or last_number; None: as in training.
         allow_seen: whether the adapter may have been trained on test prompts; the results then say on how many.
         overrides: what the command takes, as it is typed there.
-        **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl".
+        **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl",
+            model={"path": DIR}, or a served model, model={"api": "http://localhost:8000/v1", "name": NAME}.
 
     Returns the results of the finished evaluation.
 
@@ -155,7 +156,7 @@ def evaluate(
     if adapter is not None:
         typed.append(f"adapter={literal(_adapter(adapter))}")
     elif not isinstance(settings.get("model"), str):
-        typed.append("model=smollm2_135m")  # as in conf/train.yaml
+        typed.append(_base_model(settings.get("model")))
     given: dict[str, Any] = {"choices": choices, "gold": gold, "answer": answer, "options": options, "metric": metric}
     if rows is not None:
         if adapter is None:
@@ -202,6 +203,11 @@ def _refuse_second_dataset(settings: dict[str, Any]) -> None:
     dataset = settings.get("dataset")
     if isinstance(dataset, str) or (isinstance(dataset, dict) and "name" in dataset):
         raise InputError(f"dataset={dataset!r} names a built-in data set, and rows are your own; give one of the two.")
+
+
+def _base_model(model: Any) -> str:
+    """Return the page of conf/model on which the settings of a base model are found."""
+    return "model=served" if isinstance(model, dict) and "api" in model else "model=smollm2_135m"  # as in conf/train.yaml
 
 
 def _dataset(given: dict[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ def summary_of(
     scored: Scored,
     dataset: DatasetConfig,
     pool: PromptPool,
-    encoder: Encoder,
+    encoder: Encoder | None,
     examples: Sequence[Example],
     labelled: bool = True,
     warnings: Sequence[str] = (),
@@ -31,6 +31,7 @@ def summary_of(
     """Return the summary of a matrix of prompts and examples.
 
     Args:
+        encoder: tells the tokens of an answer, which POSIX needs; None, of a served model: there is no POSIX.
         labelled: whether rows have right answers.
         warnings: what was known before scoring.
     """
@@ -58,7 +59,7 @@ def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]
     return {key: families for key, families in found.items() if len(families) > 1}
 
 
-def _sensitivity(scored: Scored, encoder: Encoder, examples: Sequence[Example], labelled: bool) -> Sensitivity | None:
+def _sensitivity(scored: Scored, encoder: Encoder | None, examples: Sequence[Example], labelled: bool) -> Sensitivity | None:
     """Return how sensitive the chosen options are to the prompt; None for a single prompt."""
     matrix = scored.matrix
     if len(matrix.prompt_ids) < 2:
@@ -68,7 +69,8 @@ def _sensitivity(scored: Scored, encoder: Encoder, examples: Sequence[Example], 
     if log_probs is None:
         return found
     sure = calibration(log_probs, matrix.predicted, matrix.gold) if labelled else None
-    return replace(found, posix=posix(log_probs, _padded(encoder.answer_tokens(examples))), calibration=sure)
+    by_token = None if encoder is None else posix(log_probs, _padded(encoder.answer_tokens(examples)))
+    return replace(found, posix=by_token, calibration=sure)
 
 
 def _log_probs(path: Path, n_prompts: int, n_examples: int) -> Array | None:

@@ -14,6 +14,8 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
 from paft.data.updates import mutator_of, updates_of
+from paft.evaluation.served import Found
+from paft.jobs.served import find_served
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.prompts import PromptPool
@@ -84,10 +86,11 @@ class CheckedEvaluation:
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model
     inputs: TestInputs
     folder: RunFolder
+    found: Found | None = None  # what a server gives; None: nothing is served, or the evaluation is finished
 
 
 def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
-    """Load and check the inputs of an evaluation, and claim its folder. Writes nothing; raises InputError."""
+    """Load and check the inputs of an evaluation, claim its folder, and try its server. Writes nothing; raises InputError."""
     trained = {} if config.adapter is None else read_metadata(Path(config.adapter))
     check_place(f"output_root={config.output_root}", Path(config.output_root))
     check_gguf(config.model, given=config.adapter is None)
@@ -103,8 +106,10 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     method = "base" if config.adapter is None else str(trained["method"])
-    name = "-".join(["eval", config.dataset.name, config.model.label, method, config.scored_by, digest])
-    return CheckedEvaluation(name, method, trained, inputs, claim(config.output_root, name, identity))
+    scored_by = "api" if config.by_what_the_server_gives else config.scored_by
+    name = "-".join(["eval", config.dataset.name, config.model.label, method, scored_by, digest])
+    folder = claim(config.output_root, name, identity)
+    return CheckedEvaluation(name, method, trained, inputs, folder, find_served(config, inputs, folder))
 
 
 def _check_output(output: Path, rows: Path) -> None:
