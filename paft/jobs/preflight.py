@@ -7,15 +7,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paft.config.adapter import read_metadata
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
 from paft.data.updates import mutator_of, updates_of
-from paft.evaluation.served import Found
-from paft.jobs.served import find_served
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.prompts import PromptPool
@@ -24,6 +22,9 @@ from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 from paft.runtime.run_folder import RunFolder, claim
 from paft.selection.budget import check_budget
+
+if TYPE_CHECKING:
+    from paft.evaluation.served import Found
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class CheckedEvaluation:
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model
     inputs: TestInputs
     folder: RunFolder
-    found: Found | None = None  # what a server gives; None: nothing is served, or the evaluation is finished
+    found: "Found | None" = None  # what a server gives; None: nothing is served, or the evaluation is finished
 
 
 def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
@@ -108,8 +109,12 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     method = "base" if config.adapter is None else str(trained["method"])
     scored_by = "api" if config.by_what_the_server_gives else config.scored_by
     name = "-".join(["eval", config.dataset.name, config.model.label, method, scored_by, digest])
-    folder = claim(config.output_root, name, identity)
-    return CheckedEvaluation(name, method, trained, inputs, folder, find_served(config, inputs, folder))
+    folder, found = claim(config.output_root, name, identity), None
+    if config.model.api is not None:
+        from paft.jobs.served import find_served  # here, because what it imports is of no use to other models
+
+        found = find_served(config, inputs, folder)
+    return CheckedEvaluation(name, method, trained, inputs, folder, found)
 
 
 def _check_output(output: Path, rows: Path) -> None:

@@ -40,12 +40,10 @@ def asked_of(config: EvaluateConfig, inputs: TestInputs) -> Asked:
 
 
 def find_served(config: EvaluateConfig, inputs: TestInputs, folder: RunFolder) -> Found | None:
-    """Return what the server of an evaluation gives; None if nothing is served, or the evaluation is finished.
+    """Return what the server of an evaluation gives; None if the evaluation is finished.
 
     Raises InputError if the server cannot be used.
     """
-    if config.model.api is None:
-        return None
     if ranks.n_ranks() > 1:
         raise InputError(
             "model.api: one process asks a server, with model.api_requests at a time; start it without a launcher."

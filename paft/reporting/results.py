@@ -195,7 +195,7 @@ class SelectionRecord(_Record):
 class BaseModelRecord(_Record):
     """The identity of the base weights: the hub's commit, and a digest of a few values of each weight.
 
-    Of a served model, whose weights are not seen, sample is a digest of its server's address, its name and what that says of it.
+    Of a served model, whose weights are not seen, sample is a digest of its server, its name and what is said of it.
 
     dequantised_from names the GGUF file that the weights were made of, with its SHA-256; None for other models.
     """

@@ -127,8 +127,8 @@ def _served(served: ServedRecord | None) -> list[str]:
     if served.letters_not_listed:
         lines.append(
             "Renderings in which not every option's letter was among the server's likeliest tokens: "
-            f"{served.letters_not_listed:,}. The answer is known, because a letter that is not among them is less likely than each "
-            "that is; of its probability only that it is small, and the calibration takes it for zero."
+            f"{served.letters_not_listed:,}. The answer is known, because a letter that is not among them is less likely than "
+            "each that is; of its probability only that it is small, and the calibration takes it for zero."
         )
     twice, wobble = served.repeated, served.repeated.largest_difference
     moved = f"; log-probabilities moved by up to {wobble:.2g}" if wobble else ""
