@@ -6,7 +6,6 @@ from typing import Literal
 
 from paft.data.tasks.base import LETTERS, Example
 from paft.evaluation.store import StoredCell
-from paft.prompts.pool import Answer
 
 Metric = Literal["choice", "last_number", "exact"]
 
@@ -60,16 +59,16 @@ def first_text(text: str, choices: Sequence[str]) -> int:
     return min(matches)[2] if matches else -1
 
 
-def cell_of(example: Example, text: str, n_tokens: int, answer: Answer, metric: Metric) -> StoredCell:
-    """Return the answer columns of a cell for which a text was written.
+def answered(example: Example, text: str, n_tokens: int, letters: bool, metric: Metric) -> StoredCell:
+    """Return the row of answer columns of a generated text.
 
     Args:
-        n_tokens: of the text.
-        answer: what the prompt asks for, where the example has choices.
+        n_tokens: that were generated.
+        letters: where the example has choices, whether their letters are looked for in the text, or their texts.
+        metric: how free-form answers are compared.
     """
     predicted = -1
     if example.choices:
-        letters = answer == "letter"
         predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
         correct = predicted == example.gold != -1
     else:

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from paft.data.chat import REASONING
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import Metric, cell_of
+from paft.evaluation.answers import Metric, answered
 from paft.evaluation.cells import Cell
 from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
 from paft.evaluation.likelihood import Model
@@ -64,10 +64,8 @@ class Generation:
             prepared: what `prepare` made of the cells.
         """
         texts = self.write(prepared)
-        return [
-            cell_of(example, text, n, self.encoder.answer, self.metric)
-            for example, (text, n) in zip(examples, texts, strict=True)
-        ]
+        letters = self.encoder.answer == "letter"
+        return [answered(example, text, n, letters, self.metric) for example, (text, n) in zip(examples, texts, strict=True)]
 
     @torch.no_grad()
     def write(self, contexts: Sequence[Sequence[int]]) -> list[tuple[str, int]]:

@@ -18,7 +18,7 @@ from paft.config.schema import ModelConfig
 from paft.data.chat import REASONING
 from paft.data.encode import answers_of, space_between, split_white_space
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import Metric, cell_of
+from paft.evaluation.answers import Metric, answered
 from paft.evaluation.store import StoredCell
 from paft.model.served import Echoed, NotGivenError, RefusedError, ServedModel, UnavailableError, Usage
 from paft.prompts import PromptPool, PromptTemplate
@@ -66,14 +66,16 @@ class Asked:
     """What the cells of an evaluation are asked for.
 
     chat None leaves it to the server. scoring None takes the log-probabilities that the server gives, and generation where it
-    gives none. normalise divides the log-probability of a text, as in paft.evaluation.likelihood. space says whether a space
-    comes before an answer; None: unless the script has none. at_line_break: the first line break after a word ends a text.
+    gives none. hidden says that prompts hide the options, which cannot be generated then. normalise divides the log-probability
+    of a text, as in paft.evaluation.likelihood. space says whether a space comes before an answer; None: unless the script has
+    none. at_line_break: the first line break after a word ends a text.
     """
 
     answer: Answer
     metric: Metric
     chat: bool | None
     scoring: Literal["likelihood", "generate"] | None
+    hidden: bool
     normalise: Literal["sum", "token", "byte"]
     space: bool | None
     max_new_tokens: int
@@ -91,7 +93,7 @@ class Asked:
             if likelihood and letters:
                 ways += [Protocol("first_token", chat), Protocol("first_token", chat, other_space=True)]
                 ways += [] if chat else [Protocol("echo", False)]
-            if self.scoring != "likelihood":
+            if self.scoring != "likelihood" and not self.hidden:
                 ways.append(Protocol("generate", chat))
         return ways
 
@@ -195,7 +197,7 @@ async def _written(model: ServedModel, protocol: Protocol, asked: Asked, prompt:
     text = without_reasoning(written.text).strip()
     if asked.at_line_break:
         text = text.split("\n", 1)[0].rstrip()
-    return cell_of(example, text, written.n_tokens, asked.answer, asked.metric)
+    return answered(example, text, written.n_tokens, asked.answer == "letter", asked.metric)
 
 
 def without_reasoning(text: str) -> str:
@@ -288,11 +290,15 @@ async def _find(
                 return Found(protocol, entry and _lasting(entry), served.answers_as, usage)
     except UnavailableError as error:
         raise InputError(f"model.api: {error}.") from None
-    if entry is None and listed:
+    if entry is None and listed and served.answers_as is None:
         names = [str(other["id"]) for other in listed]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise InputError(f"model.name={model.name}: {model.api} has no such model; it has {', '.join(names[:_NAMED])}{more}.")
     why = "; ".join(dict.fromkeys(refusals))
+    if asked.hidden:
+        raise InputError(
+            f"model.api: hidden options need the log-probabilities of texts, which the server does not give: {why}."
+        )
     if asked.scoring == "likelihood":
         raise InputError(
             f"scoring=likelihood: the server gives no log-probability of the answers: {why}; use scoring=generate."

@@ -62,7 +62,7 @@ class ServedEvaluator:
         self.identity = {**identity, "api": model.api, "name": model.name, "entry": found.entry}
         self.asking = read_asking(folder)
         self.asking.usage.add(found.usage)
-        self.repeated: Repeated | None = None  # of the pool that was scored first
+        self.first: tuple[Protocol, Repeated] | None = None  # how the first pool was scored, and what came of asking twice
 
     def score(
         self, folder: Path, pool: PromptPool, examples: Sequence[Example], scoring: Scoring, name: str = "matrix"
@@ -85,8 +85,8 @@ class ServedEvaluator:
                 break
             except NotGivenError as error:
                 self._give_up(folder, str(error), pool, examples)
-        if self.repeated is None:
-            self.repeated = run(self._repeat(store.path, pool, examples))
+        if self.first is None:
+            self.first = protocol, run(self._repeat(store.path, pool, examples))
         self.asking.save(folder)
         return Scored(matrix, store.path, store.seconds(), settings)
 
@@ -116,7 +116,7 @@ class ServedEvaluator:
 
         def count(rows: Sequence[StoredCell]) -> None:
             nonlocal right
-            right += sum(row["correct"] for row in rows)
+            right += sum(row["correct"] or 0 for row in rows)
             if labelled and bar.done + len(rows):
                 bar.note = f"accuracy {100 * right / (bar.done + len(rows)):.1f}"
             bar.update(len(rows))
@@ -235,9 +235,7 @@ class _Answers:
         """Keep the answers that have come."""
         now = time.monotonic()
         if self._rows:
-            self._asking.save(
-                self._store.path.parent
-            )  # before them: a kill in between counts a second twice, and loses no cost
+            self._asking.save(self._store.path.parent)  # before them: a kill in between loses no cost
             self._store.save_part(self.next, self._rows, seconds_by_prompt(self._rows, now - self._since))
             self.next += 1
         self._rows, self._since = [], now

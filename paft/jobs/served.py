@@ -32,7 +32,8 @@ def asked_of(config: EvaluateConfig, inputs: TestInputs) -> Asked:
         answer=answer_kind(config.dataset, inputs.task),
         metric=config.dataset.metric,
         chat=True if for_chats else model.chat_template,
-        scoring="likelihood" if hidden else config.scoring,  # a model cannot write an option that it was not shown
+        scoring=config.scoring,
+        hidden=hidden,
         normalise=config.normalise or ("byte" if hidden else "sum"),
         space=config.dataset.answer_space,
         max_new_tokens=config.max_new_tokens,
@@ -50,7 +51,13 @@ def find_served(config: EvaluateConfig, inputs: TestInputs, folder: RunFolder) -
         )
     if folder.results.is_file():
         return None
-    return find(config.model, asked_of(config, inputs), inputs.pool, inputs.examples, read_asking(folder.path).given_up)
+    asked = asked_of(config, inputs)
+    if not asked.protocols():
+        raise InputError(
+            "model.chat_template=true: servers give the log-probability of a text without a chat only; give "
+            f"model.chat_template=false and no system prompt{'' if asked.hidden else ', or scoring=generate'}."
+        )
+    return find(config.model, asked, inputs.pool, inputs.examples, read_asking(folder.path).given_up)
 
 
 def served_plan(config: EvaluateConfig, inputs: TestInputs, found: Found) -> list[str]:
@@ -101,7 +108,8 @@ def served_origin(evaluator: "ServedEvaluator", scored: "Scored") -> dict[str, A
     from paft.reporting.results import BaseModelRecord, Device, RepeatedCells, ServedRecord
 
     model, found, usage = evaluator.model, evaluator.found, evaluator.asking.usage
-    assert model.api is not None and model.name is not None and evaluator.repeated is not None
+    assert model.api is not None and model.name is not None and evaluator.first is not None
+    protocol, repeated = evaluator.first
     log_probs = read_cells(scored.path, ["log_probs"])["log_probs"].to_pylist()
     cost = None
     if model.price_in is not None and model.price_out is not None:
@@ -111,12 +119,12 @@ def served_origin(evaluator: "ServedEvaluator", scored: "Scored") -> dict[str, A
         name=model.name,
         entry=found.entry,
         answers_as=found.answers_as,
-        protocol=str(found.protocol),
+        protocol=str(protocol),
         given_up=evaluator.asking.given_up,
         **asdict(usage),
         cost=cost,
         letters_not_listed=sum(-float("inf") in values for values in log_probs),
-        repeated=RepeatedCells(**asdict(evaluator.repeated)),
+        repeated=RepeatedCells(**asdict(repeated)),
     )
     here = torch.device("cpu")
     came_from = provenance(here)

@@ -18,6 +18,7 @@ from paft.runtime.api import NO_KEY, message_of, read_key, shortened, why_not
 
 _RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or as long as the server asks (Retry-After)
 _PROBING_RETRIES = 2
+_CONNECT_S = 10.0  # for a connection
 _PATIENCE = 5  # times the time-out of an answer: how long a request is tried in all
 _CANNOT = (400, 404, 405, 413, 422, 501)  # what a server answers to what it cannot do; trying again does not help
 _TOPS = (20, 5)  # the likeliest tokens to ask for: what vLLM and OpenAI's chats give at most, and OpenAI's completions
@@ -58,11 +59,10 @@ class Usage:
 
 @dataclass(frozen=True)
 class Written:
-    """A text that the model wrote; stopped says whether it ended by itself, n_tokens is 0 where the server does not say."""
+    """A text that the model wrote; n_tokens is 0 where the server does not say."""
 
     text: str
     n_tokens: int
-    stopped: bool
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,6 @@ class _Choice(BaseModel):
     index: int = 0
     message: _Message | None = None
     text: str | None = None
-    finish_reason: str | None = None
     logprobs: _Logprobs | None = None
 
 
@@ -149,9 +148,8 @@ class ServedModel:
         import openai
 
         retries = _PROBING_RETRIES if self._probing else _RETRIES
-        self._client = openai.AsyncOpenAI(
-            base_url=self.url, api_key=self._key, timeout=self._model.api_timeout, max_retries=retries
-        )
+        timeout = openai.Timeout(self._model.api_timeout, connect=min(_CONNECT_S, self._model.api_timeout))
+        self._client = openai.AsyncOpenAI(base_url=self.url, api_key=self._key, timeout=timeout, max_retries=retries)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -179,7 +177,7 @@ class ServedModel:
         text = _text(choice.message.content) if choice.message is not None else choice.text
         if text is None:
             raise UnavailableError(f"{self.url} gives an answer without a text")
-        return Written(text.encode("utf-8", "replace").decode(), n, choice.finish_reason == "stop")
+        return Written(text.encode("utf-8", "replace").decode(), n)
 
     async def first_tokens(self, prompt: str, chat: bool) -> dict[str, float]:
         """Return the likeliest first tokens of an answer, as texts, with their log-probabilities.
@@ -292,8 +290,8 @@ class ServedModel:
                 raise self._failed(error) from None
             except (openai.OpenAIError, ValueError) as error:
                 why = why_not(error, self.url, self._model.api_timeout, self._key)
-                slow = "; raise model.api_timeout or lower model.api_requests"
-                raise UnavailableError(f"{why}{slow if isinstance(error, openai.APITimeoutError) else ''}") from None
+                slow = "; raise model.api_timeout or lower model.api_requests" if "did not answer" in why else ""
+                raise UnavailableError(f"{why}{slow}") from None
         self.usage.retries += response.retries_taken
         text = response.http_response.text
         try:

@@ -41,11 +41,11 @@ def why_not(error: Exception, url: str, timeout_s: float, key: str) -> str:
     """
     import openai
 
-    if isinstance(error, openai.APITimeoutError):
-        return f"{url} did not answer within {timeout_s:g} s"
     if isinstance(error, openai.APIConnectionError):
-        unreachable = error.__cause__ is None or "Connect" in type(error.__cause__).__name__
-        return f"{url} cannot be reached" if unreachable else f"{url} breaks off its answer"
+        if error.__cause__ is None or type(error.__cause__).__name__.startswith("Connect"):  # ConnectError, ConnectTimeout
+            return f"{url} cannot be reached"
+        slow = isinstance(error, openai.APITimeoutError)
+        return f"{url} did not answer within {timeout_s:g} s" if slow else f"{url} breaks off its answer"
     if isinstance(error, openai.APIStatusError):
         return f"{url} answers {error.status_code} ({shortened(message_of(error), key)})"
     return f"{url} answers nonsense ({type(error).__name__})"

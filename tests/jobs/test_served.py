@@ -201,7 +201,7 @@ def test_hidden_options_need_log_probabilities(model, own, tmp_path):
     assert_same(results, by_weights(model, *hidden))
     with (
         served(model, gives=("chat", "completions", "top_logprobs")) as server,
-        pytest.raises(InputError, match=r"the server gives no log-probability of the answers: .*echo is not supported"),
+        pytest.raises(InputError, match=r"hidden options need the log-probabilities of texts, which .*echo is not"),
     ):
         by_api(server, *hidden)
 
