@@ -91,8 +91,8 @@ class Asked:
         ways = [Protocol("echo", False)] if likelihood and not letters and False in chats else []
         for chat in chats:
             if likelihood and letters:
-                ways += [Protocol("first_token", chat), Protocol("first_token", chat, other_space=True)]
-                ways += [] if chat else [Protocol("echo", False)]
+                echo = [] if chat else [Protocol("echo", False)]
+                ways += [Protocol("first_token", chat), *echo, Protocol("first_token", chat, other_space=True)]
             if self.scoring != "likelihood" and not self.hidden:
                 ways.append(Protocol("generate", chat))
         return ways

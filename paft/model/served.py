@@ -227,7 +227,8 @@ class ServedModel:
     async def _complete(self, prompt: str, chat: bool, max_new_tokens: int, **more: Any) -> _Answer:
         """Return the server's answer to one prompt, which holds exactly one choice."""
         while True:
-            common = {"model": self.name, "temperature": 0, self._limit: max_new_tokens, **self._seed, **more}
+            limit = self._limit if chat else "max_tokens"
+            common = {"model": self.name, "temperature": 0, limit: max_new_tokens, **self._seed, **more}
             if chat:
                 create = self._client.chat.completions.with_raw_response.create
                 system = self._model.system_prompt
@@ -244,7 +245,7 @@ class ServedModel:
                 answer = await self._ask(create, _Answer, "completion", common)
                 break
             except RefusedError as error:
-                if not self._leave_out(str(error)):
+                if not self._leave_out(str(error), chat):
                     raise
         if len(answer.choices) != 1 or answer.choices[0].index != 0:
             numbers = ", ".join(str(choice.index) for choice in answer.choices) or "none"
@@ -258,9 +259,9 @@ class ServedModel:
         self.usage.add(more_usage)
         return answer
 
-    def _leave_out(self, message: str) -> bool:
+    def _leave_out(self, message: str, chat: bool) -> bool:
         """Change what a server's refusal says it does not take; return whether anything was changed."""
-        if "max_completion_tokens" in message and self._limit == "max_tokens":  # of OpenAI's newer models
+        if chat and "max_completion_tokens" in message and self._limit == "max_tokens":  # of OpenAI's newer models
             self._limit = "max_completion_tokens"
         elif "seed" in message and self._seed:
             self._seed = {}
