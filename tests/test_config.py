@@ -16,8 +16,10 @@ from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 
 REPOSITORY = Path(CONF).parent
-# Those that conf/train.yaml may name: what an adapter leaves open is for conf/evaluate.yaml, and defaults are of every model.
-PAGES = [(p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem not in ("adapter", "defaults")]
+# Those that conf/train.yaml may name: conf/evaluate.yaml has an adapter's and served models, and defaults are of every model.
+PAGES = [
+    (p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem not in ("adapter", "defaults", "served")
+]
 EVALUATED = [page for page in PAGES if page[0] in ("dataset", "model")]
 NEEDS = {("dataset", "jsonl"): ["dataset.path=rows"], ("model", "any"): ["model.path=some/model"]}
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
-from paft.config.compose import CONF, check_conf
+from paft.config.compose import CONF, check_conf, with_implied
 from paft.config.hints import in_one_sentence
 from paft.config.schema import TrainConfig
 from paft.runtime import ranks
@@ -51,6 +51,7 @@ def run_hydra(main: Callable[[], Any], config: type[BaseModel]) -> None:
         config: the type of its config, for what was probably meant.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing and exiting by itself
+    sys.argv[1:] = with_implied(sys.argv[1:], paths=config is TrainConfig)
     run_plain(check_conf)
     run_plain(_check_ranks)
     try:

@@ -1,6 +1,5 @@
 """paft train: fine-tune a model and say how robust it came out (conf/train.yaml is the page to edit)."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +8,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from paft.cli.hydra_app import is_search, run_hydra, run_job
-from paft.config.compose import CONF, parse, with_implied_files
+from paft.config.compose import CONF, parse
 from paft.config.schema import TrainConfig
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.runtime.errors import InputError
@@ -64,5 +63,4 @@ def _train(config: TrainConfig, checked: CheckedRun, group: str | None) -> "Resu
 
 def main() -> None:
     """Run the command that stands in sys.argv."""
-    sys.argv[1:] = with_implied_files(sys.argv[1:])
     run_hydra(app, TrainConfig)

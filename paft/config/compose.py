@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -40,34 +41,41 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     """Return the training config of conf/train.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", with_implied_files(overrides)))
+        return parse(compose("train", with_implied(overrides, paths=True)))
 
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
     """Return the evaluation config of conf/evaluate.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return parse_evaluation(compose("evaluate", list(overrides)), overrides)
+        typed = with_implied(overrides)
+        return parse_evaluation(compose("evaluate", typed), typed)
 
 
-# The file of a group that is meant where only a path is typed.
-_IMPLIED = {"dataset": "jsonl", "model": "any"}
+# The file of a group that is meant where only a key of it is typed.
+_IMPLIED = {"dataset.path": "dataset=jsonl", "model.api": "model=served", "model.path": "model=any"}
 
 
-def with_implied_files(typed: Sequence[str]) -> list[str]:
-    """Return what is typed for a training run, with dataset=jsonl and model=any added where only their paths are typed.
+def with_implied(typed: Sequence[str], paths: bool = False) -> list[str]:
+    """Return what is typed, with the file of conf/ that model.api= implies, and that the paths of rows and of a model imply.
 
     The settings of those files then hold, and not those of the data set and the model that conf/train.yaml has by default.
 
     Args:
         typed: overrides, among which options of the command line may stand.
+        paths: whether paths imply a file: for a training run. In an evaluation an adapter may have more to say (`_fill_in`).
     """
     keys = [override.lstrip("+~").partition("=")[0] for override in typed]
     added = list(typed)
-    for group, file in _IMPLIED.items():
-        if f"{group}.path" in keys and group not in keys:
-            place = added.index(typed[keys.index(f"{group}.path")])  # beside it, because argparse takes overrides in one piece
-            added.insert(place + 1, f"{group}={file}")
+    for key, chosen in _IMPLIED.items():
+        group = key.partition(".")[0]
+        if (
+            key in keys
+            and not any(each.lstrip("+~").startswith(f"{group}=") for each in added)
+            and (paths or key == "model.api")
+        ):
+            place = added.index(typed[keys.index(key)])  # beside it, because argparse takes overrides in one piece
+            added.insert(place + 1, chosen)
     return added
 
 
@@ -91,6 +99,10 @@ def from_dict(content: Any) -> TrainConfig:
     Raises InputError that names the key.
     """
     config = _validated(TrainConfig, content)
+    if config.model.api is not None:
+        raise InputError(
+            "model.api: a served model cannot be trained here; give its weights with model.path=..., or evaluate it."
+        )
     _check(config.dataset, config.model)
     _check_sampler(config)
     if config.method.searches and config.method.budget is None:
@@ -138,6 +150,7 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     read_texts(content)
     _fill_in(content, keys)
     config = _validated(EvaluateConfig, content)
+    _check_served(config)
     _check(config.dataset, config.model)
     _check_scoring(config)
     _refuse_idle(config, keys)
@@ -164,6 +177,11 @@ def _fill_in(content: dict[str, Any], keys: set[str]) -> None:
     name = content["adapter"]
     if not isinstance(name, str | None):
         raise InputError(f"adapter={name}: this is one folder, RUN/adapter; several need -m and commas.")
+    if name is not None and content["model"].get("api") is not None:
+        raise InputError(
+            f"adapter={name}: an adapter needs the weights, which a server does not give; serve the merged model "
+            "(paft merge), or leave model.api= out."
+        )
     adapter = None if name is None else find_adapter(name)
     about = {} if adapter is None else adapter.trained
     lora = None if adapter is None or about else peft_settings(adapter).lora.model_dump()
@@ -233,8 +251,36 @@ def _defaults(section: str, given: Mapping[str, Any], adapter: Adapter | None) -
     started = GlobalHydra.instance().is_initialized()  # by the command, or by compose_evaluation
     hydra: AbstractContextManager[Any] = nullcontext() if started else initialize_config_dir(CONF, version_base="1.3")
     with hydra:
-        settings: Any = OmegaConf.to_container(compose("evaluate", [f"{section}={_IMPLIED[section]}"])[section])
+        settings: Any = OmegaConf.to_container(compose("evaluate", [_IMPLIED[f"{section}.path"]])[section])
     return settings | path
+
+
+def _check_served(config: EvaluateConfig) -> None:
+    """Refuse settings of a served model that contradict each other; its address is never shown where it may hold a password."""
+    model = config.model
+    if model.api is None:
+        idle = [key for key in ("name", "api_key_env", "price_in", "price_out") if getattr(model, key) is not None]
+        if idle:
+            raise InputError(f"model.{idle[0]} is for a served model; name its server with model.api=http://HOST:PORT/v1.")
+        return
+    try:
+        address = urlsplit(model.api)
+    except ValueError:
+        raise InputError("model.api: this is no address of a server; it looks like http://localhost:8000/v1.") from None
+    if address.username is not None or address.password is not None or address.query:
+        raise InputError(
+            "model.api: the address holds a user, a password or a query, which would be written into files; give the address "
+            "alone, and the key in an environment variable (model.api_key_env)."
+        )
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise InputError(f"model.api={model.api}: this is no address of a server; it looks like http://localhost:8000/v1.")
+    if not model.name:
+        raise InputError("model.name has no value; give the name by which the server knows the model, model.name=...")
+    if model.path is not None:
+        raise InputError(f"model.api and model.path={model.path} name two models; give one of them.")
+    if (model.price_in is None) != (model.price_out is None):
+        raise InputError("model.price_in and model.price_out make a cost together; give both, or none.")
+    model.api = model.api.rstrip("/")
 
 
 def _check_scoring(config: EvaluateConfig) -> None:
@@ -251,18 +297,28 @@ def _check_scoring(config: EvaluateConfig) -> None:
 def _refuse_idle(config: EvaluateConfig, keys: set[str]) -> None:
     """Refuse settings on the command line that have no effect in this evaluation."""
     scoring, rows = f"scoring={config.scored_by}", "output=, which takes all rows"
+    served, either = config.model.api is not None, config.by_what_the_server_gives
     idle = {
         "normalise": (config.scored_by == "generate", scoring),
-        "max_new_tokens": (config.scored_by == "likelihood", scoring),
+        "max_new_tokens": (config.scored_by == "likelihood" and not either, scoring),
         "eval_examples": (config.output is not None, rows),
         "prompts.adversarial": (config.output is not None, rows),
         **{
             f"trainer.{key}": (True, "an evaluation") for key in ("workers", "checkpoint_every", "checkpoints_kept", "profiler")
         },
+        **dict.fromkeys(_OF_THE_WEIGHTS, (served, "model.api, whose server loads and runs the model")),
     }
     for key, (does_nothing, why) in idle.items():
         if does_nothing and key in keys:
             raise InputError(f"{key} does nothing with {why}; leave it out.")
+
+
+_OF_THE_WEIGHTS = (
+    "cutoff", "trainer", "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.micro_batch_tokens",
+    "trainer.graphs", "trainer.fused", "model.revision", "model.dtype", "model.quantization", "model.attention",
+    "model.activation_checkpointing", "model.chat_template_date", "model.remote_code", "model.accept_license",
+    "lora@model.lora", "model.lora.r", "model.lora.alpha", "model.lora.dropout", "model.lora.target_modules",
+)  # fmt: skip
 
 
 def _plain(composed: DictConfig) -> Any:
@@ -330,10 +386,12 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
         raise InputError(f"dataset.parts: {dataset.name} has no part {unknown[0]}; it has {', '.join(hub.configs)}.")
     if model.quantization is not None and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(f"model.quantization={model.quantization} needs bitsandbytes; run `pip install bitsandbytes`.")
+    if model.chat_template is None and model.api is None:
+        raise InputError("model.chat_template=null leaves it to a server (model.api=); give true or false.")
     for key in ("system_prompt", "chat_template_args"):
-        if getattr(model, key) and not model.chat_template:
+        if getattr(model, key) and model.chat_template is False:
             raise InputError(f"model.{key} needs model.chat_template=true; without a chat template it would be ignored.")
-    if model.chat_template_date != CHAT_TEMPLATE_DATE and not model.chat_template:
+    if model.chat_template_date != CHAT_TEMPLATE_DATE and model.chat_template is False:
         raise InputError(
             "model.chat_template_date needs model.chat_template=true; without a chat template it would be ignored."
         )

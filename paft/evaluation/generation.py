@@ -9,11 +9,10 @@ from transformers import PreTrainedTokenizerBase
 from paft.data.chat import REASONING
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import first_option, first_text
 from paft.evaluation.cells import Cell
 from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
 from paft.evaluation.likelihood import Model
-from paft.evaluation.metrics import Metric
+from paft.evaluation.metrics import Metric, answered
 from paft.evaluation.store import StoredCell
 from paft.model.base import window_of
 from paft.model.graphs import Replayed
@@ -133,28 +132,6 @@ class Generation:
         """Return the text without its reasoning, up to the line break that ended it."""
         text = (self._reasoning.behind(written[:-1] if written[-1] in self._ends else written) or "").strip()
         return text.split("\n", 1)[0].rstrip() if self.stop.at_line_break else text
-
-
-def answered(example: Example, text: str, n_tokens: int, letters: bool, metric: Metric) -> StoredCell:
-    """Return the row of answer columns of a generated text.
-
-    Args:
-        n_tokens: that were generated.
-        letters: where the example has choices, whether their letters are looked for in the text, or their texts.
-        metric: of free-form answers.
-    """
-    predicted, correct = -1, metric.score(text, example) if not example.choices else False
-    if example.choices:
-        predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
-        correct = predicted == example.gold != -1
-    return {
-        "log_probs": [],
-        "predicted": predicted,
-        "correct": correct,
-        "tied": False,
-        "output": text,
-        "output_tokens": n_tokens,
-    }
 
 
 def take_several_lines(examples: Sequence[Example], metric: Metric) -> bool:

@@ -6,8 +6,9 @@ from functools import cache
 
 from paft.config.schema import DatasetConfig, is_function
 from paft.data.tasks.base import Example
-from paft.evaluation.answers import found_by, last_number, plain, squad_tokens, token_f1
+from paft.evaluation.answers import first_option, first_text, found_by, last_number, plain, squad_tokens, token_f1
 from paft.evaluation.own_metric import OwnFunction, load_function
+from paft.evaluation.store import StoredCell
 from paft.runtime.errors import InputError
 
 
@@ -67,6 +68,28 @@ class Metric:
 
     def _right(self, answer: str) -> Hashable:
         return last_number(answer) if self.name == "last_number" else plain(answer)
+
+
+def answered(example: Example, text: str, n_tokens: int, letters: bool, metric: Metric) -> StoredCell:
+    """Return the row of answer columns of a generated text.
+
+    Args:
+        n_tokens: that were generated.
+        letters: where the example has choices, whether their letters are looked for in the text, or their texts.
+        metric: of free-form answers.
+    """
+    predicted, correct = -1, metric.score(text, example) if not example.choices else False
+    if example.choices:
+        predicted = first_option(text, len(example.choices)) if letters else first_text(text, example.choices)
+        correct = predicted == example.gold != -1
+    return {
+        "log_probs": [],
+        "predicted": predicted,
+        "correct": correct,
+        "tied": False,
+        "output": text,
+        "output_tokens": n_tokens,
+    }
 
 
 def name_of_scores(metric: str) -> str:

@@ -66,13 +66,17 @@ def answering_by(
         graphs: replay CUDA graphs where the device and the model allow it.
     """
     if generates(scoring):
-        # Where the answer is looked for inside, every text may reason over several lines, whatever was trained on.
-        several_lines = True if scoring.metric.looks_inside else scoring.several_lines
-        if several_lines is None:
-            several_lines = take_several_lines(examples, scoring.metric)
-        stop = Stop(scoring.max_new_tokens, at_line_break=not several_lines)
+        stop = Stop(scoring.max_new_tokens, ends_at_line_break(scoring, examples))
         return Generation(model, encoder, scoring.metric, stop, graphs)
     return Likelihood(model, encoder, scoring.normalise or ("byte" if pool.options == "hidden" else "sum"), graphs)
+
+
+def ends_at_line_break(scoring: Scoring, examples: Sequence[Example]) -> bool:
+    """Return whether the first line break after a word ends a generated text."""
+    if scoring.metric.looks_inside:  # every text may reason over several lines, whatever was trained on
+        return False
+    several_lines = scoring.several_lines
+    return not (take_several_lines(examples, scoring.metric) if several_lines is None else several_lines)
 
 
 def score(
@@ -99,7 +103,7 @@ def score(
 
     Raises InputError if a function of one's own makes a mistake.
     """
-    grading = grading_of(answering, examples)
+    grading = grading_of(answering.metric, examples)
     if store is not None and store.finished():
         if grading is not None:
             if ranks.rank() == 0:
@@ -111,7 +115,7 @@ def score(
     model.eval()
     together = is_sharded(model)
     turn = (0, 1) if together else (ranks.rank(), ranks.n_ranks())
-    names = _CellNames(pool, examples)
+    names = CellNames(pool, examples)
     all_rows: list[StoredCell] = []  # of the whole matrix; with a store the rows are in its part files instead
     numbers_by_window: dict[int, list[int]] = {}  # of the batches
     done = resumed = 0  # cells done, cells read from part files
@@ -143,11 +147,14 @@ def score(
                     bar.done_before = resumed  # these do not count for the speed that the bar shows
                 else:
                     started = time.perf_counter()
-                    rows = [names.of(cell) | row for cell, row in zip(batch.cells, within_memory(batch.cells), strict=True)]
+                    rows = [
+                        names.of(cell.prompt, cell.example, cell.encoded.truncated) | row
+                        for cell, row in zip(batch.cells, within_memory(batch.cells), strict=True)
+                    ]
                     if store is not None and (not together or ranks.rank() == 0):
-                        store.save_part(batch.number, rows, _seconds_by_prompt(rows, time.perf_counter() - started))
+                        store.save_part(batch.number, rows, seconds_by_prompt(rows, time.perf_counter() - started))
                 if grading is not None and (store is None or not together or ranks.rank() == 0):
-                    _grade(rows, grading, store, batch.number)
+                    grade(rows, grading, store, batch.number)
                 all_rows += rows if store is None else []
                 done, right = done + len(rows), right + sum(row["correct"] or 0 for row in rows)
                 if labelled:
@@ -166,15 +173,15 @@ def score(
     return read_matrix(store.path)
 
 
-def grading_of(answering: Answering, examples: Sequence[Example]) -> Grading | None:
+def grading_of(metric: Metric, examples: Sequence[Example]) -> Grading | None:
     """Return what scores texts once they are stored; None where each answer has its score as soon as it is given."""
-    function = answering.metric.function
+    function = metric.function
     if function is None:
         return None
     return Grading(function.source, lambda example, text: function(text, examples[example]))
 
 
-def _grade(rows: Sequence[StoredCell], grading: Grading, store: MatrixStore | None, batch: int) -> None:
+def grade(rows: Sequence[StoredCell], grading: Grading, store: MatrixStore | None, batch: int) -> None:
     """Score the texts of a batch, unless they have their scores already, and store them; raises InputError for a mistake."""
     if all(row["correct"] is not None for row in rows):
         return
@@ -239,7 +246,7 @@ def _holds_exactly(rows: Sequence[StoredCell], cells: Sequence[Cell]) -> bool:
     return [(row["prompt"], row["example"]) for row in rows] == [(cell.prompt, cell.example) for cell in cells]
 
 
-class _CellNames:
+class CellNames:
     """The columns that identify a cell: its prompt and its example, by index, id and digest."""
 
     def __init__(self, pool: PromptPool, examples: Sequence[Example]) -> None:
@@ -256,17 +263,17 @@ class _CellNames:
             for e in examples
         ]
 
-    def of(self, cell: Cell) -> StoredCell:
+    def of(self, prompt: int, example: int, truncated: bool = False) -> StoredCell:
         """Return the identifying columns of a cell, and whether it was truncated."""
-        indices = {"prompt": cell.prompt, "example": cell.example, "truncated": cell.encoded.truncated}
-        return indices | self.prompts[cell.prompt] | self.examples[cell.example]
+        indices = {"prompt": prompt, "example": example, "truncated": truncated}
+        return indices | self.prompts[prompt] | self.examples[example]
 
 
 def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _seconds_by_prompt(rows: Sequence[StoredCell], seconds: float) -> dict[str, float]:
+def seconds_by_prompt(rows: Sequence[StoredCell], seconds: float) -> dict[str, float]:
     """Split the time of a batch among its prompts, in proportion to the number of their cells; by prompt id."""
     ids = [row["prompt_id"] for row in rows]
     return {id_: round(seconds * ids.count(id_) / len(ids), 4) for id_ in dict.fromkeys(ids)}

@@ -158,7 +158,8 @@ def evaluate(
         allow_seen: whether the adapter may have been trained on test prompts; the results then say on how many.
         overrides: what the command takes, as it is typed there.
         **settings: the names of conf/evaluate.yaml: eval_examples=100, scoring="generate", output="predictions.jsonl",
-            model="llama3_8b" or model={"path": "Qwen/Qwen2.5-0.5B"}.
+            model="llama3_8b", model={"path": "Qwen/Qwen2.5-0.5B"}, or a served model,
+            model={"api": "http://localhost:8000/v1", "name": NAME}.
 
     Returns the results of the finished evaluation.
 
@@ -219,10 +220,12 @@ def _refuse_second_dataset(settings: dict[str, Any]) -> None:
 
 
 def _names_model(settings: dict[str, Any], overrides: Sequence[str]) -> bool:
-    """Say whether a call names a model, by a file of conf/model or by its path."""
+    """Say whether a call names a model, by a file of conf/model, by its path or by its server."""
     model = settings.get("model")
-    by_keyword = isinstance(model, str) or "model.path" in settings or (isinstance(model, dict) and {"name", "path"} & {*model})
-    return bool(by_keyword) or any(each.lstrip("+").startswith(("model=", "model.path=")) for each in overrides)
+    in_section = {"name", "path", "api"} & {*model} if isinstance(model, dict) else set()
+    typed = {each.lstrip("+").partition("=")[0] for each in overrides}
+    named = ({"model.path", "model.api"} & {*settings, *typed}) | ({"model"} & typed)
+    return isinstance(model, str) or bool(in_section or named)
 
 
 def _dataset(given: dict[str, Any]) -> list[str]:

@@ -15,10 +15,13 @@ from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.predictions import predictions
 from paft.evaluation.scoring import Scoring
+from paft.evaluation.served import Found
+from paft.evaluation.served_scoring import ServedEvaluator
 from paft.jobs.encoder import make_encoder, own_tokenizer_notes
 from paft.jobs.measures import outdated, summary_of
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
+from paft.jobs.served import served_evaluator, served_origin, served_plan
 from paft.model.adapter import base_of, check_fits, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
 from paft.model.fused import fused_kind
@@ -54,7 +57,8 @@ class Evaluation:
     method: str  # base: nothing was trained
     folder: RunFolder
     inputs: TestInputs
-    encoder: Encoder
+    encoder: Encoder | None  # None of a served model, whose server tokenises
+    found: Found | None  # what the server of a served model gives
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model, and for an adapter that PEFT or TRL made
 
 
@@ -65,6 +69,8 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
         checked: the result of check_evaluation(config); None: it is called here.
     """
     checked = checked or check_evaluation(config)
+    if config.model.api is not None:
+        return Evaluation(config, checked.name, checked.method, checked.folder, checked.inputs, None, checked.found, {})
     device = device_of(config.trainer.accelerator)
     check_quantization(config.model, device)
     check_sharding(config.model, config.trainer, device)
@@ -74,7 +80,7 @@ def prepare(config: EvaluateConfig, checked: CheckedEvaluation | None = None) ->
     if config.adapter is not None:
         check_fits(find_adapter(config.adapter), config.model)
     inputs = replace(checked.inputs, notes=(*checked.inputs.notes, *own_tokenizer_notes(config)))
-    return Evaluation(config, checked.name, checked.method, checked.folder, inputs, encoder, checked.trained)
+    return Evaluation(config, checked.name, checked.method, checked.folder, inputs, encoder, None, checked.trained)
 
 
 def _check_tokenizer(config: EvaluateConfig, trained: Mapping[str, Any], encoder: Encoder) -> None:
@@ -95,7 +101,7 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
     config, folder = evaluation.config, evaluation.folder.path
     started = time.perf_counter()
     reset_peak_memory()
-    model = _load(evaluation)
+    model = None if evaluation.encoder is None else _load(evaluation, evaluation.encoder)
     with (
         disk_full_is_an_input_error(folder),
         evaluation.folder.held(),  # only now, so that a model that cannot be used leaves no folder
@@ -107,12 +113,12 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
     return results
 
 
-def _load(evaluation: Evaluation) -> Any:
+def _load(evaluation: Evaluation, encoder: Encoder) -> Any:
     """Return the base model with its adapter, if there is one; raises InputError if they do not belong together."""
     config, adapter = evaluation.config, evaluation.config.adapter
     device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
     fused = fused_kind(device, config.trainer.fused)
-    base = load_base(config.model, device, cutoff=evaluation.encoder.cutoff, fused=fused, sharded=sharded)
+    base = load_base(config.model, device, cutoff=encoder.cutoff, fused=fused, sharded=sharded)
     if adapter is None:
         return base
     trained_on = base_of(evaluation.trained, config.model)
@@ -123,14 +129,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
     config, folder, inputs = evaluation.config, evaluation.folder.path, evaluation.inputs
     if ranks.rank() == 0:
         save_pools(folder / "prompts", inputs.pools)
-    evaluator = Evaluator(
-        model,
-        evaluation.encoder,
-        config.model,
-        None if config.adapter is None else find_adapter(config.adapter).folder,
-        evaluation.folder.identity,
-        config.trainer,
-    )
+    evaluator = _evaluator(evaluation, model)
     several_lines = evaluation.trained.get("several_lines")
     scoring = Scoring(metric_of(config.dataset), config.scoring, config.normalise, config.max_new_tokens, several_lines)
     scored = evaluator.score(folder, inputs.pool, inputs.examples, scoring)
@@ -145,20 +144,46 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
     return results
 
 
-def _extra(evaluation: Evaluation, evaluator: Evaluator, scoring: Scoring) -> ExtraMeasures:
+def _evaluator(evaluation: Evaluation, model: Any) -> Evaluator | ServedEvaluator:
+    """Return what scores a model that is loaded here, or a served one.
+
+    Args:
+        model: None of a served model.
+    """
+    config, identity = evaluation.config, evaluation.folder.identity
+    if evaluation.encoder is None:
+        return served_evaluator(config, evaluation.inputs, evaluation.found, evaluation.folder)
+    adapter = None if config.adapter is None else find_adapter(config.adapter).folder
+    return Evaluator(model, evaluation.encoder, config.model, adapter, identity, config.trainer)
+
+
+def _origin(evaluation: Evaluation, evaluator: Evaluator | ServedEvaluator, scored: Scored) -> dict[str, Any]:
+    """Return what results say of the weights and of what computed with them, by their keys."""
+    if isinstance(evaluator, ServedEvaluator):
+        return served_origin(evaluator, scored)
+    device, identity = evaluator.model.device, evaluator.identity
+    base = BaseModelRecord(**identity["base"], dequantised_from=origin(evaluation.config.model.path))
+    dtype = identity["dtype"].removeprefix("torch.")
+    return {**provenance(device), "dtype": dtype, "peak_memory_bytes": peak_memory_bytes(device), "base_model": base}
+
+
+def _extra(evaluation: Evaluation, evaluator: Evaluator | ServedEvaluator, scoring: Scoring) -> ExtraMeasures:
     """Score the adversarial prompts, if the evaluation has any."""
     inputs = evaluation.inputs
     if inputs.adversarial is None:
         return ExtraMeasures()
-    folder, pool, origin = evaluation.folder.path, inputs.adversarial, provenance(evaluator.model.device)
+    folder, pool = evaluation.folder.path, inputs.adversarial
     scored = evaluator.score(folder, pool, inputs.examples, scoring, name="adversarial")
-    adversarial = adversarial_prompts(scored.matrix, pool, scored.settings, origin["git"], origin["device"])
+    where = _origin(evaluation, evaluator, scored)
+    adversarial = adversarial_prompts(scored.matrix, pool, scored.settings, where["git"], where["device"])
     return ExtraMeasures(adversarial=adversarial)
 
 
-def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra: ExtraMeasures, started: float) -> Results:
-    config, inputs, identity = evaluation.config, evaluation.inputs, evaluator.identity
-    device = evaluator.model.device
+def _results(
+    evaluation: Evaluation, evaluator: Evaluator | ServedEvaluator, scored: Scored, extra: ExtraMeasures, started: float
+) -> Results:
+    config, inputs = evaluation.config, evaluation.inputs
+    where = _origin(evaluation, evaluator, scored)
     labelled = inputs.rows is None
     summary = summary_of(scored, config.dataset, inputs.pool, evaluation.encoder, inputs.examples, labelled, inputs.warnings)
     return Results(
@@ -171,15 +196,13 @@ def _results(evaluation: Evaluation, evaluator: Evaluator, scored: Scored, extra
         test_prompts_seen=inputs.seen,
         test_rows_left_out=inputs.left_out,
         wall_s=round(time.perf_counter() - started, 1),
-        peak_memory_bytes=peak_memory_bytes(device),
         fingerprints=Fingerprints(
             data=evaluation.folder.identity["data"],
             pools={split: describe_pool(pool) for split, pool in inputs.pools.items()},
-            base_model=BaseModelRecord(**identity["base"], dequantised_from=origin(config.model.path)),
-            adapter=identity["adapter"],
+            base_model=where.pop("base_model"),
+            adapter=evaluation.folder.identity["adapter"],
         ),
-        **provenance(device),
-        dtype=identity["dtype"].removeprefix("torch."),
+        **where,
         config=config.model_dump(),
     )
 
@@ -214,6 +237,8 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
         f"  test      {n_examples:,} examples under each of {n_prompts} prompts, {n_examples * n_prompts:,} renderings",
         flush=True,
     )
+    if evaluation.found is not None:
+        print("\n".join(served_plan(config, inputs, evaluation.found)), flush=True)
     print_inputs(config, inputs, inputs.warnings)
     if folder.results.is_file() and not outdated(folder.results, config.dataset):
         results = read_results(folder.results)

@@ -24,7 +24,7 @@ def summary_of(
     scored: Scored,
     dataset: DatasetConfig,
     pool: PromptPool,
-    encoder: Encoder,
+    encoder: Encoder | None,
     examples: Sequence[Example],
     labelled: bool = True,
     warnings: Sequence[str] = (),
@@ -32,6 +32,7 @@ def summary_of(
     """Return the summary of a matrix of prompts and examples.
 
     Args:
+        encoder: tells the tokens of an answer, which POSIX needs; None, of a served model: there is no POSIX.
         labelled: whether rows have right answers.
         warnings: what was known before scoring.
     """
@@ -79,7 +80,7 @@ def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]
 
 
 def _sensitivity(
-    scored: Scored, dataset: DatasetConfig, encoder: Encoder, examples: Sequence[Example], labelled: bool
+    scored: Scored, dataset: DatasetConfig, encoder: Encoder | None, examples: Sequence[Example], labelled: bool
 ) -> Sensitivity | None:
     """Return how sensitive the answers are to the prompt; None for a single prompt."""
     matrix = scored.matrix
@@ -94,7 +95,8 @@ def _sensitivity(
     if log_probs is None:
         return found
     sure = calibration(log_probs, matrix.predicted, matrix.gold) if labelled else None
-    return replace(found, posix=posix(log_probs, _padded(encoder.answer_tokens(examples))), calibration=sure)
+    by_token = None if encoder is None else posix(log_probs, _padded(encoder.answer_tokens(examples)))
+    return replace(found, posix=by_token, calibration=sure)
 
 
 def _log_probs(path: Path, n_prompts: int, n_examples: int) -> Array | None:

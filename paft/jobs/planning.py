@@ -115,7 +115,8 @@ def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInpu
         warnings: those that are known by now.
     """
     trains = isinstance(config, TrainConfig) and config.method.trains
-    print(f"  device    {kernels_line(config, trains)}", flush=True)
+    if config.model.api is None:
+        print(f"  device    {kernels_line(config, trains)}", flush=True)
     if is_gguf(config.model.path):
         print(f"  model     {called(config.model.path, '')}", flush=True)
     lines = [f"{split} prompts: {note}" for split, pool in inputs.pools.items() for note in pool.notes]

@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paft.config.adapter import Adapter, find_adapter, of_another_base, peft_settings
 from paft.config.schema import EvaluateConfig, TrainConfig
@@ -23,6 +23,9 @@ from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 from paft.runtime.run_folder import RunFolder, claim
 from paft.selection.budget import check_budget
+
+if TYPE_CHECKING:
+    from paft.evaluation.served import Found
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,11 @@ class CheckedEvaluation:
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model, and for an adapter that PEFT or TRL made
     inputs: TestInputs
     folder: RunFolder
+    found: "Found | None" = None  # what a server gives; None: nothing is served, or the evaluation is finished
 
 
 def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
-    """Load and check the inputs of an evaluation, and claim its folder. Writes nothing; raises InputError."""
+    """Load and check the inputs of an evaluation, claim its folder, and try its server. Writes nothing; raises InputError."""
     adapter = None if config.adapter is None else find_adapter(config.adapter)
     trained = {} if adapter is None else adapter.trained
     check_place(f"output_root={config.output_root}", Path(config.output_root))
@@ -115,8 +119,14 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     method = "base" if adapter is None else str(trained.get("method", "adapter"))
-    name = "-".join(["eval", config.dataset.name, config.model.label, method, config.scored_by, digest])
-    return CheckedEvaluation(name, method, trained, inputs, claim(config.output_root, name, identity))
+    scored_by = "api" if config.by_what_the_server_gives else config.scored_by
+    name = "-".join(["eval", config.dataset.name, config.model.label, method, scored_by, digest])
+    folder, found = claim(config.output_root, name, identity), None
+    if config.model.api is not None:
+        from paft.jobs.served import find_served  # here, because what it imports is of no use to other models
+
+        found = find_served(config, inputs, folder)
+    return CheckedEvaluation(name, method, trained, inputs, folder, found)
 
 
 def _check_shards(config: EvaluateConfig, adapter: Adapter) -> None:

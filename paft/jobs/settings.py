@@ -92,7 +92,9 @@ def _flat(settings: Mapping[str, Any], keys: Sequence[str], above: str = "") -> 
         key = f"{above}{name}"
         if isinstance(value, Mapping) and key not in keys:
             inner = dict(value)
-            if key in GROUPS and "name" in inner:
+            if (
+                key in GROUPS and "name" in inner and "api" not in inner
+            ):  # of a served model, `name` is the server's name for it
                 yield key, inner.pop("name")
             yield from _flat(inner, keys, f"{key}.")
         else:

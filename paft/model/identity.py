@@ -20,7 +20,7 @@ _SETTINGS = (".json", ".jinja", ".model", ".txt", ".tiktoken", ".vocab", ".bpe",
 
 
 def base_identity(model: ModelConfig) -> str:
-    """Return what identifies a base model without loading it: hub id and commit, or a digest of a folder's files.
+    """Return what identifies a base model without loading it: hub id and commit, a digest of files, or a server's address.
 
     The digest covers the whole of configs, tokenizer and chat templates, and of weight files names, sizes and a thousand pieces
     spread over each. It is cheap, and differs for different weights, even if only some layers changed because an adapter was
@@ -28,6 +28,8 @@ def base_identity(model: ModelConfig) -> str:
 
     Raises InputError if the commit of a hub model cannot be known.
     """
+    if model.api is not None:
+        return f"api:{model.api} {model.name}"
     if model.path is None:
         return "embedded"
     if is_gguf(model.path):

@@ -1,8 +1,6 @@
 """The models that write candidate prompts: OpenAI-compatible endpoints, and causal LMs on this machine."""
 
 import asyncio
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from paft.runtime.api import read_key, shortened, why_not
 from paft.runtime.errors import InputError
 
 Message = Mapping[str, str]  # role, content
@@ -129,7 +128,7 @@ class HttpGenerator:
         self._endpoint = endpoint
         self.name = endpoint.name or endpoint.model.rstrip("/").rsplit("/", 1)[-1]
         self.identity = endpoint.model_dump(exclude={"key", "name", "timeout"})
-        self._key = _key(where, endpoint.key)
+        self._key = read_key(f"{where}, key", endpoint.key)
         self._client: Any = None
 
     async def reply(self, messages: Sequence[Message], number: int) -> Reply:
@@ -148,28 +147,16 @@ class HttpGenerator:
                 temperature=self._endpoint.temperature,
                 **({} if self._endpoint.max_tokens is None else {"max_tokens": self._endpoint.max_tokens}),
             )
-        except openai.APITimeoutError:
-            raise UnavailableError(f"{self._endpoint.base_url} did not answer within {self._endpoint.timeout:g} s") from None
-        except openai.APIConnectionError:
-            raise UnavailableError(f"{self._endpoint.base_url} cannot be reached") from None
-        except openai.APIStatusError as error:
-            raise UnavailableError(
-                f"{self._endpoint.base_url} answers {error.status_code} ({self._short(error.message)})"
-            ) from None
         except (openai.OpenAIError, ValueError) as error:
-            raise UnavailableError(f"{self._endpoint.base_url} answers nonsense ({type(error).__name__})") from None
+            raise UnavailableError(why_not(error, self._endpoint.base_url, self._endpoint.timeout, self._key)) from None
         try:
             usage, choice = answer.usage, answer.choices[0]
             read, written = (None, None) if usage is None else (_count(usage.prompt_tokens), _count(usage.completion_tokens))
             return Reply(_text(choice.message.content), read, written, choice.finish_reason)
         except (AttributeError, IndexError, TypeError):  # the client does not check what a server sends
             raise UnavailableError(
-                f"{self._endpoint.base_url} answers no chat completion ({self._short(str(answer))}); check base_url"
+                f"{self._endpoint.base_url} answers no chat completion ({shortened(str(answer), self._key)}); check base_url"
             ) from None
-
-    def _short(self, message: str) -> str:
-        """Return the first 120 characters of a server's message, without the key, which some servers repeat."""
-        return " ".join(message.replace(self._key, "***").split())[:120]
 
 
 def _text(content: Any) -> str:
@@ -181,21 +168,6 @@ def _text(content: Any) -> str:
 
 def _count(tokens: Any) -> int | None:
     return tokens if isinstance(tokens, int) else None
-
-
-def _key(where: str, variable: str | None) -> str:
-    """Return the key that an environment variable holds; raises InputError that never shows the key."""
-    if variable is None:
-        return "none"
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):
-        raise InputError(f"{where}, key: this names the environment variable that holds the key; never write the key itself.")
-    if not os.environ.get(variable):
-        raise InputError(f"{where}, key: the environment variable {variable} is not set; set it to the key of this endpoint.")
-    if os.environ[variable] != "".join(os.environ[variable].split()):
-        raise InputError(
-            f"{where}, key: the environment variable {variable} holds white space or a line break; set the key alone."
-        )
-    return os.environ[variable]
 
 
 class LocalGenerator:

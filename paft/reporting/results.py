@@ -210,12 +210,51 @@ class SelectionRecord(_Record):
 class BaseModelRecord(_Record):
     """The identity of the base weights: the hub's commit, and a digest of a few values of each weight.
 
+    Of a served model, whose weights are not seen, sample is a digest of its server, its name and what is said of it.
+
     dequantised_from names the GGUF file that the weights were made of, with its SHA-256; None for other models.
     """
 
     hub_commit: str | None
     sample: str
     dequantised_from: str | None = None
+
+
+class RepeatedCells(_Record):
+    """A sample of renderings that a server was asked for twice: how many, and how many were answered otherwise.
+
+    largest_difference is that of an answer's log-probability; None where texts were generated.
+    """
+
+    cells: int
+    changed: int
+    largest_difference: float | None
+
+
+class ServedRecord(_Record):
+    """What is known of a served model and of what it was asked.
+
+    entry is what the server's list of models says of it, answers_as what its answers call it. protocol says how cells were
+    scored, given_up which ways did not work for all of them, and why. requests counts those that were sent, retries the
+    attempts beyond the first; tokens are as the server reports them, uncounted the answers that reported none. cost is in
+    dollars, by the prices of the config. letters_not_listed counts the renderings in which not every option's letter was among
+    the likeliest first tokens; its log-probability is then -inf in the matrix.
+    """
+
+    url: str
+    name: str
+    entry: dict[str, Any] | None
+    answers_as: str | None
+    protocol: str
+    given_up: dict[str, str]
+    requests: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    uncounted: int
+    cost: float | None
+    letters_not_listed: int
+    repeated: RepeatedCells
 
 
 class Fingerprints(_Record):
@@ -232,7 +271,7 @@ class Results(Summary):
 
     training, selection and plan belong to training runs. training is None for method=base, selection where no prompt was
     searched. adapter and trained_by (the run that trained the adapter) belong to evaluations, and are None for a base model;
-    trained_by also for an adapter that PEFT or TRL made.
+    trained_by also for an adapter that PEFT or TRL made. served is None unless the model was reached through an API.
     test_prompts_seen is None where nothing was trained, and in results of earlier versions.
     """
 
@@ -255,6 +294,7 @@ class Results(Summary):
     device: Device
     dtype: str
     config: dict[str, Any]
+    served: ServedRecord | None = None
 
     _folder: Path | None = PrivateAttr(None)
 

@@ -74,7 +74,7 @@ def write_run_page(
         tail=worst_prompts(results),
         warnings=beware(results),
         remarks=remarks(results),
-        origin=results.model_dump_json(include={"git", "versions", "device", "dtype", "fingerprints"}, indent=2),
+        origin=results.model_dump_json(include={"git", "versions", "device", "dtype", "fingerprints", "served"}, indent=2),
         config=json.dumps(results.config, indent=2),
     )
     write_atomically(path, page)

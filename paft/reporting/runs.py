@@ -12,6 +12,7 @@ import pandas as pd
 
 from paft.config.base_model import called
 from paft.config.compose import from_dict
+from paft.config.schema import NO_NUMBER
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.robustness import Robustness
 from paft.evaluation.statistics import (
@@ -57,7 +58,10 @@ class FinishedRun:
         adapter = self.results.trained_by or self.results.adapter
         config = {key: value for key, value in self.config.items() if key not in _OF_A_MACHINE}
         settings = flat(config | ({} if adapter is None else {"adapter": adapter}))
-        settings.pop("model.accept_license", None)  # it changes no number
+        for key in NO_NUMBER:
+            settings.pop(f"model.{key}", None)
+        if settings.get("model.api") is None:  # as in results of earlier versions
+            settings.pop("model.api", None), settings.pop("model.name", None)
         return settings
 
     @property
@@ -68,7 +72,10 @@ class FinishedRun:
     @property
     def model(self) -> str:
         """Its base model."""
-        return called(self.config["model"]["path"], "SmolLM2-135M-Instruct")
+        section = self.config["model"]
+        if section.get("api") is not None:
+            return f"{section['name']}, served"
+        return called(section["path"], "SmolLM2-135M-Instruct")
 
     @property
     def test_prompts(self) -> str:

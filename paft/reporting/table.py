@@ -13,7 +13,7 @@ from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.prompts.seen import Seen
 from paft.reporting.page import unit
-from paft.reporting.results import Results, Summary
+from paft.reporting.results import Results, ServedRecord, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
 _FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
@@ -94,6 +94,7 @@ def remarks(results: Results) -> list[str]:
     lines = input_remarks(results)
     if (origin := results.fingerprints.base_model.dequantised_from) is not None:
         lines.append(f"The base model was dequantised from a {origin}.")
+    lines += _served(results.served)
     if (agree := results.consensus) is not None:
         share = f"Two prompts answer alike {100 * agree.agreement:.1f} times in 100"
         vote = "" if agree.majority is None else f"; their majority is right {100 * agree.majority:.1f} times"
@@ -111,6 +112,35 @@ def remarks(results: Results) -> list[str]:
     lines += [f"{what}: {n:,}." for what, n in counted.items() if n]
     if n := results.scoring.prompts_with_split_letters:
         lines.append(f"After {n} prompts an option's letter is more than one token.")
+    return lines
+
+
+def _served(served: ServedRecord | None) -> list[str]:
+    """Return sentences on a served model: how it was asked, what that cost, and what is not known of it."""
+    if served is None:
+        return []
+    cost = "" if served.cost is None else f", {'at least ' if served.uncounted else ''}${served.cost:.2f}"
+    uncounted = f" ({served.uncounted:,} answers did not say theirs)" if served.uncounted else ""
+    lines = [
+        f"{served.name} was reached through {served.url}, and scored by {served.protocol}. Its weights were not seen, so no "
+        f"fingerprint says which they were{'' if served.entry else ', and the server does not list it'}.",
+        f"{served.requests:,} requests and {served.retries:,} retries: {served.prompt_tokens:,} tokens of prompts, "
+        f"{served.completion_tokens:,} of answers{uncounted}{cost}.",
+    ]
+    lines += [f"Not every rendering could be scored by {way} ({why})." for way, why in served.given_up.items()]
+    if served.letters_not_listed:
+        lines.append(
+            "Renderings in which not every option's letter was among the server's likeliest tokens: "
+            f"{served.letters_not_listed:,}. The answer is known, because a letter that is not among them is less likely than "
+            "each that is; of its probability only that it is small, and the calibration takes it for zero."
+        )
+    twice, wobble = served.repeated, served.repeated.largest_difference
+    moved = f"; log-probabilities moved by up to {wobble:.2g}" if wobble else ""
+    if twice.changed or wobble:
+        lines.append(
+            f"Asked for {twice.cells} renderings twice, the server answered {twice.changed} otherwise "
+            f"({100 * twice.changed / twice.cells:.0f}%){moved}: another evaluation differs by as much."
+        )
     return lines
 
 

@@ -261,6 +261,7 @@ _CONFIG: _Table = [
         "evaluate=false scores the validation prompts, and there are none; give some: prompts.validation=FILE.",
     ),
     ("average above one", "optim.average=1.1", {}, "optim.average=1.1: input should be less than or equal to 1"),
+    ("training a served model", "model.api=http://127.0.0.1:1/v1 ; model.name=m", {}, "a served model cannot be trained here"),
     ("nothing to choose", "evaluate=false ; method=base", {}, "evaluate=false: method=base has no settings to choose; leave"),
     (
         "test prompts all the same",
@@ -704,7 +705,31 @@ _MODEL: _Table = [
     ("no chat template", f"{TINY} ; model.chat_template=true", {}, "model.chat_template=true: this tokenizer has no chat"),
 ]  # fmt: skip
 
+SERVED = "model.api=http://127.0.0.1:1/v1"
+OWN_SERVED = f"{OWN} ; prompts.test=unseen.jsonl ; {SERVED} ; model.name=m"
+
 _EVALUATION: _Table = [
+    ("a served model without a name", f"dataset=piqa ; {SERVED}", {}, "model.name has no value; give one with model.name="),
+    ("a name without a server", "dataset=piqa ; model=smollm2_135m ; ++model.name=m", {}, "model.name is for a served model"),
+    ("a served model without a server", "dataset=piqa ; model=served ; model.name=m", {}, "model.api has no value"),
+    (
+        "a password in an address",
+        "dataset=piqa ; model.api=http://me:secret@host/v1 ; model.name=m",
+        {},
+        "model.api: the address holds a user, a password or a query, which would be written into files",
+    ),
+    ("no address", "dataset=piqa ; model.api=localhost ; model.name=m", {}, "it looks like http://localhost:8000/v1."),
+    ("a served model and a folder", f"{OWN_SERVED} ; model.path=m", OWN_FILES, "model.api and model.path=m name two models"),
+    ("a served model and an adapter", f"{RUN} ; {SERVED} ; model.name=m", A_RUN, "an adapter needs the weights, which a"),
+    ("one price of two", f"{OWN_SERVED} ; model.price_in=1", OWN_FILES, "model.price_in and model.price_out make a cost"),
+    ("no requests", f"{OWN_SERVED} ; model.api_requests=0", OWN_FILES, "model.api_requests=0: input should be greater than 0"),
+    ("a device of a server", f"{OWN_SERVED} ; trainer.devices=2", OWN_FILES, "trainer.devices does nothing with model.api"),
+    ("a precision of a server", f"{OWN_SERVED} ; model.dtype=bf16", OWN_FILES, "model.dtype does nothing with model.api"),
+    ("a cut-off of a server", f"{OWN_SERVED} ; cutoff=99", OWN_FILES, "cutoff does nothing with model.api, whose server loads"),
+    ("a key instead of its variable", f"{OWN_SERVED} ; model.api_key_env=sk-1", OWN_FILES, "model.api_key_env: this names the"),
+    ("no such key", f"{OWN_SERVED} ; model.api_key_env=NO_SUCH_KEY", OWN_FILES, "variable NO_SUCH_KEY is not set"),
+    ("a server that is down", OWN_SERVED, OWN_FILES, "model.api: http://127.0.0.1:1/v1 cannot be reached."),
+    ("a chat or not", "dataset=piqa ; model=smollm2_135m ; model.chat_template=null", {}, "null leaves it to a server"),
     ("nothing to evaluate", "", {}, "dataset has no value; choose one with dataset="),
     ("no model", "dataset=piqa", {}, "model has no value; choose one with model="),
     ("no data set", "model.path=%MODEL", {}, "dataset has no value; choose one with dataset=..., name your own rows with data"),
