@@ -113,5 +113,6 @@ if __name__ in ("__main__", "__mp_main__"):  # a rank imports this file under th
     _set_up()
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
     module = importlib.import_module(f"paft.cli.{sys.argv.pop(1)}")
     module.main()
