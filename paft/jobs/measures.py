@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,10 +11,11 @@ from paft.config.schema import DatasetConfig
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.evaluator import Scored
+from paft.evaluation.matrix import read_matrix
 from paft.evaluation.predictions import count_unread
 from paft.evaluation.sensitivity import Sensitivity, calibration, posix, pss
 from paft.evaluation.statistics import Array, agreement
-from paft.evaluation.store import read_cells
+from paft.evaluation.store import MatrixStore, read_cells
 from paft.evaluation.tail import Family, by_family, kind_of
 from paft.prompts import PromptPool
 from paft.reporting.results import Summary, summarise
@@ -45,6 +47,16 @@ def summary_of(
         families=_by_family(scored, pool),
         sensitivity=_sensitivity(scored, encoder, examples, labelled) if has_choices else None,
     )
+
+
+def scored_before(folder: Path, settings: dict[str, Any]) -> Scored:
+    """Return the score matrix that a finished run left in its folder; raises InputError if it is missing or damaged.
+
+    Args:
+        settings: by which it was scored, in plain types.
+    """
+    store = MatrixStore(folder, {})
+    return Scored(read_matrix(store.path), store.path, store.seconds(), settings)
 
 
 def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]:

@@ -21,6 +21,7 @@ from paft.evaluation.robustness import (
     uncertainty,
 )
 from paft.evaluation.sensitivity import Sensitivity
+from paft.evaluation.statistics import Estimate
 from paft.evaluation.store import read_cells
 from paft.evaluation.tail import Family, Tail, tail
 from paft.prompts import PromptPool
@@ -192,6 +193,18 @@ class SelectionRecord(_Record):
     trace: list[TrialRecord]
 
 
+class Beside(_Record):
+    """A run that this one is shown beside, on the same cells: its name and robustness, and how much better this one is.
+
+    difference is the mean of this run minus that of the other, paired, with the interval of `verdict.sure`.
+    """
+
+    run: str
+    robustness: Robustness
+    tail: Tail | None
+    difference: Estimate
+
+
 class BaseModelRecord(_Record):
     """The identity of the base weights: the hub's commit, and a digest of a few values of each weight.
 
@@ -217,12 +230,16 @@ class Results(Summary):
 
     training, selection and plan belong to training runs. training is None for method=base, selection where no prompt was
     searched. adapter and trained_by (the run that trained the adapter) belong to evaluations, and are None for a base model.
-    test_prompts_seen is None where nothing was trained, and in results of earlier versions.
+    test_prompts_seen is None where nothing was trained, and in results of earlier versions. beside holds the runs that this one
+    is shown beside, by method. verdict says in a sentence what came out; None where rows have no labels, and in results of
+    earlier versions.
     """
 
     version: Literal[1] = VERSION
     kind: Literal["training", "evaluation"]
     run: str
+    verdict: str | None = None
+    beside: dict[str, Beside] = {}
     extra_measures: ExtraMeasures = ExtraMeasures()
     training: TrainingRecord | None = None
     selection: SelectionRecord | None = None
