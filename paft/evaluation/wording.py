@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t
+from scipy.stats import f, t
 
-from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, difference_interval
+from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, difference_interval, noise_variance
+from paft.evaluation.tail import cvar
 
 _EQUAL = 1e-9  # values that differ by no more are equal
+_BLOCKS = 100  # of prompts, at most, that the jackknife leaves out in turn
+_NORMAL = 1.4  # of P normal accuracies, the variance of the mean less the worst tenth is about 1.4 / P of its square
 
 
 @dataclass(frozen=True)
@@ -47,45 +50,59 @@ def estimate(values: Array, groups: Groups) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
-def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1, splits: int = 200, seed: int = 0) -> Estimate:
+def wording_matters(correct: Array, groups: Groups) -> float:
+    """Return the probability of accuracies that differ as much over prompts if the wording did not matter; 1 for one prompt.
+
+    The F test of a two-way analysis of variance without replication: the variance over prompts against the examples' noise.
+    """
+    n, variance = len(correct), float(correct.mean(1).var(ddof=1)) if len(correct) > 1 else 0.0
+    n_groups = len(np.unique(groups))
+    if variance == 0 or n_groups < 2:
+        return 1.0
+    noise = noise_variance(correct, groups)
+    return float(f.sf(variance / noise, n - 1, (n - 1) * (n_groups - 1))) if noise else 0.0
+
+
+def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estimate:
     """Return how much less accurate the worst share of the prompts is than the mean of all, with a 95% interval.
 
-    The worst prompts are chosen on one half of the examples and measured on the other, in many random halves, because choosing
-    and measuring on the same ones finds bad prompts where there are none. So the value may be below zero.
+    Of finitely many examples the worst prompts look worse than they are. What the noise adds to the variance over prompts is
+    therefore taken from the square of the difference, as it is exact for normal accuracies; where a few prompts fail by far, it
+    changes little.
 
-    The interval adds the variance over prompts (delete-one jackknife of the value; Efron, Tibshirani: An Introduction to the
-    Bootstrap, 1993, chapter 11) to that over groups of examples, with the prompts that are the worst on all of them. There is
-    none for fewer than ten prompts or groups.
+    The interval adds the variance over prompts (jackknife, one prompt at a time or one of a hundred blocks; Efron, Tibshirani:
+    An Introduction to the Bootstrap, 1993, chapter 11), which for few prompts may come out too small, and is at least that of
+    normal accuracies, to that over groups of examples. The noise is taken from both ends. In simulations it held the truth 92
+    to 100 times in 100 for normal accuracies, and 88 times where one prompt in ten or twenty fails. There is none for fewer
+    than ten prompts or groups. An end is never below zero.
 
     Args:
         share: of the prompts; below one prompt it is the worst one.
     """
-    n_prompts = len(correct)
+    accuracy = correct.mean(1)
+    gap, n_prompts = _gap(accuracy, share), len(accuracy)
     sums, sizes = _by_group(correct, groups)
-    if len(sizes) < 2:
-        return Estimate(_gap(sums, sums / sizes, share))
-    generator = np.random.default_rng(seed)
-    halves = np.zeros((splits, len(sizes)))
-    for half in halves:
-        half[generator.permutation(len(sizes))[: len(sizes) // 2]] = 1
-    first, second = (sums @ side.T / (side @ sizes) for side in (halves, 1 - halves))
-    chosen, measured = np.hstack([first, second]), np.hstack([second, first])  # (P, 2 * splits)
-    value = _gap(chosen, measured, share)
-    if not can_promise(correct, groups):
+    variance, n = float(accuracy.var()) * n_prompts / max(n_prompts - 1, 1), len(sizes)
+    noisy = min(1.0, noise_variance(correct, groups) / variance) if variance and n > 1 else 0.0
+
+    def without_noise(end: float) -> float:
+        return float(np.sqrt(max(0.0, max(end, 0.0) ** 2 - noisy * gap**2)))
+
+    value = without_noise(gap)
+    if not can_promise(correct, groups) or gap < _EQUAL:
         return Estimate(value)
-    left = [_gap(np.delete(chosen, i, axis=0), np.delete(measured, i, axis=0), share) for i in range(n_prompts)]
-    of_prompts = (n_prompts - 1) * float(np.var(left))
+    blocks = np.array_split(np.random.default_rng(0).permutation(n_prompts), min(n_prompts, _BLOCKS))
+    jackknife = (len(blocks) - 1) * float(np.var([_gap(np.delete(accuracy, block), share) for block in blocks]))
+    of_prompts = max(jackknife, _NORMAL * gap**2 / n_prompts)
     weights = np.zeros(n_prompts)
-    weights[correct.mean(1).argsort(kind="stable")] = _weights(n_prompts, share)
+    weights[accuracy.argsort(kind="stable")] = _weights(n_prompts, share)
     by_group = sums.mean(0) - weights @ sums
-    residual, n = by_group - by_group.sum() / sizes.sum() * sizes, len(sizes)
+    residual = by_group - by_group.sum() / sizes.sum() * sizes
     of_groups = n / (n - 1) * float((residual**2).sum()) / sizes.sum() ** 2
-    variance = of_prompts + of_groups
-    if variance == 0:
-        return Estimate(value)
-    freedom = variance**2 / (of_prompts**2 / (n_prompts - 1) + of_groups**2 / (n - 1))
-    half_width = float(t.ppf(0.975, freedom) * np.sqrt(variance))
-    return Estimate(value, value - half_width, value + half_width)
+    both = of_prompts + of_groups
+    freedom = both**2 / (of_prompts**2 / (len(blocks) - 1) + of_groups**2 / (n - 1))
+    half = float(t.ppf(0.975, freedom) * np.sqrt(both))
+    return Estimate(value, without_noise(gap - half), without_noise(gap + half))
 
 
 def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int = 10_000, seed: int = 0) -> list[Kind]:
@@ -105,14 +122,13 @@ def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int 
     kinds, place = np.unique(own, return_inverse=True)
     if len(kinds) < 2:
         return []
-    values = accuracy[named]
-    member = np.eye(len(kinds))[place].T  # (kinds, prompts)
-    sizes = member.sum(1)
-    others = len(values) - sizes
+    values = accuracy[named][place.argsort(kind="stable")]  # the prompts of a kind stand together
+    sizes = np.bincount(place)
+    starts, others = np.cumsum(sizes) - sizes, len(values) - sizes
 
     def worse(dealt: Array) -> Array:
         """Return by how many standard errors, up to a factor, the mean of each kind (K, draws) is below the others'."""
-        below = member @ dealt
+        below = np.add.reduceat(dealt, starts, axis=0)
         lower: Array = (dealt.sum(0) - below) / others[:, None] - below / sizes[:, None]
         return lower / np.sqrt(1 / sizes + 1 / others)[:, None]
 
@@ -122,7 +138,7 @@ def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int 
     for start in range(0, draws, 1000):  # a thousand at a time, to bound memory
         dealt = generator.permuted(np.tile(values[:, None], min(1000, draws - start)), axis=0)
         beyond += (worse(dealt).max(0) >= found[:, None] - _EQUAL).sum(1)
-    below = member @ values
+    below = np.add.reduceat(values, starts)
     listed = [
         Kind(str(kinds[i]), int(sizes[i]), float(below[i] / sizes[i]), float((values.sum() - below[i]) / others[i]))
         for i in np.argsort(-found, kind="stable")
@@ -145,8 +161,6 @@ def _weights(n: int, share: float) -> Array:
     return weights
 
 
-def _gap(chosen: Array, measured: Array, share: float) -> float:
-    """Return the mean of `measured` (P, S) less that of its worst share, chosen by `chosen` (P, S), averaged over S."""
-    order = chosen.argsort(axis=0, kind="stable")
-    worst = _weights(len(chosen), share) @ np.take_along_axis(measured, order, axis=0)
-    return float((measured.mean(0) - worst).mean())
+def _gap(accuracy: Array, share: float) -> float:
+    """Return the mean of accuracies (P,) less that of their worst share."""
+    return float(accuracy.mean() - cvar(accuracy, share))

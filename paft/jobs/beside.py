@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that what one of them lacks shows at once.
 """
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -35,6 +36,6 @@ def user_of(config: TrainConfig, inputs: Inputs) -> TrainConfig:
 
 def _alone(config: TrainConfig, method: MethodConfig) -> TrainConfig:
     """Return the config of a run of another method that is shown beside nothing and measures nothing more."""
-    unused = {"compare_with": [], "extra_measures": [], "rerun": None}
+    unused: dict[str, Any] = {"compare_with": [], "extra_measures": [], "rerun": None}
     score_base = config.score_base or not method.trains
     return config.model_copy(update={**unused, "method": method, "score_base": score_base, "fail_under": FailUnderConfig()})

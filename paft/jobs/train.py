@@ -119,7 +119,6 @@ def train(run: PreparedRun, group: str | None = None, waits: bool = False) -> Re
     base = load_base(model, device, config.method.trains, run.encoder.cutoff, fused, sharded)
     asked = time.perf_counter()
     beside = _others(run, lambda: base, model)
-    reset_peak_memory()
     started += time.perf_counter() - asked
     with disk_full_is_an_input_error(folder), run.folder.held(None if waits else PATIENCE_S):
         # Only now, so that a model that cannot be used leaves no folder.
@@ -166,7 +165,7 @@ def _score_base(config: TrainConfig, base: PreTrainedModel, model: ModelConfig) 
 
     Args:
         config: of the run of method=base.
-        base: the base model, which is left with the attention of training.
+        base: the base model, which is left with the attention of training, and the peak memory as if nothing had been scored.
         model: how it was loaded.
     """
     started = time.perf_counter()
@@ -181,6 +180,7 @@ def _score_base(config: TrainConfig, base: PreTrainedModel, model: ModelConfig) 
     gc.collect()  # what scoring has recorded (CUDA graphs) makes room for training
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    reset_peak_memory()
 
 
 def _has_results(folder: RunFolder) -> bool:

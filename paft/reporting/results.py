@@ -308,13 +308,14 @@ class Results(Summary):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        """Show the robustness as a table in a notebook."""
+        """Show the robustness as a table in a notebook, and the verdict below it."""
         figures = self._figures()
         if not figures:
             return f"<p>{escape(repr(self))}</p>"
         heads = "".join(f"<th>{name}</th>" for name in figures)
         cells = "".join(f"<td>{value}</td>" for value in figures.values())
-        return f"<table><caption>{escape(self.run)}</caption><tr>{heads}</tr><tr>{cells}</tr></table>"
+        said = "" if self.verdict is None else f"<p>{escape(self.verdict)}</p>"
+        return f"<table><caption>{escape(self.run)}</caption><tr>{heads}</tr><tr>{cells}</tr></table>{said}"
 
     def _figures(self) -> dict[str, str]:
         """Return the robustness over the test prompts in percent, by name; nothing for rows without labels."""

@@ -17,7 +17,7 @@ from paft.data.tasks.base import LETTERS
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, corrected_std, swap_test
 from paft.evaluation.tail import kind_of
-from paft.evaluation.wording import cost_of_wording, estimate, worse_kinds
+from paft.evaluation.wording import cost_of_wording, estimate, wording_matters, worse_kinds
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun
 from paft.reporting.page import bracketed, percent
@@ -225,12 +225,11 @@ def _wording(seen: Evidence) -> str:
         return _without_interval(seen, cost.value)
     of = f"the mean, {percent(mean)}, less the worst tenth of {n} prompts"
     if cost.high <= SMALL:
-        most = percent(max(cost.high, 0.0))
-        return f"robust: the wording costs no more than {most} points ({of}: {bracketed(cost, '+')})"
-    if cost.low <= 0:
+        return f"robust: the wording costs no more than {percent(cost.high)} points ({of}: {bracketed(cost)})"
+    if cost.low <= 0 and wording_matters(seen.correct, seen.groups) >= ERROR:
         return (
-            f"it cannot be told whether the wording matters: it costs {bracketed(cost, '+')} points ({of}); more test prompts "
-            "or rows would tell"
+            f"it cannot be told whether the wording matters: it costs {bracketed(cost)} points ({of}); more test prompts or "
+            "rows would tell"
         )
     return f"the wording costs up to {bracketed(cost)} points ({of}){_named(seen)}; {_to_steady(seen)}"
 
@@ -242,7 +241,7 @@ def _without_interval(seen: Evidence, gap: float) -> str:
     if min(n, groups) >= FEWEST:  # nothing varies
         return f"the wording costs nothing here: all {n} prompts are equally good"
     mean = percent(float(seen.correct.mean()))
-    between = f"between the mean, {mean}, and the worst of {n} prompts lie {percent(max(gap, 0.0))} points"
+    between = f"between the mean, {mean}, and the worst of {n} prompts lie {percent(gap)} points"
     said = f"{between}, and {few} say nothing of others{_named(seen)}"
     return f"{said}; {_to_steady(seen)}" if gap > SMALL else said
 

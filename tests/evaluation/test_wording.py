@@ -1,10 +1,10 @@
-"""What the wording costs, and which kinds of prompt are worse: said where there is something, and not where there is nothing."""
+"""What the wording costs, and which kinds of prompt are worse: said where there is something, not where there is nothing."""
 
 import numpy as np
 import pytest
 
 from paft.evaluation.tail import cvar
-from paft.evaluation.wording import cost_of_wording, estimate, worse_kinds
+from paft.evaluation.wording import cost_of_wording, estimate, wording_matters, worse_kinds
 
 
 def answers(accuracy, n: int, seed: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def test_the_cost_is_that_of_the_worst_tenth_and_not_of_noise():
     alike = answers(np.full(40, 0.7), 60, seed=0)
     apparent = alike.mean() - cvar(alike.mean(1), 0.1)
     nothing = cost_of_wording(alike, np.arange(60))
-    assert apparent > 0.08 and nothing.low < 0 < nothing.high and abs(nothing.value) < 0.04
+    assert apparent > 0.08 and nothing.low == 0 < nothing.high and nothing.value < 0.05
 
 
 @pytest.mark.parametrize(("prompts", "examples", "std"), [(10, 60, 0.08), (20, 100, 0.0), (50, 100, 0.1)])
@@ -57,9 +57,18 @@ def test_the_interval_of_the_cost_holds_the_truth(prompts, examples, std):
     held = 0
     for seed in range(200):
         effects = np.random.default_rng(10_000 + seed).normal(0.65, std, prompts) if std else np.full(prompts, 0.65)
-        found = cost_of_wording(answers(effects, examples, seed), np.arange(examples), splits=20)
+        found = cost_of_wording(answers(effects, examples, seed), np.arange(examples))
         held += found.low <= 1.755 * std <= found.high
     assert held >= 0.9 * 200
+
+
+def test_that_the_wording_matters_is_found_and_not_by_luck():
+    groups = np.arange(60)
+    found = [wording_matters(answers(np.full(20, 0.6), 60, seed), groups) for seed in range(300)]
+    assert 0.01 < np.mean(np.array(found) < 0.05) < 0.09
+    assert wording_matters(answers(np.linspace(0.5, 0.8, 20), 60, seed=0), groups) < 0.001
+    assert wording_matters(np.ones((20, 60)), groups) == wording_matters(np.eye(1, 60), groups) == 1
+    assert wording_matters(np.eye(4)[:, :1], np.zeros(1, dtype=int)) == 1
 
 
 def test_no_interval_for_few_prompts_or_rows():
