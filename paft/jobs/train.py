@@ -409,8 +409,9 @@ def _add_others(run: PreparedRun, group: str | None) -> Results:
         wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
     ):
         before = read_results(run.folder.results)
+        earlier = {name: load(folder.parent / other.run) for name, other in before.beside.items() if name not in beside}
         scored = scored_before(folder, before.scoring.model_dump())
-        results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, beside)
+        results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, earlier | beside)
         if ranks.rank() == 0:
             save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:

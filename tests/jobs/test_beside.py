@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -66,7 +67,7 @@ def test_the_base_model_is_the_first_row(typed, tmp_path, capsys):
     assert (beside.run, beside.robustness, beside.tail) == (base.run, base.robustness, base.tail)
     own, other = (read_matrix(run.folder / "matrix.parquet") for run in (results, base))
     assert (own.prompt_digests, own.example_digests) == (other.prompt_digests, other.example_digests)
-    difference = estimate(own.correct.astype(float) - other.correct, torch.arange(6).numpy())
+    difference = estimate(own.correct.astype(float) - other.correct, np.unique(own.groups, return_inverse=True)[1])
     assert beside.difference == difference and difference.value == pytest.approx(results.robustness.mean - base.robustness.mean)
     assert read_results(results.folder) == results
     plan, table = shown.split("Scoring the base model: ")
@@ -106,6 +107,8 @@ def test_a_finished_run_is_shown_beside_others_later_and_not_trained_again(typed
     assert "<td>base</td>" in (later.folder / "report.html").read_text(encoding="utf-8")
     both = run_training(compose_config(*typed, "compare_with=[user]"))
     assert [*both.beside] == ["base", "user"] and both.robustness == alone.robustness
+    again = run_training(compose_config(*typed, "score_base=false", "compare_with=[user]"))
+    assert again == both
     before = (both.folder / "results.json").stat().st_mtime_ns
     monkeypatch.setattr("paft.jobs.train.load_base", lambda *_, **__: pytest.fail("the model was loaded"))
     assert run_training(compose_config(*typed)) == both and (both.folder / "results.json").stat().st_mtime_ns == before
@@ -230,9 +233,9 @@ def test_a_process_that_waits_takes_over_where_the_holder_is_killed(typed, tmp_p
     assert os.WIFSTOPPED(status)
     second = as_command(*shape, "seed=1")
     until_it_waits(second)
+    parts = list((tmp_path / "runs").glob("*-base-*/.matrix-*/*.parquet"))
     first.kill()
     first.wait()
-    parts = list((tmp_path / "runs").glob("*-base-*/.matrix-*/*.parquet"))
     out, err = second.communicate()
     assert second.returncode == 0, err
     assert len(parts) == 1 and "Scoring the base model" in out and names(tmp_path / "runs") == ["base", "paft"]
