@@ -411,7 +411,8 @@ def _add_others(run: PreparedRun, group: str | None) -> Results:
         before = read_results(run.folder.results)
         earlier = {name: load(folder.parent / other.run) for name, other in before.beside.items() if name not in beside}
         scored = scored_before(folder, before.scoring.model_dump())
-        results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, earlier | beside)
+        beside = dict(sorted((earlier | beside).items()))  # the base model first
+        results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, beside)
         if ranks.rank() == 0:
             save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
         if logger is not None:

@@ -44,11 +44,11 @@ def test_groups_of_rows_widen_the_interval():
 def test_the_cost_is_that_of_the_worst_tenth_and_not_of_noise():
     truth = np.where(np.arange(40) < 4, 0.5, 0.9)
     found = cost_of_wording(answers(truth, 400, seed=0), np.arange(400))
-    assert found.low < truth.mean() - cvar(truth, 0.1) < found.high and found.low > 0.2
+    assert found.low < truth.mean() - cvar(truth, 0.1) < found.high and found.low > 0 and found.value > 0.3
     alike = answers(np.full(40, 0.7), 60, seed=0)
     apparent = alike.mean() - cvar(alike.mean(1), 0.1)
     nothing = cost_of_wording(alike, np.arange(60))
-    assert apparent > 0.08 and nothing.low == 0 < nothing.high and nothing.value < 0.05
+    assert nothing.low == 0 < nothing.high and nothing.value < 0.6 * apparent
 
 
 @pytest.mark.parametrize(("prompts", "examples", "std"), [(10, 60, 0.08), (20, 100, 0.0), (50, 100, 0.1)])
