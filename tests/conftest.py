@@ -84,4 +84,5 @@ def small_run(model: Path, root: Path) -> list[str]:
         "eval_prompts=3",
         "validation.prompts=2",
         "validation.examples=4",
+        "score_base=false",  # tests/jobs/test_beside.py has it scored
     ]

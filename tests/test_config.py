@@ -127,7 +127,7 @@ def test_page_and_types_have_the_same_keys():
     """Every key of conf/train.yaml has a type, and every setting has its place on the page."""
     page = composed()
     assert set(page) == set(TrainConfig.model_fields)
-    for section in ("schedule", "prompts", "optim", "validation", "trainer"):
+    for section in ("schedule", "prompts", "optim", "validation", "trainer", "fail_under"):
         fields: Any = TrainConfig.model_fields[section].annotation
         assert set(page[section]) == set(fields.model_fields), section
     for group in ("dataset", "model", "method", "logger"):  # here a page holds what applies
@@ -189,7 +189,17 @@ def test_what_changes_the_numbers_changes_the_name(override):
 
 
 @pytest.mark.parametrize(
-    "override", ["output_root=elsewhere", "data_root=rows", "logger=wandb", "lora@model.lora=paper", "trainer.profiler=simple"]
+    "override",
+    [
+        "output_root=elsewhere",
+        "data_root=rows",
+        "logger=wandb",
+        "lora@model.lora=paper",
+        "trainer.profiler=simple",
+        "score_base=false",
+        "compare_with=[user]",
+        "fail_under.worst=80",
+    ],
 )
 def test_what_changes_no_number_leaves_the_name(override):
     assert compose_config(override).run_name == compose_config().run_name

@@ -96,7 +96,8 @@ def test_more_measures_are_added_to_a_finished_run_without_training_again(tiny_o
 
 def test_more_measures_of_a_fresh_run_and_of_a_base_model(tiny_overrides):
     for method in ("user", "base"):
-        results = run_training(compose_config(*tiny_overrides, f"method={method}", "extra_measures=[adversarial]"))
+        typed = [f"method={method}", "extra_measures=[adversarial]", "score_base=true"]
+        results = run_training(compose_config(*tiny_overrides, *typed))
         con = results.extra_measures.adversarial
         assert 0 <= con.worst <= con.mean <= 1 and con.pool.prompts == 10
 

@@ -35,7 +35,7 @@ EPOCHS = 2  # the first warms up, the second is timed
 # One prompt, next to no scoring, and no checkpoint while the clock runs.
 _SETTINGS = [
     f"T={EPOCHS}", "dataset=piqa", "method=user", "model.lora.dropout=0.0", "validation.prompts=1", "validation.examples=1",
-    "eval_prompts=1", "eval_examples=1", "trainer.progress=false", "trainer.checkpoint_every=1000000",
+    "eval_prompts=1", "eval_examples=1", "trainer.progress=false", "trainer.checkpoint_every=1000000", "score_base=false",
 ]  # fmt: skip
 
 

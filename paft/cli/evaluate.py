@@ -37,6 +37,9 @@ def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = Non
     results = launch_evaluation(config, checked, group)
     if config.output is not None:
         print(f"Predictions: {config.output}")
+    from paft.reporting.bounds import check_bounds
+
+    check_bounds(config.fail_under, results)
     return results
 
 

@@ -23,7 +23,7 @@ from paft.config.hints import in_one_sentence
 from paft.config.schema import TrainConfig
 from paft.runtime import ranks
 from paft.runtime.console import check_readable, print_in_any_locale
-from paft.runtime.errors import InputError
+from paft.runtime.errors import BelowBoundError, InputError
 from paft.runtime.files import write_atomically
 from paft.runtime.launched import find_place, reports
 from paft.runtime.memory import in_short, is_out_of_memory
@@ -100,7 +100,7 @@ def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
         if not reports():
             raise
         message = " ".join(str(error).split())
-        reason = message if isinstance(error, InputError) else f"{type(error).__name__}: {message[:300]}"
+        reason = message if isinstance(error, InputError | BelowBoundError) else f"{type(error).__name__}: {message[:300]}"
         print(f"error: {reason}", file=sys.stderr)
         folder = Path(hydra.sweep.dir) / FAILED
         folder.mkdir(parents=True, exist_ok=True)
@@ -154,6 +154,8 @@ def is_search() -> bool:
 def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T:
     """Return what a function returns; what the user got wrong is one message and exit code 2, without a traceback.
 
+    A result below a bound of fail_under is one message and exit code 1.
+
     Args:
         config: the type of the config that it composes.
     """
@@ -163,6 +165,8 @@ def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T
         return main()
     except InputError as error:
         _leave(f"error: {error}", 2)
+    except BelowBoundError as error:
+        _leave(str(error), 1)
     except (HydraException, OmegaConfBaseException) as error:
         _leave(f"error: {InputError(in_one_sentence(error, config, Path(CONF)))}", 2)
     except ValueError as error:

@@ -28,7 +28,11 @@ def app(composed: DictConfig) -> float | None:
         config = parse(composed)
         if is_search() and not config.method.trains:
             raise InputError(f"method={config.method.name}: nothing is trained, so there is no validation to search by.")
-        return job(config, typed, group)
+        results = job(config, typed, group)
+        from paft.reporting.bounds import check_bounds
+
+        check_bounds(config.fail_under, results)
+        return results
 
     results = run_job(run, OmegaConf.select(composed, "trainer.devices", default=1))
     return None if results.training is None else results.training.best_validation_mean

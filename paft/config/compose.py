@@ -109,11 +109,23 @@ def from_dict(content: Any) -> TrainConfig:
         raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
     if not config.evaluate and not config.method.trains:
         raise InputError(f"evaluate=false: method={config.method.name} has no settings to choose; leave it out.")
+    _check_beside(config)
     if not config.evaluate and "adversarial" in config.extra_measures:
         raise InputError("extra_measures=[adversarial] scores test prompts, which evaluate=false does not; leave one out.")
     if "generate" in config.extra_measures and config.dataset.options == "hidden" and config.dataset.labels is None:
         raise InputError("extra_measures=[generate]: a model cannot write an option that it was not shown; leave it out.")
     return config
+
+
+def _check_beside(config: TrainConfig) -> None:
+    """Refuse to score the base model in a run that does nothing else, and to compare a run with itself."""
+    if not config.score_base and not config.method.trains:
+        raise InputError("score_base=false: method=base does nothing but score the base model; leave one of them out.")
+    if config.compare_with and config.method.name in ("user", "base"):
+        raise InputError(
+            f"compare_with=[user] does nothing with method={config.method.name}; give it to a run that is to be compared with "
+            "one fixed prompt, e.g. method=paft."
+        )
 
 
 def _check_sampler(config: TrainConfig) -> None:
@@ -291,6 +303,11 @@ def _check_scoring(config: EvaluateConfig) -> None:
         raise InputError(
             f"scoring=likelihood needs choices, and dataset.metric={config.dataset.metric} compares free-form texts; use "
             "scoring=generate."
+        )
+    if config.output is not None and config.fail_under.bounds:
+        raise InputError(
+            f"fail_under.{next(iter(config.fail_under.bounds))} does nothing with output=, whose rows need no right answers; "
+            "leave one of them out."
         )
 
 

@@ -23,7 +23,9 @@ from pydantic import (
 from paft.config.base_model import file_name
 
 # Settings that change where a run writes, or what it shows, but never its numbers.
-_NOT_PART_OF_THE_RUN = {"data_root", "output_root", "rerun", "logger", "trainer", "extra_measures"}
+_NOT_PART_OF_THE_RUN = {
+    "data_root", "output_root", "rerun", "logger", "trainer", "extra_measures", "score_base", "compare_with", "fail_under",
+}  # fmt: skip
 
 # Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
 _OF_THE_DRAWS = {"K", "schedule", "sampler"}
@@ -88,6 +90,7 @@ def _labels(value: Any) -> Any:
 
 PositiveInt = Annotated[int, BeforeValidator(_no_bool), Field(gt=0)]
 NonNegativeInt = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
+Percent = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=100)]
 
 
 class _Section(BaseModel):
@@ -276,6 +279,19 @@ class LoggerConfig(_Section):
     tags: list[str] = []
 
 
+class FailUnderConfig(_Section):
+    """Bounds in percent, as tables show them: a command whose result is below one exits with code 1; null: no bound."""
+
+    mean: Percent | None = None
+    worst: Percent | None = None
+    cvar10: Percent | None = None  # the mean of the worst tenth of the prompts
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bounds that are set, by name."""
+        return {name: bound for name, bound in self if bound is not None}
+
+
 class TrainConfig(_Section):
     """The config of a training run; conf/train.yaml says what each key means."""
 
@@ -303,6 +319,9 @@ class TrainConfig(_Section):
     output_root: str = Field(min_length=1)
     rerun: str | None = None
     evaluate: bool = True  # False: validation prompts and rows are scored instead of the test's
+    score_base: bool = True  # whether the base model is scored, too, on the same prompts and rows
+    compare_with: Annotated[list[Literal["user"]], BeforeValidator(_none_is_empty)] = []  # what else is trained and scored
+    fail_under: FailUnderConfig = FailUnderConfig()
 
     @property
     def run_name(self) -> str:
@@ -396,6 +415,7 @@ class EvaluateConfig(_Section):
     trainer: TrainerConfig
     data_root: str | None
     output_root: str = Field(min_length=1)
+    fail_under: FailUnderConfig = FailUnderConfig()
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that the numbers depend on besides adapter, data and prompts, in plain types."""

@@ -138,8 +138,8 @@ def take_several_lines(examples: Sequence[Example], metric: Metric) -> bool:
     """Return whether answers may take several lines, so that a line break does not end one.
 
     They may where the last number counts (GSM8K reasons over several lines), where a pattern finds the answer, and where right
-    answers hold line breaks. What a model was trained on decides, because it writes what it has learnt; for a base model, what
-    it is tested on.
+    answers hold line breaks. What a model was trained on decides, because it writes what it has learnt, and so for the base
+    model that a run is shown beside; for a base model that is evaluated by itself, what it is tested on.
     """
     return metric.looks_inside or any("\n" in answer.strip() for example in examples for answer in example.answers)
 

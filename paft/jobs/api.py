@@ -91,7 +91,8 @@ def train(
         **settings: the names of conf/train.yaml: K=8, T=1, seed=1, train_examples=400, optim={"lr": 1e-3},
             method="user", model="llama3_8b" or model={"path": "Qwen/Qwen2.5-0.5B"}, trainer={"devices": 2}.
 
-    Returns the results of the finished run; `results.folder` holds the adapter, the figures and report.html.
+    Returns the results of the finished run; `results.verdict` says in a sentence what came out, and `results.folder` holds the
+    adapter, the figures and report.html.
 
     Raises InputError, a sentence that names what is wrong and what would be right.
     """
@@ -161,7 +162,7 @@ def evaluate(
             model="llama3_8b", model={"path": "Qwen/Qwen2.5-0.5B"}, or a served model,
             model={"api": "http://localhost:8000/v1", "name": NAME}.
 
-    Returns the results of the finished evaluation.
+    Returns the results of the finished evaluation; `results.verdict` says in a sentence what came out.
 
     Raises InputError, a sentence that names what is wrong and what would be right.
     """
@@ -261,7 +262,10 @@ Config = TypeVar("Config", TrainConfig, EvaluateConfig)
 def _composed(compose: Callable[[Sequence[str]], Config], overrides: Sequence[str]) -> Config:
     """Compose a config; what Hydra has to say about overrides becomes an InputError."""
     try:
-        return compose(overrides)
+        config = compose(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        config = TrainConfig if compose is compose_training else EvaluateConfig
-        raise InputError(f"overrides: {in_one_sentence(error, config, Path(CONF))}") from None
+        kind = TrainConfig if compose is compose_training else EvaluateConfig
+        raise InputError(f"overrides: {in_one_sentence(error, kind, Path(CONF))}") from None
+    if config.fail_under.bounds:
+        raise InputError("fail_under: that is the exit code of a command; in Python compare results.robustness, a fraction.")
+    return config

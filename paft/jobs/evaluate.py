@@ -40,6 +40,7 @@ from paft.reporting.results import (
 )
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
+from paft.reporting.verdict import judged
 from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.runtime import ranks
 from paft.runtime.errors import InputError
@@ -134,7 +135,9 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
     scoring = Scoring(metric_of(config.dataset), config.scoring, config.normalise, config.max_new_tokens, several_lines)
     scored = evaluator.score(folder, inputs.pool, inputs.examples, scoring)
     results = _results(evaluation, evaluator, scored, _extra(evaluation, evaluator, scoring), started)
-    if inputs.rows is not None:
+    if inputs.rows is None:
+        results = judged(results, folder, scored.matrix, inputs.pool, evaluation.method)
+    else:
         _predict(evaluation, scored.path)
     if ranks.rank() == 0:
         if inputs.rows is None:

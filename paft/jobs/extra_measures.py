@@ -32,9 +32,12 @@ def measure_more(
 
 
 def scoring_of(config: TrainConfig, inputs: Inputs, method: ScoringMethod | None = None) -> Scoring:
-    """Return how a trained run is scored: the right answers of its training rows say whether texts may take several lines."""
+    """Return how a run is scored: the right answers of the training rows say whether texts may take several lines.
+
+    They do so for a base model, too, which is measured as the runs are that are trained.
+    """
     metric = metric_of(config.dataset)
-    several_lines = take_several_lines(inputs.examples.train, metric) if config.method.trains else None
+    several_lines = take_several_lines(inputs.examples.train, metric)
     return Scoring(metric, method, several_lines=several_lines)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,11 +11,12 @@ from paft.config.schema import DatasetConfig
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.evaluator import Scored
+from paft.evaluation.matrix import read_matrix
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.predictions import count_unread, free_form_answers
 from paft.evaluation.sensitivity import Sensitivity, calibration, posix, pss
 from paft.evaluation.statistics import Array, agreement
-from paft.evaluation.store import read_cells
+from paft.evaluation.store import MatrixStore, read_cells
 from paft.evaluation.tail import Family, by_family, kind_of
 from paft.prompts import PromptPool
 from paft.reporting.results import Summary, read_results, summarise
@@ -47,6 +49,16 @@ def summary_of(
         families=_by_family(scored, pool),
         sensitivity=_sensitivity(scored, dataset, encoder, examples, labelled),
     )
+
+
+def scored_before(folder: Path, settings: dict[str, Any]) -> Scored:
+    """Return the score matrix that a finished run left in its folder; raises InputError if it is missing or damaged.
+
+    Args:
+        settings: by which it was scored, in plain types.
+    """
+    store = MatrixStore(folder, {})
+    return Scored(read_matrix(store.path), store.path, store.seconds(), settings)
 
 
 # What a training run says once its texts are scored by a function that was changed after the run had finished.

@@ -1,6 +1,6 @@
 """Planning a run before it starts, so that nobody learns a night later that it used 36 of 400 templates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -10,6 +10,7 @@ from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
 from paft.data.shots import Shots
 from paft.data.updates import Seen, mutator_of, updates_of
+from paft.jobs.preflight import BesideRun
 from paft.model.base import attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
@@ -106,6 +107,19 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
         order = f"; {kept} say where something stands and keep their order" if kept and "order" in mutator.kinds else ""
         notes.append(f"train prompts: {n} of {len(pool.templates)} have parts whose layout is mutated{as_they_are}{order}")
     return notes
+
+
+def print_beside(config: TrainConfig, beside: Mapping[str, BesideRun]) -> None:
+    """Print, below a plan, what a run is shown beside, and what that costs."""
+    how = {
+        "base": "is scored on the same renderings before training, once for all runs on these data, prompts and model",
+        "user": "is trained and scored first, under one fixed prompt, as a run of its own that takes about as long as this one",
+    }
+    for name, other in beside.items():
+        said = "is finished already" if other.folder.results.is_file() else how[name]
+        print(f"  {name:9} {said}: {other.folder.path}", flush=True)
+    if not config.evaluate and config.score_base:
+        print("  base      is not scored, because evaluate=false is for choosing settings, of which it has none", flush=True)
 
 
 def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInputs, warnings: Sequence[str]) -> None:

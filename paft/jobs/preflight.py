@@ -5,16 +5,18 @@ Nothing heavy is imported here, so that a mistake shows at once.
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paft.config.adapter import Adapter, find_adapter, of_another_base, peft_settings
-from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.config.schema import EvaluateConfig, FailUnderConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
 from paft.data.updates import mutator_of, updates_of
 from paft.evaluation.metrics import check_metric
+from paft.jobs.beside import base_of, user_of
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.prompts import PromptPool
@@ -27,13 +29,24 @@ from paft.selection.budget import check_budget
 if TYPE_CHECKING:
     from paft.evaluation.served import Found
 
+_FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
+
+
+@dataclass(frozen=True)
+class BesideRun:
+    """A run that another one is shown beside: the base model's, or that of one fixed prompt, on the same cells."""
+
+    config: TrainConfig
+    folder: RunFolder
+
 
 @dataclass(frozen=True)
 class CheckedRun:
-    """The inputs of a training run, and its folder."""
+    """The inputs of a training run, its folder, and the runs that it is shown beside, by method."""
 
     inputs: Inputs
     folder: RunFolder
+    beside: Mapping[str, BesideRun] = field(default_factory=dict)
 
 
 def check_run(config: TrainConfig) -> CheckedRun:
@@ -49,13 +62,40 @@ def check_run(config: TrainConfig) -> CheckedRun:
         _check_validation(config, updates_of(config, len(examples.train), inputs.train, examples.task).total)
         if (mutator := mutator_of(config, examples.task)) is not None:
             _check_mutations(config, inputs.train, mutator)
-    identity = {
-        "config": config.identity(),
-        "base": base_identity(config.model),
-        "data": (examples.fingerprints if config.method.trains else {"test": examples.fingerprints["test"]}) | _shots(inputs),
-        "pools": {split: pool.fingerprint for split, pool in inputs.pools.items()},
-    }
-    return CheckedRun(inputs, claim(config.output_root, config.run_name, identity))
+    _check_tail(config.fail_under, inputs.test)
+    folder = _claim(config, inputs, base_identity(config.model))
+    return CheckedRun(inputs, folder, _beside(config, inputs, folder))
+
+
+def _claim(config: TrainConfig, inputs: Inputs, base: str) -> RunFolder:
+    """Return the folder of a run with these inputs, of which one that trains nothing uses the test's alone."""
+    data, pools = inputs.examples.fingerprints, {split: pool.fingerprint for split, pool in inputs.pools.items()}
+    if not config.method.trains:
+        data, pools = ({"test": of["test"]} for of in (data, pools))
+    identity = {"config": config.identity(), "base": base, "data": data | _shots(inputs), "pools": pools}
+    return claim(config.output_root, config.run_name, identity)
+
+
+def _beside(config: TrainConfig, inputs: Inputs, folder: RunFolder) -> dict[str, BesideRun]:
+    """Return the runs that a run is shown beside; raises InputError where one of them could not be made."""
+    found = {}
+    if config.score_base and config.method.trains and config.evaluate:  # the base model has no settings to choose
+        base = base_of(config)
+        found["base"] = BesideRun(base, _claim(base, inputs, folder.identity["base"]))
+    if config.compare_with:
+        user = user_of(config, inputs)
+        found["user"] = BesideRun(user, check_run(user).folder)
+    return found
+
+
+def _check_tail(bounds: FailUnderConfig, pool: PromptPool) -> None:
+    """Raise InputError for a bound on the worst tenth of fewer than ten prompts."""
+    n = len(pool.templates)
+    if bounds.cvar10 is not None and n < _FEWEST_OF_A_TAIL:
+        raise InputError(
+            f"fail_under.cvar10={bounds.cvar10:g}: of {n} test prompts the worst tenth is less than one; use fail_under.worst, "
+            "or give ten prompts."
+        )
 
 
 def _shots(inputs: Inputs | TestInputs) -> dict[str, str]:
@@ -105,6 +145,7 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     check_gguf(config.model, given=not trained)
     inputs = load_test_inputs(config)
     check_metric(config.dataset, inputs.examples)
+    _check_tail(config.fail_under, inputs.pool)
     if adapter is not None and not trained:
         _check_shards(config, adapter)
         inputs = replace(inputs, warnings=(*inputs.warnings, *of_another_base(adapter, config.model)))

@@ -1,16 +1,18 @@
 """A training run, from config to results: check the inputs, plan, load the model, train, save, score, report."""
 
+import gc
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import Logger
 from peft import PeftModel
 from transformers import PreTrainedModel
 
 from paft.config.adapter import read_metadata
-from paft.config.schema import TrainConfig
+from paft.config.schema import ModelConfig, TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs
@@ -19,17 +21,18 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
-from paft.jobs.measures import CHOSEN_BEFORE, outdated, summary_of
-from paft.jobs.planning import make_plan, print_inputs
-from paft.jobs.preflight import CheckedRun, check_run
+from paft.jobs.measures import CHOSEN_BEFORE, outdated, scored_before, summary_of
+from paft.jobs.planning import make_plan, print_beside, print_inputs
+from paft.jobs.preflight import BesideRun, CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, with_adapter
 from paft.model.attention import packs_ragged
-from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton
+from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton, switch_attention
 from paft.model.fused import fused_kind
 from paft.model.gguf import origin
 from paft.model.identity import revision_of
 from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
+from paft.reporting.compare import ComparedRun, load
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
@@ -46,12 +49,14 @@ from paft.reporting.results import (
 )
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
+from paft.reporting.verdict import judged
 from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.reporting.warnings import few_templates
 from paft.runtime import ranks
+from paft.runtime.errors import InputError
 from paft.runtime.files import disk_full_is_an_input_error
 from paft.runtime.process import keep_freed_memory, quieten, repeat_exactly
-from paft.runtime.run_folder import RunFolder
+from paft.runtime.run_folder import PATIENCE_S, RunFolder
 from paft.selection.search import search
 from paft.training.fit import Fitted, fit
 from paft.training.forecast import ScoringWork
@@ -67,6 +72,7 @@ class PreparedRun:
     inputs: Inputs
     encoder: Encoder
     plan: Plan
+    beside: Mapping[str, BesideRun] = field(default_factory=dict)  # the runs that it is shown beside, by method
 
     @property
     def warnings(self) -> list[str]:
@@ -92,14 +98,18 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     examples = inputs.examples
     encoder.check(inputs.templates, [*examples.train, *examples.validation, *examples.test, *inputs.shots])
     plan = make_plan(config, inputs, encoder, without_weights)
-    return PreparedRun(config, checked.folder, inputs, encoder, plan)
+    return PreparedRun(config, checked.folder, inputs, encoder, plan, checked.beside)
 
 
-def train(run: PreparedRun, group: str | None = None) -> Results:
+def train(run: PreparedRun, group: str | None = None, waits: bool = False) -> Results | None:
     """Train a prepared run, save its adapter, score it and report; return the results.
+
+    Before anything is trained, the base model is scored, unless it was, for the run to be shown beside it. That is no part of
+    the run's time.
 
     Args:
         group: the sweep that the run belongs to, for W&B.
+        waits: whether to wait for another process that is at work on this run; where that has finished it, None is returned.
     """
     config, folder = run.config, run.folder.path
     started = time.perf_counter()
@@ -108,19 +118,87 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     recorded = recorded_kernels(folder / "checkpoints", run.folder.digest) if config.method.trains else None
     model, fused = with_recorded(config, device, recorded)
     base = load_base(model, device, config.method.trains, run.encoder.cutoff, fused, sharded)
-    with (
-        disk_full_is_an_input_error(folder),
-        run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
-        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
-    ):
-        results, scored = _train_and_score(run, base, logger, started, recorded)
-        if ranks.rank() == 0:
-            if config.method.trains:
-                save_model_card(folder / "adapter", results, run.inputs)
-            save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
-        if logger is not None:
-            log_results(logger, results, folder)
+    asked = time.perf_counter()
+    beside = _others(run, lambda: base, model)
+    started += time.perf_counter() - asked
+    with disk_full_is_an_input_error(folder), run.folder.held(None if waits else PATIENCE_S):
+        # Only now, so that a model that cannot be used leaves no folder.
+        if waits and _finished(run.folder):
+            return None
+        with wandb_run(config, config.run_name, config.method.name, folder, group) as logger:
+            results, scored = _train_and_score(run, base, logger, started, recorded)
+            results = judged(results, folder, scored.matrix, run.inputs.test, config.method.name, beside)
+            _save(run, results, scored)
+            if logger is not None:
+                log_results(logger, results, folder)
     return results
+
+
+def _save(run: PreparedRun, results: Results, scored: Scored) -> None:
+    """Write the files of a finished run, on the first rank."""
+    if ranks.rank() > 0:
+        return
+    folder, inputs = run.folder.path, run.inputs
+    if run.config.method.trains:
+        save_model_card(folder / "adapter", results, inputs)
+    save_run(folder, scored, results, inputs.test, inputs.examples.test, run.config.method.name)
+
+
+def _others(run: PreparedRun, base: Callable[[], PreTrainedModel], model: ModelConfig) -> dict[str, ComparedRun]:
+    """Return the finished runs that a run is shown beside, by method; the base model is scored if it was not.
+
+    Args:
+        base: returns the base model, without an adapter.
+        model: how it was loaded.
+
+    Raises InputError if one of the runs is damaged.
+    """
+    if "base" in run.beside and not _finished(run.beside["base"].folder):
+        _score_base(run.beside["base"].config, base(), model)
+    first = {name: load(other.folder.path) for name, other in run.beside.items()} if ranks.rank() == 0 else {}
+    return ranks.gather(first)[0]
+
+
+def _score_base(config: TrainConfig, base: PreTrainedModel, model: ModelConfig) -> None:
+    """Score a base model as the run of method=base does, into the folder of that run.
+
+    Of several processes that need it, the first scores it. The others wait, and one of them goes on where the first has died.
+
+    Args:
+        config: of the run of method=base.
+        base: the base model, which is left with the attention of training, and the peak memory as if nothing had been scored.
+        model: how it was loaded.
+    """
+    started = time.perf_counter()
+    run = prepare(config)
+    with disk_full_is_an_input_error(run.folder.path), run.folder.held(patience_s=None):
+        if _finished(run.folder):
+            return
+        print(f"Scoring the base model: {run.folder.path}", flush=True)
+        results, scored = _train_and_score(run, base, None, started, None)
+        _save(run, judged(results, run.folder.path, scored.matrix, run.inputs.test, config.method.name), scored)
+    switch_attention(base, model, backward=True)
+    gc.collect()  # what scoring has recorded (CUDA graphs) makes room for training
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    reset_peak_memory()
+
+
+def _has_results(folder: RunFolder) -> bool:
+    """Return whether a run is finished, as the first rank sees it, because another process may finish it right now."""
+    return ranks.gather(folder.results.is_file())[0]
+
+
+def _finished(folder: RunFolder) -> bool:
+    """Return whether a run is finished, as the first rank sees it; one that is damaged is not, which is said."""
+    finished = False
+    if ranks.rank() == 0 and folder.results.is_file():
+        try:
+            load(folder.path)
+            finished = True
+        except InputError as error:
+            print(f"BEWARE: {error}", flush=True)
+    return ranks.gather(finished)[0]
 
 
 def _train_and_score(
@@ -245,9 +323,7 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         group: the sweep that the run belongs to, for W&B.
     """
     config, folder = run.config, run.folder.path
-    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
-    fused = fused_kind(device, config.trainer.fused)
-    model: Any = load_base(config.model, device, cutoff=run.encoder.cutoff, fused=fused, sharded=sharded)
+    model: Any = _load_again(run)
     if config.method.trains:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")
@@ -267,12 +343,18 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
     return results
 
 
-def run_training(config: TrainConfig, group: str | None = None, checked: CheckedRun | None = None) -> Results:
+def run_training(
+    config: TrainConfig, group: str | None = None, checked: CheckedRun | None = None, waits: bool = False
+) -> Results:
     """Prepare a run, print its plan, train it unless it is finished already, and print its table.
+
+    The run of one fixed prompt that it is shown beside is trained first, unless that is finished.
 
     Args:
         group: the sweep that the run belongs to, for W&B.
         checked: the result of check_run(config); None: it is called here.
+        waits: whether to wait for another process that is at work on this run; the base model's, which other runs score, too,
+            is waited for in any case.
 
     Returns the results, also where they were finished already. Raises InputError.
     """
@@ -281,10 +363,13 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     repeat_exactly()
     run = prepare(config, checked)
     print(run.plan.text(run.folder.path), flush=True)
+    print_beside(config, run.beside)
     print_inputs(config, run.inputs, run.warnings)
-    if not run.folder.results.is_file() or outdated(run.folder.results, config.dataset):
-        results = train(run, group)
-    else:
+    results = None
+    if not _has_results(run.folder) or outdated(run.folder.results, config.dataset):
+        _train_others(run, group)
+        results = train(run, group, waits or not config.method.trains)
+    if results is None:
         results = _complete(run, group)
         print(f"Finished already: {run.folder.results}", flush=True)
     if ranks.rank() == 0:
@@ -292,13 +377,53 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     return results
 
 
+def _train_others(run: PreparedRun, group: str | None) -> None:
+    """Train what a run is shown beside, but for the base model, which the run itself scores."""
+    for other in run.beside.values():
+        if other.config.method.trains and not _has_results(other.folder):
+            run_training(other.config, group, waits=True)
+            gc.collect()  # its model is gone before the next one is loaded
+
+
 def _complete(run: PreparedRun, group: str | None) -> Results:
-    """Add to a finished run what it lacks: extra measures that are asked for now, and its copy in W&B."""
+    """Add to a finished run what it lacks: extra measures and other runs that are asked for now, and its copy in W&B."""
     config = run.config
     results = read_results(run.folder.results)
     missing = [name for name in config.extra_measures if getattr(results.extra_measures, name) is None]
     if missing:
-        return add_measures(run, missing, group)
+        results = add_measures(run, missing, group)
+    if run.beside.keys() - results.beside.keys():
+        results = _add_others(run, group)
     if misses(config, run.folder.path):
         send_results(config, config.run_name, config.method.name, run.folder, group)
     return results
+
+
+def _add_others(run: PreparedRun, group: str | None) -> Results:
+    """Show a finished run beside other runs, which are made if they were not: its verdict, its page and its copy in W&B."""
+    config, folder = run.config, run.folder.path
+    _train_others(run, group)
+    beside = _others(run, lambda: _load_again(run), config.model)
+    with (
+        disk_full_is_an_input_error(folder),
+        run.folder.held(),
+        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+    ):
+        before = read_results(run.folder.results)
+        earlier = {name: load(folder.parent / other.run) for name, other in before.beside.items() if name not in beside}
+        scored = scored_before(folder, before.scoring.model_dump())
+        beside = dict(sorted((earlier | beside).items()))  # the base model first
+        results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, beside)
+        if ranks.rank() == 0:
+            save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
+        if logger is not None:
+            log_results(logger, results, folder)
+    return results
+
+
+def _load_again(run: PreparedRun) -> PreTrainedModel:
+    """Load the base model of a finished run, to score with."""
+    config = run.config
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
+    fused = fused_kind(device, config.trainer.fused)
+    return load_base(config.model, device, cutoff=run.encoder.cutoff, fused=fused, sharded=sharded)

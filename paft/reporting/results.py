@@ -22,6 +22,7 @@ from paft.evaluation.robustness import (
     uncertainty,
 )
 from paft.evaluation.sensitivity import Sensitivity
+from paft.evaluation.statistics import Estimate
 from paft.evaluation.store import read_cells
 from paft.evaluation.tail import Family, Tail, tail
 from paft.prompts import PromptPool
@@ -207,6 +208,18 @@ class SelectionRecord(_Record):
     trace: list[TrialRecord]
 
 
+class Beside(_Record):
+    """A run that this one is shown beside, on the same cells: its name and robustness, and how much better this one is.
+
+    difference is the mean of this run minus that of the other, paired, with the interval of `verdict.sure`.
+    """
+
+    run: str
+    robustness: Robustness
+    tail: Tail | None
+    difference: Estimate
+
+
 class BaseModelRecord(_Record):
     """The identity of the base weights: the hub's commit, and a digest of a few values of each weight.
 
@@ -272,12 +285,16 @@ class Results(Summary):
     training, selection and plan belong to training runs. training is None for method=base, selection where no prompt was
     searched. adapter and trained_by (the run that trained the adapter) belong to evaluations, and are None for a base model;
     trained_by also for an adapter that PEFT or TRL made. served is None unless the model was reached through an API.
-    test_prompts_seen is None where nothing was trained, and in results of earlier versions.
+    test_prompts_seen is None where nothing was trained, and in results of earlier versions. beside holds the runs that this one
+    is shown beside, by method. verdict says in a sentence what came out; None where rows have no labels, and in results of
+    earlier versions.
     """
 
     version: Literal[1] = VERSION
     kind: Literal["training", "evaluation"]
     run: str
+    verdict: str | None = None
+    beside: dict[str, Beside] = {}
     extra_measures: ExtraMeasures = ExtraMeasures()
     training: TrainingRecord | None = None
     selection: SelectionRecord | None = None
@@ -351,13 +368,14 @@ class Results(Summary):
     __str__ = __repr__
 
     def _repr_html_(self) -> str:
-        """Show the robustness as a table in a notebook."""
+        """Show the robustness as a table in a notebook, and the verdict below it."""
         figures = self._figures()
         if not figures:
             return f"<p>{escape(repr(self))}</p>"
         heads = "".join(f"<th>{name}</th>" for name in figures)
         cells = "".join(f"<td>{value}</td>" for value in figures.values())
-        return f"<table><caption>{escape(self.run)}</caption><tr>{heads}</tr><tr>{cells}</tr></table>"
+        said = "" if self.verdict is None else f"<p>{escape(self.verdict)}</p>"
+        return f"<table><caption>{escape(self.run)}</caption><tr>{heads}</tr><tr>{cells}</tr></table>{said}"
 
     def _figures(self) -> dict[str, str]:
         """Return the robustness over the test prompts in percent, by name; nothing for rows without labels."""

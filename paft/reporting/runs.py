@@ -31,7 +31,8 @@ from paft.reporting.page import bracketed
 from paft.reporting.results import GitState, Results, ScoringSettings
 from paft.runtime.errors import InputError
 
-_OF_A_MACHINE = {"data_root", "output_root", "output", "logger", "trainer", "adapter"}  # in the config of an evaluation
+# In the config of an evaluation, and no part of what it measures.
+_OF_A_MACHINE = {"data_root", "output_root", "output", "logger", "trainer", "adapter", "fail_under"}
 
 
 @dataclass(frozen=True)

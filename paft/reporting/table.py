@@ -18,6 +18,7 @@ from paft.reporting.results import Results, ServedRecord, Summary
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
 _FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
 _FAMILIES_SHOWN = 5
+_BESIDE = {"base": "the base model", "user": "one fixed prompt (user)"}
 _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
 
 
@@ -36,7 +37,7 @@ def print_robustness(rows: Mapping[str, Robustness], title: str, notes: Sequence
     console = Console()
     console.print(table)
     for note in notes:
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
 
 
 def coverage(robustness: Robustness, chance: float, threshold: float | None, called: str = "accuracy") -> str:
@@ -87,6 +88,14 @@ def certainty(uncertainty: Uncertainty | None) -> str:
         f"For other prompts and examples of the kind: mean {_interval(uncertainty.mean)}; std less the examples' noise "
         f"{_interval(uncertainty.std)}; worst prompt, chosen on others, {100 * uncertainty.worst:.1f}."
     )
+
+
+def beside(results: Results) -> list[str]:
+    """Return sentences on how much better a run is than those that it is shown beside, on the same cells."""
+    return [
+        f"Beside {_BESIDE.get(name, name)}: mean {_interval(other.difference, '+')} points."
+        for name, other in results.beside.items()
+    ]
 
 
 def remarks(results: Results) -> list[str]:
@@ -192,7 +201,7 @@ def print_run(label: str, results: Results, path: Path) -> None:
     """Print the results of a finished run: the robustness table with its notes, and the extreme prompts.
 
     Args:
-        label: of the first row; the rows below it are the parts of the data set.
+        label: of the run's row; those above it are the runs that it is shown beside, those below it the parts of the data set.
         path: of its results.json; per_prompt.csv is read from the same folder.
     """
     notes = [*beware(results), *remarks(results)]
@@ -200,13 +209,14 @@ def print_run(label: str, results: Results, path: Path) -> None:
         print("\n".join(notes))
         return
     over = coverage(results.robustness, results.chance, results.threshold, results.scoring.called)
-    rows = {label: results.robustness} | results.parts
+    rows = {name: other.robustness for name, other in results.beside.items()} | {label: results.robustness} | results.parts
     if (generated := results.extra_measures.generate) is not None and generated.robustness is not None:
         rows[f"{label}, written out"] = generated.robustness
         share = generated.unanswered / (generated.robustness.n_prompts * generated.robustness.n_examples)
         notes.append(f"Written out, {100 * share:.1f}% of the answers hold no option.")
-    worst = worst_prompts(results)
-    print_robustness(rows, results.run, [over, certainty(results.uncertainty), *worst, *notes])
+    said = [] if results.verdict is None else [f"Verdict: {results.verdict}"]
+    over_prompts = [certainty(results.uncertainty), *beside(results), *worst_prompts(results)]
+    print_robustness(rows, results.run, [*said, over, *over_prompts, *notes])
     print_extremes(path.with_name("per_prompt.csv"), results.scoring.called)
     print(f"Results: {path}")
 
@@ -233,7 +243,8 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _interval(estimate: Estimate) -> str:
+def _interval(estimate: Estimate, sign: str = "") -> str:
+    value = f"{100 * estimate.value:{sign}.1f}"
     if estimate.low is None or estimate.high is None:
-        return f"{100 * estimate.value:.1f} (no interval can be promised)"
-    return f"{100 * estimate.value:.1f}, 95% interval [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+        return f"{value} (no interval can be promised)"
+    return f"{value}, 95% interval [{100 * estimate.low:{sign}.1f}, {100 * estimate.high:{sign}.1f}]"

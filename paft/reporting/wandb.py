@@ -281,6 +281,7 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
     content = results.model_dump()
     for group in (
         "robustness",
+        "beside",
         "tail",
         "sensitivity",
         "uncertainty",
@@ -290,7 +291,8 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
         "test_rows_left_out",
     ):
         numbers |= _flat(group, content[group] or {})
-    run.summary.update(numbers | ({"warnings": "\n".join(results.warnings)} if results.warnings else {}))
+    texts = {"verdict": results.verdict, "warnings": "\n".join(results.warnings)}
+    run.summary.update(numbers | {name: text for name, text in texts.items() if text})
     if results.robustness is not None:
         with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
             names, *rows = csv.reader(file)

@@ -1,4 +1,4 @@
-"""InputError, the one exception that a user is meant to see, and its kind for memory that ran out."""
+"""What a user is meant to see: InputError, its kind for memory that ran out, and a result below the bound that was set."""
 
 
 def first_sentence(error: BaseException) -> str:
@@ -20,3 +20,10 @@ class InputError(Exception):
 
 class NotEnoughMemoryError(InputError):
     """Memory ran out; the message says what to lower."""
+
+
+class BelowBoundError(Exception):
+    """A result is below a bound that the command sets (fail_under); nothing is wrong, and the exit code is 1.
+
+    The message is one sentence that names the value, its bound and the worst prompt.
+    """

@@ -18,7 +18,8 @@ from paft.runtime.errors import InputError
 from paft.runtime.files import check_place, existing_parent, scratch_path, write_atomically
 
 _LOCK = ".lock"
-_PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and hold its lock
+PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and hold its lock
+_POLL_S = 0.5  # between two looks at a lock that is waited for
 _SHARED_S = 60  # a network file system may show a new file to other machines this late
 _MARK = "run.json"
 FAILED = "failed"  # in the folder of a sweep: a file for each job that failed
@@ -43,15 +44,15 @@ class RunFolder:
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()[:16]
 
     @contextmanager
-    def held(self, patience_s: float = _PATIENCE_S) -> Iterator[None]:
+    def held(self, patience_s: float | None = PATIENCE_S) -> Iterator[None]:
         """Create the folder and its run.json unless they exist, and lock other processes out while the context lasts.
 
         Rank 0 does so for all ranks. A killed process leaves no lock behind.
 
         Args:
-            patience_s: seconds to wait for another process.
+            patience_s: seconds to wait for another process; None: until it has finished, or has died.
 
-        Raises InputError if another process holds the lock.
+        Raises InputError if another process still holds the lock.
         """
         if ranks.rank() > 0:
             ranks.barrier()
@@ -59,13 +60,16 @@ class RunFolder:
             yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / _LOCK, timeout=patience_s)
+        lock = FileLock(self.path / _LOCK)
         try:
-            lock.acquire()
+            lock.acquire(timeout=patience_s or 0)
         except Timeout:
-            raise InputError(
-                f"{self.path}: another process is at work on this run; wait for it, then give the same command again."
-            ) from None
+            if patience_s is not None:
+                raise InputError(
+                    f"{self.path}: another process is at work on this run; wait for it, then give the same command again."
+                ) from None
+            print(f"Waiting for another process, which is at work on {self.path}", flush=True)
+            lock.acquire(poll_interval=_POLL_S)
         try:
             if not (mark := self.path / _MARK).is_file():
                 write_atomically(mark, json.dumps(self.identity, indent=2))

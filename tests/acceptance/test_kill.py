@@ -40,7 +40,7 @@ def test_a_killed_evaluation_loses_nothing(tiny_llama, tmp_path):
 
 def test_a_sweep_killed_in_its_third_run_ends_with_the_same_report(tiny_llama, tmp_path):
     shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false"]
-    small = ["seed=0", "train_examples=64", "eval_examples=12", "eval_prompts=10", "validation.examples=2"]
+    small = ["seed=0", "train_examples=64", "eval_examples=12", "eval_prompts=10", "validation.examples=2", "score_base=false"]
 
     def overrides(root: Path) -> list[str]:
         return ["-m", "experiment=table5", *shape, *small, f"output_root={root}"]

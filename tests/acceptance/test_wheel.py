@@ -66,6 +66,6 @@ def test_the_command_works_away_from_the_repository(installed, tmp_path):
     assert run(paft, "--version", cwd=tmp_path) == f"paft {__version__}\n"
     assert "right answer" in run(paft, "pools", "show", "--dataset", "story_facts", cwd=tmp_path)
     run(paft, "train", "scale=smoke", f"output_root={tmp_path / 'runs'}", "trainer.progress=false", cwd=tmp_path)
-    assert len(list(tmp_path.glob("runs/*/results.json"))) == 1
+    assert len(list(tmp_path.glob("runs/*/results.json"))) == 2  # the run's, and the base model's
     run(paft, "report", tmp_path / "runs", "--out", tmp_path / "report", cwd=tmp_path)
     assert (tmp_path / "report" / "README.md").is_file()

@@ -35,7 +35,7 @@ def test_a_search_ends_with_the_best_validation(tiny_overrides, tmp_path):
 
 
 def test_a_search_among_runs_that_train_nothing_is_refused(tiny_overrides, tmp_path):
-    done = search("hydra/sweeper=search", "method=base", "K=1,2", *tiny_overrides)
+    done = search("hydra/sweeper=search", "method=base", "K=1,2", *tiny_overrides, "score_base=true")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "error: method=base: nothing is trained, so there is no validation to search by.\n" in done.stderr
     assert not list(tmp_path.glob("runs/*/results.json"))

@@ -36,6 +36,7 @@ def settings(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         "trainer": {"accelerator": "cpu", "progress": False},
         "T": 1,
         "validation": {"examples": 2},
+        "score_base": False,
     }
 
 

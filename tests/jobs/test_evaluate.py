@@ -30,7 +30,7 @@ OWN_PROMPTS = [{"text": "{question} A: {A} B: {B}\nAnswer:"}, {"text": "Choose A
 UNSEEN = [{"text": "{question} Is it {A} (A) or {B} (B)?"}, {"text": "(A) {A}, (B) {B}: which letter for {question}"}]
 SMALL = [
     "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false", "train_examples=16", "T=1", "eval_examples=12",
-    "eval_prompts=4", "validation.prompts=2", "validation.examples=4",
+    "eval_prompts=4", "validation.prompts=2", "validation.examples=4", "score_base=false",
 ]  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def test_merged_model_equals_the_adapted_one(tiny_overrides, tiny_llama, tmp_pat
 
 @pytest.mark.parametrize("method", ["paft", "base"])
 def test_rerun_repeats_a_run_exactly(method, tiny_overrides, capsys):
-    results = run_training(compose_config(*tiny_overrides, f"method={method}"))
+    results = run_training(compose_config(*tiny_overrides, f"method={method}", f"score_base={str(method == 'base').lower()}"))
     folder = results.folder
     overrides = [f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"]
     again = job(compose_config(*overrides), overrides)
@@ -229,7 +229,7 @@ def test_what_is_known_before_training_is_in_the_plan_and_in_the_results(tiny_ov
 
 
 def test_method_base_trains_nothing(tiny_overrides):
-    results = run_training(compose_config(*tiny_overrides, "method=base"))
+    results = run_training(compose_config(*tiny_overrides, "method=base", "score_base=true"))
     assert results.training is None and not (results.folder / "adapter").exists()
 
 

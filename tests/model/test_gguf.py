@@ -155,7 +155,7 @@ def test_a_run_is_of_the_file_and_says_so(file, tmp_path, capsys):
 
 
 def test_a_chat_template_of_the_file_is_used(file, tmp_path):
-    chat = [*small_run(file, tmp_path / "runs"), "method=base", "model.chat_template=true"]
+    chat = [*small_run(file, tmp_path / "runs"), "method=base", "score_base=true", "model.chat_template=true"]
     plain = run_training(compose_config(*chat[:-1]))
     assert run_training(compose_config(*chat)).folder != plain.folder
 

@@ -34,6 +34,7 @@ _HARD = [
     "trainer.micro_batch_tokens=256",
     "trainer.checkpoint_every=1",
     "validation.every=5",
+    "score_base=false",
 ]
 _FILES = ("adapter/adapter_model.safetensors", "matrix.parquet", "per_prompt.csv")
 

@@ -73,6 +73,7 @@ _OVERRIDES = [
     "trainer.checkpoint_every=5",
     f"trainer.checkpoints_kept={_KEPT}",
     "trainer.progress=false",
+    "score_base=false",
 ]
 _WORDS = (
     "read look study consider think choose pick decide name write give take find mark weigh compare follow trust recall check "

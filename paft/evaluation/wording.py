@@ -1,0 +1,166 @@
+"""What the wording of a prompt costs, and which kinds of prompt it costs most: estimates that do not mistake noise for either.
+
+As in statistics.py, `correct` (P, E) float is right (1) or wrong (0) by prompt and example, or a score in between, and `groups`
+(E,) int says which examples belong together. All results are fractions, like accuracies.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import f, t
+
+from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, difference_interval, noise_variance
+from paft.evaluation.tail import cvar
+
+_EQUAL = 1e-9  # values that differ by no more are equal
+_BLOCKS = 100  # of prompts, at most, that the jackknife leaves out in turn
+_NORMAL = 1.4  # of P normal accuracies, the variance of the mean less the worst tenth is about 1.4 / P of its square
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of prompt that is worse than the others: its name, how many prompts it has, its mean accuracy, and the others'."""
+
+    name: str
+    prompts: int
+    mean: float
+    others: float
+
+
+def estimate(values: Array, groups: Groups) -> Estimate:
+    """Return the mean of values, with the 95% interval that so many prompts and examples allow.
+
+    Where `can_promise` says so, it is for other prompts and examples of the kind. With fewer than ten prompts it is for other
+    examples under these very prompts: a t interval of a ratio, over groups (Cochran: Sampling Techniques, 1977, section 2.11).
+    With fewer than ten groups, or where no group differs from another, there is none.
+
+    Args:
+        values: (P, E), accuracies or differences of two runs' accuracies.
+    """
+    if can_promise(values, groups):
+        return difference_interval(values, np.zeros_like(values), groups)
+    value = float(values.mean())
+    sums, sizes = _by_group(values.mean(0, keepdims=True), groups)
+    n, residual = len(sizes), sums[0] - value * sizes
+    if n < FEWEST or not residual.any():
+        return Estimate(value)
+    error = np.sqrt(n / (n - 1) * (residual**2).sum()) / sizes.sum()
+    half = float(t.ppf(0.975, n - 1) * error)
+    return Estimate(value, value - half, value + half)
+
+
+def wording_matters(correct: Array, groups: Groups) -> float:
+    """Return the probability of accuracies that differ as much over prompts if the wording did not matter; 1 for one prompt.
+
+    The F test of a two-way analysis of variance without replication: the variance over prompts against the examples' noise.
+    """
+    n, variance = len(correct), float(correct.mean(1).var(ddof=1)) if len(correct) > 1 else 0.0
+    n_groups = len(np.unique(groups))
+    if variance == 0 or n_groups < 2:
+        return 1.0
+    noise = noise_variance(correct, groups)
+    return float(f.sf(variance / noise, n - 1, (n - 1) * (n_groups - 1))) if noise else 0.0
+
+
+def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estimate:
+    """Return how much less accurate the worst share of the prompts is than the mean of all, with a 95% interval.
+
+    Of finitely many examples the worst prompts look worse than they are. What the noise adds to the variance over prompts is
+    therefore taken from the square of the difference, as it is exact for normal accuracies; where a few prompts fail by far, it
+    changes little.
+
+    The interval adds the variance over prompts (jackknife, one prompt at a time or one of a hundred blocks; Efron, Tibshirani:
+    An Introduction to the Bootstrap, 1993, chapter 11), which for few prompts may come out too small, and is at least that of
+    normal accuracies, to that over groups of examples. The noise is taken from both ends. In simulations it held the truth 92
+    to 100 times in 100 for normal accuracies, and 88 times where one prompt in ten or twenty fails. There is none for fewer
+    than ten prompts or groups. An end is never below zero.
+
+    Args:
+        share: of the prompts; below one prompt it is the worst one.
+    """
+    accuracy = correct.mean(1)
+    gap, n_prompts = _gap(accuracy, share), len(accuracy)
+    sums, sizes = _by_group(correct, groups)
+    variance, n = float(accuracy.var()) * n_prompts / max(n_prompts - 1, 1), len(sizes)
+    noisy = min(1.0, noise_variance(correct, groups) / variance) if variance and n > 1 else 0.0
+
+    def without_noise(end: float) -> float:
+        return float(np.sqrt(max(0.0, max(end, 0.0) ** 2 - noisy * gap**2)))
+
+    value = without_noise(gap)
+    if not can_promise(correct, groups) or gap < _EQUAL:
+        return Estimate(value)
+    blocks = np.array_split(np.random.default_rng(0).permutation(n_prompts), min(n_prompts, _BLOCKS))
+    jackknife = (len(blocks) - 1) * float(np.var([_gap(np.delete(accuracy, block), share) for block in blocks]))
+    of_prompts = max(jackknife, _NORMAL * gap**2 / n_prompts)
+    weights = np.zeros(n_prompts)
+    weights[accuracy.argsort(kind="stable")] = _weights(n_prompts, share)
+    by_group = sums.mean(0) - weights @ sums
+    residual = by_group - by_group.sum() / sizes.sum() * sizes
+    of_groups = n / (n - 1) * float((residual**2).sum()) / sizes.sum() ** 2
+    both = of_prompts + of_groups
+    freedom = both**2 / (of_prompts**2 / (len(blocks) - 1) + of_groups**2 / (n - 1))
+    half = float(t.ppf(0.975, freedom) * np.sqrt(both))
+    return Estimate(value, without_noise(gap - half), without_noise(gap + half))
+
+
+def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int = 10_000, seed: int = 0) -> list[Kind]:
+    """Return the kinds of prompt whose accuracy is lower than the others' beyond chance, the worst first.
+
+    A permutation test: accuracies are dealt to the prompts anew, and a kind is worse if so low a mean, in standard errors,
+    comes up for any kind in at most `error` of the draws (Westfall, Young: Resampling-Based Multiple Testing, 1993, max-T).
+    Kinds of a single prompt are hardly ever found: with P prompts one of them is the worst in one of P draws.
+
+    Args:
+        accuracy: (P,).
+        names: the kind of each prompt; prompts of no kind ("") are left out.
+        error: the probability of naming a kind where there is no difference.
+    """
+    named = np.array([bool(name) for name in names])
+    own = np.asarray(names)[named]
+    kinds, place = np.unique(own, return_inverse=True)
+    if len(kinds) < 2:
+        return []
+    values = accuracy[named][place.argsort(kind="stable")]  # the prompts of a kind stand together
+    sizes = np.bincount(place)
+    starts, others = np.cumsum(sizes) - sizes, len(values) - sizes
+
+    def worse(dealt: Array) -> Array:
+        """Return by how many standard errors, up to a factor, the mean of each kind (K, draws) is below the others'."""
+        below = np.add.reduceat(dealt, starts, axis=0)
+        lower: Array = (dealt.sum(0) - below) / others[:, None] - below / sizes[:, None]
+        return lower / np.sqrt(1 / sizes + 1 / others)[:, None]
+
+    generator = np.random.default_rng(seed)
+    found = worse(values[:, None])[:, 0]
+    beyond = np.ones(len(kinds))  # the draw that was found: p is never zero
+    for start in range(0, draws, 1000):  # a thousand at a time, to bound memory
+        dealt = generator.permuted(np.tile(values[:, None], min(1000, draws - start)), axis=0)
+        beyond += (worse(dealt).max(0) >= found[:, None] - _EQUAL).sum(1)
+    below = np.add.reduceat(values, starts)
+    listed = [
+        Kind(str(kinds[i]), int(sizes[i]), float(below[i] / sizes[i]), float((values.sum() - below[i]) / others[i]))
+        for i in np.argsort(-found, kind="stable")
+        if beyond[i] / (draws + 1) <= error
+    ]
+    return sorted(listed, key=lambda kind: kind.mean)
+
+
+def _by_group(values: Array, groups: Groups) -> tuple[Array, Array]:
+    """Return the sums (P, G) of the columns of values (P, E) by group, and the sizes (G,) of the groups."""
+    dense = np.unique(groups, return_inverse=True)[1]
+    sums = np.zeros((dense.max() + 1, len(values)))
+    np.add.at(sums, dense, values.T)
+    return sums.T, np.bincount(dense).astype(float)
+
+
+def _weights(n: int, share: float) -> Array:
+    """Return the weights (n,), the worst first, of the mean of the worst share of n values; one may count in part."""
+    weights: Array = np.clip(share * n - np.arange(n), 0, 1) / (share * n)
+    return weights
+
+
+def _gap(accuracy: Array, share: float) -> float:
+    """Return the mean of accuracies (P,) less that of their worst share."""
+    return float(accuracy.mean() - cvar(accuracy, share))
