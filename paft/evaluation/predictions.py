@@ -1,9 +1,12 @@
 """Predictions for rows without labels: the answer that most prompts give."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paft.data.tasks.base import Task
 from paft.evaluation.answers import Metric, last_number
@@ -40,6 +43,24 @@ def count_unread(matrix: Path, metric: Metric) -> int:
         matrix: the file.
     """
     return sum(_key(output or "", metric) in (None, "") for output in read_cells(matrix, ["output"])["output"].to_pylist())
+
+
+def free_form_answers(matrix: Path, metric: Metric, n_prompts: int) -> NDArray[np.int32]:
+    """Return a number (P, E) for the free-form answer of each cell: of an example, the same for texts that count as equal.
+
+    It is -1 where a text holds no answer.
+
+    Args:
+        matrix: the file of a finished matrix.
+    """
+    cells = read_cells(matrix, ["example", "output"])
+    numbers: dict[int, dict[Hashable, int]] = {}  # by example
+    found = []
+    for example, output in zip(cells["example"].to_pylist(), cells["output"].to_pylist(), strict=True):
+        own = numbers.setdefault(example, {})
+        answer = _key(output or "", metric)
+        found.append(-1 if answer in (None, "") else own.setdefault(answer, len(own)))
+    return np.array(found, dtype=np.int32).reshape(n_prompts, -1)
 
 
 def _key(output: str, metric: Metric) -> Any:

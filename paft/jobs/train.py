@@ -33,6 +33,7 @@ from paft.prompts import PromptPool
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
+from paft.reporting.renderings import first_trained
 from paft.reporting.results import (
     BaseModelRecord,
     ExtraMeasures,
@@ -116,7 +117,11 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
         if ranks.rank() == 0:
             if config.method.trains:
                 save_model_card(folder / "adapter", results, run.inputs)
-            save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
+            chosen = None if results.selection is None else results.selection.chosen.id
+            trained = first_trained(config, run.inputs, chosen, n=2)
+            save_run(
+                folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name, run.encoder, trained
+            )
         if logger is not None:
             log_results(logger, results, folder)
     return results
