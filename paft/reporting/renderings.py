@@ -43,9 +43,9 @@ class Option(NamedTuple):
 class Rendering:
     """A rendering as the model was given it, with the answer behind it.
 
-    tokens counts those of the prompt, of which the beginning is missing where the cut-off cut it off. answered is what counts
-    as the model's answer, and right what would be right; both are empty where there is nothing to say. wrong says that they
-    differ. options are empty for free-form answers.
+    tokens counts those of the prompt, of which the beginning is missing where the cut-off cut it off. wrong says that the
+    answer is not right. options say which one was answered and which is right. Of free-form answers there are none, and right
+    is the right text. nothing says that no option, or no text, was answered.
     """
 
     prompt: str  # its id
@@ -53,10 +53,10 @@ class Rendering:
     pieces: list[Piece]
     tokens: int
     truncated: bool
-    answered: str = ""
-    right: str = ""
     wrong: bool = False
     options: tuple[Option, ...] = ()
+    right: str = ""
+    nothing: bool = False
 
 
 class Reader:
@@ -95,15 +95,14 @@ class Reader:
             answer = self._decoded_answer(encoded, predicted)
         else:
             answer = LETTERS[predicted] if letters else example.choices[predicted]
-        options = _options(cell, example, letters)
-        chosen = next((_named(option, letters) for option in options if option.answered), "")
-        if not options:
-            chosen = "" if output else "nothing"
-        elif output is not None:
-            chosen = f"{chosen or 'no option'}, in “{_short(output)}”"
-        right = next((_named(option, letters) for option in options if option.right), "") or example.answer
         found = self._rendering(template, example, encoded, answer)
-        return replace(found, answered=chosen, right=right, wrong=bool(right) and cell["correct"] < 1, options=options)
+        return replace(
+            found,
+            wrong=bool(example.answer) and cell["correct"] < 1,
+            options=_options(cell, example, letters),
+            right="" if example.choices else example.answer,
+            nothing=predicted < 0 if example.choices else not output,
+        )
 
     def _rendering(self, template: PromptTemplate, example: Example, encoded: Encoded | None, answer: str) -> Rendering:
         text = template.render(example.fields) if encoded is None else self._decoded(encoded.context)
@@ -167,11 +166,3 @@ def _options(cell: StoredCell, example: Example, letters: bool) -> tuple[Option,
         Option(mark, text, score, i == cell["gold"], i == cell["predicted"])
         for i, mark, text, score in zip(places, marks, example.choices, scores, strict=False)
     )
-
-
-def _named(option: Option, letters: bool) -> str:
-    return f"{option.mark}: {option.text}" if letters else option.text
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 300 else f"{text[:300]} …"

@@ -181,11 +181,11 @@ def _has_tail(results: Results) -> bool:
 
 
 def _curve(results: Results) -> list[tuple[str, float]]:
-    """Return the mean accuracy of the worst share of the prompts, for each share that holds one prompt at least."""
+    """Return the mean accuracy of the worst share of the prompts, for each share below all that holds one prompt at least."""
     if results.tail is None or results.robustness is None or not _has_tail(results):
         return []
     n = results.robustness.n_prompts
-    return [(f"{100 * share:.0f}%", 100 * mean) for share, mean in results.tail.curve if share * n >= 1]
+    return [(f"{100 * share:.0f}%", 100 * mean) for share, mean in results.tail.curve if 1 <= share * n < n]
 
 
 def _comparison(results: Results) -> list[tuple[str, Robustness]]:

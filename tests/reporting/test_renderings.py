@@ -41,7 +41,7 @@ def test_a_rendering_is_what_its_tokens_say(tiny_llama, chat):
     assert text_of(shown) == own.tokenizer.decode(encoded.context + encoded.continuations[1])
     assert (shown.tokens, shown.truncated, shown.wrong) == (len(encoded.context), False, True)
     assert [piece.text.strip() for piece in shown.pieces if piece.kind == "answer"] == ["B"]
-    assert (shown.answered, shown.right) == ("B: no", "A: yes")
+    assert [option.mark for option in shown.options if option.answered] == ["B"]
     special = [piece.text for piece in shown.pieces if piece.kind == "special"]
     frame = ["<|im_start|>", "<|im_end|>", "<|im_start|>", "<|im_end|>", "<|im_start|>"]
     assert special == (frame if chat else []) and ("Be kind." in text_of(shown)) == chat
@@ -73,10 +73,10 @@ def test_what_was_generated_is_the_answer(tiny_llama):
     reader, cell = Reader(encoder(tiny_llama, chat=False)), CELL | {"log_probs": [], "output": "It is A.", "predicted": 0}
     shown = reader.tested(cell | {"correct": True}, TEMPLATE, EXAMPLE, letters=True)
     assert shown.pieces[-1][:2] == ("It is A.", "answer") and not shown.wrong
-    assert shown.answered == "A: yes, in “It is A.”"
+    assert [option.answered for option in shown.options] == [True, False] and not shown.nothing
     free = Example("e0", EXAMPLE.fields, (), -1, "42", "g0", "all")
     wrong = reader.tested(cell | {"predicted": -1, "gold": -1}, TEMPLATE, free, letters=False)
-    assert wrong.wrong and (wrong.answered, wrong.right) == ("", "42")
+    assert wrong.wrong and wrong.right == "42" and not wrong.options and not wrong.nothing
 
 
 def test_the_renderings_of_training_are_the_first_that_it_showed(tiny_overrides):
