@@ -33,7 +33,8 @@ def command(config: TrainConfig | EvaluateConfig) -> str | None:
         composed = _composed(config, groups)
         usual = _parsed(config, composed, groups)
         config = config.model_copy(update={key: getattr(usual, key) for key in _LEFT_OUT if hasattr(usual, key)})
-        keys = {key for key, _ in _leaves(OmegaConf.to_container(composed))}
+        tree: Any = OmegaConf.to_container(composed)
+        keys = {key for key, _ in _leaves(tree)}
         before = dict(_leaves(usual.model_dump()))
         typed = [*groups]
         for key, value in _leaves(config.model_dump()):

@@ -97,7 +97,7 @@ def write_run_page(
         loners=sorted((row for row in prompts if row.majority < 100), key=lambda row: row.majority)[:_LONERS],
         worst=worst_renderings(scored, prompts, wrong, pool, examples, reader),
         prompts=(shown := sorted(prompts, key=position)[:_MOST_PROMPTS]),
-        linked={row.index for row in shown},
+        linked={row.place for row in shown},
         n_prompts=len(prompts),
         templates=pool.templates,
         wordings=any(template.wording for template in pool.templates),

@@ -30,7 +30,7 @@ _DOT, _LEVELS = 1.1, 7  # of the strip: a dot's width in percent of the axis, an
 class PromptRow(NamedTuple):
     """A test prompt: accuracy (None: rows without labels) and agreement with the majority in percent."""
 
-    index: int
+    place: int  # in the pool
     template: PromptTemplate
     accuracy: float | None
     majority: float
@@ -50,7 +50,7 @@ class FamilyRow(NamedTuple):
 
 
 class Vote(NamedTuple):
-    """An answer to a row, and the prompts that give it: how many, and some of them by index."""
+    """An answer to a row, and the prompts that give it: how many, and some of them by their places in the pool."""
 
     mark: str
     text: str
@@ -191,7 +191,7 @@ def worst_renderings(
     Args:
         wrong: (P, E), from 0 to 1.
     """
-    order = [row.index for row in sorted(prompts, key=position)[:_WORST_PROMPTS]]
+    order = [row.place for row in sorted(prompts, key=position)[:_WORST_PROMPTS]]
     chosen = choose_examples(wrong, order, _MISTAKES)
     return [(prompts[prompt], _renderings(scored.path, prompt, own, pool, examples, reader)) for prompt, own in chosen.items()]
 

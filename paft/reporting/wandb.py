@@ -295,7 +295,9 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
         with (folder / "per_prompt.csv").open(encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
         texts = {"prompt_id", "wording", "layout", "text"}
-        prompts = [[value if name in texts else float(value) for name, value in zip(names, row, strict=True)] for row in rows]
+        prompts: list[Any] = [
+            [value if name in texts else float(value) for name, value in zip(names, row, strict=True)] for row in rows
+        ]
         table = wandb.Table(columns=[*names], data=prompts)
         run.log({
             "per_prompt": table,

@@ -226,7 +226,7 @@ def test_each_bad_prompt_has_examples_of_its_own():
 def test_the_worst_renderings_are_shown_with_the_answers(tmp_path):
     found, pool, examples = scored(tmp_path)
     worst = worst_of(found, pool, examples)
-    assert [row.index for row, _ in worst] == [0, 1, 2] and all(len(shown) == 3 for _, shown in worst)
+    assert [row.place for row, _ in worst] == [0, 1, 2] and all(len(shown) == 3 for _, shown in worst)
     first = worst[0][1][0]
     assert [piece.text for piece in first.pieces] == [pool.templates[0].render(examples[0].fields), "B"]
     assert first.wrong and not first.nothing
