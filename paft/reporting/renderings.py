@@ -16,6 +16,7 @@ from paft.evaluation.store import StoredCell
 from paft.prompts import PromptTemplate
 
 _LONGEST = 20_000  # characters of a rendering that are shown
+_MOST_OPTIONS = 10  # that are shown
 
 
 class Piece(NamedTuple):
@@ -44,8 +45,8 @@ class Rendering:
     """A rendering as the model was given it, with the answer behind it.
 
     tokens counts those of the prompt, of which the beginning is missing where the cut-off cut it off. wrong says that the
-    answer is not right. options say which one was answered and which is right. Of free-form answers there are none, and right
-    is the right text. nothing says that no option, or no text, was answered.
+    answer is not right. options say which one was answered and which is right; of many, left_out are not shown. Of free-form
+    answers there are none, and right is the right text. nothing says that no option, or no text, was answered.
     """
 
     prompt: str  # its id
@@ -57,6 +58,7 @@ class Rendering:
     options: tuple[Option, ...] = ()
     right: str = ""
     nothing: bool = False
+    left_out: int = 0
 
 
 class Reader:
@@ -96,10 +98,12 @@ class Reader:
         else:
             answer = LETTERS[predicted] if letters else example.choices[predicted]
         found = self._rendering(template, example, encoded, answer)
+        options = _options(cell, example, letters)
         return replace(
             found,
             wrong=bool(example.answer) and cell["correct"] < 1,
-            options=_options(cell, example, letters),
+            options=options,
+            left_out=len(example.choices) - len(options),
             right="" if example.choices else example.answer,
             nothing=predicted < 0 if example.choices else not output,
         )
@@ -162,7 +166,10 @@ def _options(cell: StoredCell, example: Example, letters: bool) -> tuple[Option,
     if letters and cell["log_probs"]:
         scores = softmax(cell["log_probs"]).tolist()
     places = range(len(example.choices))
-    return tuple(
+    options = [
         Option(mark, text, score, i == cell["gold"], i == cell["predicted"])
         for i, mark, text, score in zip(places, marks, example.choices, scores, strict=False)
-    )
+    ]
+    if len(options) > _MOST_OPTIONS:  # as of a set of labels
+        options.sort(key=lambda option: (option.answered or option.right, option.score or 0.0), reverse=True)
+    return tuple(options[:_MOST_OPTIONS])

@@ -22,6 +22,7 @@ from paft.reporting.results import Results
 
 _WORST_PROMPTS, _MISTAKES = 3, 3  # the number of worst prompts on the page, and of mistakes for each
 _ROWS = 8  # that split the prompts
+_ANSWERS = 6  # to a row, that are shown
 _NAMED = 6  # prompts that are named for an answer to a row
 _MOST_FAMILIES = 20  # rows of a table
 _DOT, _LEVELS = 1.1, 7  # of the strip: a dot's width in percent of the axis, and how many lie above each other on either side
@@ -60,13 +61,17 @@ class Vote(NamedTuple):
 
 
 class SplitRow(NamedTuple):
-    """A row that prompts answer differently: its texts, and the answers, that of most prompts first."""
+    """A row that prompts answer differently: its texts, and the answers, that of most prompts first.
+
+    others counts the answers that are not among the votes, because these are many.
+    """
 
     id: str
     where: str
     fields: list[tuple[str, str]]
     right: str
     votes: list[Vote]
+    others: int
 
 
 @dataclass(frozen=True)
@@ -163,8 +168,9 @@ def split_rows(answers: Answers, pool: PromptPool, examples: Sequence[Example], 
 
 def _split_row(answers: Answers, example: Example, index: int, shown: frozenset[str], letters: bool) -> SplitRow:
     codes = answers.codes[:, index]
+    given, counts = np.unique(codes, return_counts=True)
     votes = []
-    for code in np.unique(codes).tolist():
+    for code in given[np.argsort(-counts, kind="stable")][:_ANSWERS].tolist():
         own = np.flatnonzero(codes == code).tolist()
         mark, text = "", "no answer"
         if code >= 0 and answers.texts:
@@ -175,7 +181,7 @@ def _split_row(answers: Answers, example: Example, index: int, shown: frozenset[
         votes.append(Vote(mark, text, right, len(own), own[:_NAMED]))
     fields = [(name, text) for name, text in example.fields.items() if name in shown and text not in example.choices]
     right = example.answer if answers.texts else ""
-    return SplitRow(example.id, example.where, fields, right, sorted(votes, key=lambda vote: -vote.prompts))
+    return SplitRow(example.id, example.where, fields, right, votes, len(given) - len(votes))
 
 
 def worst_renderings(

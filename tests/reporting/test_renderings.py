@@ -69,6 +69,15 @@ def test_a_text_of_any_length_is_bounded(tiny_llama):
     assert len(text_of(shown)) < 21_000 and shown.pieces[0].text.endswith("characters before this]")
 
 
+def test_of_many_options_the_answer_the_right_one_and_the_likeliest_are_shown():
+    labels = tuple(f"label {i}" for i in range(77))
+    example = Example("e0", {"q": "?"}, labels, 3, "label 3", "g0", "all")
+    cell = CELL | {"log_probs": [-100.0 + i for i in range(77)], "predicted": 76, "gold": 3}
+    shown = Reader(None).tested(cell, PromptTemplate("{q}", "p"), example, letters=False)
+    assert [option.text for option in shown.options] == [f"label {i}" for i in (76, 3, *range(75, 67, -1))]
+    assert shown.left_out == 67
+
+
 def test_what_was_generated_is_the_answer(tiny_llama):
     reader, cell = Reader(encoder(tiny_llama, chat=False)), CELL | {"log_probs": [], "output": "It is A.", "predicted": 0}
     shown = reader.tested(cell | {"correct": True}, TEMPLATE, EXAMPLE, letters=True)

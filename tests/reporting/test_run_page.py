@@ -249,6 +249,15 @@ def test_rows_that_split_the_prompts_come_first_with_the_prompts_behind_each_ans
     assert len(rows) == 8 and rows[-1].votes[0].prompts > 6
 
 
+def test_of_many_different_answers_the_most_frequent_are_shown():
+    texts = tuple(f"text {i}" for i in range(50))
+    codes = np.array([[0], [0], *([i] for i in range(50)), [-1]], np.int32)
+    pool = PromptPool("p", tuple(PromptTemplate(f"{i} {{q}}", f"p{i}") for i in range(53)), "text", "shown")
+    (row,) = split_rows(Answers(codes, (texts,)), pool, [Example("e", {"q": "?"}, (), -1, "yes", "e", "all")], letters=False)
+    assert (row.votes[0].text, row.votes[0].prompts, row.right) == ("text 0", 3, "yes")
+    assert len(row.votes) == 6 and row.others == 45 and {vote.text for vote in row.votes} >= {"no answer"}
+
+
 @dataclass(frozen=True)
 class Other:
     """A run that another stands beside."""
