@@ -23,6 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from paft.config.command import literal
 from paft.config.compose import CONF, compose_evaluation, compose_training
 from paft.config.hints import in_one_sentence
 from paft.config.schema import EvaluateConfig, TrainConfig
@@ -30,7 +31,7 @@ from paft.data.hub import HUB
 from paft.jobs.launch import launch_evaluation, launch_training
 from paft.jobs.own_data import Prompts, Rows, prompts_file, rows_file, rows_folder
 from paft.jobs.preflight import check_evaluation, check_run
-from paft.jobs.settings import literal, overrides_of
+from paft.jobs.settings import overrides_of
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 

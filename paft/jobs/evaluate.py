@@ -36,7 +36,6 @@ from paft.reporting.results import (
     adversarial_prompts,
     describe_pool,
     read_results,
-    save_results,
 )
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
@@ -140,10 +139,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
     else:
         _predict(evaluation, scored.path)
     if ranks.rank() == 0:
-        if inputs.rows is None:
-            save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method)
-        else:  # without labels there are no accuracies to draw
-            save_results(folder, results)
+        save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method, evaluation.encoder)
     return results
 
 

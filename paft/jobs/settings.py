@@ -3,15 +3,13 @@
 Imports nothing heavy, so that a wrong name shows at once.
 """
 
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from paft.config.command import literal
 from paft.config.compose import CONF
 from paft.config.hints import GROUPS, hint, leaves, near_file
 from paft.runtime.errors import InputError
@@ -55,35 +53,6 @@ def overrides_of(settings: Mapping[str, Any], config: type[BaseModel], parameter
         else:
             raise InputError(_unknown(key, keys, parameters))
     return [*groups, *values]
-
-
-def literal(value: Any, key: str = "value") -> str:
-    """Return a Python value in the grammar of Hydra's overrides, which reads it back as it is.
-
-    Raises InputError for a value that is no text, number, truth value, None, path, list or mapping of those.
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str | PathLike):
-        return _quoted(os.fspath(value))
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_quoted(str(name))}:{literal(item, key)}" for name, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(literal(item, key) for item in value) + "]"
-    if hasattr(value, "item") and not getattr(value, "shape", ()):  # a number of NumPy
-        return literal(value.item(), key)
-    raise InputError(f"{key}: a setting is a text, a number, a list or a mapping of those, not a {type(value).__name__}.")
-
-
-def _quoted(text: str) -> str:
-    """Quote a text: Hydra takes a backslash as it stands, except before a quote; OmegaConf a ${ as the name of a setting."""
-    pieces = re.sub(r"(\\*)\$\{", r"\1\1\\${", text).split("'")
-    doubled = [piece + "\\" * (len(piece) - len(piece.rstrip("\\"))) for piece in pieces]
-    return "'" + "\\'".join(doubled) + "'"
 
 
 def _flat(settings: Mapping[str, Any], keys: Sequence[str], above: str = "") -> Iterator[tuple[str, Any]]:

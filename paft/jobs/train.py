@@ -36,6 +36,7 @@ from paft.reporting.compare import ComparedRun, load
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
+from paft.reporting.renderings import first_trained
 from paft.reporting.results import (
     BaseModelRecord,
     ExtraMeasures,
@@ -141,7 +142,9 @@ def _save(run: PreparedRun, results: Results, scored: Scored) -> None:
     folder, inputs = run.folder.path, run.inputs
     if run.config.method.trains:
         save_model_card(folder / "adapter", results, inputs)
-    save_run(folder, scored, results, inputs.test, inputs.examples.test, run.config.method.name)
+    chosen = None if results.selection is None else results.selection.chosen.id
+    trained = first_trained(run.config, inputs, chosen, n=2)
+    save_run(folder, scored, results, inputs.test, inputs.examples.test, run.config.method.name, run.encoder, trained)
 
 
 def _others(run: PreparedRun, base: Callable[[], PreTrainedModel], model: ModelConfig) -> dict[str, ComparedRun]:
@@ -414,8 +417,7 @@ def _add_others(run: PreparedRun, group: str | None) -> Results:
         scored = scored_before(folder, before.scoring.model_dump())
         beside = dict(sorted((earlier | beside).items()))  # the base model first
         results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, beside)
-        if ranks.rank() == 0:
-            save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
+        _save(run, results, scored)
         if logger is not None:
             log_results(logger, results, folder)
     return results

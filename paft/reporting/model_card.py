@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from paft.config.base_model import file_name, is_gguf
-from paft.config.schema import TrainConfig
+from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.inputs import Inputs
 from paft.model.adapter import EMBEDDED_ON_HUB
 from paft.prompts import PromptTemplate
@@ -28,7 +28,7 @@ def save_model_card(folder: Path, results: Results, inputs: Inputs) -> None:
     write_atomically(folder / "README.md", str(card))
 
 
-def base_name(config: TrainConfig) -> str:
+def base_name(config: TrainConfig | EvaluateConfig) -> str:
     """Return the name of the base model without any path of this machine: a hub id, or the name of a folder or a GGUF file."""
     path = config.model.path
     if path is None:

@@ -5,54 +5,81 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from paft.config.schema import DatasetConfig
+from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
+from paft.evaluation.disagreement import answers_of
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
+from paft.evaluation.metrics import metric_of
 from paft.evaluation.robustness import accuracy_per_prompt
-from paft.prompts import PromptPool
+from paft.evaluation.statistics import Array
+from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.figure import save_distribution
 from paft.reporting.results import Results, save_results
 from paft.reporting.run_page import write_run_page
 from paft.runtime.files import write_atomically
 
 
-def save_run(folder: Path, scored: Scored, results: Results, pool: PromptPool, examples: Sequence[Example], label: str) -> None:
+def save_run(
+    folder: Path,
+    scored: Scored,
+    results: Results,
+    pool: PromptPool,
+    examples: Sequence[Example],
+    label: str,
+    encoder: Encoder | None,
+    trained: Sequence[tuple[PromptTemplate, Example]] = (),
+) -> None:
     """Write the files of a finished run: per_prompt.csv (and one for each part), figure, page, and results.json.
 
+    Without labels there is no accuracy: per_prompt.csv and the page then say where prompts agree, and there is no figure.
     results.json is written last, because it marks the run as finished.
 
     Args:
         label: of the run in the figure.
+        encoder, trained: those of `write_run_page`.
     """
     matrix = scored.matrix
-    assert results.chance is not None
-    called = results.scoring.called
+    answers = answers_of(matrix, scored.path, metric_of(DatasetConfig.model_validate(results.config["dataset"])))
     seconds = scored.seconds if results.scoring.scoring == "generate" else None
-    write_atomically(folder / "per_prompt.csv", per_prompt_csv(matrix, seconds, called))
+    labelled = results.robustness is not None
+    called = results.scoring.called if labelled else "as_majority"
+    values = accuracy_per_prompt(matrix) if labelled else answers.with_majority
+    write_atomically(folder / "per_prompt.csv", per_prompt_csv(matrix, pool, seconds, called, values))
     for part in results.parts:
-        write_atomically(folder / f"per_prompt_{part}.csv", per_prompt_csv(matrix.part(part), called=called))
-    figure = folder / "distribution.png"
-    accuracies = {label: accuracy_per_prompt(matrix)}
-    save_distribution(figure, accuracies, results.chance, results.threshold, results.unseen, called)
-    write_run_page(folder / "report.html", results, scored, pool, examples, figure)
+        write_atomically(folder / f"per_prompt_{part}.csv", per_prompt_csv(matrix.part(part), pool, called=called))
+    if labelled and results.chance is not None:
+        accuracies = {label: accuracy_per_prompt(matrix)}
+        figure = folder / "distribution.png"
+        save_distribution(figure, accuracies, results.chance, results.threshold, results.unseen, called)
+    write_run_page(folder / "report.html", results, scored, answers, pool, examples, encoder, trained)
     save_results(folder, results)
 
 
-def per_prompt_csv(matrix: ScoreMatrix, seconds: Mapping[str, float] | None = None, called: str = "accuracy") -> str:
-    """Return the accuracy of each prompt as CSV with the columns prompt_id, accuracy and n.
+def per_prompt_csv(
+    matrix: ScoreMatrix,
+    pool: PromptPool,
+    seconds: Mapping[str, float] | None = None,
+    called: str = "accuracy",
+    values: Array | None = None,
+) -> str:
+    """Return what there is to say of each prompt as CSV: prompt_id, accuracy, n, and its wording and layout family and text.
 
     Args:
+        pool: of the matrix.
         seconds: the time that generation took, by prompt id; adds the columns output_tokens (mean of a rendering) and seconds
             (of all renderings), as in the paper's Table 3.
-        called: the name of the column of accuracies, where it holds other scores.
+        called, values: the name of the column after the id, and what stands there instead of the accuracies (P,).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["prompt_id", called, "n", *([] if seconds is None else ["output_tokens", "seconds"])])
-    rows = zip(matrix.prompt_ids, accuracy_per_prompt(matrix), matrix.output_tokens.mean(axis=1), strict=True)
-    for prompt, accuracy, tokens in rows:
-        cost = [] if seconds is None else [f"{tokens:.2f}", f"{seconds[prompt]:.2f}"]
-        writer.writerow([prompt, f"{accuracy:.6f}", matrix.correct.shape[1], *cost])
+    values = accuracy_per_prompt(matrix) if values is None else values
+    names = [] if seconds is None else ["output_tokens", "seconds"]
+    writer.writerow(["prompt_id", called, "n", *names, "wording", "layout", "text"])
+    for prompt, value, tokens in zip(pool.templates, values, matrix.output_tokens.mean(axis=1), strict=True):
+        cost = [] if seconds is None else [f"{tokens:.2f}", f"{seconds[prompt.id]:.2f}"]
+        writer.writerow([prompt.id, f"{value:.6f}", matrix.correct.shape[1], *cost, prompt.wording, prompt.layout, prompt.text])
     return text.getvalue()
 
 

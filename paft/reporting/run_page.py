@@ -1,117 +1,210 @@
-"""The page of a run, report.html: a single HTML file that loads nothing else."""
+"""The page of a run, report.html: a single HTML file that loads nothing else, and whose size is bounded."""
 
-import base64
-import json
+import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 from jinja2 import Environment, PackageLoader
-from scipy.special import softmax
 
-from paft.data.render import render
-from paft.data.tasks.base import LETTERS, Example
+from paft.data.encode import Encoder
+from paft.data.tasks.base import Example
+from paft.evaluation.disagreement import Answers
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.robustness import accuracy_per_prompt
-from paft.evaluation.store import StoredCell, read_cells
-from paft.prompts import PromptPool
+from paft.evaluation.robustness import Robustness
+from paft.evaluation.statistics import agreement
+from paft.prompts import PromptPool, PromptTemplate
+from paft.reporting.described import facts_of, title_of
+from paft.reporting.renderings import Reader
 from paft.reporting.results import Results
-from paft.reporting.table import beware, certainty, coverage, remarks, worst_prompts
+from paft.reporting.run_tables import (
+    family_tables,
+    position,
+    prompt_rows,
+    some_renderings,
+    split_rows,
+    strip_of,
+    worst_renderings,
+)
+from paft.reporting.table import beware, certainty, coverage, remarks
+from paft.reporting.terms import Terms
 from paft.runtime.files import write_atomically
 
-_WORST_PROMPTS, _MISTAKES = 3, 3  # the number of worst prompts on the page, and of mistakes for each
+_FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
+_LONERS = 5  # prompts that answer unlike the others
+_MOST_PROMPTS = 300  # rows of the table of prompts
+_LONGEST = 2_000  # characters of a text from a row or a template
+_LONGEST_RECORD = 20_000  # characters of a record of provenance
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A rendering that was answered wrongly, or not quite rightly.
+class Figure(NamedTuple):
+    """A number of the page's head, with what is to be said in smaller type."""
 
-    text is the rendering, right the right answer, answered the model's. choices are (name, text, score). The score of a letter
-    is its share of the letters' probability. The score of an option's text is its log-probability, summed over its tokens.
-    Where text was generated, scores are None. `score` says how right the answer is where the metric is graded.
-    """
-
-    text: str
-    right: str
-    answered: str
-    choices: list[tuple[str, str, float | None]]
-    score: float | None = None
+    name: str
+    value: str
+    note: str = ""
 
 
 def write_run_page(
-    path: Path, results: Results, scored: Scored, pool: PromptPool, examples: Sequence[Example], figure: Path
+    path: Path,
+    results: Results,
+    scored: Scored,
+    answers: Answers,
+    pool: PromptPool,
+    examples: Sequence[Example],
+    encoder: Encoder | None,
+    trained: Sequence[tuple[PromptTemplate, Example]] = (),
 ) -> None:
-    """Write the page of a run.
+    """Write the page of a run, with or without labels.
 
     Args:
-        figure: a PNG, which is embedded in the page.
+        answers: of the matrix.
+        encoder: what tokenised the renderings; None: a server did.
+        trained: examples of the training, each with the template that it was shown under.
     """
-    matrix = scored.matrix
-    assert results.robustness is not None and results.chance is not None
-    accuracy = accuracy_per_prompt(matrix)
-    generated = results.scoring.scoring == "generate"
-    prompts = [
-        {
-            "template": template,
-            "accuracy": 100 * accuracy[i],
-            "tokens": matrix.output_tokens[i].mean(),
-            "seconds": scored.seconds[template.id],
-        }
-        for i, template in enumerate(pool.templates)
-    ]
+    matrix, labelled = scored.matrix, results.robustness is not None
+    date = datetime.datetime.fromtimestamp(scored.path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    terms, reader = Terms(), Reader(encoder)
+    prompts = prompt_rows(scored, answers, pool, labelled)
+    letters = pool.answer == "letter"
+    wrong = 1 - matrix.correct.astype(float) if labelled else (answers.codes != answers.majority).astype(float)
     environment = Environment(loader=PackageLoader("paft", "reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"explain": terms.explain, "cut": cut, "percent": "{:.1f}".format, "signed": "{:+.1f}".format}
     page = environment.get_template("run_page.html.jinja").render(
         results=results,
-        generated=generated,
-        letters=pool.answer == "letter",
-        prompts=prompts,
-        worst=[(pool.templates[i], 100 * accuracy[i], wrong) for i, wrong in mistakes(scored.path, matrix, pool, examples)],
-        figure=base64.b64encode(figure.read_bytes()).decode(),
-        over=coverage(results.robustness, results.chance, results.threshold, results.scoring.called),
+        title=title_of(results),
+        facts=facts_of(results, matrix.correct.shape[1], date),
+        labelled=labelled,
         called=results.scoring.called,
-        sure=certainty(results.uncertainty),
-        tail=worst_prompts(results),
+        generated=results.scoring.scoring == "generate",
+        letters=letters,
+        decoded=encoder is not None,
+        main=_figures(results) if labelled else _figures_without_labels(matrix, answers),
+        lesser=_lesser_figures(results, answers),
+        over=_over(results),
+        certainty=certainty(results.uncertainty) if labelled else "",
         warnings=beware(results),
-        remarks=remarks(results),
+        remarks=_other_remarks(results),
+        strip=strip_of(np.array([position(row) for row in prompts])),
+        references=_references(results),
+        comparison=_comparison(results),
+        curve=_curve(results),
+        families=family_tables(results, matrix, pool),
+        saw=[*(reader.trained(*pair) for pair in trained)] if encoder is not None else [],
+        tested=some_renderings(scored, pool, examples, reader),
+        split=split_rows(answers, pool, examples, letters),
+        loners=sorted((row for row in prompts if row.majority < 100), key=lambda row: row.majority)[:_LONERS],
+        worst=worst_renderings(scored, prompts, wrong, pool, examples, reader),
+        prompts=(shown := sorted(prompts, key=position)[:_MOST_PROMPTS]),
+        linked={row.place for row in shown},
+        n_prompts=len(prompts),
+        templates=pool.templates,
+        wordings=any(template.wording for template in pool.templates),
+        layouts=any(template.layout for template in pool.templates),
         origin=results.model_dump_json(include={"git", "versions", "device", "dtype", "fingerprints", "served"}, indent=2),
-        config=json.dumps(results.config, indent=2),
+        config=results.model_dump_json(include={"config"}, indent=2),
+        terms=terms,
+        longest_record=_LONGEST_RECORD,
     )
     write_atomically(path, page)
 
 
-def mistakes(path: Path, matrix: ScoreMatrix, pool: PromptPool, examples: Sequence[Example]) -> list[tuple[int, list[Mistake]]]:
-    """Return the indices of the worst prompts, worst first, each with some renderings that were answered wrongly.
-
-    Args:
-        path: the file of the finished matrix, of which only these cells are read.
-    """
-    by_prompt = []
-    for prompt in accuracy_per_prompt(matrix).argsort(kind="stable")[:_WORST_PROMPTS].tolist():
-        worst_first = matrix.correct[prompt].argsort(kind="stable")
-        wrong = sorted(worst_first[matrix.correct[prompt, worst_first] < 1][:_MISTAKES].tolist())
-        if not wrong:
-            continue
-        cells = read_cells(path, where=[("prompt", "=", prompt), ("example", "in", wrong)]).to_pylist()
-        by_prompt.append((prompt, [_mistake(cell, pool, examples[cell["example"]]) for cell in cells]))
-    return by_prompt
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """Return a text, or its beginning and how much is missing."""
+    return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest:,} more characters)"
 
 
-def _mistake(cell: StoredCell, pool: PromptPool, example: Example) -> Mistake:
-    names = LETTERS if pool.answer == "letter" else "•" * len(example.choices)
-    scores: list[float | None] = cell["log_probs"] or [None] * len(example.choices)
-    if pool.answer == "letter" and cell["log_probs"]:
-        scores = softmax(cell["log_probs"]).tolist()
-    choices = list(zip(names, example.choices, scores, strict=False))
+def _figures(results: Results) -> list[Figure]:
+    robust, sure = results.robustness, results.uncertainty
+    assert robust is not None
+    note = ""
+    if sure is not None and sure.mean.low is not None and sure.mean.high is not None:
+        note = f"{100 * sure.mean.low:.1f} to {100 * sure.mean.high:.1f}"
+    figures = [
+        Figure("mean", _percent(robust.mean), note),
+        Figure("std over prompts", _percent(robust.std)),
+        Figure("worst prompt", _percent(robust.min)),
+        Figure("best prompt", _percent(robust.max)),
+    ]
+    return [*figures, *([] if robust.top is None else [Figure("Top", _percent(robust.top))])]
 
-    def option(index: int) -> str:
-        if index < 0:
-            return "no option"
-        return f"{names[index]}: {example.choices[index]}" if pool.answer == "letter" else example.choices[index]
 
-    right = option(cell["gold"]) if example.choices else " or ".join(example.answers)
-    answered = option(cell["predicted"]) if example.choices else ""
-    if cell["output"] is not None:
-        answered = f"{answered}, in “{cell['output']}”" if example.choices else cell["output"] or "nothing"
-    score = None if isinstance(cell["correct"], bool) else cell["correct"]
-    return Mistake(render(pool.templates[cell["prompt"]], example), right, answered, choices, score)
+def _figures_without_labels(matrix: ScoreMatrix, answers: Answers) -> list[Figure]:
+    n_prompts, n_rows = matrix.correct.shape
+    figures = [Figure("rows", f"{n_rows:,}"), Figure("prompts", f"{n_prompts:,}")]
+    if n_prompts == 1:
+        return figures
+    alike = float(((answers.entropy == 0) & (answers.majority >= 0)).mean())
+    return [
+        *figures,
+        Figure("two prompts agree", _percent(agreement(answers.codes))),
+        Figure("all prompts agree", _percent(alike)),
+    ]
+
+
+def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
+    """Return the figures of the second line: the tail, the agreement of prompts, and how sensitive the answers are."""
+    figures = []
+    if results.tail is not None and _has_tail(results):
+        figures.append(Figure("worst tenth (CVaR10)", _percent(results.tail.cvar10)))
+        figures.append(Figure("fifth percentile", _percent(results.tail.p5)))
+    if results.robustness is not None and len(answers.codes) > 1:
+        figures.append(Figure("two prompts agree", _percent(agreement(answers.codes))))
+    if results.consensus is not None and results.consensus.majority is not None:
+        figures.append(Figure("majority vote", _percent(results.consensus.majority)))
+    if (adversarial := results.extra_measures.adversarial) is not None:
+        figures.append(Figure("Con", _percent(adversarial.mean), f"worst {_percent(adversarial.worst)}"))
+    if (found := results.sensitivity) is not None:
+        figures.append(Figure("flips", _percent(found.flip_rate)))
+        figures += [] if found.posix is None else [Figure("POSIX", f"{found.posix:.3f}")]
+        figures += [] if found.pss is None else [Figure("PSS", f"{found.pss:.3f}")]
+        if (sure := found.calibration) is not None:
+            figures.append(Figure("ECE", _percent(sure.ece), f"worst prompt {_percent(sure.worst_ece)}"))
+    return figures
+
+
+def _over(results: Results) -> str:
+    if results.robustness is None or results.chance is None:
+        return "Percent of the rows, which have no labels: what is right is not known, only where the prompts agree."
+    return coverage(results.robustness, results.chance, results.threshold, results.scoring.called)
+
+
+def _other_remarks(results: Results) -> list[str]:
+    """Return the remarks without those that are figures on the page."""
+    no_con = results.extra_measures.model_copy(update={"adversarial": None})
+    return remarks(results.model_copy(update={"consensus": None, "extra_measures": no_con}))
+
+
+def _has_tail(results: Results) -> bool:
+    return results.robustness is not None and results.robustness.n_prompts >= _FEWEST_OF_A_TAIL
+
+
+def _curve(results: Results) -> list[tuple[str, float]]:
+    """Return the mean accuracy of the worst share of the prompts, for each share below all that holds one prompt at least."""
+    if results.tail is None or results.robustness is None or not _has_tail(results):
+        return []
+    n = results.robustness.n_prompts
+    return [(f"{100 * share:.0f}%", 100 * mean) for share, mean in results.tail.curve if 1 <= share * n < n]
+
+
+def _comparison(results: Results) -> list[tuple[str, Robustness]]:
+    """Return the run, the parts of its data set, and its answers written out."""
+    if results.robustness is None:
+        return []
+    rows = [("this run", results.robustness), *results.parts.items()]
+    written = results.extra_measures.generate
+    if written is not None and written.robustness is not None:
+        rows.append(("answers written out", written.robustness))
+    return rows
+
+
+def _references(results: Results) -> list[tuple[float, str]]:
+    """Return the lines of the strip, (x in percent, name): chance, if anything can be guessed, and the threshold of Top."""
+    known = (results.chance, "chance"), (results.threshold if results.robustness is not None else None, "Top")
+    return [(100 * share, name) for share, name in known if share]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"

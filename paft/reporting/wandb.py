@@ -294,9 +294,13 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
     texts = {"verdict": results.verdict, "warnings": "\n".join(results.warnings)}
     run.summary.update(numbers | {name: text for name, text in texts.items() if text})
     if results.robustness is not None:
-        with (folder / "per_prompt.csv").open(encoding="utf-8") as file:
+        with (folder / "per_prompt.csv").open(encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
-        table = wandb.Table(columns=[*names], data=[[id_, *map(float, values)] for id_, *values in rows])
+        texts = {"prompt_id", "wording", "layout", "text"}
+        prompts: list[Any] = [
+            [value if name in texts else float(value) for name, value in zip(names, row, strict=True)] for row in rows
+        ]
+        table = wandb.Table(columns=[*names], data=prompts)
         run.log({
             "per_prompt": table,
             "distribution": wandb.Image(str(folder / "distribution.png")),

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 
 import paft
+from paft.config.command import literal
 from paft.config.compose import compose_training
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.jobs.api import _EVALUATE_PARAMETERS, _TRAIN_PARAMETERS
 from paft.jobs.evaluate import run_evaluation
 from paft.jobs.own_data import prompts_file, rows_as_jsonl
-from paft.jobs.settings import literal, overrides_of
+from paft.jobs.settings import overrides_of
 from paft.prompts import load_pool
 from paft.prompts.pool import Form
 from paft.reporting.results import read_results

@@ -1,5 +1,6 @@
 """evaluate.py from config to files, on a tiny model with a tiny adapter."""
 
+import csv
 import json
 import os
 import re
@@ -154,8 +155,9 @@ def test_generation_records_texts_tokens_and_times(trained, common):
     assert all(1 <= cell["output_tokens"] <= 6 and isinstance(cell["output"], str) for cell in cells)
     assert results.scoring.scoring == "generate" and results.scoring.stop_at_line_break
     assert results.unanswered == sum(cell["predicted"] == -1 for cell in cells)
-    header, first = (results.folder / "per_prompt.csv").read_text().splitlines()[:2]
-    assert "seconds" in header and "output_tokens" in header and float(first.split(",")[-1]) > 0
+    with (results.folder / "per_prompt.csv").open(encoding="utf-8", newline="") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["seconds"]) > 0 and float(first["output_tokens"]) >= 1 and "{story}" in first["text"]
 
 
 def test_predictions_for_unlabelled_rows(own, common, tmp_path):
@@ -173,6 +175,12 @@ def test_predictions_for_unlabelled_rows(own, common, tmp_path):
         assert row["prediction_agreement"] == max(votes) / 2
     assert results.robustness is None and results.consensus is not None and results.consensus.majority is None
     assert (results.folder / "predictions.jsonl").read_bytes() == output.read_bytes()  # kept, whatever else goes to `output`
+    page = (results.folder / "report.html").read_text(encoding="utf-8")
+    assert "predictions for rows.jsonl" in page and "as the majority" in page and 'data-name="accuracy"' not in page
+    with (results.folder / "per_prompt.csv").open(encoding="utf-8", newline="") as file:
+        shares = [float(row["as_majority"]) for row in csv.DictReader(file)]
+    majority = [int((predicted[:, i] == 1).sum() == 2) for i in range(5)]  # of two votes that differ the first counts
+    assert shares == [float((row == majority).mean()) for row in predicted]
     output.unlink()
     evaluated(*overrides)  # finished already: written again
     assert len(output.read_text().splitlines()) == 5

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from html import escape
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from transformers import AutoModelForCausalLM
 import paft.cli.merge
 from paft.cli.train import job
 from paft.config.adapter import read_metadata
+from paft.config.command import command
 from paft.config.schema import ModelConfig
 from paft.jobs.rerun import repeated
 from paft.jobs.train import prepare, run_training, train
@@ -39,10 +41,14 @@ def test_train_to_results(tiny_overrides):
     assert results.fingerprints.pools["train"].prompts == 60
     assert results.versions["torch"] == torch.__version__
     rows = list(csv.DictReader((folder / "per_prompt.csv").open()))
-    assert [list(row) for row in rows] == [["prompt_id", "accuracy", "n"]] * 3 and rows[0]["n"] == "6"
+    assert [list(row) for row in rows] == [["prompt_id", "accuracy", "n", "wording", "layout", "text"]] * 3
+    assert rows[0]["n"] == "6" and "{story}" in rows[0]["text"] and rows[0]["wording"]
     accuracies = [float(row["accuracy"]) for row in rows]
     assert sum(accuracies) / 3 == pytest.approx(results.robustness.mean, abs=1e-6)
     assert (folder / "distribution.png").stat().st_size > 1000
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "In training" in page and '<span class="special">&lt;end&gt;</span>' in page  # as it was tokenised
+    assert "24 rows of story_facts under" in page and escape(command(compose_config(*tiny_overrides))) in page
     log = list(csv.DictReader((folder / "log" / "version_0" / "metrics.csv").open()))
     assert sum(bool(row["loss"]) for row in log) == 6
     assert sum(bool(row["validation/mean"]) for row in log) == 2

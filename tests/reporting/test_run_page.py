@@ -1,10 +1,11 @@
 """What people look at: the page of a run, its tables, the CSV, the figures. Numbers and structure, not sentences."""
 
 import csv
-import dataclasses
 import io
+import os
 import re
 import tempfile
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from paft.config.schema import DatasetConfig
 from paft.data.tasks.base import Example
+from paft.evaluation.disagreement import Answers, answers_of
 from paft.evaluation.evaluator import Scored
-from paft.evaluation.matrix import read_matrix
-from paft.evaluation.robustness import Con, Uncertainty
+from paft.evaluation.matrix import ScoreMatrix, read_matrix
+from paft.evaluation.robustness import Con, Consensus, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.store import SCHEMA, VERSION
+from paft.evaluation.tail import by_family
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.figure import save_distribution, save_overlay
+from paft.reporting.renderings import Reader, Rendering
 from paft.reporting.results import (
     AdversarialPrompts,
     BaseModelRecord,
@@ -35,11 +40,15 @@ from paft.reporting.results import (
     summarise,
 )
 from paft.reporting.run_files import per_prompt_csv, save_run
-from paft.reporting.run_page import mistakes
+from paft.reporting.run_page import write_run_page
+from paft.reporting.run_tables import choose_examples, family_tables, prompt_rows, split_rows, worst_renderings
 from paft.reporting.table import certainty, print_run, remarks
+from tests.conftest import compose_evaluation
 
 SNAPSHOT = Path(__file__).with_name("run_page.txt")
-NASTY = "<script>alert(1)</script> & {question} A {A} B {B}"
+NASTY = '<script>alert(1)</script> & " onload="alert(2)" {question} A {A} B {B}'
+DIFFERENCE = Estimate(0.123, 0.045, 0.2)
+DATASET = DatasetConfig(name="jsonl", answer="text", metric="exact")
 GIT, DEVICE = GitState(commit=None, dirty=None), Device(type="cpu", name="cpu")
 
 
@@ -62,7 +71,9 @@ def scored(folder: Path, generated: bool = False) -> tuple[Scored, PromptPool, l
                 "truncated": p == 3,
             })  # fmt: skip
     path = folder / "matrix.parquet"
+    folder.mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), path)
+    os.utime(path, (1_700_000_000, 1_700_000_000))  # when the run was
     settings = {"scoring": "generate" if generated else "likelihood", "merged": True, "prompts_with_split_letters": 0}
     seconds = {template.id: 1.5 for template in templates}
     return Scored(read_matrix(path), path, seconds, settings), PromptPool("p", templates, "letter", "shown"), examples
@@ -78,8 +89,9 @@ def results_of(found: Scored, pool: PromptPool, **changes: Any) -> Results:
     base = BaseModelRecord(hub_commit=None, sample="s")
     record = dict(summary) | {
         "kind": "evaluation", "run": "a <run>", "extra_measures": ExtraMeasures(adversarial=con), "wall_s": 1.0,
-        "peak_memory_bytes": 1, "fingerprints": Fingerprints(data={}, pools={}, base_model=base), "versions": {},
-        "dtype": "float32", "config": {"K": 4}, **where,
+        "peak_memory_bytes": 2**30, "versions": {}, "dtype": "float32", **where,
+        "fingerprints": Fingerprints(data={}, pools={"test": describe_pool(pool)}, base_model=base),
+        "config": compose_evaluation("dataset=story_facts", "model=smollm2_135m").model_dump(),
     }  # fmt: skip
     return Results(**record | changes)
 
@@ -88,19 +100,20 @@ def written(folder: Path, generated: bool = False) -> tuple[Results, str]:
     """Save a run; its results, and its page."""
     found, pool, examples = scored(folder, generated)
     results = results_of(found, pool)
-    save_run(folder, found, results, pool, examples, "paft")
+    save_run(folder, found, results, pool, examples, "paft", None)
     return results, (folder / "report.html").read_text()
 
 
 class Page(HTMLParser):
     """Checks that tags close in order; collects the links and the text that is shown."""
 
-    VOID = {"meta", "img", "br"}
+    VOID = {"meta"}
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.links: list[str] = []
+        self.ids: list[str] = []
         self.lines: list[str] = []
         self.feed(text)
 
@@ -110,6 +123,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+        assert not [name for name, _ in attrs if name.startswith("on")], "a script in an attribute"
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -117,17 +132,45 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def lines_of(page: str) -> list[str]:
+    """The text of a page, without the config, which any new setting changes."""
+    lines = Page(page).lines
+    return lines[: lines.index("Config")]
+
+
+def heads(page: str) -> list[str]:
+    """The names of the columns of the table of prompts."""
+    table = page[page.index('id="prompts"') :].split("</thead>")[0]
+    return re.findall(r"<button>(?:<abbr[^>]*>)?([^<]+)", table)
+
+
+def worst_of(found: Scored, pool: PromptPool, examples: list[Example]) -> list[tuple[Any, list[Rendering]]]:
+    """The worst prompts with their renderings, as a server was sent them."""
+    rows = prompt_rows(found, Answers(found.matrix.predicted), pool, labelled=True)
+    return worst_renderings(found, rows, 1 - found.matrix.correct.astype(float), pool, examples, Reader(None))
+
+
+class Matrix(ScoreMatrix):
+    """What the page reads of a score matrix."""
+
+    def __init__(self, n_choices: tuple[int, ...], correct: Any, predicted: Any = None) -> None:
+        rest = {"groups": tuple(map(str, n_choices)), "predicted": correct if predicted is None else predicted}
+        rest |= {"n_choices": n_choices, "correct": correct, "output_tokens": np.zeros(correct.shape, np.int32)}
+        for name, value in rest.items():
+            object.__setattr__(self, name, value)
+
+
 @pytest.mark.parametrize("generated", [False, True])
 def test_the_report_is_one_well_formed_file_that_needs_nothing_else(tmp_path, generated):
     _, page = written(tmp_path, generated)
     parsed = Page(page)
-    assert not parsed.open and parsed.links and all(link.startswith("data:image/png;base64,") for link in parsed.links)
-    assert "http://" not in page and "https://" not in page and "@import" not in page
+    assert not parsed.open and parsed.links and {link.removeprefix("#") for link in parsed.links} <= {*parsed.ids}
+    assert "http://" not in page and "https://" not in page and "@import" not in page and "url(" not in page
 
 
 def test_the_page_reads_as_it_did(tmp_path):
     """After a change that is wanted: PYTHONPATH=. python tests/reporting/test_run_page.py."""
-    assert Page(written(tmp_path)[1]).lines == SNAPSHOT.read_text(encoding="utf-8").splitlines()
+    assert lines_of(written(tmp_path)[1]) == SNAPSHOT.read_text(encoding="utf-8").splitlines()
 
 
 def test_prompts_and_rows_are_text_not_markup(tmp_path):
@@ -139,38 +182,179 @@ def test_prompts_and_rows_are_text_not_markup(tmp_path):
 def test_a_template_that_begins_with_a_line_break_is_shown_whole(tmp_path):
     """A browser drops the first line break after <pre>."""
     _, page = written(tmp_path)
-    assert len(re.findall(r"<pre[^>]*>\n", page)) == 12 + 9
+    bare = re.findall(r"<pre[^>]*>(?!\n)(.)", page)
+    assert len(re.findall(r"<pre[^>]*>\n", page)) > 12 and bare == ["{", "{"]  # the two records
 
 
-def test_the_table_can_be_sorted_by_numbers(tmp_path):
-    for generated, columns in ((False, 1), (True, 3)):
-        _, page = written(tmp_path, generated)
-        values = re.findall(r'<td class="number" data-value="([^"]+)">', page)
+def test_the_tables_can_be_sorted_by_numbers(tmp_path):
+    for generated, columns in ((False, 2), (True, 4)):
+        _, page = written(tmp_path / str(generated), generated)
+        table = page[page.index('id="prompts"') :].split("</table>")[0]
+        values = re.findall(r'<td class="number"[^>]* data-value="([^"]+)">', table)
         assert len(values) == 12 * columns and all(float(value) >= 0 for value in values)
+
+
+def test_columns_that_would_be_empty_are_not_there(tmp_path):
+    found, pool, examples = scored(tmp_path)
+    assert "wording" not in heads(written(tmp_path)[1])
+    named = tuple(replace(t, wording=f"w{i % 2}", layout=f"l{i % 3}") for i, t in enumerate(pool.templates))
+    save_run(tmp_path, found, results_of(found, pool), replace(pool, templates=named), examples, "paft", None)
+    assert {"wording", "layout"} <= {*heads((tmp_path / "report.html").read_text())}
+
+
+def test_families_stand_worst_first_with_intervals_where_they_can_be_promised(tmp_path):
+    found, pool, examples = scored(tmp_path)
+    named = [replace(t, layout="odd" if i in (3, 5) else "even", wording=t.id) for i, t in enumerate(pool.templates)]
+    pool, accuracy = replace(pool, templates=tuple(named)), found.matrix.correct.mean(axis=1)
+    families = {key: dict(by_family(accuracy, [getattr(t, key) for t in named])) for key in ("wording", "layout")}
+    results = results_of(found, pool).model_copy(update={"families": families})
+    ((key, rows, n),) = family_tables(results, found.matrix, pool)  # each wording is a single prompt
+    assert (key, n, [(row.name, row.prompts) for row in rows]) == ("layout", 2, [("odd", 2), ("even", 10)])
+    assert rows[0].low is None and rows[1].low < rows[1].mean < rows[1].high
+    save_run(tmp_path, found, results, pool, examples, "paft", None)
+    assert "By layout" in (tmp_path / "report.html").read_text()
+
+
+def test_each_bad_prompt_has_examples_of_its_own():
+    wrong = np.array([[float(e >= p) for e in range(12)] for p in range(12)])
+    chosen = choose_examples(wrong, [0, 1, 2, 11], 3)
+    assert chosen == {0: [0, 1, 2], 1: [3, 4, 5], 2: [6, 7, 8], 11: [11]}
+    assert choose_examples(np.zeros((2, 3)), [0, 1], 3) == {}
+    assert choose_examples(np.array([[0.2, 0.0, 0.9], [0.0, 0.5, 0.5]]), [0, 1], 2) == {0: [2, 0], 1: [1, 2]}  # graded
 
 
 def test_the_worst_renderings_are_shown_with_the_answers(tmp_path):
     found, pool, examples = scored(tmp_path)
-    worst = mistakes(found.path, found.matrix, pool, examples)
-    assert [prompt for prompt, _ in worst] == [0, 1, 2] and all(len(shown) == 3 for _, shown in worst)
+    worst = worst_of(found, pool, examples)
+    assert [row.place for row, _ in worst] == [0, 1, 2] and all(len(shown) == 3 for _, shown in worst)
     first = worst[0][1][0]
-    assert first.text == pool.templates[0].render(examples[0].fields)
-    assert (first.right, first.answered) == ("A: yes", "B: no") and [choice[:2] for choice in first.choices] == [
-        ("A", "yes"),
-        ("B", "no"),
-    ]
-    shares = [score for _, _, score in first.choices]
-    assert shares == pytest.approx([1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(-0.5))])
-    as_text = mistakes(found.path, found.matrix, dataclasses.replace(pool, answer="text"), examples)[0][1][0]
-    assert (as_text.answered, [score for _, _, score in as_text.choices]) == ("no", [-1.0, -0.5])
+    assert [piece.text for piece in first.pieces] == [pool.templates[0].render(examples[0].fields), "B"]
+    assert first.wrong and not first.nothing
+    assert [option[:2] for option in first.options] == [("A", "yes"), ("B", "no")]
+    assert [option[3:] for option in first.options] == [(True, False), (False, True)]  # right, answered
+    assert [option.score for option in first.options] == pytest.approx([1 / (1 + np.exp(0.5)), 1 / (1 + np.exp(-0.5))])
+    as_text = worst_of(found, replace(pool, answer="text"), examples)[0][1][0]
+    assert [(option.mark, option.score) for option in as_text.options] == [("•", -1.0), ("•", -0.5)]
     found, pool, examples = scored(tmp_path, generated=True)
-    assert mistakes(found.path, found.matrix, pool, examples)[0][1][0].answered == "no option, in “B, no”"
+    written_out = worst_of(found, pool, examples)[0][1][0]
+    assert written_out.nothing and written_out.pieces[-1].text == "B, no" and written_out.options[0].score is None
+
+
+def test_rows_that_split_the_prompts_come_first_with_the_prompts_behind_each_answer(tmp_path):
+    found, pool, examples = scored(tmp_path)
+    rows = split_rows(Answers(found.matrix.predicted), pool, examples, letters=True)
+    assert rows[0].id == "e5"  # six prompts say B, six A
+    assert [(vote.mark, vote.prompts, vote.right) for vote in rows[0].votes] == [("A", 6, True), ("B", 6, False)]
+    assert rows[0].votes[1].named == [0, 1, 2, 3, 4, 5] and dict(rows[0].fields) == {"question": "<b>5</b>?"}
+    assert len(rows) == 8 and rows[-1].votes[0].prompts > 6
+
+
+def test_of_many_different_answers_the_most_frequent_are_shown():
+    texts = tuple(f"text {i}" for i in range(50))
+    codes = np.array([[0], [0], *([i] for i in range(50)), [-1]], np.int32)
+    pool = PromptPool("p", tuple(PromptTemplate(f"{i} {{q}}", f"p{i}") for i in range(53)), "text", "shown")
+    (row,) = split_rows(Answers(codes, (texts,)), pool, [Example("e", {"q": "?"}, (), -1, "yes", "e", "all")], letters=False)
+    assert (row.votes[0].text, row.votes[0].prompts, row.right) == ("text 0", 3, "yes")
+    assert len(row.votes) == 6 and row.others == 45 and {vote.text for vote in row.votes} >= {"no answer"}
+
+
+@dataclass(frozen=True)
+class Other:
+    """A run that another stands beside."""
+
+    robustness: Any
+    difference: Estimate
+
+
+class Judged(Results):
+    """Results that stand beside other runs, with a verdict."""
+
+    verdict: str | None = None
+    beside: dict[str, Any] = {}
+
+
+def test_a_verdict_stands_first_and_other_runs_beside(tmp_path):
+    found, pool, examples = scored(tmp_path)
+    plain = results_of(found, pool)
+    sure, unsure = (Other(plain.robustness, difference) for difference in (DIFFERENCE, Estimate(-0.01)))
+    judged = Judged(**dict(plain) | {"verdict": "No better than <the base>.", "beside": {"base": sure, "user": unsure}})
+    save_run(tmp_path, found, judged, pool, examples, "paft", None)
+    page = (tmp_path / "report.html").read_text()
+    lines = Page(page).lines
+    assert "No better than &lt;the base&gt;." in page and lines.index("No better than <the base>.") < lines.index("model")
+    assert "+12.3" in lines and "[+4.5, +20.0]" in lines and "-1.0" in lines
+    assert lines.index("the base model") < lines.index("one fixed prompt") < lines.index("this run")
+    _, alone = written(tmp_path)
+    assert "Beside it" not in alone
+
+
+def test_rows_without_labels_have_a_report(tmp_path):
+    found, pool, examples = scored(tmp_path)
+    examples = [replace(example, gold=-1, answer="") for example in examples]
+    unlabelled = {"robustness": None, "uncertainty": None, "chance": None, "tail": None}
+    results = results_of(found, pool, consensus=Consensus(0.75, None), **unlabelled)
+    save_run(tmp_path, found, results, pool, examples, "paft", None)
+    page = (tmp_path / "report.html").read_text()
+    parsed = Page(page)
+    assert not parsed.open and "accuracy" not in heads(page) and "as the majority" in heads(page)
+    assert not (tmp_path / "distribution.png").exists() and 'class="case wrong"' not in page
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "per_prompt.csv").read_text())))
+    assert [*rows[0]] == ["prompt_id", "as_majority", "n", "wording", "layout", "text"]
+    assert float(rows[6]["as_majority"]) == 1 and float(rows[0]["as_majority"]) == 0.5
+
+
+def test_free_form_answers_that_count_as_equal_are_one_answer(tmp_path):
+    outputs = [["Yes", "4"], [" yes ", "5 or 4"], ["no", ""]]
+    cells = [{"prompt": p, "example": e, "output": outputs[p][e]} for p in range(3) for e in range(2)]
+    pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), tmp_path / "m.parquet")
+    matrix = Matrix((0, 0), np.zeros((3, 2), bool))
+    exact = answers_of(matrix, tmp_path / "m.parquet", DATASET)
+    assert exact.codes.tolist() == [[0, 0], [0, 1], [1, -1]] and exact.texts == (("Yes", "no"), ("4", "5 or 4"))
+    numbers = answers_of(matrix, tmp_path / "m.parquet", DATASET.model_copy(update={"metric": "last_number"}))
+    assert numbers.codes.tolist() == [[-1, 0], [-1, 0], [-1, -1]]
+    assert numbers.majority.tolist() == [-1, 0] and numbers.with_majority.tolist() == [0.5, 0.5, 0]
+    assert numbers.entropy == pytest.approx([0, 0.9183], abs=1e-4)
 
 
 def test_a_run_without_a_mistake_has_a_report(tmp_path):
     found, pool, examples = scored(tmp_path)
-    right = found.matrix.select([11], [0])
-    assert mistakes(found.path, right, pool, examples) == []
+    right = replace(found, matrix=found.matrix.select([11], [0]))
+    assert worst_of(right, replace(pool, templates=pool.templates[11:]), examples[:1]) == []
+
+
+def test_sentences_end_once_whatever_the_script(tmp_path):
+    found, pool, examples = scored(tmp_path)
+    examples = [replace(e, choices=("是。", "否。"), fields=e.fields | {"A": "是。", "B": "否。"}) for e in examples]
+    save_run(tmp_path, found, results_of(found, pool), pool, examples, "paft", None)
+    text = "\n".join(Page((tmp_path / "report.html").read_text()).lines)
+    assert "否。" in text and "。." not in text and ".." not in text
+
+
+def test_the_page_stays_small(tmp_path):
+    """Of 10,000 long prompts, and of 10,000 long rows."""
+    for n_prompts, n_rows in ((10_000, 2), (2, 10_000)):
+        folder = tmp_path / str(n_prompts)
+        folder.mkdir()
+        long = "x" * 5_000
+        templates = tuple(PromptTemplate(f"{i} {long} {{question}}", f"p{i}", "", f"w{i}", f"l{i}") for i in range(n_prompts))
+        fields = {"question": "y" * 50_000, "A": "yes", "B": "no"}
+        examples = [Example(f"e{i}", fields, ("yes", "no"), 0, "yes", f"g{i}", "all") for i in range(n_rows)]
+        n = n_prompts * n_rows
+        columns = {
+            "prompt": np.repeat(np.arange(n_prompts), n_rows), "example": np.tile(np.arange(n_rows), n_prompts),
+            "log_probs": [[-1.0, -0.5]] * n, "gold": np.zeros(n, int), "predicted": np.arange(n) % 2,
+            "correct": np.arange(n) % 2 == 0,
+        }  # fmt: skip
+        table = pa.Table.from_pydict({name: columns.get(name, [None] * n) for name in SCHEMA.names}, schema=SCHEMA)
+        pq.write_table(table.replace_schema_metadata({"version": str(VERSION)}), folder / "matrix.parquet")
+        shape = (n_prompts, n_rows)
+        matrix = Matrix((2,) * n_rows, columns["correct"].reshape(shape), columns["predicted"].reshape(shape))
+        pool = PromptPool("p", templates, "letter", "shown", tuple("a note" for _ in range(10_000)))
+        small, its_pool, _ = scored(tmp_path / "small")
+        results = results_of(small, its_pool)
+        big = replace(small, matrix=matrix, path=folder / "matrix.parquet", seconds={})
+        write_run_page(folder / "report.html", results, big, Answers(matrix.predicted), pool, examples, None)
+        assert 50_000 < (folder / "report.html").stat().st_size < 3_000_000
 
 
 def test_what_is_saved_is_read_back(tmp_path):
@@ -194,10 +378,13 @@ def test_an_interval_that_cannot_be_promised_is_not_shown():
 
 
 def test_tokens_and_seconds_stand_beside_the_accuracy_where_text_was_generated(tmp_path):
-    found, _, _ = scored(tmp_path, generated=True)
-    rows = list(csv.DictReader(io.StringIO(per_prompt_csv(found.matrix, found.seconds))))
-    assert rows[0] == {"prompt_id": "p00", "accuracy": "0.000000", "n": "12", "output_tokens": "3.00", "seconds": "1.50"}
-    assert per_prompt_csv(found.matrix).splitlines()[0] == "prompt_id,accuracy,n"
+    found, pool, _ = scored(tmp_path, generated=True)
+    rows = list(csv.DictReader(io.StringIO(per_prompt_csv(found.matrix, pool, found.seconds))))
+    cost = {"output_tokens": "3.00", "seconds": "1.50"}
+    texts = {"wording": "", "layout": "", "text": "0 {question} {A} {B}"}
+    assert rows[0] == {"prompt_id": "p00", "accuracy": "0.000000", "n": "12"} | cost | texts
+    assert rows[1]["text"] == NASTY
+    assert per_prompt_csv(found.matrix, pool).splitlines()[0] == "prompt_id,accuracy,n,wording,layout,text"
 
 
 def test_figures_are_drawn_also_where_no_density_exists(tmp_path):
@@ -209,4 +396,4 @@ def test_figures_are_drawn_also_where_no_density_exists(tmp_path):
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        SNAPSHOT.write_text("\n".join(Page(written(Path(scratch))[1]).lines) + "\n", encoding="utf-8")
+        SNAPSHOT.write_text("\n".join(lines_of(written(Path(scratch))[1])) + "\n", encoding="utf-8")

@@ -26,8 +26,8 @@ def test_the_run_holds_summary_table_figure_and_report(tmp_path):
     assert next(media.glob("html/report*.html")).read_text(encoding="utf-8") == page
     assert len(list(media.glob("images/distribution*.png"))) == 1
     table = json.loads(next(media.glob("table/per_prompt*.json")).read_text())
-    assert table["columns"] == ["prompt_id", "accuracy", "n", "output_tokens", "seconds"]
-    assert table["data"][0] == ["p00", 0.0, 12.0, 3.0, 1.5]
+    assert table["columns"] == ["prompt_id", "accuracy", "n", "output_tokens", "seconds", "wording", "layout", "text"]
+    assert table["data"][0] == ["p00", 0.0, 12.0, 3.0, 1.5, "", "", "0 {question} {A} {B}"]
 
 
 def test_a_run_over_rows_without_labels_holds_what_there_is(tmp_path):
