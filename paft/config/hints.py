@@ -92,6 +92,15 @@ ALIASES = {
     "lora": "lora@model.lora",
 }
 
+# Pages of conf/hydra/ that come with a plug-in of Hydra's, and the package that brings it.
+PLUGINS = {
+    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+}
+
 
 def leaves(config: type[BaseModel], above: str = "") -> Iterator[str]:
     """Yield the dotted keys of a config's values."""
@@ -148,6 +157,8 @@ def in_one_sentence(error: HydraException | OmegaConfBaseException, config: type
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, first)
     if isinstance(error, MissingConfigException):
+        if (package := PLUGINS.get(str(error.missing_cfg_file))) is not None:
+            return f"{first}; it comes with `pip install {package}`."
         return f"{first}; {_other_files(error)}"
     if found := re.fullmatch(r"Ambiguous value for argument '(.*)'", first, re.DOTALL):
         return f"{first}; several values need -m, a list is put in brackets, and a text in quotes: {quoted(found[1])}."

@@ -30,6 +30,7 @@ from paft.model.gguf import origin
 from paft.model.identity import revision_of
 from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
+from paft.reporting.loggers import log_results, misses, run_loggers, send_results
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
@@ -46,7 +47,6 @@ from paft.reporting.results import (
 )
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
-from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.reporting.warnings import few_templates
 from paft.runtime import ranks
 from paft.runtime.files import disk_full_is_an_input_error
@@ -98,7 +98,7 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     """Train a prepared run, save its adapter, score it and report; return the results.
 
     Args:
-        group: the sweep that the run belongs to, for W&B.
+        group: the sweep that the run belongs to, for loggers.
     """
     config, folder = run.config, run.folder.path
     started = time.perf_counter()
@@ -110,20 +110,19 @@ def train(run: PreparedRun, group: str | None = None) -> Results:
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),  # only now, so that a model that cannot be used leaves no folder
-        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+        run_loggers(config, config.run_name, config.method.name, folder, group) as loggers,
     ):
-        results, scored = _train_and_score(run, base, logger, started, recorded)
+        results, scored = _train_and_score(run, base, loggers, started, recorded)
         if ranks.rank() == 0:
             if config.method.trains:
                 save_model_card(folder / "adapter", results, run.inputs)
             save_run(folder, scored, results, run.inputs.test, run.inputs.examples.test, config.method.name)
-        if logger is not None:
-            log_results(logger, results, folder)
+        log_results(loggers, results, config, folder)
     return results
 
 
 def _train_and_score(
-    run: PreparedRun, base: PreTrainedModel, logger: Logger | None, started: float, recorded: Kernels | None
+    run: PreparedRun, base: PreTrainedModel, loggers: Sequence[Logger], started: float, recorded: Kernels | None
 ) -> tuple[Results, Scored]:
     config, folder, inputs = run.config, run.folder.path, run.inputs
     if ranks.rank() == 0:
@@ -139,7 +138,7 @@ def _train_and_score(
         model = add_lora(base, config.model, config.seed)
         graphs = config.trainer.graphs == "auto" and not config.model.activation_checkpointing
         kernels = kernels_of(model, graphs, recorded)
-        fitted = _fit(run, model, pool, logger, kernels, time.perf_counter() - search_started if selection else 0.0)
+        fitted = _fit(run, model, pool, loggers, kernels, time.perf_counter() - search_started if selection else 0.0)
         if ranks.rank() == 0:
             save_adapter(model, run.encoder.tokenizer, folder / "adapter", _about(run))
         ranks.barrier()  # scoring reads the saved adapter, on every rank
@@ -171,7 +170,7 @@ def _train_and_score(
 
 
 def _fit(
-    run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | None, kernels: Kernels, searched_s: float
+    run: PreparedRun, model: PeftModel, pool: PromptPool, loggers: Sequence[Logger], kernels: Kernels, searched_s: float
 ) -> Fitted:
     """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples.
 
@@ -195,7 +194,7 @@ def _fit(
         generated=generates(scoring_of(config, inputs)),
         searched_s=searched_s,
     )
-    return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger, kernels, scoring)
+    return fit(model, data, config, run.folder.path, run.folder.digest, validate, loggers, kernels, scoring)
 
 
 def _training_record(fitted: Fitted) -> TrainingRecord:
@@ -237,11 +236,11 @@ def _evaluator(run: PreparedRun, model: Any) -> Evaluator:
 
 
 def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> Results:
-    """Add extra measures to the results.json of a finished run, and send them to W&B; return the results.
+    """Add extra measures to the results.json of a finished run, and send them to its loggers; return the results.
 
     Args:
         names: of the measures, as in extra_measures.
-        group: the sweep that the run belongs to, for W&B.
+        group: the sweep that the run belongs to, for loggers.
     """
     config, folder = run.config, run.folder.path
     device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
@@ -253,7 +252,7 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),
-        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+        run_loggers(config, config.run_name, config.method.name, folder, group) as loggers,
     ):
         before = read_results(run.folder.results)
         evaluator = _evaluator(run, model)
@@ -261,8 +260,7 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         results = before.model_copy(update={"extra_measures": extra})
         if ranks.rank() == 0:
             save_results(folder, results)
-        if logger is not None:
-            log_results(logger, results, folder)
+        log_results(loggers, results, config, folder)
     return results
 
 
@@ -270,7 +268,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
     """Prepare a run, print its plan, train it unless it is finished already, and print its table.
 
     Args:
-        group: the sweep that the run belongs to, for W&B.
+        group: the sweep that the run belongs to, for loggers.
         checked: the result of check_run(config); None: it is called here.
 
     Returns the results, also where they were finished already. Raises InputError.
@@ -292,7 +290,7 @@ def run_training(config: TrainConfig, group: str | None = None, checked: Checked
 
 
 def _complete(run: PreparedRun, group: str | None) -> Results:
-    """Add to a finished run what it lacks: extra measures that are asked for now, and its copy in W&B."""
+    """Add to a finished run what it lacks: extra measures that are asked for now, and its copies in loggers."""
     config = run.config
     results = read_results(run.folder.results)
     missing = [name for name in config.extra_measures if getattr(results.extra_measures, name) is None]
