@@ -49,8 +49,10 @@ def test_the_groups_are_those_of_the_page():
 def test_every_yaml_composes_and_parses(group, name):
     choice = f"lora@model.lora={name}" if group == "lora" else f"{group}={name}"
     config = compose_config(choice, *NEEDS.get((group, name), []))
-    if group in ("dataset", "method", "logger"):
+    if group in ("dataset", "method"):
         assert getattr(config, group).name == name
+    if group == "logger":
+        assert config.logger.names == ([] if name == "csv" else [name])
 
 
 def test_every_dataset_works_with_every_method():
@@ -158,7 +160,16 @@ def test_what_changes_the_numbers_changes_the_name(override):
 
 
 @pytest.mark.parametrize(
-    "override", ["output_root=elsewhere", "data_root=rows", "logger=wandb", "lora@model.lora=paper", "trainer.profiler=simple"]
+    "override",
+    [
+        "output_root=elsewhere",
+        "data_root=rows",
+        "logger=wandb",
+        "logger=[wandb,tensorboard]",
+        "objective=validation.worst",
+        "lora@model.lora=paper",
+        "trainer.profiler=simple",
+    ],
 )
 def test_what_changes_no_number_leaves_the_name(override):
     assert compose_config(override).run_name == compose_config().run_name
