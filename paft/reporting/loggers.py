@@ -29,7 +29,7 @@ Config = TrainConfig | EvaluateConfig
 
 _TITLES = {"wandb": "W&B", "tensorboard": "TensorBoard", "mlflow": "MLflow"}
 # How long MLflow waits for its server, unless these variables are set: a run is not to be held up.
-_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
 _MLFLOW_ID = "mlflow_id"  # a file in the run's folder: the MLflow run that a resumed run continues
 
 
@@ -91,8 +91,9 @@ class RunLog(Logger):
         try:
             if isinstance(self.logger, TensorBoardLogger):
                 self.logger.log_hyperparams(flat(config.model_dump()), numbers)
-            else:
-                self.logger.log_metrics(numbers)
+            else:  # what has been there since an earlier time, for a run that gets more measures, is not repeated
+                known = self.logger.experiment.get_run(self.logger.run_id).data.metrics
+                self.logger.log_metrics({name: value for name, value in numbers.items() if known.get(name) != value})
             self.complete = self.failed is None
         except Exception as error:
             self._fail(error)
@@ -218,9 +219,10 @@ def _mlflow(config: Config, name: str, tags: dict[str, Any], folder: Path) -> ML
     """Return the log of an MLflow run: the one that earlier processes of this run began, or a new one with its config."""
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
-    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)  # that it makes the experiment
     from mlflow.exceptions import MlflowException
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # not: that it makes its tables, and the experiment
+    logging.getLogger("lightning.pytorch.loggers.mlflow").setLevel(logging.ERROR)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(config.output_root).resolve() / 'mlflow.db'}"
     file = folder / _MLFLOW_ID
     if file.is_file():

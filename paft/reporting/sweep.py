@@ -97,7 +97,7 @@ def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Lab
     """Return the table of a sweep, and its rows in their order; raises InputError for a column that is not there."""
     suffixes = numbered(runs)
     data = frame(runs)
-    data["test"] = [f"{part}{suffixes[place]}" for place, part in data["part"].items()]
+    data["test"] = [f"{part}{suffixes[place]}" for place, part in zip(data.index.tolist(), data["part"], strict=True)]
     columns = differing(runs)
     labelled = []
     for (test, part, *_), same in data.groupby(["test", "part", *columns], sort=False, dropna=False):

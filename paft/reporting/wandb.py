@@ -302,7 +302,7 @@ def _table(path: Path) -> Any:
     with path.open(encoding="utf-8", newline="") as file:
         names, *rows = csv.reader(file)
     ids, *columns = zip(*rows, strict=True)
-    return wandb.Table(columns=names, data=[list(row) for row in zip(ids, *map(_numeric, columns), strict=True)])
+    return wandb.Table(columns=[*names], data=[list(row) for row in zip(ids, *map(_numeric, columns), strict=True)])
 
 
 def _numeric(column: Sequence[str]) -> Sequence[float | str]:

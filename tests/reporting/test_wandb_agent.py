@@ -10,6 +10,7 @@ import yaml
 from wandb.sdk.launch.sweeps import utils as agent
 
 from paft.reporting.results import read_results
+from paft.reporting.wandb import has_logged
 from tests.reliability.bad_input import ROOT
 from tests.reporting.fake_wandb import KEY, fake_wandb
 
@@ -47,27 +48,25 @@ def test_the_search_is_by_what_a_run_logs_and_over_its_settings():
 
 
 def test_a_run_is_the_one_that_its_agent_waits_for_also_where_it_is_finished_already(tiny_overrides, tmp_path):
-    ids = []
-    for run_id in ("agent123", "agent456", "agent456"):
-        done = started(run_id, tiny_overrides, tmp_path, WANDB_MODE="offline")
-        assert done.returncode == 0, done.stderr
-        (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/results.json"))
-        ids.append(sorted(path.name.rsplit("-", 1)[1] for path in folder.glob("wandb/offline-run-*")))
-    assert ids == [["agent123"], ["agent123", "agent456"], ["agent123", "agent456"]]
-    results = read_results(folder)
-    assert (results.config["K"], results.config["optim"]["lr"], results.config["evaluate"]) == (2, 0.0005, False)
-
-
-@pytest.mark.parametrize("finished", [False, True], ids=["new", "finished already"])
-def test_the_server_gets_the_objective_of_the_agents_run(finished, tiny_overrides, tmp_path):
-    if finished:
-        started("before", tiny_overrides, tmp_path, WANDB_MODE="offline")
-    with fake_wandb() as server:
-        done = started("agent123", tiny_overrides, tmp_path, WANDB_MODE="online", WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url)
-    assert done.returncode == 0 and "W&B" not in done.stdout, done.stdout + done.stderr
+    done = started("agent123", tiny_overrides, tmp_path, WANDB_MODE="offline")
+    assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "runs").glob("*/results.json")
-    worst = read_results(path).robustness.min
-    assert (server.name, server.sweep) == ("agent123", "sw1")
-    assert [row["objective"] for row in server.history if "objective" in row] == [worst]
+    assert [run.name.rsplit("-", 1)[1] for run in path.parent.glob("wandb/offline-run-*")] == ["agent123"]
+    results = read_results(path)
+    assert (results.config["K"], results.config["optim"]["lr"], results.config["evaluate"]) == (2, 0.0005, False)
+    with fake_wandb() as server:  # W&B proposes the same values again
+        done = started("agent456", tiny_overrides, tmp_path, WANDB_MODE="online", WANDB_API_KEY=KEY, WANDB_BASE_URL=server.url)
+    assert done.returncode == 0 and "W&B" not in done.stdout and "Finished already" in done.stdout, done.stdout + done.stderr
+    assert (server.name, server.sweep) == ("agent456", "sw1")
+    assert [row["objective"] for row in server.history if "objective" in row] == [results.robustness.min]
     assert [row["trainer/global_step"] for row in server.history if "loss" in row] == [0, 1, 2, 3, 4, 5]
-    assert server.summary["objective"] == worst
+    assert server.summary["objective"] == results.robustness.min
+
+
+@pytest.mark.parametrize(("wanted", "has"), [("agent123", True), ("agent456", False), (None, True)])
+def test_a_run_that_another_agent_waits_for_is_sent_again(wanted, has, tmp_path, monkeypatch):
+    (tmp_path / "wandb_logged").write_text("agent123")
+    if wanted is not None:
+        monkeypatch.setenv("WANDB_SWEEP_ID", "sw1")
+        monkeypatch.setenv("WANDB_RUN_ID", wanted)
+    assert has_logged(tmp_path) is has
