@@ -60,7 +60,7 @@ def _main_of_sweep(main: Callable[[], Any]) -> None:
         if "No trials are completed" not in str(error):  # Optuna's; why the runs failed is said when the sweep is summed up
             raise
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("joblib", "submitit"):
+        if not sweep.started or type(error).__module__.partition(".")[0] not in ("joblib", "submitit"):
             raise
         raise InputError(
             f"A process of the sweep was killed ({first_sentence(error)}); the same command resumes its run, and `paft report "
