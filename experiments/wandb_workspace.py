@@ -1,6 +1,7 @@
 """Build the W&B workspace that docs/wandb.md describes.
 
     python -m experiments.wandb_workspace --entity NAME [--project paft]     # sends it; you must be logged in
+    python -m experiments.wandb_workspace --entity NAME --sweep table1-cpu   # a view of one sweep
     python -m experiments.wandb_workspace --check                            # builds and checks it here, sends nothing
 
 Needs the extra `dashboard`: pip install -e ".[dashboard]".
@@ -17,11 +18,16 @@ from paft.runtime.errors import InputError
 # The numbers of a run's summary, under names that do not change.
 MEAN, STD, WORST, TOP = (f"robustness/{name}" for name in ("mean", "std", "min", "top"))
 
+UPDATE = "trainer/global_step"
+
 _SAVE_S = 100  # W&B tries again for a while where the server does not answer
 
 
-def workspace(entity: str, project: str) -> Any:
+def workspace(entity: str, project: str, sweep: str | None = None) -> Any:
     """Return the workspace: runs sorted by their worst prompt, and three sections of panels.
+
+    Args:
+        sweep: show the runs of this sweep alone: its group, or the id of a sweep whose runs W&B's agents started.
 
     Raises InputError where wandb-workspaces is not installed.
     """
@@ -61,20 +67,23 @@ def workspace(entity: str, project: str) -> Any:
         panels.MediaBrowser(title="Reports: every prompt, the worst renderings", media_keys=["report"]),
     ]
     training = [
-        panels.LinePlot(title="Loss", x="Step", y=["loss"]),
-        panels.LinePlot(title="Validation: mean and worst prompt", x="Step", y=["validation/mean", "validation/worst"]),
-        panels.LinePlot(title="Tokens a second", x="Step", y=["tokens_per_s"]),
+        panels.LinePlot(title="Loss", x=UPDATE, y=["loss"]),
+        panels.LinePlot(title="Validation: mean and worst prompt", x=UPDATE, y=["validation/mean", "validation/worst"]),
+        panels.LinePlot(title="Tokens a second", x=UPDATE, y=["tokens_per_s"]),
     ]
     return ws.Workspace(
         entity=entity,
         project=project,
-        name="PAFT: robustness over prompts",
+        name="PAFT: robustness over prompts" if sweep is None else f"PAFT: {sweep}",
         sections=[
             ws.Section(name="Robustness", panels=robustness, is_open=True),
             ws.Section(name="Prompts", panels=prompts, is_open=True),
             ws.Section(name="Training", panels=training),
         ],
-        runset_settings=ws.RunsetSettings(order=[ws.Ordering(ws.Summary(WORST), ascending=False)]),
+        runset_settings=ws.RunsetSettings(
+            filters=[] if sweep is None else ws.Or(ws.Metric("Group") == sweep, ws.Metric("Sweep") == sweep),
+            order=[ws.Ordering(ws.Summary(WORST), ascending=False)],
+        ),
     )
 
 
@@ -83,11 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entity", help="your W&B user or team")
     parser.add_argument("--project", default="paft")
+    parser.add_argument("--sweep", metavar="NAME", help="show the runs of one sweep: its group, or the id that W&B gave it")
     parser.add_argument("--check", action="store_true", help="build and check; send nothing")
     arguments = parser.parse_args()
     if arguments.entity is None and not arguments.check:
         raise InputError("--entity is missing; name your W&B user or team, or give --check.")
-    built = workspace(arguments.entity or "ENTITY", arguments.project)
+    built = workspace(arguments.entity or "ENTITY", arguments.project, arguments.sweep)
     content = json.loads(built._to_model().model_dump_json(by_alias=True))
     sections = built.sections
     if arguments.check:

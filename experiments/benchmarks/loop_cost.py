@@ -39,9 +39,10 @@ from paft.data.batch import MicroBatch
 from paft.data.datamodule import PaftDataModule, Renderings
 from paft.jobs.train import PreparedRun, prepare
 from paft.model.base import add_lora
+from paft.reporting.loggers import run_loggers
 from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import provenance
-from paft.reporting.wandb import RunLogger, wandb_run
+from paft.reporting.wandb import RunLogger
 from paft.runtime.process import keep_freed_memory, quieten
 from paft.training import module
 from paft.training.callbacks import Recorder, ShowProgress
@@ -163,7 +164,7 @@ def measure(run: PreparedRun, before: bool, logger: str) -> dict[str, float]:
     """Return the milliseconds of an update by part, and of one checkpoint."""
     config = run.config.model_copy(deep=True)
     config.trainer.checkpoint_every = 50 if before else None
-    config.logger.name = "wandb" if logger == "W&B" else "csv"
+    config.logger.wandb = logger == "W&B"
     model = adapted(run)
     assert run.inputs.train is not None
     data = PaftDataModule(run.inputs.examples.train, run.inputs.train, run.encoder, config, run.inputs.examples.task)
@@ -173,10 +174,10 @@ def measure(run: PreparedRun, before: bool, logger: str) -> dict[str, float]:
         patch.object(module, "answer_loss", stub_loss),
         as_before() if before else contextlib.nullcontext(),
         parts.taken(),
-        wandb_run(config, "loop_cost", "benchmark", Path(folder), None) as wandb_logger,
+        run_loggers(config, "loop_cost", "benchmark", Path(folder), None) as loggers,
     ):
         work, kernels = ScoringWork(1, 1), kernels_of(model, graphs=False, recorded=None)
-        fit(model, data, config, Path(folder), "loop_cost", lambda _: {"mean": 0.5}, wandb_logger, kernels, work)
+        fit(model, data, config, Path(folder), "loop_cost", lambda _: {"mean": 0.5}, loggers, kernels, work)
     per_update = {part: 1000 * parts.seconds[part] / _UPDATES for part in _PARTS}
     return per_update | {"one checkpoint": 1000 * parts.seconds[_CHECKPOINTS] / parts.calls[_CHECKPOINTS]}
 

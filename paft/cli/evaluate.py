@@ -17,10 +17,13 @@ if TYPE_CHECKING:  # its imports take a second, which help and completion need n
 
 @hydra.main(version_base="1.3", config_path=CONF, config_name="evaluate")
 def app(composed: DictConfig) -> float | None:
-    """Run one evaluation; in a sweep, one of its jobs. Returns the mean accuracy; None for rows without labels."""
+    """Run one evaluation; in a sweep, one of its jobs.
+
+    Returns the mean accuracy; None for rows without labels, and if the job failed.
+    """
     devices = OmegaConf.select(composed, "trainer.devices", default=1)
     results = run_job(lambda typed, group: job(composed, typed, group), devices)
-    return None if results.robustness is None else results.robustness.mean
+    return None if results is None or results.robustness is None else results.robustness.mean
 
 
 def job(composed: DictConfig, typed: Sequence[str] = (), group: str | None = None) -> "Results":

@@ -1,47 +1,36 @@
 """Run a command so that every mistake of its user ends as one sentence and an exit code."""
 
 import errno
-import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel
 
+from paft.cli import sweep
 from paft.config.compose import CONF, check_conf, with_implied
 from paft.config.hints import in_one_sentence
 from paft.config.schema import TrainConfig
 from paft.runtime import ranks
 from paft.runtime.console import check_readable, print_in_any_locale
-from paft.runtime.errors import BelowBoundError, InputError
-from paft.runtime.files import write_atomically
+from paft.runtime.errors import BelowBoundError, InputError, first_sentence
 from paft.runtime.launched import find_place, reports
 from paft.runtime.memory import in_short, is_out_of_memory
-from paft.runtime.run_folder import FAILED
+
+if TYPE_CHECKING:
+    from paft.reporting.results import Results
 
 T = TypeVar("T")
 
 _BAD_PLACES = {errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
-
-_sweeps: list[Path] = []  # folders of the sweeps that this process started
-
-
-class SweepStarted(Callback):
-    """Remembers the folder of each sweep, where jobs that fail leave a file; a launcher may run them in other processes."""
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Called by Hydra."""
-        _sweeps.append(Path(config.hydra.sweep.dir))
 
 
 def run_hydra(main: Callable[[], Any], config: type[BaseModel]) -> None:
@@ -54,17 +43,30 @@ def run_hydra(main: Callable[[], Any], config: type[BaseModel]) -> None:
     sys.argv[1:] = with_implied(sys.argv[1:], paths=config is TrainConfig)
     run_plain(check_conf)
     run_plain(_check_ranks)
+    sweep.started.clear()
+    failed: list[int] = []
     try:
-        run_plain(main, config)
+        run_plain(lambda: _main_of_sweep(main), config)
     finally:
-        failed = [
-            json.loads(path.read_text(encoding="utf-8"))
-            for sweep in _sweeps
-            for path in sorted((sweep / FAILED).glob("*.json"))
-        ]
-        if failed:
-            lines = [f"{' '.join(run['typed'])}: {run['reason']}" for run in failed]
-            print(f"{len(failed)} runs failed; the same command tries them again:", *lines, sep="\n  ", file=sys.stderr)
+        failed = [code for one in sweep.started if (code := sweep.sum_up(one))]
+    if failed:
+        sys.exit(min(failed))
+
+
+def _main_of_sweep(main: Callable[[], Any]) -> None:
+    """Call a Hydra main function; raises InputError for jobs that were killed and searches whose runs all failed."""
+    try:
+        main()
+    except ValueError as error:
+        if "No trials are completed" not in str(error):  # Optuna's; why the runs failed is said when the sweep is summed up
+            raise
+    except Exception as error:
+        if not sweep.started or type(error).__module__.partition(".")[0] not in ("joblib", "submitit"):
+            raise
+        raise InputError(
+            f"A process of the sweep was killed ({first_sentence(error)}); the same command resumes its run, and `paft report "
+            f"{sweep.started[-1].folder}` makes the table of those that are finished."
+        ) from None
 
 
 def _check_ranks() -> None:
@@ -77,8 +79,8 @@ def _check_ranks() -> None:
         )
 
 
-def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
-    """Return what a job returns; in a sweep, a job that fails leaves a file and does not stop the others.
+def run_job(job: Callable[[list[str], str | None], "Results"], devices: int) -> "Results | None":
+    """Return what a job returns; in a sweep, a job that fails leaves a file, returns None, and does not stop the others.
 
     Args:
         job: takes the overrides on the command line and the name of the sweep, if it belongs to one.
@@ -90,22 +92,24 @@ def run_job(job: Callable[[list[str], str | None], T], devices: int) -> T:
         return run_plain(lambda: job(typed, None))  # here, since Hydra would add a line of its own
     recipe = [hydra.runtime.choices.get(group) for group in ("experiment", "scale")]
     group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
+    folder = Path(hydra.sweep.dir)
+    sweep.begin(hydra.job.num, typed)
     try:
         check_launcher(hydra.launcher, devices)
         check_sweeper(hydra.sweeper)
         _take_place_of_task(hydra.launcher)
-        return job(typed, group)
-    except Exception as error:  # the sweep goes on; Hydra raises the first of these again at its end
-        traceback.clear_frames(error.__traceback__)  # and keeps them all, which would keep every failed job's model
-        if not reports():
-            raise
-        message = " ".join(str(error).split())
-        reason = message if isinstance(error, InputError | BelowBoundError) else f"{type(error).__name__}: {message[:300]}"
-        print(f"error: {reason}", file=sys.stderr)
-        folder = Path(hydra.sweep.dir) / FAILED
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / f"{hydra.job.num:05}.json", json.dumps({"typed": typed, "reason": reason}, indent=1) + "\n")
-        raise
+        below = None
+        try:
+            results = job(typed, group)
+        except BelowBoundError as error:  # the run is finished, and belongs into the table of the sweep
+            results, below = error.results, str(error)
+    except Exception as error:  # not raised: Hydra would print it twice more, and keep it with the job's model
+        if reports():
+            sweep.fail(folder, hydra.job.num, typed, error, _sentence(error))
+        return None
+    if ranks.rank() == 0:
+        sweep.finish(folder, hydra.job.num, typed, results.folder, below)
+    return results
 
 
 def check_launcher(launcher: Mapping[str, Any], devices: int) -> None:
@@ -163,26 +167,43 @@ def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T
     try:
         check_readable(sys.argv[1:])
         return main()
-    except InputError as error:
-        _leave(f"error: {error}", 2)
     except BelowBoundError as error:
         _leave(str(error), 1)
-    except (HydraException, OmegaConfBaseException) as error:
-        _leave(f"error: {InputError(in_one_sentence(error, config, Path(CONF)))}", 2)
-    except ValueError as error:
-        if not str(error).startswith("Config group override"):  # Hydra's answer to model=null
+    except Exception as error:
+        sentence = _sentence(error, config)
+        if sentence is None:
             raise
-        _leave("error: dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each.", 2)
-    except (OSError, RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):  # of a command that loads a model without a run: merge, pools
-            _leave(f"error: Memory ran out ({in_short(error)}): end what else uses this device, or use a smaller model.", 2)
-        if not isinstance(error, OSError) or error.errno not in _BAD_PLACES:
-            raise
-        # a file we may not read; Hydra's own folder of a sweep
-        _leave(f"error: {error.filename}: {error.strerror}; give a place that this user can read and write.", 2)
+        _leave(f"error: {sentence}", 2)
     except KeyboardInterrupt as interrupted:
-        (number,) = interrupted.args or (signal.SIGINT,)
-        _leave("\nInterrupted; the same command resumes from the last checkpoint, if there is one yet.", 128 + number)
+        number, *where = interrupted.args or (signal.SIGINT,)
+        _leave(f"\nInterrupted{_resumes(*where)}", 128 + number)
+
+
+def _sentence(error: Exception, config: type[BaseModel] = TrainConfig) -> str | None:
+    """Return what to tell the user of an error; None for one that is no mistake of theirs."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return str(InputError(in_one_sentence(error, config, Path(CONF))))
+    if isinstance(error, ValueError) and str(error).startswith("Config group override"):  # Hydra's answer to model=null
+        return "dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each."
+    if is_out_of_memory(error):  # of a command that loads a model without a run: merge, pools
+        return f"Memory ran out ({in_short(error)}): end what else uses this device, or use a smaller model."
+    if isinstance(error, OSError) and error.errno in _BAD_PLACES:  # a file we may not read; Hydra's own folder of a sweep
+        return f"{error.filename}: {error.strerror}; give a place that this user can read and write."
+    return None
+
+
+def _resumes(where: str | None = None, start: str = "from the last checkpoint, if there is one yet") -> str:
+    """Say where a command was interrupted and from where it resumes.
+
+    Args:
+        where: in the run that went on, e.g. after which update.
+        start: from where the run resumes.
+    """
+    places = [*(one.interrupted for one in sweep.started[-1:]), *([] if where is None else [where])]
+    skips = "skips what is finished and " if sweep.started else ""
+    return f"{' ' if places else ''}{', '.join(places)}; the same command {skips}resumes {start}."
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -12,10 +12,14 @@ def main() -> None:
         prog="paft report",
         description="Put the runs of a sweep into one table, with a column for each setting that differs, and figures.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders of runs, or folders that hold them")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUNS", help="folders of runs, folders that hold them, or that of a sweep"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/report"), help="folder for the report (default %(default)s)")
     parser.add_argument("--keep", action="store_true", help="copy what the report is made from to OUT/runs and OUT/pools")
-    parser.add_argument("--sort", default="mean", metavar="COLUMN", help="a number, best first, or a setting (default mean)")
+    parser.add_argument(
+        "--sort", default="mean", metavar="COLUMN", help="mean (the default), std, worst or Top, best first; or a setting"
+    )
     arguments = parser.parse_args()
     check_place(f"--out {arguments.out}", arguments.out)
     # Imports that take seconds wait until the command line is known to be right.

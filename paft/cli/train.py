@@ -21,7 +21,8 @@ if TYPE_CHECKING:  # its imports take a second, which help and completion need n
 def app(composed: DictConfig) -> float | None:
     """Run one training job; in a sweep, one of its jobs.
 
-    Returns the mean accuracy of the best validation, which is what Hydra's sweepers (Optuna) optimise.
+    Returns the figure of the validation prompts that `objective` names, which is what Hydra's sweepers (Optuna) optimise; None
+    if the job failed.
     """
 
     def run(typed: Sequence[str], group: str | None) -> "Results":
@@ -35,7 +36,7 @@ def app(composed: DictConfig) -> float | None:
         return results
 
     results = run_job(run, OmegaConf.select(composed, "trainer.devices", default=1))
-    return None if results.training is None else results.training.best_validation_mean
+    return None if results is None else results.objective(composed.objective)
 
 
 def job(config: TrainConfig, typed: Sequence[str] = (), group: str | None = None) -> "Results":

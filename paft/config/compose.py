@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from paft.config.adapter import Adapter, base_of_adapter, find_adapter, peft_settings
 from paft.config.base_model import called, with_gguf_file
 from paft.config.hints import HINT, hint, leaves
+from paft.config.loggers import check_loggers
 from paft.config.schema import CHAT_TEMPLATE_DATE, DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig, is_function
 from paft.config.texts import read_texts
-from paft.config.wandb_rules import check_wandb
 from paft.runtime.errors import InputError
 
 
@@ -89,7 +89,7 @@ def parse(composed: DictConfig) -> TrainConfig:
         content.pop(key, None)
     read_texts(content)
     config = from_dict(content)
-    check_wandb(config.logger)
+    check_loggers(config.logger)
     return config
 
 
@@ -166,7 +166,7 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     _check(config.dataset, config.model)
     _check_scoring(config)
     _refuse_idle(config, keys)
-    check_wandb(config.logger)
+    check_loggers(config.logger)
     return config
 
 

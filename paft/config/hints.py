@@ -95,6 +95,15 @@ ALIASES = {
     "lora": "lora@model.lora",
 }
 
+# Pages of conf/hydra/ that come with a plug-in of Hydra's, and the package that brings it.
+PLUGINS = {
+    "hydra/sweeper/optuna": "hydra-optuna-sweeper",
+    "hydra/launcher/joblib": "hydra-joblib-launcher",
+    "hydra/launcher/submitit_slurm": "hydra-submitit-launcher",
+    "hydra/launcher/submitit_local": "hydra-submitit-launcher",
+    "hydra/launcher/ray": "hydra-ray-launcher",
+}
+
 
 def leaves(config: type[BaseModel], above: str = "") -> Iterator[str]:
     """Yield the dotted keys of a config's values."""
@@ -151,7 +160,9 @@ def in_one_sentence(error: HydraException | OmegaConfBaseException, config: type
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, first)
     if isinstance(error, MissingConfigException):
-        return f"{first}; {_other_files(error)}"
+        if (package := PLUGINS.get(str(error.missing_cfg_file))) is not None:
+            return f"{first}; it comes with `pip install {package}`."
+        return f"{first}; {_other_files(error, conf)}"
     if found := re.fullmatch(r"Ambiguous value for argument '(.*)'", first, re.DOTALL):
         return f"{first}; several values need -m, a list is put in brackets, and a text in quotes: {quoted(found[1])}."
     if found := re.fullmatch(r"Could not (?:override|append to|delete from config; )\W*'(.+?)'.*", first):
@@ -184,13 +195,16 @@ def _unreadable(override: str, first: str) -> str:
     return f"{override}: {first}; if it is a text, put it in quotes: {quoted(override)}."
 
 
-def _other_files(error: MissingConfigException) -> str:
+def _other_files(error: MissingConfigException, conf: Path) -> str:
     """Return which files there are in the group whose file is missing."""
     found = re.search(r"Available options in '([^']+)'", str(error))
-    if found is None:
+    group = str(error.missing_cfg_file).rpartition("/")[0] if found is None else found[1]
+    wanted = str(error.missing_cfg_file).removeprefix(f"{group}/")
+    # Where several files are chosen (logger=[a,b]) Hydra lists none.
+    pages = error.options or [page.stem for page in sorted((conf / group).glob("*.yaml"))]
+    files = [name for name in pages if name not in ("adapter", "defaults")]
+    if not group or not files:
         return HINT
-    group, wanted = found[1], str(error.missing_cfg_file).removeprefix(f"{found[1]}/")
-    files = [name for name in error.options or () if name not in ("adapter", "defaults")]
     other = {
         "model": f"; a hub id or a folder is model.path={wanted}",
         "dataset": "; your own rows are dataset.path=FOLDER",

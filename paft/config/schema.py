@@ -24,7 +24,8 @@ from paft.config.base_model import file_name
 
 # Settings that change where a run writes, or what it shows, but never its numbers.
 _NOT_PART_OF_THE_RUN = {
-    "data_root", "output_root", "rerun", "logger", "trainer", "extra_measures", "score_base", "compare_with", "fail_under",
+    "data_root", "output_root", "rerun", "logger", "trainer", "extra_measures", "objective",
+    "score_base", "compare_with", "fail_under",
 }  # fmt: skip
 
 # Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
@@ -271,12 +272,31 @@ class TrainerConfig(_Section):
 
 
 class LoggerConfig(_Section):
-    """Where metrics are logged: always to a CSV file, with wandb also to W&B."""
+    """Where metrics are logged besides the CSV file: to none, one or several of these."""
 
-    name: Literal["csv", "wandb"]
-    project: str = "paft"
-    entity: str | None = None
+    wandb: bool = False
+    tensorboard: bool = False
+    mlflow: bool = False
+    project: str = "paft"  # W&B's project, MLflow's experiment
+    entity: str | None = None  # W&B's user or team
     tags: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_name(cls, content: Any) -> Any:
+        """Take the form of earlier versions, {name: wandb, ...}."""
+        if not isinstance(content, dict) or "name" not in content:
+            return content
+        others = {key: value for key, value in content.items() if key != "name"}
+        return others if content["name"] == "csv" else {content["name"]: True} | others
+
+    @property
+    def names(self) -> list[str]:
+        """The loggers that are asked for besides the CSV file."""
+        return [name for name in ("wandb", "tensorboard", "mlflow") if getattr(self, name)]
+
+
+Objective = Literal["validation.mean", "validation.worst"]
 
 
 class FailUnderConfig(_Section):
@@ -299,7 +319,7 @@ class TrainConfig(_Section):
     model: ModelConfig
     method: MethodConfig
     trainer: TrainerConfig
-    logger: LoggerConfig
+    logger: LoggerConfig = LoggerConfig()
     K: PositiveInt
     T: PositiveInt
     seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
@@ -322,6 +342,7 @@ class TrainConfig(_Section):
     score_base: bool = True  # whether the base model is scored, too, on the same prompts and rows
     compare_with: Annotated[list[Literal["user"]], BeforeValidator(_none_is_empty)] = []  # what else is trained and scored
     fail_under: FailUnderConfig = FailUnderConfig()
+    objective: Objective = "validation.mean"  # what a search maximises
 
     @property
     def run_name(self) -> str:
@@ -403,7 +424,7 @@ class EvaluateConfig(_Section):
     adapter: str | None
     dataset: DatasetConfig
     model: ModelConfig
-    logger: LoggerConfig
+    logger: LoggerConfig = LoggerConfig()
     scoring: Literal["likelihood", "generate"] | None
     normalise: Literal["sum", "token", "byte"] | None
     max_new_tokens: PositiveInt

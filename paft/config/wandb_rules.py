@@ -12,7 +12,7 @@ from paft.runtime.errors import InputError
 
 def check_wandb(logger: LoggerConfig) -> None:
     """Raise InputError for names, tags or WANDB_ variables that W&B will not take; does nothing without logger=wandb."""
-    if logger.name != "wandb":
+    if not logger.wandb:
         return
     try:
         Path.home()

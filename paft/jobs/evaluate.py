@@ -27,6 +27,7 @@ from paft.model.base import check_quantization, device_of, load_base
 from paft.model.fused import fused_kind
 from paft.model.gguf import origin
 from paft.model.sharding import check_sharding
+from paft.reporting.loggers import log_results, misses, run_loggers, send_results
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import (
     BaseModelRecord,
@@ -40,7 +41,6 @@ from paft.reporting.results import (
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
 from paft.reporting.verdict import judged
-from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.runtime import ranks
 from paft.runtime.errors import InputError
 from paft.runtime.files import disk_full_is_an_input_error, write_atomically
@@ -96,7 +96,7 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
     """Run a prepared evaluation: load the model, score, report and predict; return the results.
 
     Args:
-        group: the sweep that the evaluation belongs to, for W&B.
+        group: the sweep that the evaluation belongs to, for loggers.
     """
     config, folder = evaluation.config, evaluation.folder.path
     started = time.perf_counter()
@@ -105,11 +105,10 @@ def evaluate(evaluation: Evaluation, group: str | None = None) -> Results:
     with (
         disk_full_is_an_input_error(folder),
         evaluation.folder.held(),  # only now, so that a model that cannot be used leaves no folder
-        wandb_run(config, evaluation.name, "evaluation", folder, group) as logger,
+        run_loggers(config, evaluation.name, "evaluation", folder, group) as loggers,
     ):
         results = _score_and_report(evaluation, model, started)
-        if logger is not None:
-            log_results(logger, results, folder)
+        log_results(loggers, results, config, folder)
     return results
 
 
@@ -221,7 +220,7 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
     """Prepare an evaluation, print what it will do, run it unless it is finished already, and print its tables.
 
     Args:
-        group: the sweep that the evaluation belongs to, for W&B.
+        group: the sweep that the evaluation belongs to, for loggers.
         checked: the result of check_evaluation(config); None: it is called here.
 
     Returns the results, also where they were finished already. Raises InputError.

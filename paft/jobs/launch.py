@@ -17,7 +17,7 @@ def launch_training(config: TrainConfig, checked: CheckedRun, group: str | None 
 
     Args:
         checked: what check_run(config) returned.
-        group: the sweep that the run belongs to, for W&B.
+        group: the sweep that the run belongs to, for loggers.
 
     Raises InputError, also where memory runs out; a run that has computed nothing until then leaves no folder.
     """
@@ -29,7 +29,7 @@ def launch_evaluation(config: EvaluateConfig, checked: CheckedEvaluation, group:
 
     Args:
         checked: what check_evaluation(config) returned.
-        group: the sweep that the evaluation belongs to, for W&B.
+        group: the sweep that the evaluation belongs to, for loggers.
 
     Raises InputError, also where memory runs out; an evaluation that has computed nothing until then leaves no folder.
     """

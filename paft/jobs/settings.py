@@ -36,7 +36,7 @@ def overrides_of(settings: Mapping[str, Any], config: type[BaseModel], parameter
 
     Args:
         settings: names of the config, nested (optim={"lr": 1e-3}) or dotted ("optim.lr"). A section that conf/ has files for
-            takes the name of one (model="llama3_8b"), or a mapping in which `name` names it.
+            takes the name of one (model="llama3_8b"), or a mapping in which `name` names it. logger takes a list of them, too.
         config: the type that says which names there are.
         parameters: other names that the function takes, for hints.
 
@@ -79,6 +79,8 @@ def _files(group: str) -> list[str]:
 def _file(group: str, value: Any) -> str:
     """Return the name of a section's file; raises InputError if there is no such file."""
     names = _files(group)
+    if group == "logger" and isinstance(value, list | tuple):
+        return f"[{','.join(_file(group, name) for name in value)}]"
     if isinstance(value, str) and value in names:
         return value
     path = f"; a hub id or a folder is {group}={{'path': {value!r}}}" if group == "model" and isinstance(value, str) else ""

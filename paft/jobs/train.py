@@ -33,6 +33,7 @@ from paft.model.identity import revision_of
 from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun, load
+from paft.reporting.loggers import log_results, misses, run_loggers, send_results
 from paft.reporting.model_card import save_model_card
 from paft.reporting.plan import Plan
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
@@ -51,7 +52,6 @@ from paft.reporting.results import (
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
 from paft.reporting.verdict import judged
-from paft.reporting.wandb import log_results, misses, send_results, wandb_run
 from paft.reporting.warnings import few_templates
 from paft.runtime import ranks
 from paft.runtime.errors import InputError
@@ -109,7 +109,7 @@ def train(run: PreparedRun, group: str | None = None, waits: bool = False) -> Re
     the run's time.
 
     Args:
-        group: the sweep that the run belongs to, for W&B.
+        group: the sweep that the run belongs to, for loggers.
         waits: whether to wait for another process that is at work on this run; where that has finished it, None is returned.
     """
     config, folder = run.config, run.folder.path
@@ -126,12 +126,11 @@ def train(run: PreparedRun, group: str | None = None, waits: bool = False) -> Re
         # Only now, so that a model that cannot be used leaves no folder.
         if waits and _finished(run.folder):
             return None
-        with wandb_run(config, config.run_name, config.method.name, folder, group) as logger:
-            results, scored = _train_and_score(run, base, logger, started, recorded)
+        with run_loggers(config, config.run_name, config.method.name, folder, group) as loggers:
+            results, scored = _train_and_score(run, base, loggers, started, recorded)
             results = judged(results, folder, scored.matrix, run.inputs.test, config.method.name, beside)
             _save(run, results, scored)
-            if logger is not None:
-                log_results(logger, results, folder)
+            log_results(loggers, results, config, folder)
     return results
 
 
@@ -178,7 +177,7 @@ def _score_base(config: TrainConfig, base: PreTrainedModel, model: ModelConfig) 
         if _finished(run.folder):
             return
         print(f"Scoring the base model: {run.folder.path}", flush=True)
-        results, scored = _train_and_score(run, base, None, started, None)
+        results, scored = _train_and_score(run, base, [], started, None)
         _save(run, judged(results, run.folder.path, scored.matrix, run.inputs.test, config.method.name), scored)
     switch_attention(base, model, backward=True)
     gc.collect()  # what scoring has recorded (CUDA graphs) makes room for training
@@ -205,7 +204,7 @@ def _finished(folder: RunFolder) -> bool:
 
 
 def _train_and_score(
-    run: PreparedRun, base: PreTrainedModel, logger: Logger | None, started: float, recorded: Kernels | None
+    run: PreparedRun, base: PreTrainedModel, loggers: Sequence[Logger], started: float, recorded: Kernels | None
 ) -> tuple[Results, Scored]:
     config, folder, inputs = run.config, run.folder.path, run.inputs
     if ranks.rank() == 0:
@@ -221,7 +220,7 @@ def _train_and_score(
         model = add_lora(base, config.model, config.seed)
         graphs = config.trainer.graphs == "auto" and not config.model.activation_checkpointing
         kernels = kernels_of(model, graphs, recorded)
-        fitted = _fit(run, model, pool, logger, kernels, time.perf_counter() - search_started if selection else 0.0)
+        fitted = _fit(run, model, pool, loggers, kernels, time.perf_counter() - search_started if selection else 0.0)
         if ranks.rank() == 0:
             save_adapter(model, run.encoder.tokenizer, folder / "adapter", _about(run))
         ranks.barrier()  # scoring reads the saved adapter, on every rank
@@ -253,7 +252,7 @@ def _train_and_score(
 
 
 def _fit(
-    run: PreparedRun, model: PeftModel, pool: PromptPool, logger: Logger | None, kernels: Kernels, searched_s: float
+    run: PreparedRun, model: PeftModel, pool: PromptPool, loggers: Sequence[Logger], kernels: Kernels, searched_s: float
 ) -> Fitted:
     """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples.
 
@@ -277,7 +276,7 @@ def _fit(
         generated=generates(scoring_of(config, inputs)),
         searched_s=searched_s,
     )
-    return fit(model, data, config, run.folder.path, run.folder.digest, validate, logger, kernels, scoring)
+    return fit(model, data, config, run.folder.path, run.folder.digest, validate, loggers, kernels, scoring)
 
 
 def _training_record(fitted: Fitted) -> TrainingRecord:
@@ -319,11 +318,11 @@ def _evaluator(run: PreparedRun, model: Any) -> Evaluator:
 
 
 def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> Results:
-    """Add extra measures to the results.json of a finished run, and send them to W&B; return the results.
+    """Add extra measures to the results.json of a finished run, and send them to its loggers; return the results.
 
     Args:
         names: of the measures, as in extra_measures.
-        group: the sweep that the run belongs to, for W&B.
+        group: the sweep that the run belongs to, for loggers.
     """
     config, folder = run.config, run.folder.path
     model: Any = _load_again(run)
@@ -333,7 +332,7 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),
-        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+        run_loggers(config, config.run_name, config.method.name, folder, group) as loggers,
     ):
         before = read_results(run.folder.results)
         evaluator = _evaluator(run, model)
@@ -341,8 +340,7 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         results = before.model_copy(update={"extra_measures": extra})
         if ranks.rank() == 0:
             save_results(folder, results)
-        if logger is not None:
-            log_results(logger, results, folder)
+        log_results(loggers, results, config, folder)
     return results
 
 
@@ -354,7 +352,7 @@ def run_training(
     The run of one fixed prompt that it is shown beside is trained first, unless that is finished.
 
     Args:
-        group: the sweep that the run belongs to, for W&B.
+        group: the sweep that the run belongs to, for loggers.
         checked: the result of check_run(config); None: it is called here.
         waits: whether to wait for another process that is at work on this run; the base model's, which other runs score, too,
             is waited for in any case.
@@ -389,7 +387,7 @@ def _train_others(run: PreparedRun, group: str | None) -> None:
 
 
 def _complete(run: PreparedRun, group: str | None) -> Results:
-    """Add to a finished run what it lacks: extra measures and other runs that are asked for now, and its copy in W&B."""
+    """Add to a finished run what it lacks: extra measures and other runs that are asked for now, and its copies in loggers."""
     config = run.config
     results = read_results(run.folder.results)
     missing = [name for name in config.extra_measures if getattr(results.extra_measures, name) is None]
@@ -410,7 +408,7 @@ def _add_others(run: PreparedRun, group: str | None) -> Results:
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),
-        wandb_run(config, config.run_name, config.method.name, folder, group) as logger,
+        run_loggers(config, config.run_name, config.method.name, folder, group) as loggers,
     ):
         before = read_results(run.folder.results)
         earlier = {name: load(folder.parent / other.run) for name, other in before.beside.items() if name not in beside}
@@ -418,8 +416,7 @@ def _add_others(run: PreparedRun, group: str | None) -> Results:
         beside = dict(sorted((earlier | beside).items()))  # the base model first
         results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, beside)
         _save(run, results, scored)
-        if logger is not None:
-            log_results(logger, results, folder)
+        log_results(loggers, results, config, folder)
     return results
 
 

@@ -32,5 +32,6 @@ def check_bounds(bounds: FailUnderConfig, results: Results) -> None:
         text = " ".join(str(worst["text"]).split())
         shown = f"{text[:_SHOWN]}..." if len(text) > _SHOWN else text
         raise BelowBoundError(
-            f"{', '.join(missed)}; the worst prompt is {worst['prompt_id']} ({100 * worst['accuracy']:.1f}): {shown!r}."
+            f"{', '.join(missed)}; the worst prompt is {worst['prompt_id']} ({100 * worst['accuracy']:.1f}): {shown!r}.",
+            results,
         )

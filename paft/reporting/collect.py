@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from paft.reporting.results import FILE, Results, read_results, save_results
 from paft.reporting.runs import FinishedRun
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
-from paft.runtime.run_folder import FAILED
+from paft.runtime.run_folder import FAILED, FINISHED
 
 Kind = Literal["training", "evaluation"]
 
@@ -45,6 +46,7 @@ def collect(paths: Sequence[Path], kind: Kind | None = None) -> Collected:
     """Return the finished runs in or under the folders, and what else is there.
 
     Args:
+        paths: folders of runs, folders that hold them, or a sweep's own (outputs/sweeps/TIME).
         kind: of the runs; None takes the training runs, or where there is none the evaluations.
 
     Raises InputError for a path that is no folder, and where there is no run of the kind at all.
@@ -56,7 +58,7 @@ def collect(paths: Sequence[Path], kind: Kind | None = None) -> Collected:
         if not path.is_dir():
             raise InputError(f"{path}: there is no such folder; give folders of runs, or one that holds them.")
         left_out |= _left_out_before(path)["left_out"]
-        for folder in sorted({mark.parent.resolve() for mark in (*path.glob("run.json"), *path.glob("*/run.json"))} - seen):
+        for folder in sorted(_folders(path) - seen):
             seen.add(folder)
             run = _read(folder)
             if isinstance(run, FinishedRun):
@@ -75,6 +77,16 @@ def collect(paths: Sequence[Path], kind: Kind | None = None) -> Collected:
         what = "run" if kind is None else f"{kind} run"
         raise InputError(f"{', '.join(map(str, paths))}: there is no finished {what} here{why}.")
     return collected
+
+
+def _folders(path: Path) -> set[Path]:
+    """Return the folders of runs in or below a folder; those of a sweep are named by the files that its jobs left."""
+    own = {mark.parent.resolve() for mark in (*path.glob("run.json"), *path.glob("*/run.json"))}
+    named = set[Path]()
+    for file in path.glob(f"{FINISHED}/*.json"):
+        with suppress(ValueError, KeyError, TypeError):  # a damaged file; its run is found below output_root
+            named.add(Path(json.loads(file.read_text(encoding="utf-8"))["run"]))
+    return own | {folder for folder in named if folder.is_dir()}
 
 
 def _read(folder: Path) -> FinishedRun | str:
@@ -101,7 +113,8 @@ def _failed(paths: Sequence[Path], finished: Collection[str]) -> list[dict[str, 
     """
     failed: dict[str, dict[str, Any]] = {}
     for path in paths:
-        of_sweeps = (_record(file, path) for file in sorted(path.glob(f"sweeps/*/{FAILED}/*.json")))
+        files = [*path.glob(f"sweeps/*/{FAILED}/*.json"), *path.glob(f"{FAILED}/*.json")]
+        of_sweeps = (_record(file, path) for file in sorted(files))
         for record in (*_left_out_before(path)["failed"], *of_sweeps):  # the last sweep has the last word
             name = _run_name(record["typed"])
             if name is not None and name not in finished:

@@ -54,7 +54,8 @@ def save_distribution(
     axes.set_ylim(-0.5, len(labels) - 0.5)
     axes.set_xlim(0, 102)
     _draw_references(axes, chance, threshold)
-    axes.set_xlabel(f"{called} on {_prompt(unseen)} (%): a dot per prompt, the bar is their mean")
+    # Below the whole figure: long labels of rows leave little width to the axes.
+    figure.supxlabel(f"{called} on {_prompt(unseen)} (%): a dot per prompt, the bar is their mean", fontsize="medium")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.savefig(path, dpi=150)

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from markdown_it import MarkdownIt
+from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
+from rich.table import Table
 
 from paft.evaluation.statistics import Estimate
 from paft.runtime.files import write_atomically
@@ -56,6 +60,25 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[Entry | str]]) -> lis
     columns = [column for column in zip(headings, *texts, strict=True) if set(column[1:]) != {"-"}]
     first, *others = ("|" + "".join(f" {text} |" if text else " |" for text in row) for row in zip(*columns, strict=True))
     return [first, f"|---|{'---:|' * (len(columns) - 1)}", *others, ""]
+
+
+def show(section: Section) -> None:
+    """Print a section on the terminal: its table without empty columns, and its notes."""
+    columns = [(heading, [row[i].text for row in section.rows]) for i, heading in enumerate(section.headings)]
+    shown = [(heading, texts) for heading, texts in columns if set(texts) != {"-"}]
+    printed = Table(title=section.title, title_justify="left")
+    for heading, texts in shown:
+        are_numbers = all(text[:1].isdigit() for text in texts if text != "-")
+        printed.add_column(escape(heading), justify="right" if are_numbers else "left")
+    for row in zip(*(texts for _, texts in shown), strict=True):
+        printed.add_row(*map(escape, row))
+    console = Console()
+    if not console.is_terminal:  # a file has lines as long as they need to be
+        needed = Measurement.get(console, console.options.update(max_width=1000), printed).maximum
+        console = Console(width=max(console.width, needed))
+    console.print(printed)
+    for note in section.notes:
+        console.print(note, highlight=False, markup=False)
 
 
 def bullets(lines: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
+from paft.config.schema import Objective
 from paft.data.checks import LeftOut
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.metrics import name_of_scores
@@ -172,12 +173,13 @@ class TrainingRecord(_Record):
     """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone.
 
     loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
-    meanwhile may hide. Both it and kernels are None in results of earlier versions.
+    meanwhile may hide. It, kernels and best_validation_worst are None in results of earlier versions.
     """
 
     updates: int
     tokens: int
     best_validation_mean: float | None
+    best_validation_worst: float | None = None
     tokens_per_s: float
     seconds: float
     prompts_truncated: int
@@ -334,6 +336,18 @@ class Results(Summary):
         if seen is None:
             return self.is_base
         return not allowed and seen.copies == seen.near_copies == 0
+
+    def objective(self, name: Objective) -> float | None:
+        """Return the figure that a search maximises, of the validation prompts alone; None where nothing was trained.
+
+        With evaluate=false these are scored as test prompts otherwise are; else the figure is that of the best validation.
+        """
+        if self.training is None:
+            return None
+        mean, worst = self.training.best_validation_mean, self.training.best_validation_worst
+        if not self.config.get("evaluate", True) and self.robustness is not None:
+            mean, worst = self.robustness.mean, self.robustness.min
+        return mean if name == "validation.mean" else worst
 
     def scores(self) -> "pd.DataFrame":
         """Return the score matrix as a data frame: a row for each prompt and example, with the columns of matrix.parquet.

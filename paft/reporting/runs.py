@@ -119,14 +119,19 @@ class FinishedRun:
         return own if own.is_file() else self.folder.parent.parent / "pools" / f"{self.pools[split]}.yaml"
 
     @cached_property
-    def measured_by(self) -> dict[str, Any]:
-        """What must be alike for numbers on a data set to stand in one table, by what to call it."""
+    def tested_on(self) -> dict[str, Any]:
+        """What must be alike for the numbers over test prompts to be comparable, by what to call it."""
         prints, section = self.results.fingerprints, self.config["dataset"]
         alike: dict[str, Any] = {f"dataset.{key}": section[key] for key in ("answer", "options", "metric", "threshold")}
         alike["dataset.pattern"] = section.get("pattern")  # results of earlier versions have none
         alike["the function of dataset.metric"] = self.results.scoring.metric and self.results.scoring.metric.source
         alike |= {"test prompts": prints.pools["test"].fingerprint, "test examples": prints.data["test"]}
-        alike["scoring"] = _way(self.results.scoring)
+        return alike | {"scoring": _way(self.results.scoring)}
+
+    @cached_property
+    def measured_by(self) -> dict[str, Any]:
+        """What must be alike for all numbers on a data set to stand in one table, those of extra measures, too."""
+        alike = dict(self.tested_on)
         extra = self.results.extra_measures
         if extra.generate is not None:
             alike["the scoring of generate"] = _way(extra.generate.scoring)

@@ -20,13 +20,14 @@ from paft.reporting.page import (
     number,
     percent,
     percentage,
+    show,
     unit,
     words,
     write,
     write_csv,
     write_html,
 )
-from paft.reporting.runs import FinishedRun, TableRow, by_seed, check_alike, commits, frame, no_gain, not_better, typed
+from paft.reporting.runs import FinishedRun, TableRow, by_seed, commits, frame, no_gain, not_better, typed
 from paft.reporting.table import beware, input_remarks
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
@@ -51,11 +52,10 @@ def report(runs: Sequence[Path], out: Path, keep: bool = False, sort: str = "mea
         sort: the column by which rows are sorted: a number, best first, or a setting.
         notes: what else to say, at the top of the page.
 
-    Raises InputError if there is no finished run, if numbers do not belong in one table, or for a column that is not there.
+    Raises InputError if there is no finished run, if a run is there twice, or for a column that is not there.
     """
     check_place(f"--out {out}", out)
     collected = collect(runs)
-    check_alike(collected.runs, lambda run: run.measured_by)
     section, labelled = table_of(collected.runs, sort)
     tails = tails_of(labelled, section)
     out.mkdir(parents=True, exist_ok=True)  # now that nothing is wrong
@@ -63,22 +63,32 @@ def report(runs: Sequence[Path], out: Path, keep: bool = False, sort: str = "mea
     write_csv(out, section)
     write_csv(out, tails)
     page = [f"# {_title(collected.runs)}", "", *origin(collected.runs), *bullets(notes), READING, ""]
-    page += ["What was run:", "", *bullets(f"**{name}**: {what}." for name, what in described(collected.runs).items())]
+    page += ["What was run:", "", *bullets(f"**{name}**: {what}." for name, what in _by_test(collected.runs).items())]
     page += [*section.lines(), *tails.lines(), *left_out(collected), "Made by `paft report RUNS... --out DIR`.", ""]
     write(out, page)
     write_html(out, page)
     if keep:
         keep_runs(collected, out)
-    print("\n".join(section.lines()))
-    print(f"Written: {out / 'README.md'}, {out / 'index.html'}")
+    show(section)
+    print(f"Report: {out / 'index.html'}, {out / 'README.md'}", flush=True)
 
 
 @dataclass(frozen=True)
 class _Labelled:
-    """A row of the table, with the settings that tell it from others."""
+    """A row of the table, with the settings that tell it from others.
+
+    test names what its numbers were taken on: the data set or a part of it, with a number where runs on it were tested
+    otherwise than others, so that nothing is averaged or compared over the two.
+    """
 
     row: TableRow
+    test: str
     settings: Mapping[str, Any]  # those of the columns that its method uses
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of a whole data set, not of a part."""
+        return self.row.part == self.row.runs[0].dataset
 
     def number(self, column: str) -> float | None:
         return self.row.mean.value if column == "mean" else self.row.average(_KEYS.get(column, column))
@@ -86,24 +96,55 @@ class _Labelled:
 
 def table_of(runs: Sequence[FinishedRun], sort: str) -> tuple[Section, list[_Labelled]]:
     """Return the table of a sweep, and its rows in their order; raises InputError for a column that is not there."""
+    suffixes = numbered(runs)
     data = frame(runs)
+    data["test"] = [f"{part}{suffixes[place]}" for place, part in zip(data.index.tolist(), data["part"], strict=True)]
     columns = differing(runs)
     labelled = []
-    for (part, *_), same in data.groupby(["part", *columns], sort=False, dropna=False):
+    for (test, part, *_), same in data.groupby(["test", "part", *columns], sort=False, dropna=False):
         own = [runs[place] for place in same.index]
-        what = ", ".join([str(part), *(f"{key}={typed(own[0].settings[key])}" for key in columns if key in own[0].settings)])
+        what = ", ".join([str(test), *(f"{key}={typed(own[0].settings[key])}" for key in columns if key in own[0].settings)])
         settings = {key: own[0].settings[key] for key in columns if key in own[0].settings}
-        labelled.append(_Labelled(TableRow(by_seed(own, what), str(part)), settings))
+        labelled.append(_Labelled(TableRow(by_seed(own, what), str(part)), str(test), settings))
     labelled = _sorted(labelled, sort, columns)
-    several = data["part"].nunique() > 1
+    several = data["test"].nunique() > 1
     headings = [*(["data set"] if several else []), *(key.removesuffix(".name") for key in columns)]
     section = Section("sweep", "All runs", [*headings, *_NUMBERS, "seeds", "std of seeds"])
     for one in labelled:
-        names = [words(one.row.part)] if several else []
+        names = [words(one.test)] if several else []
         names += [words(typed(one.settings[key]) if key in one.settings else "-") for key in columns]
         section.rows.append([*names, *_numbers(one)])
-    section.notes = [*dict.fromkeys(size(one.row, runs, several) for one in labelled), *warnings(labelled)]
+    sizes = dict.fromkeys(size(one.row, runs, one.test if several else None) for one in labelled)
+    section.notes = [*sizes, *tested_otherwise(runs), *warnings(labelled)]
     return section, labelled
+
+
+def numbered(runs: Sequence[FinishedRun]) -> list[str]:
+    """Return what to add to the name of each run's data set: nothing, or (2), (3) ... where it was tested otherwise."""
+    ways: dict[str, list[Mapping[str, Any]]] = {}  # data set -> how runs on it were tested
+    suffixes = []
+    for run in runs:
+        known = ways.setdefault(run.dataset, [])
+        if run.tested_on not in known:
+            known.append(run.tested_on)
+        place = known.index(run.tested_on)
+        suffixes.append(f" ({place + 1})" if place else "")
+    return suffixes
+
+
+def tested_otherwise(runs: Sequence[FinishedRun]) -> list[str]:
+    """Say of each data set on which runs were tested otherwise than others in what they differ."""
+    ways: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        ways.setdefault(run.dataset, []).append(run.tested_on)
+    lines = []
+    for dataset, tested in ways.items():
+        if differ := [key for key in tested[0] if any(way[key] != tested[0][key] for way in tested)]:
+            lines.append(
+                f"BEWARE: runs on {dataset} differ in {', '.join(differ)}, so that their numbers cannot be compared: they are "
+                f"called {dataset}, {dataset} (2) ..., and nothing is averaged over them."
+            )
+    return lines
 
 
 def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
@@ -118,8 +159,7 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
     section = Section("tails", "The worst prompts, and where the spread comes from", headings)
     for one, row in zip(labelled, table.rows, strict=True):
         accuracy, spread = one.row.correct.mean(2), one.row.spread
-        whole = one.row.part == one.row.runs[0].dataset
-        found = [run.results.sensitivity if whole else None for run in one.row.runs]
+        found = [run.results.sensitivity if one.is_whole else None for run in one.row.runs]
         sure = [None if own is None else own.calibration for own in found]
         stds = [None] * 3 if spread is None else [spread.prompt, spread.seed, spread.interaction]
         section.rows.append(
@@ -161,12 +201,11 @@ def warnings(labelled: Sequence[_Labelled]) -> list[str]:
     for folder, results in runs.items():
         for line in (*beware(results), *input_remarks(results)):
             lines.setdefault(line, []).append(folder.name)
-    bases = [one.row for one in labelled if one.row.runs[0].results.is_base]
-    for row in (one.row for one in labelled if not one.row.runs[0].results.is_base):
-        for base in bases:
-            alike = row.part == base.part == row.runs[0].dataset and row.runs[0].model == base.runs[0].model
-            if alike and (gain := not_better(row, base)) is not None:
-                lines.setdefault(f"BEWARE: on {row.part} {no_gain(gain)}", []).extend(run.folder.name for run in row.runs)
+    bases = [one for one in labelled if one.row.runs[0].results.is_base]
+    for one in (one for one in labelled if not one.row.runs[0].results.is_base and one.is_whole):
+        for base in (base.row for base in bases if base.test == one.test):
+            if one.row.runs[0].model == base.runs[0].model and (gain := not_better(one.row, base)) is not None:
+                lines.setdefault(f"BEWARE: on {one.test} {no_gain(gain)}", []).extend(run.folder.name for run in one.row.runs)
     few = {line: names if len(names) < len(runs) or len(runs) == 1 else ["all runs"] for line, names in lines.items()}
     return [
         f"{line} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
@@ -185,7 +224,7 @@ def differing(runs: Sequence[FinishedRun]) -> list[str]:
 
 def _sorted(labelled: Sequence[_Labelled], sort: str, columns: Collection[str]) -> list[_Labelled]:
     """Sort rows within their part of a data set: numbers best first, settings from small to large, what has none last."""
-    places = {part: place for place, part in enumerate(dict.fromkeys(one.row.part for one in labelled))}
+    places = {test: place for place, test in enumerate(dict.fromkeys(one.test for one in labelled))}
     keys = {key.removesuffix(".name"): key for key in columns} | {key: key for key in columns}
     if sort not in (*_NUMBERS, *keys):
         shown = ", ".join((*_NUMBERS, *(key.removesuffix(".name") for key in columns)))
@@ -194,9 +233,9 @@ def _sorted(labelled: Sequence[_Labelled], sort: str, columns: Collection[str]) 
     def key(one: _Labelled) -> tuple[int, bool, Any]:
         if sort in _NUMBERS:
             value = one.number(sort)
-            return places[one.row.part], value is None, value if value is None or sort == "std" else -value
+            return places[one.test], value is None, value if value is None or sort == "std" else -value
         setting = one.settings.get(keys[sort])
-        return places[one.row.part], setting is None, setting if isinstance(setting, int | float) else str(setting)
+        return places[one.test], setting is None, setting if isinstance(setting, int | float) else str(setting)
 
     return sorted(labelled, key=key)
 
@@ -212,12 +251,12 @@ def seeds(runs: Sequence[FinishedRun]) -> Entry:
     return Entry(", ".join(own) or "-", {"": " ".join(own), ": n": str(len(runs))})
 
 
-def size(row: TableRow, runs: Iterable[FinishedRun] = (), named: bool = False) -> str:
+def size(row: TableRow, runs: Iterable[FinishedRun] = (), name: str | None = None) -> str:
     """Say over what the numbers of a row were taken.
 
     Args:
         runs: all runs of the page, which calls no test prompt unseen if one of them was trained on it.
-        named: whether to name the data set, too.
+        name: of the data set; None: it is not named.
     """
     _, prompts, examples = row.correct.shape
     threshold = row.runs[0].results.threshold
@@ -225,9 +264,9 @@ def size(row: TableRow, runs: Iterable[FinishedRun] = (), named: bool = False) -
     chance = row.runs[0].matrix(row.part).chance
     guessed = f"; chance is {percent(chance)}" if chance else ""
     of = unit(row.runs[0].results.scoring.called)
-    name = f"{row.part}: {of[0].lower() if of == 'Percent' else of[0]}{of[1:]}" if named else of
+    percents = of if name is None else f"{name}: {of[0].lower() if of == 'Percent' else of[0]}{of[1:]}"
     kind = "unseen" if all(run.results.unseen for run in (*row.runs, *runs)) else "test"
-    return f"{name}, over {prompts} {kind} prompts x {examples:,} test examples{guessed}{top}."
+    return f"{percents}, over {prompts} {kind} prompts x {examples:,} test examples{guessed}{top}."
 
 
 def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
@@ -235,15 +274,15 @@ def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:
     from paft.reporting.figure import save_distribution
 
     figures: dict[str, str] = {}
-    for dataset in dict.fromkeys(one.row.runs[0].dataset for one in labelled):
-        own = [one for one in labelled if one.row.part == dataset]
+    for test in dict.fromkeys(one.test for one in labelled if one.is_whole):
+        own = [one for one in labelled if one.test == test]
         accuracies = {_label(one): one.row.correct.mean(2).ravel() for one in own}
-        first = own[0].row.runs[0]
-        name = f"{file_name('distribution', dataset)}.png"
+        first = own[0].row
+        name = f"{file_name('distribution', test)}.png"
         unseen = all(run.results.unseen for one in labelled for run in one.row.runs)
-        called = first.results.scoring.called
-        save_distribution(out / name, accuracies, first.matrix(dataset).chance, first.results.threshold, unseen, called)
-        figures[name] = f"{called[0].upper()}{called[1:]} over {'unseen' if unseen else 'test'} prompts, {dataset}"
+        chance, called = first.runs[0].matrix(first.part).chance, first.runs[0].results.scoring.called
+        save_distribution(out / name, accuracies, chance, first.runs[0].results.threshold, unseen, called)
+        figures[name] = f"{called[0].upper()}{called[1:]} over {'unseen' if unseen else 'test'} prompts, {test}"
     return figures
 
 
@@ -278,6 +317,14 @@ def described(runs: Iterable[FinishedRun]) -> dict[str, str]:
     for run in runs:
         datasets.setdefault(run.dataset, []).append(run)
     return {dataset: _described(same) for dataset, same in datasets.items()}
+
+
+def _by_test(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    """Say what the runs have in common that were tested alike."""
+    tests: dict[str, list[FinishedRun]] = {}
+    for run, suffix in zip(runs, numbered(runs), strict=True):
+        tests.setdefault(f"{run.dataset}{suffix}", []).append(run)
+    return {test: _described(same) for test, same in tests.items()}
 
 
 def _described(runs: Sequence[FinishedRun]) -> str:

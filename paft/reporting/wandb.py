@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 
 from paft.config.schema import EvaluateConfig, TrainConfig
-from paft.reporting.results import Results, read_results
-from paft.runtime import ranks
+from paft.reporting.logged import earlier_updates, numbers_of
+from paft.reporting.results import Results
 from paft.runtime.files import write_atomically
-from paft.runtime.run_folder import RunFolder
 
 # Time limits in seconds.
 _INIT_S = 30  # starting, at the start of a run
@@ -45,12 +44,13 @@ class RunLogger(WandbLogger):
     def __init__(self, experiment: Any, online: bool = False, wanted: bool = True) -> None:
         super().__init__(experiment=experiment)
         self.online, self.wanted = online, wanted
+        self.last: dict[bool, int] = {}  # whether of an update or a validation -> the last that earlier processes logged
         self.failed: str | None = None  # the reason why W&B does not have all of this run
         self.sent: dict[str, float] | None = None  # the numbers of the summary, once results were sent
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        """Log an update; after the first failure do nothing."""
-        if self.failed is not None:
+        """Log an update that W&B lacks, because a resumed run repeats some; after the first failure do nothing."""
+        if self.failed is not None or (step is not None and step <= self.last.get("loss" in metrics, -1)):
             return
         try:
             within(_ANSWER_S, lambda: WandbLogger.log_metrics(self, metrics, step))
@@ -61,20 +61,26 @@ class RunLogger(WandbLogger):
             )
 
 
-def misses(config: TrainConfig | EvaluateConfig, folder: Path) -> bool:
-    """Return whether W&B lacks a finished run, because the run was killed before it was sent or because W&B failed."""
-    return config.logger.name == "wandb" and not (folder / _LOGGED).is_file()
+def has_logged(folder: Path) -> bool:
+    """Return whether W&B has a finished run, under the id that a W&B agent wants if one started this process."""
+    mark = folder / _LOGGED
+    return mark.is_file() and _wanted_by_agent() in (None, mark.read_text(encoding="utf-8"))
+
+
+def _wanted_by_agent() -> str | None:
+    """Return the id of the W&B run that a sweep's agent waits for; None without an agent."""
+    return os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 @contextmanager
 def wandb_run(
     config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None
 ) -> Iterator[RunLogger | None]:
-    """Start a W&B run, yield its Lightning logger, and finish it; yield None where there is no W&B run.
+    """Start a W&B run, yield its Lightning logger, and finish it; yield None where W&B cannot take it.
 
     Each run has a W&B run of its own, also within a sweep. A resumed run continues its W&B run if it is online. The
     environment variable WANDB_MODE sets the mode; without it the W&B run is online if this machine has a key, else offline.
-    Of several ranks only the first logs.
+    Where a W&B agent has started this process, the W&B run is the one that the agent waits for.
 
     Args:
         name: of the W&B run.
@@ -82,10 +88,8 @@ def wandb_run(
         folder: of the run.
         group: the sweep that the run belongs to.
     """
-    logger = None
-    if config.logger.name == "wandb" and ranks.rank() == 0:
-        (folder / _LOGGED).unlink(missing_ok=True)
-        logger = _start(config, name, job_type, folder, group)
+    (folder / _LOGGED).unlink(missing_ok=True)
+    logger = _start(config, name, job_type, folder, group)
     if logger is None:
         yield None
         return
@@ -106,7 +110,7 @@ def _finish(logger: RunLogger, exit_code: int, folder: Path) -> None:
             if logger.online:
                 within(_ANSWER_S, lambda: _wait_until_shown(logger))
             if logger.wanted:
-                write_atomically(folder / _LOGGED, "")
+                write_atomically(folder / _LOGGED, logger.experiment.id)
     except Exception as error:
         logger.failed = logger.failed or _one_line(error)
     finally:
@@ -184,15 +188,6 @@ def _one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
-def send_results(
-    config: TrainConfig | EvaluateConfig, name: str, job_type: str, run_folder: RunFolder, group: str | None
-) -> None:
-    """Send the results of a finished run to W&B."""
-    with run_folder.held(), wandb_run(config, name, job_type, run_folder.path, group) as logger:
-        if logger is not None:
-            log_results(logger, read_results(run_folder.results), run_folder.path)
-
-
 def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folder: Path, group: str | None) -> RunLogger | None:
     """Start a W&B run: online if possible, otherwise offline; None if neither can be."""
     import wandb
@@ -200,7 +195,7 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
     mode: Any = os.environ.get("WANDB_MODE") or ("online" if logged_in() else "offline")
 
     def start(mode: Any, **resume: Any) -> Any:
-        return wandb.init(
+        run = wandb.init(
             mode=mode,
             dir=str(folder),
             project=config.logger.project,
@@ -213,6 +208,8 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
             settings=wandb.Settings(init_timeout=_INIT_S, silent=True, reinit="create_new"),  # a new object: init changes it
             **resume,
         )
+        _define_metrics(run)
+        return run
 
     online = mode == "online"
     try:
@@ -236,76 +233,57 @@ def _start(config: TrainConfig | EvaluateConfig, name: str, job_type: str, folde
     return None
 
 
+def _define_metrics(run: Any) -> None:
+    """Have W&B show figures over updates, and summarise them by what is best: the highest validation, the lowest loss."""
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    best = {"loss": "last,min", "validation/mean": "max", "validation/worst": "max", "validation/std": "min"}
+    for name, summary in best.items():
+        run.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=summary)
+
+
 def _catch_up(logger: RunLogger, folder: Path) -> None:
     """Log the updates of earlier processes that W&B lacks, because it failed then or was not asked for."""
-    updates = _earlier_updates(folder)
+    updates = earlier_updates(folder)
     known = logger.experiment.summary.get("trainer/global_step", -1) if updates else -1
     for step, metrics in updates:
         if step > known:
             logger.log_metrics(metrics, step)
+    for step, metrics in updates:
+        logger.last["loss" in metrics] = max(step, logger.last.get("loss" in metrics, -1))
 
 
-def _earlier_updates(folder: Path) -> list[tuple[int, dict[str, float]]]:
-    """Return the updates of the CSV logs as (step, metrics); of an update that was repeated only the last is returned.
-
-    A line that a kill cut off is skipped.
-    """
-    rows: dict[tuple[Any, ...], tuple[int, dict[str, float]]] = {}
-    for path in sorted(folder.glob("log/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                with suppress(KeyError, TypeError, ValueError):
-                    metrics = {name: float(value) for name, value in row.items() if value != ""}
-                    step = int(metrics.pop("step"))
-                    rows[step, *metrics] = step, metrics
-    return list(rows.values())
-
-
-def log_results(logger: RunLogger, results: Results, folder: Path) -> None:
+def log_results(logger: RunLogger, results: Results, folder: Path, objective: float | None = None) -> None:
     """Log the results of a run: summary, pools and adapter and, where rows have labels, per-prompt table, figure and page.
 
     A failure of W&B is printed when the W&B run is finished; the same command then sends the results again.
+
+    Args:
+        objective: what a search maximises, if the run has it.
     """
     try:
-        logger.sent = within(_UPLOAD_S, lambda: _log(logger, results, folder))
+        logger.sent = within(_UPLOAD_S, lambda: _log(logger, results, folder, objective))
     except Exception as error:
         logger.failed = logger.failed or _one_line(error)
 
 
-def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
+def _log(logger: RunLogger, results: Results, folder: Path, objective: float | None) -> dict[str, float]:
     """Log the results of a run, wait until the artifacts are sent, and return the numbers of the summary."""
     import wandb
 
     run = logger.experiment
-    numbers: dict[str, float] = {}
-    content = results.model_dump()
-    for group in (
-        "robustness",
-        "beside",
-        "tail",
-        "sensitivity",
-        "uncertainty",
-        "consensus",
-        "extra_measures",
-        "test_prompts_seen",
-        "test_rows_left_out",
-    ):
-        numbers |= _flat(group, content[group] or {})
+    numbers = numbers_of(results)
     texts = {"verdict": results.verdict, "warnings": "\n".join(results.warnings)}
     run.summary.update(numbers | {name: text for name, text in texts.items() if text})
+    media: dict[str, Any] = {} if objective is None else {"objective": objective}  # W&B's searches read what was logged
     if results.robustness is not None:
-        with (folder / "per_prompt.csv").open(encoding="utf-8", newline="") as file:
-            names, *rows = csv.reader(file)
-        texts = {"prompt_id", "wording", "layout", "text"}
-        prompts: list[Any] = [
-            [value if name in texts else float(value) for name, value in zip(names, row, strict=True)] for row in rows
-        ]
-        table = wandb.Table(columns=[*names], data=prompts)
-        run.log({
-            "per_prompt": table,
+        media |= {
+            "per_prompt": _table(folder / "per_prompt.csv"),
             "distribution": wandb.Image(str(folder / "distribution.png")),
             "report": wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False),
-        })  # fmt: skip
+        }
+    if media:
+        run.log(media)
     artifacts = []
     for kind in ("prompts", "adapter"):
         if (folder / kind).is_dir():
@@ -318,6 +296,24 @@ def _log(logger: RunLogger, results: Results, folder: Path) -> dict[str, float]:
     return numbers
 
 
+def _table(path: Path) -> Any:
+    """Return a CSV file as a W&B table; a column whose values are all numbers holds numbers, the first holds ids."""
+    import wandb
+
+    with path.open(encoding="utf-8", newline="") as file:
+        names, *rows = csv.reader(file)
+    ids, *columns = zip(*rows, strict=True)
+    return wandb.Table(columns=[*names], data=[list(row) for row in zip(ids, *map(_numeric, columns), strict=True)])
+
+
+def _numeric(column: Sequence[str]) -> Sequence[float | str]:
+    """Return texts as numbers, or as they are if one of them is none."""
+    try:
+        return [float(value) for value in column]
+    except ValueError:
+        return column
+
+
 def artifact_name(run: str, kind: str) -> str:
     """Return the name of an artifact of a run: in W&B's alphabet, and no longer than W&B allows.
 
@@ -325,18 +321,6 @@ def artifact_name(run: str, kind: str) -> str:
     """
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", f"{run}-{kind}")
     return name[-_ARTIFACT_NAME:]
-
-
-def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers in nested dicts under names with slashes; other values are left out."""
-    flat: dict[str, float] = {}
-    for key, value in values.items():
-        name = f"{prefix}/{key}"
-        if isinstance(value, dict):
-            flat |= _flat(name, value)
-        elif isinstance(value, int | float):
-            flat[name] = value
-    return flat
 
 
 def _id(folder: Path) -> str:

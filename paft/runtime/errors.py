@@ -1,5 +1,7 @@
 """What a user is meant to see: InputError, its kind for memory that ran out, and a result below the bound that was set."""
 
+from typing import Any
+
 
 def first_sentence(error: BaseException) -> str:
     """Return the first sentence of what a library says, without its full stop, 200 characters at most."""
@@ -26,4 +28,11 @@ class BelowBoundError(Exception):
     """A result is below a bound that the command sets (fail_under); nothing is wrong, and the exit code is 1.
 
     The message is one sentence that names the value, its bound and the worst prompt.
+
+    Args:
+        results: those of the run, which is finished.
     """
+
+    def __init__(self, message: str, results: Any) -> None:
+        super().__init__(message)
+        self.results = results

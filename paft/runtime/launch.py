@@ -89,12 +89,16 @@ def _among_others(accelerator: str, work: Callable[..., object], arguments: Any)
         raise
 
 
-def stop(number: int, handler: Any) -> None:
-    """Act on a signal that was deferred: call its handler (e.g. submitit's), or stop as Ctrl-C does (KeyboardInterrupt)."""
+def stop(number: int, handler: Any, where: Sequence[str] = ()) -> None:
+    """Act on a signal that was deferred: call its handler (e.g. submitit's), or stop as Ctrl-C does (KeyboardInterrupt).
+
+    Args:
+        where: the work stops, and from where it resumes, as the message says it; KeyboardInterrupt carries it.
+    """
     if callable(handler) and handler is not signal.default_int_handler:
         handler(number, None)
     else:
-        raise KeyboardInterrupt(number)
+        raise KeyboardInterrupt(number, *where)
 
 
 def _run(processes: Sequence[SpawnProcess]) -> None:
@@ -161,7 +165,9 @@ def _rank(
         _meet(number, devices, accelerator, rendezvous)
         work(*arguments)
         barrier()  # no rank leaves while another may still need it
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
+        if len(stopped.args) > 1:
+            print(f"Stopped {stopped.args[1]}.", flush=True)  # the parent does not know
         sys.exit(1)
     except Exception as error:
         text = str(error) if isinstance(error, InputError) else traceback.format_exc()[-_LONGEST:]

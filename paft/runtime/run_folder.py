@@ -22,7 +22,7 @@ PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and h
 _POLL_S = 0.5  # between two looks at a lock that is waited for
 _SHARED_S = 60  # a network file system may show a new file to other machines this late
 _MARK = "run.json"
-FAILED = "failed"  # in the folder of a sweep: a file for each job that failed
+FINISHED, FAILED = "finished", "failed"  # in the folder of a sweep: a file for each job that finished, and for each that failed
 _LEAST_FREE_BYTES = 200 * 2**20
 
 
@@ -100,7 +100,7 @@ class RunFolder:
 
 def _costs_nothing(path: Path) -> bool:
     """Say whether a file or folder of a run is made anew in a moment: its mark, its prompts, logs, folders without a file."""
-    made_at_once = path.name in (_MARK, _LOCK, "prompts", "log") or path.name.startswith("wandb")
+    made_at_once = path.name in (_MARK, _LOCK, "prompts", "log") or path.name.startswith(("wandb", "tensorboard", "mlflow"))
     return made_at_once or (path.is_dir() and not any(p.is_file() for p in path.rglob("*")))
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -23,13 +23,19 @@ from paft.runtime.errors import InputError
 from paft.runtime.launch import SIGNALS, stop
 from paft.runtime.memory import is_out_of_memory
 
+if TYPE_CHECKING:
+    from paft.training.module import PaftModule
+
 _SAME_SIGNAL_S = 1.0  # a signal that arrives again so soon is the same one, delivered twice
 _USUAL_EVERY, _SHARE = 50, 0.05  # updates between two states, unless saving them would take more than this share of the time
 _ASK_S, _ASK_UPDATES = 0.5, 20  # ranks ask each other for signals so often in seconds, and after so many updates at the latest
 
 
 class SaveBest(ModelCheckpoint):
-    """Keeps the adapter of the best validation as best.ckpt, even if the run folder was moved before the run was resumed."""
+    """Keeps the adapter of the best validation as best.ckpt, even if the run folder was moved before the run was resumed.
+
+    worst is the accuracy of that validation's worst prompt, None before there is one.
+    """
 
     def __init__(self, folder: Path, averaged: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         """
@@ -37,6 +43,7 @@ class SaveBest(ModelCheckpoint):
             averaged: gives the adapter the weights that were validated.
         """
         self.averaged = averaged
+        self.worst: float | None = None
         super().__init__(
             folder,
             "best",
@@ -48,8 +55,12 @@ class SaveBest(ModelCheckpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save the adapter that was validated, which is the mean over the last updates where these are averaged."""
+        before = self.best_model_score
         with self.averaged():
             super().on_validation_end(trainer, pl_module)
+        if self.best_model_score is not None and (before is None or self.best_model_score > before):
+            worst = trainer.callback_metrics.get("validation/worst")
+            self.worst = None if worst is None else float(worst)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         if state_dict["best_model_path"]:  # in another folder Lightning would forget the score
@@ -60,13 +71,14 @@ class SaveBest(ModelCheckpoint):
                 **paths,
                 "best_k_models": {best: state_dict["best_model_score"]},
             }
+        self.worst = state_dict.get("worst")
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the score of the best checkpoint and its name, without any folder of this machine."""
         state = super().state_dict()
         names = {key: Path(state[key]).name for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
-        return {**state, **names, "dirpath": "", "best_k_models": {}}
+        return {**state, **names, "dirpath": "", "best_k_models": {}, "worst": self.worst}
 
     def best(self) -> Mapping[str, torch.Tensor]:
         """Return the adapter's weights, by name, as they were at the best validation.
@@ -107,7 +119,7 @@ class SaveState(Checkpoint):
     def __init__(self, folder: Path, run: str, every: int | None, keep: int) -> None:
         self.folder, self.run, self.every, self.keep = folder, run, every, keep
         self._previous_handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        self._saved_update = 0
+        self._update = self._of = self._saved_update = 0  # updates that are done, of the whole run, and in the last state
         self._saved_at = self._saving_s = 0.0  # when the last state was whole, and how long it took
         self._asked_update, self._asked_at, self._ask_every = 0, 0.0, 1  # ranks for signals
         self._updating = False
@@ -126,7 +138,8 @@ class SaveState(Checkpoint):
         if ranks.rank() == 0:
             for scratch in self.folder.glob("*.tmp"):  # left by a kill while a state was written
                 scratch.unlink()
-        self._saved_update = self._asked_update = trainer.global_step
+        self._update = self._saved_update = self._asked_update = trainer.global_step
+        self._of = cast("PaftModule", pl_module).total_updates
         self._saved_at = self._asked_at = time.perf_counter()
         self._updating = True
         if threading.current_thread() is threading.main_thread():  # Python allows handlers in this thread alone
@@ -136,6 +149,7 @@ class SaveState(Checkpoint):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Update, batch_idx: int) -> None:
         # Not at the end of the previous update: only now have its losses been logged.
+        self._update = trainer.global_step
         number = self._signal_on_any_rank(trainer.global_step)
         if trainer.global_step > self._saved_update and (number or self._is_due(trainer.global_step)):
             self._save(trainer)
@@ -143,6 +157,7 @@ class SaveState(Checkpoint):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._updating = False
+        self._update = trainer.global_step
         self._stop_on(self._signal_on_any_rank())
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -184,7 +199,13 @@ class SaveState(Checkpoint):
         """Stop if `number` is a signal's; 0 is none."""
         if number:
             self._pending_signal = 0
-            stop(number, self._previous_handlers[signal.Signals(number)])
+            self._stop(number)
+
+    def _stop(self, number: int) -> None:
+        """Act on a signal, and say after which update, and from where the run resumes."""
+        start = "from there" if self._saved_update == self._update else f"from update {self._saved_update}"
+        where = (f"after update {self._update} of {self._of}", start if self._saved_update else "from the beginning")
+        stop(number, self._previous_handlers[signal.Signals(number)], where)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """Remember a signal until the end of the update, or stop at once where none is waited for."""
@@ -194,7 +215,7 @@ class SaveState(Checkpoint):
         if self._updating and not self._pending_signal:
             self._pending_signal = number
         else:
-            stop(number, self._previous_handlers[signal.Signals(number)])
+            self._stop(number)
 
     def _save(self, trainer: pl.Trainer) -> None:
         started = time.perf_counter()

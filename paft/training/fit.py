@@ -1,6 +1,6 @@
 """Training an adapter with Lightning's Trainer, all of whose settings stand here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,12 +30,13 @@ class Fitted:
     updates counts those of the whole run. tokens are real ones (no padding), of all ranks. seconds is the time of the
     updates alone; loop_seconds is the part of it around the model, during which the device may be at work. prompts_truncated
     counts the renderings that were cut off. earlier_wall_s is the wall-clock time of the processes that this one resumed.
-    best_validation_mean is an accuracy, None without validation.
+    best_validation_mean and best_validation_worst (of its prompts) are accuracies, None without validation.
     """
 
     updates: int
     tokens: int
     best_validation_mean: float | None
+    best_validation_worst: float | None
     tokens_per_s: float
     seconds: float
     loop_seconds: float
@@ -52,7 +53,7 @@ def fit(
     folder: Path,
     identity: str,
     validate: Callable[[PeftModel], dict[str, float]],
-    logger: Logger | None,
+    loggers: Sequence[Logger],
     kernels: Kernels,
     scoring: ScoringWork,
 ) -> Fitted:
@@ -62,7 +63,7 @@ def fit(
         folder: the run's; checkpoints and the CSV log go into it.
         identity: the digest that identifies the run; the checkpoints of another run are skipped.
         validate: called after each validation epoch; returns metrics of the model by name, of which `mean` chooses the best.
-        logger: W&B's, besides the CSV log; None: no W&B.
+        loggers: besides the CSV log.
         kernels: of the run, by kernels_of.
         scoring: what the run scores besides its updates, to forecast its time.
     """
@@ -90,7 +91,7 @@ def fit(
         check_val_every_n_epoch=None if config.validation.every else 1,
         num_sanity_val_steps=0,
         reload_dataloaders_every_n_epochs=1,  # the data module reads the trainer's epoch and step when it is asked
-        logger=[CSVLogger(folder, name="log"), *([logger] if logger is not None else [])],
+        logger=[CSVLogger(folder, name="log"), *loggers],
         log_every_n_steps=0,  # the recorder logs each update
         callbacks=[recorder, ShowProgress(recorder, work, silent=not config.trainer.progress), best, state],
         enable_progress_bar=False,  # Lightning's, which is one for each epoch
@@ -112,6 +113,7 @@ def fit(
         updates=data.updates.total,
         tokens=recorder.tokens,
         best_validation_mean=None if best.best_model_score is None else float(best.best_model_score),
+        best_validation_worst=best.worst,
         tokens_per_s=round(recorder.tokens_per_s, 1),
         seconds=round(recorder.seconds, 1),
         loop_seconds=round(recorder.loop_seconds, 1),

@@ -12,11 +12,12 @@ from tests.reliability.strike import ROOT
 
 
 def swept(root: Path, *overrides: str) -> dict[str, list[bytes]]:
-    """Sweep over two seeds; return the files that do not hold times, by run."""
+    """Sweep over two seeds, which ends with their table; return the files that do not hold times, by run."""
     command = [sys.executable, "train.py", "-m", "seed=0,1", *overrides, f"output_root={root}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "All runs" in done.stdout and "std of seeds" in done.stdout
     names = ("adapter/adapter_model.safetensors", "matrix.parquet", "per_prompt.csv")
     return {path.parent.name: [(path.parent / name).read_bytes() for name in names] for path in root.glob("*/results.json")}
 
@@ -28,7 +29,7 @@ def ray_is_missing() -> bool:
 @pytest.mark.parametrize(
     "launcher",
     [
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=parallel"],
         pytest.param(
             ["hydra/launcher=ray", "+hydra.launcher.ray.init.num_cpus=2"],
             marks=pytest.mark.skipif(ray_is_missing(), reason="pip install hydra-ray-launcher"),

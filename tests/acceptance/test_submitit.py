@@ -17,6 +17,7 @@ def test_a_sweep(tiny_overrides, tmp_path):
     done = sweep("seed=0,1", *tiny_overrides)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "runs").glob("story_facts-*/results.json"))) == 2
+    assert "All runs" in done.stdout and "std of seeds" in done.stdout  # printed by the process that waits for the jobs
 
 
 def test_jobs_that_failed_are_listed(tiny_overrides):

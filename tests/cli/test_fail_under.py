@@ -53,7 +53,7 @@ def test_a_result_below_its_bound_is_exit_code_1_and_a_sentence(evaluated, tmp_p
 def test_the_other_evaluations_of_a_sweep_go_on(evaluated, tmp_path):
     done = run("evaluate.py", "-m", "eval_examples=6,7", "fail_under.mean=99", *(o for o in evaluated if "eval_ex" not in o))
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "2 runs failed; the same command tries them again:" in done.stderr and "is below fail_under.mean=99" in done.stderr
+    assert "2 runs are below a bound:\n" in done.stderr and "is below fail_under.mean=99" in done.stderr
     assert len(list((tmp_path / "runs").glob("eval-*/results.json"))) == 2
 
 

@@ -1,5 +1,6 @@
-"""Hydra's Optuna plug-in searches by what a training run returns."""
+"""Hydra's Optuna plug-in searches by what a training run returns: a figure of the validation prompts."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from hydra import compose, initialize_config_dir
 
 from paft.cli.hydra_app import check_sweeper
 from paft.config.compose import CONF
+from paft.jobs.train import run_training
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
+from tests.conftest import compose_config
 from tests.reliability.bad_input import ROOT
+
+pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install hydra-optuna-sweeper")
 
 
 def search(*overrides: str) -> subprocess.CompletedProcess:
@@ -22,22 +27,49 @@ def search(*overrides: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
-def test_a_search_ends_with_the_best_validation(tiny_overrides, tmp_path):
-    done = search("hydra/sweeper=search", "hydra.sweeper.n_trials=2", "optim.lr=interval(1e-4,1e-2)", *tiny_overrides, "T=1")
+def best_of(root) -> dict:
+    (page,) = root.glob("sweeps/*/optimization_results.yaml")
+    return yaml.safe_load(page.read_text())
+
+
+def test_the_example_searches_by_the_worst_validation_prompt_never_scores_the_test_and_resumes(tiny_overrides, tmp_path):
+    done = search("experiment=search", "hydra.sweeper.n_trials=2", *tiny_overrides, "T=1")
     assert done.returncode == 0, done.stderr
-    (page,) = tmp_path.glob("runs/sweeps/*/optimization_results.yaml")
-    best = yaml.safe_load(page.read_text())
     runs = [read_results(path) for path in tmp_path.glob("runs/*/results.json")]
-    figures = {run.config["optim"]["lr"]: run.training.best_validation_mean for run in runs}
-    assert len(figures) == 2
-    assert best["best_value"] == max(figures.values()) == figures[best["best_params"]["optim.lr"]]
-    assert f"Best value: {best['best_value']}" in done.stdout
+    assert {run.run.endswith("-validation") for run in runs} == {True} and len(runs) == 2
+    best = best_of(tmp_path / "runs")
+    assert best["best_value"] == max(run.robustness.min for run in runs)
+    assert set(best["best_params"]) == {"optim.lr", "K"}
+    assert f"Best value: {best['best_value']}" in done.stdout and done.stdout.count("All runs") == 1
+    again = search("experiment=search", "hydra.sweeper.n_trials=2", *tiny_overrides, "T=1")
+    assert again.stdout.count("Finished already") == 2  # the same trials are proposed
+
+
+def test_the_objective_is_a_figure_of_the_validation(tiny_overrides):
+    results = run_training(compose_config(*tiny_overrides))
+    rows = list(csv.DictReader((results.folder / "log/version_0/metrics.csv").open()))
+    validated = [(float(row["validation/mean"]), float(row["validation/worst"])) for row in rows if row["validation/mean"]]
+    mean, worst = max(validated, key=lambda figures: figures[0])  # the first of equals, as the checkpoint is
+    assert results.objective("validation.mean") == pytest.approx(mean)
+    assert results.objective("validation.worst") == pytest.approx(worst)
+
+
+def test_a_trial_that_fails_is_said_and_does_not_end_the_search(tiny_overrides, tmp_path):
+    done = search("hydra/sweeper=search", "hydra.sweeper.n_trials=4", "train_prompts=choice(60,61)", *tiny_overrides, "T=1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    failed = [line for line in done.stderr.splitlines() if line.startswith("error: run ")]
+    assert failed and done.stderr.count("the training pool has 60 prompts") == len(failed) + 1
+    assert "float-castable" not in done.stdout + done.stderr
+    (run,) = [read_results(path) for path in tmp_path.glob("runs/*/results.json")]
+    best = best_of(tmp_path / "runs")
+    assert (best["best_params"], best["best_value"]) == ({"train_prompts": 60}, run.training.best_validation_mean)
 
 
 def test_a_search_among_runs_that_train_nothing_is_refused(tiny_overrides, tmp_path):
-    done = search("hydra/sweeper=search", "method=base", "K=1,2", *tiny_overrides, "score_base=true")
+    small = ["method=base", "K=1,2", *tiny_overrides, "score_base=true"]
+    done = search("hydra/sweeper=search", "hydra.sweeper.n_trials=2", *small)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: method=base: nothing is trained, so there is no validation to search by.\n" in done.stderr
+    assert ": method=base: nothing is trained, so there is no validation to search by.\n" in done.stderr
     assert not list(tmp_path.glob("runs/*/results.json"))
 
 

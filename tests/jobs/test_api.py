@@ -174,6 +174,7 @@ def test_every_setting_of_the_config_is_a_keyword():
             "logger=wandb",
             "++logger.project='mine'",
         ]
+        assert overrides_of({"logger": ["wandb", "mlflow"]}, config, parameters) == ["logger=[wandb,mlflow]"]
     assert overrides_of({"model": {"lora": "all_linear"}}, TrainConfig, ()) == ["lora@model.lora=all_linear"]
     assert overrides_of({"method": {"name": "user", "prompt": "{q}"}, "scale": "smoke"}, TrainConfig, ()) == [
         "method=user",

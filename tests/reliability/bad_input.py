@@ -188,7 +188,11 @@ _CONFIG: _Table = [
     ("another trainer's rank", "lora_r=8", {}, "Could not override 'lora_r'; that is model.lora.r."),
     ("a group below another", "lora=all_linear", {}, "Could not override 'lora'; that is lora@model.lora."),
     ("a key of another data set", "dataset.gold=own", {}, "'dataset.gold'; it is a setting of dataset=jsonl."),
-    ("a key of W&B without it", "logger.project=x", {}, "'logger.project'; it is a setting of logger=wandb."),
+    ("a key of W&B without it", "logger.project=x", {}, "'logger.project'; it is a setting of logger=mlflow or logger=wandb."),
+    ("a user of W&B without it", "logger.entity=x", {}, "'logger.entity'; it is a setting of logger=wandb."),
+    ("no such logger", "logger=comet", {}, "'logger/comet'; there are csv, mlflow, tensorboard, wandb."),
+    ("no such logger of several", "logger=[wandb,comet]", {}, "'logger/comet'; there are csv, mlflow, tensorboard, wandb."),
+    ("no such objective", "objective=test.mean", {}, "objective=test.mean: input should be 'validation.mean' or 'validation.w"),
     ("a section as a value", "validation=8", {}, "this is a section; set one of its keys, e.g. validation.every="),
     ("a text with a comma", "model.system_prompt=Be brief, please.", {}, """'model.system_prompt="Be brief, please."'."""),
     ("a text in brackets", "model.system_prompt=(short)", {}, """put it in quotes: 'model.system_prompt="(short)"'."""),
@@ -1035,6 +1039,13 @@ def _finished(results: str) -> Files:
     return {"runs/a/run.json": "{}", "runs/a/results.json": results}
 
 
+def _whole() -> str:
+    """Return the results.json of a whole run."""
+    pool = {"name": "p", "prompts": 2, "wordings": 2, "fingerprint": "a", "notes": []}
+    prints = {"data": {"test": "a"}, "pools": {"test": pool}, "base_model": {"hub_commit": None, "sample": ""}}
+    return _results(compose_training([]).model_dump(), fingerprints=prints)
+
+
 _POWER: _Table = [
     ("a pilot of one run", "a", {}, "A pilot needs two seeds of a method at least"),
     ("a pilot of unequal sides", "a,b ; c,d,e", {}, "2 runs against 3: give as many of one method as of the other"),
@@ -1050,6 +1061,9 @@ _REPORT: _Table = [
     ("report of a run without a config", "runs", _finished(_results({})), "(a: dataset has no value"),
     ("report of an earlier version", "runs", _finished(OLD_RESULTS), f"(a: {OF_OLD}"),
     ("report into a file", ". ; --out ; f", {"f": "x"}, "--out f: f is a file"),
+]
+_SORTED: _Table = [
+    ("report sorted by no column", "runs ; --sort ; lr", _finished(_whole()), "--sort lr: the table has no such column; it"),
 ]  # fmt: skip
 
 _OTHERS = [
@@ -1088,7 +1102,7 @@ ROWS = [
     *_rows("-m paft merge", _MERGE),
     *_rows("-m paft compare", _COMPARE),
     *_rows("-m paft power", _POWER),
-    *_rows("-m paft report", _REPORT),
+    *_rows("-m paft report", [*_REPORT, *_SORTED]),
     *_rows("-m experiments.paper", _REPORT),
     *_OTHERS,
 ]

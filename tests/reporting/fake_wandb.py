@@ -28,6 +28,7 @@ class FakeWandb(ThreadingHTTPServer):
         self.stopped = threading.Event()
         self.asked: list[str] = []
         self.name: str | None = None  # of the run, once it was created
+        self.sweep: str | None = None  # that the run belongs to
         self.history: list[dict[str, Any]] = []
         self.summary: dict[str, Any] = {}
         self.artifacts: list[str] = []
@@ -73,6 +74,7 @@ class FakeWandb(ThreadingHTTPServer):
             case "UpsertBucket":
                 created = self.name is None
                 self.name = variables["name"] or self.name
+                self.sweep = variables.get("sweep") or self.sweep
                 return {"upsertBucket": {"bucket": self._bucket() | {"project": project}, "inserted": created}}
             case "Run":
                 return {"project": {"id": "p", "internalId": "1", "run": self._bucket() | {"projectId": "1"}}}

@@ -172,11 +172,24 @@ def test_what_makes_a_number_mean_less_is_said_with_its_runs(sweep, tmp_path):
     assert "unseen" not in page and "over 10 test prompts" in page
 
 
-def test_numbers_that_do_not_belong_in_one_table_are_refused(sweep, tmp_path):
+def test_runs_that_were_tested_otherwise_are_said_and_not_averaged(sweep, tmp_path):
     other = {"fingerprint": "another"}
     mixed = changed(sweep, tmp_path / "mixed", lambda results: results["fingerprints"]["pools"]["test"].update(other))
-    with pytest.raises(InputError, match="differ in test prompts, so their numbers do not belong in one report"):
-        report([mixed], tmp_path / "out")
+    report([mixed], tmp_path / "out", sort="worst")
+    rows = table(tmp_path / "out")
+    assert [(row["data set"], row["K"], row["seeds"]) for row in rows if row["method"] == "paft" and row["K"] == "4"] == [
+        ("story_facts", "4", "0"),
+        ("story_facts (2)", "4", "1"),
+    ]
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "BEWARE: runs on story_facts differ in test prompts, so that their numbers cannot be compared" in page
+    assert "* **story_facts (2)**: " in page and "distribution_story_facts_2_.png" in page
+    for name in ("story_facts", "story_facts (2)"):
+        worst = [float(row["worst"]) for row in rows if row["data set"] == name]
+        assert worst == sorted(worst, reverse=True) and worst
+
+
+def test_a_run_that_is_there_twice_is_refused(sweep, tmp_path):
     twice = changed(sweep, tmp_path / "twice", lambda results: None)
     shutil.copytree(next(twice.glob("*-K4-*seed1-*")), twice / "copy")
     with pytest.raises(InputError, match=r"story_facts, method.name=paft, K=4, seed 1: there are two runs"):

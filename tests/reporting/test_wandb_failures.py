@@ -14,6 +14,7 @@ import pytest
 
 import paft.reporting.wandb as ours
 from paft.config.schema import TrainConfig
+from paft.reporting.logged import earlier_updates
 from tests.conftest import compose_config
 from tests.reporting.fake_wandb import HANG, KEY, FakeWandb, fake_wandb
 
@@ -130,11 +131,11 @@ def test_a_file_stream_that_is_refused_is_not_taken_for_a_run_that_arrived(confi
         shorten(monkeypatch, _ANSWER_S=1)
 
     with fake_wandb(lambda operation: 403 if operation == "file_stream" else 200) as server:
-        monkeypatch.setattr("paft.jobs.train.log_results", log_and_wait_less)
+        monkeypatch.setattr(ours, "log_results", log_and_wait_less)
         folder = run(config, server.url, monkeypatch)
         assert server.artifacts and not (folder / "wandb_logged").exists()
         assert "W&B misses a part of" in capfd.readouterr().out
-        monkeypatch.setattr("paft.jobs.train.log_results", log_results)
+        monkeypatch.setattr(ours, "log_results", log_results)
         shorten(monkeypatch, **LONG)
         server.status = lambda _: 200
         run(config, server.url, monkeypatch)
@@ -207,4 +208,4 @@ def test_a_log_that_a_kill_cut_off_is_sent_as_far_as_it_is_whole(tmp_path):
         log.parent.mkdir(parents=True)
         log.write_text("step,loss,validation/mean\n" + lines)
     losses = [(0, {"loss": 3.5}), (1, {"loss": 2.5}), (1, {"validation/mean": 0.5}), (2, {"loss": 1.5}), (3, {"loss": 1.25})]
-    assert ours._earlier_updates(tmp_path) == losses
+    assert earlier_updates(tmp_path) == losses

@@ -1,0 +1,57 @@
+"""What the logs of a run hold, whichever logger keeps them: its updates, and the numbers of its results."""
+
+import csv
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from paft.reporting.results import Results
+
+_SECTIONS = (
+    "robustness",
+    "beside",
+    "tail",
+    "sensitivity",
+    "uncertainty",
+    "consensus",
+    "extra_measures",
+    "test_prompts_seen",
+    "test_rows_left_out",
+)
+
+
+def earlier_updates(folder: Path) -> list[tuple[int, dict[str, float]]]:
+    """Return the updates of a run's CSV logs as (step, metrics); of an update that was repeated only the last is returned.
+
+    A line that a kill cut off is skipped.
+    """
+    rows: dict[tuple[Any, ...], tuple[int, dict[str, float]]] = {}
+    for path in sorted(folder.glob("log/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.DictReader(file):
+                with suppress(KeyError, TypeError, ValueError):
+                    metrics = {name: float(value) for name, value in row.items() if value != ""}
+                    step = int(metrics.pop("step"))
+                    rows[step, *metrics] = step, metrics
+    return list(rows.values())
+
+
+def numbers_of(results: Results) -> dict[str, float]:
+    """Return the numbers of results under names with slashes: robustness/mean, uncertainty/mean/low ..."""
+    content = results.model_dump()
+    numbers: dict[str, float] = {}
+    for section in _SECTIONS:
+        numbers |= _flat(section, content[section] or {})
+    return numbers
+
+
+def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers in nested dicts under names with slashes; other values are left out."""
+    flat: dict[str, float] = {}
+    for key, value in values.items():
+        name = f"{prefix}/{key}"
+        if isinstance(value, dict):
+            flat |= _flat(name, value)
+        elif isinstance(value, int | float):
+            flat[name] = value
+    return flat
