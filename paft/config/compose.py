@@ -1,12 +1,12 @@
 """From the YAML files of conf/ and overrides to checked, typed configs."""
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ValidationError
 
 from paft.config.adapter import read_metadata
@@ -37,7 +37,11 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     """Return the training config of conf/train.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", list(overrides)))
+        composed = compose("train", list(overrides), return_hydra_config=True)
+    check_preset(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed.hydra
+    return parse(composed)
 
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
@@ -45,6 +49,20 @@ def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
         return parse_evaluation(compose("evaluate", list(overrides)), overrides)
+
+
+def check_preset(choices: Mapping[str, Any]) -> None:
+    """Refuse a preset beside a recipe or a scale, whose settings are part of what they show; raises InputError.
+
+    Args:
+        choices: the files that were chosen, by group.
+    """
+    for group in ("experiment", "scale"):
+        if choices.get("preset") is not None and choices.get(group) is not None:
+            raise InputError(
+                f"preset={choices['preset']}: {group}={choices[group]} has settings of its own, which results are compared by; "
+                "leave one of the two out."
+            )
 
 
 def parse(composed: DictConfig) -> TrainConfig:
@@ -68,6 +86,7 @@ def from_dict(content: Any) -> TrainConfig:
     """
     config = _validated(TrainConfig, content)
     _check(config.dataset, config.model)
+    _check_weights(config)
     _check_sampler(config)
     if config.method.searches and config.method.budget is None:
         raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
@@ -78,6 +97,23 @@ def from_dict(content: Any) -> TrainConfig:
     if "generate" in config.extra_measures and config.dataset.options == "hidden":
         raise InputError("extra_measures=[generate]: a model cannot write an option that it was not shown; leave it out.")
     return config
+
+
+def _check_weights(config: TrainConfig) -> None:
+    """Refuse what does not go with training all weights, or with DoRA."""
+    model, sharded = config.model, config.trainer.strategy == "fsdp"
+    if not config.method.trains:
+        return
+    if model.lora is None:
+        full = "lora@model.lora=none trains all weights"
+        if model.quantization is not None:
+            raise InputError(f"model.quantization={model.quantization}: {full}, and quantised ones cannot be; leave one out.")
+        if sharded:
+            raise InputError(f"trainer.strategy=fsdp spreads frozen weights, and {full}; leave one of the two out.")
+        if model.dtype == "bf16":
+            raise InputError(f"model.dtype=bf16: {full}, and bf16 would round small updates away; leave it out, for fp32.")
+    elif sharded and model.lora.use_dora:
+        raise InputError("trainer.strategy=fsdp: DoRA needs the whole weights of a layer; use lora@model.lora=paper or rslora.")
 
 
 def _check_sampler(config: TrainConfig) -> None:
