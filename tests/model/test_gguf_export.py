@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import gguf
+import httpx
 import pytest
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -139,32 +140,51 @@ def test_transformers_reads_the_tokens_of_the_model(kind, tmp_path):
     assert fields["tokenizer.ggml.pre"].contents() == SPLITS[kind]
 
 
+class LlamaCpp:
+    """llama.cpp's server, in this process, on a file."""
+
+    def __init__(self, file: Path) -> None:
+        xllamacpp = pytest.importorskip("xllamacpp", reason="xllamacpp, llama.cpp as a wheel, is not installed")
+        asked = xllamacpp.CommonParams()
+        asked.model.path = str(file)
+        asked.n_ctx, asked.n_parallel, asked.warmup, asked.port = 256, 1, False, 0
+        asked.cpuparams.n_threads = asked.cpuparams_batch.n_threads = 1
+        self.server = xllamacpp.Server(asked)
+
+    def ask(self, path: str, **content: object) -> dict:
+        answer = httpx.post(f"{self.server.listening_address}/{path}", json=content, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def ids(self, text: str) -> list[int]:
+        return self.ask("tokenize", content=text, add_special=True, parse_special=True)["tokens"]
+
+    def greedy(self, ids: list[int], n: int) -> tuple[list[int], torch.Tensor]:
+        """Return n tokens that follow, and the log-probabilities (V,) of the first."""
+        asked = {"prompt": ids, "n_predict": n, "temperature": 0, "ignore_eos": False, "return_tokens": True, "n_probs": 1000}
+        answer = self.ask("completion", **asked, cache_prompt=False)
+        first = {each["id"]: each["logprob"] for each in answer["completion_probabilities"][0]["top_logprobs"]}
+        return answer["tokens"], torch.tensor([first.get(i, float("nan")) for i in range(max(first) + 1)])
+
+
 @pytest.mark.parametrize("name", [*MODELS, *(f"tokens of {kind}" for kind in SPLITS)])
 def test_llama_cpp_answers_as_transformers_does(name, tmp_path):
-    llama_cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed")
     kind = name.removeprefix("tokens of ") if name.startswith("tokens of") else "gemma" if "gemma" in name else "gpt-2"
     tokenizer = made(kind)
     model = model_of(name if name in MODELS else "gemma3_text" if kind == "gemma" else "llama", tokenizer)
     file = tmp_path / "tiny.gguf"
     write_gguf(model, tokenizer, file, "f16", "tiny")
-    llama = llama_cpp.Llama(str(file), n_ctx=256, n_threads=1, verbose=False, logits_all=True)
+    llama = LlamaCpp(file)
     for text in [*PROMPTS, *TEXTS[:5]]:
-        ids = tokenizer(text).input_ids
-        first = bool(ids) and ids[0] == tokenizer.bos_token_id
-        assert llama.tokenize(text.encode(), add_bos=first, special=True) == ids
+        assert llama.ids(text) == tokenizer(text).input_ids
     ids = tokenizer(TEXTS[0]).input_ids[:60]
-    llama.reset()
-    llama.eval(ids)
-    got = torch.tensor(llama.scores[: len(ids)])
-    assert relative_error(got, logits(model, ids)).max() < 0.02
     with torch.no_grad():
-        wanted = model.generate(torch.tensor([ids]), max_new_tokens=12, do_sample=False, eos_token_id=None)[0, len(ids) :]
-    generated = []
-    for token in llama.generate(ids, temp=0.0, reset=True):
-        generated.append(token)
-        if len(generated) == 12:
-            break
-    assert generated == wanted.tolist()
+        wanted = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :].tolist()
+    answer, log_probs = llama.greedy(ids, 8)
+    expected = logits(model, ids)[-1].log_softmax(-1)
+    seen = log_probs.isfinite()
+    assert seen.sum() > 100 and (log_probs - expected[: len(log_probs)])[seen].abs().max() < 0.05
+    assert answer == [token for token in wanted if token != tokenizer.eos_token_id]
 
 
 def changed(name: str, **changes):
