@@ -173,8 +173,10 @@ def save_whole(model: PreTrainedModel, folder: Path, revision: str | None) -> No
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
+    before = model.generation_config
     if own is not None:  # transformers would refuse to write some that it reads
         model.generation_config = GenerationConfig()
     model.save_pretrained(folder)
+    model.generation_config = before
     if own is not None:
         shutil.copyfile(own, folder / name)
