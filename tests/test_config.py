@@ -44,6 +44,7 @@ def test_the_groups_are_those_of_the_page():
         "scale",
         "debug",
         "lora",
+        "preset",
     }
 
 
@@ -105,6 +106,46 @@ def test_what_an_evaluation_leaves_open_can_be_typed():
 def test_a_model_takes_any_adapter():
     config = compose_config("model=qwen2_5_7b", "lora@model.lora=all_linear", "model.lora.r=4")
     assert (config.model.path, config.model.lora.r, len(config.model.lora.target_modules)) == ("Qwen/Qwen2.5-7B", 4, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "r", "use_dora", "use_rslora"), [("paper", 8, False, False), ("dora", 8, True, False), ("rslora", 64, False, True)]
+)
+def test_the_kinds_of_adapter(name, r, use_dora, use_rslora):
+    lora = compose_config(f"lora@model.lora={name}").model.lora
+    assert lora is not None and (lora.r, lora.use_dora, lora.use_rslora) == (r, use_dora, use_rslora)
+
+
+def test_no_adapter_at_all():
+    config = compose_config("lora@model.lora=none", "model=qwen3_0_6b")
+    assert config.model.lora is None and config.model.path == "Qwen/Qwen3-0.6B"
+    assert from_dict(config.model_dump()).run_name == config.run_name  # as `rerun` reads it
+
+
+def test_a_model_brings_an_adapter_that_fits_it_and_takes_another():
+    assert compose_config("model=phi4_mini").model.lora.target_modules == ["qkv_proj"]
+    assert len(compose_config("model=phi4_mini", "lora@model.lora=all_linear").model.lora.target_modules) == 7
+
+
+def test_models_that_think_are_told_not_to():
+    for name in ("qwen3_0_6b", "qwen3_1_7b", "qwen3_8b", "smollm3_3b"):
+        model = compose_config(f"model={name}").model
+        assert (model.chat_template, model.chat_template_args) == (True, {"enable_thinking": False})
+
+
+@pytest.mark.parametrize(("preset", "lr"), [("own_rows", 3e-4), ("own_rows_small", 2e-3)])
+def test_a_preset_sets_values_that_the_command_line_overrides(preset, lr):
+    config = compose_config(f"preset={preset}")
+    assert (config.K, config.T, config.optim.lr) == (1, 6, lr)
+    assert config.run_name == compose_config("K=1", "T=6", f"optim.lr={lr}").run_name
+    config = compose_config("T=2", f"preset={preset}", "optim.lr=1e-3")
+    assert (config.K, config.T, config.optim.lr) == (1, 2, 1e-3)
+
+
+@pytest.mark.parametrize("other", ["scale=cpu", "experiment=demo"])
+def test_a_preset_never_goes_with_a_recipe_or_a_scale(other):
+    with pytest.raises(InputError, match=rf"^preset=own_rows: {other} has settings of its own"):
+        compose_config("preset=own_rows", other)
 
 
 def test_an_evaluation_uses_the_machine_as_training_does():
@@ -183,6 +224,9 @@ def test_the_run_name_is_stable():
         "model.path=other/model",
         "model.lora.r=4",
         "lora@model.lora=all_linear",
+        "lora@model.lora=dora",
+        "model.lora.use_rslora=true",
+        "lora@model.lora=none",
         "eval_prompts=3",
     ],
 )

@@ -84,7 +84,7 @@ def _save_shape(name: str, tokenizer: str | None, folder: Path) -> None:
 
 def linear_layers(config: ModelConfig) -> Counter[tuple[int, int]]:
     """Return how many linear layers have each shape (in, out), without the LM head, which few positions reach."""
-    base: Any = skeleton(config, adapter=False)
+    base: Any = skeleton(config, trained=False)
     head = base.get_output_embeddings()
     return Counter((m.in_features, m.out_features) for m in base.modules() if isinstance(m, nn.Linear) and m is not head)
 

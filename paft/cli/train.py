@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from paft.cli.hydra_app import is_search, run_hydra, run_job
-from paft.config.compose import CONF, parse
+from paft.config.compose import CONF, check_preset, parse
 from paft.config.schema import TrainConfig
 from paft.jobs.preflight import CheckedRun, check_run
 from paft.runtime.errors import InputError
@@ -26,6 +27,7 @@ def app(composed: DictConfig) -> float | None:
     """
 
     def run(typed: Sequence[str], group: str | None) -> "Results":
+        check_preset(HydraConfig.get().runtime.choices)
         config = parse(composed)
         if is_search() and not config.method.trains:
             raise InputError(f"method={config.method.name}: nothing is trained, so there is no validation to search by.")

@@ -98,6 +98,11 @@ def _check_files(name: str, folder: Path) -> None:
         raise InputError(f"adapter={name}: it holds no {WEIGHTS}{why if pickle else f'; {_GIVE}'}.")
 
 
+def is_whole_model(folder: Path) -> bool:
+    """Return whether a folder is RUN/model: no adapter, but a model all of whose weights were trained."""
+    return (folder / METADATA).is_file() and (folder / "config.json").is_file()
+
+
 def read_metadata(folder: Path) -> dict[str, Any]:
     """Return the content of an adapter's paft.json; raises InputError if the folder is no adapter of PAFT."""
     if not all((folder / name).is_file() for name in (METADATA, PEFT_CONFIG, WEIGHTS)):

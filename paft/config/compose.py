@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import ValidationError
 
 from paft.config.adapter import Adapter, base_of_adapter, find_adapter, peft_settings
@@ -41,7 +41,11 @@ def compose_training(overrides: Sequence[str]) -> TrainConfig:
     """Return the training config of conf/train.yaml with overrides; raises InputError that names the key."""
     check_conf()
     with initialize_config_dir(CONF, version_base="1.3"):
-        return parse(compose("train", with_implied(overrides, paths=True)))
+        composed = compose("train", with_implied(overrides, paths=True), return_hydra_config=True)
+    check_preset(composed.hydra.runtime.choices)
+    with open_dict(composed):
+        del composed.hydra
+    return parse(composed)
 
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluateConfig:
@@ -79,6 +83,20 @@ def with_implied(typed: Sequence[str], paths: bool = False) -> list[str]:
     return added
 
 
+def check_preset(choices: Mapping[str, Any]) -> None:
+    """Refuse a preset beside a recipe or a scale, whose settings are part of what they show; raises InputError.
+
+    Args:
+        choices: the files that were chosen, by group.
+    """
+    for group in ("experiment", "scale"):
+        if choices.get("preset") is not None and choices.get(group) is not None:
+            raise InputError(
+                f"preset={choices['preset']}: {group}={choices[group]} has settings of its own, which results are compared by; "
+                "leave one of the two out."
+            )
+
+
 def parse(composed: DictConfig) -> TrainConfig:
     """Build a TrainConfig from a composed config, checked against types and limits.
 
@@ -104,6 +122,7 @@ def from_dict(content: Any) -> TrainConfig:
             "model.api: a served model cannot be trained here; give its weights with model.path=..., or evaluate it."
         )
     _check(config.dataset, config.model)
+    _check_weights(config)
     _check_sampler(config)
     if config.method.searches and config.method.budget is None:
         raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
@@ -126,6 +145,23 @@ def _check_beside(config: TrainConfig) -> None:
             f"compare_with=[user] does nothing with method={config.method.name}; give it to a run that is to be compared with "
             "one fixed prompt, e.g. method=paft."
         )
+
+
+def _check_weights(config: TrainConfig) -> None:
+    """Refuse what does not go with training all weights, or with DoRA."""
+    model, sharded = config.model, config.trainer.strategy == "fsdp"
+    if not config.method.trains:
+        return
+    if model.lora is None:
+        full = "lora@model.lora=none trains all weights"
+        if model.quantization is not None:
+            raise InputError(f"model.quantization={model.quantization}: {full}, and quantised ones cannot be; leave one out.")
+        if sharded:
+            raise InputError(f"trainer.strategy=fsdp spreads frozen weights, and {full}; leave one of the two out.")
+        if model.dtype == "bf16":
+            raise InputError(f"model.dtype=bf16: {full}, and bf16 would round small updates away; leave it out, for fp32.")
+    elif sharded and model.lora.use_dora:
+        raise InputError("trainer.strategy=fsdp: DoRA needs the whole weights of a layer; use lora@model.lora=paper or rslora.")
 
 
 def _check_sampler(config: TrainConfig) -> None:

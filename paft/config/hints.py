@@ -20,8 +20,10 @@ HINT = "--cfg job shows the keys, --help the groups, and lists of values take --
 # Sections that are chosen by the name of a file in conf/, and how an override chooses one.
 GROUPS = {
     name: name
-    for name in ("dataset", "model", "method", "sampler", "prompts", "trainer", "logger", "experiment", "scale", "debug")
-}
+    for name in (
+        "dataset", "model", "method", "sampler", "prompts", "trainer", "logger", "experiment", "scale", "preset", "debug",
+    )
+}  # fmt: skip
 GROUPS["model.lora"] = "lora@model.lora"
 
 # What other trainers call the settings.

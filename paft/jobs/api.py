@@ -238,7 +238,9 @@ def _adapter(adapter: RunLike) -> str:
     """Return the adapter folder of a run; raises InputError for results of an evaluation, or of a run that trained nothing."""
     if isinstance(adapter, Results):
         if not (adapter.folder / "adapter").is_dir():
-            raise InputError(f"adapter: {adapter.run} holds no adapter; give the results of a run that trained one.")
+            whole = adapter.folder / "model"
+            given = f"its model is model={{'path': '{whole}'}}" if whole.is_dir() else "give results of a run that trained one"
+            raise InputError(f"adapter: {adapter.run} holds no adapter; {given}.")
         return str(adapter.folder / "adapter")
     folder = Path(adapter)
     return str(folder / "adapter" if (folder / "adapter").is_dir() else folder)

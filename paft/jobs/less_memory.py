@@ -15,7 +15,8 @@ def less_for_training(config: TrainConfig) -> str:
     more = [f"lower cutoff={config.cutoff}"]
     if config.method.trains and not config.model.activation_checkpointing:
         more.append("give model.activation_checkpointing=true")
-    more += _quantised(config.model, config.trainer.accelerator)
+    whole = config.method.trains and config.model.lora is None
+    more += ["give lora@model.lora=paper"] if whole else _quantised(config.model, config.trainer.accelerator)
     return (
         f"{_FREE}, as it does with a smaller trainer.micro_batch_tokens={config.trainer.micro_batch_tokens}; or, which is "
         f"another run, {', '.join(more)}"

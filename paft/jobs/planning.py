@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
-
 from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
@@ -11,7 +9,7 @@ from paft.data.inputs import Inputs, TestInputs
 from paft.data.shots import Shots
 from paft.data.updates import Seen, mutator_of, updates_of
 from paft.jobs.preflight import BesideRun
-from paft.model.base import attention_of, device_of, load_config
+from paft.model.base import Model, attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
 from paft.prompts.sampling import families_of, names_families
@@ -22,11 +20,11 @@ from paft.reporting.table import rows_left_out, seen_prompts
 _SAMPLE = 64  # training renderings that are tokenised to estimate tokens
 
 
-def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_weights: nn.Module) -> Plan:
+def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_weights: Model) -> Plan:
     """Return the plan of a run: its examples, updates, templates, tokens, renderings and memory.
 
     Args:
-        without_weights: the model with its adapter, on torch's meta device.
+        without_weights: the model as it is trained, on torch's meta device.
     """
     examples = inputs.examples
     count = tokens = longest = memory = 0
@@ -66,6 +64,46 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         search_renderings=config.method.budget or 0 if config.method.searches else 0,
         test_renderings=len(inputs.test.templates) * len(examples.test),
     )
+
+
+# Learning rates that models of less than so many weights learnt with from 400 to 3,000 rows, 150 to 1,125 updates: 0.13 billion
+# weights in experiments/results/demo, where it was chosen on validation prompts, and in paper_cpu; 0.49 billion in race_qwen05.
+# The default is the paper's, for 8 billion weights and up to 20,000 rows. Kept results say nothing of what lies between.
+_LEARNT_WITH = ((0.3e9, 2e-3), (1e9, 3e-4))
+_FEW_UPDATES = 2000
+_TOO_LOW = 0.4  # share of that rate below which it is worth a word; the best rates are known to a factor of two
+_FULL = 5e-4  # about where rates are LoRA's, which are ten times those of all weights (https://thinkingmachines.ai/blog/lora)
+
+
+def advice(config: TrainConfig, plan: Plan, n_weights: int) -> list[str]:
+    """Return what to type where settings do not fit a run, each with the reason; nothing is changed.
+
+    Args:
+        n_weights: of the base model.
+    """
+    if not config.method.trains:
+        return []
+    lines = []
+    if config.method.name == "paft" and config.schedule.unit == "update" and config.K > 1 and plan.draws < plan.templates:
+        more = plan.updates * config.sampler.templates_per_update
+        lines.append(f"K=1: {_count(plan.draws, 'draw')} for {_count(plan.templates, 'template')}; K=1 makes {more:,}")
+    small = n_weights < _LEARNT_WITH[0][0]
+    fitting = next((rate for size, rate in _LEARNT_WITH if n_weights < size), None)
+    if config.model.lora is None:
+        if config.optim.lr >= _FULL:
+            lines.append(f"optim.lr={config.optim.lr / 10:g}: all weights are trained, and {config.optim.lr:g} is for adapters")
+    elif fitting is not None and plan.updates < _FEW_UPDATES and config.optim.lr < _TOO_LOW * fitting:
+        lines.append(
+            f"optim.lr={fitting:g}: a model of {max(1, round(n_weights / 1e6)):,} million weights learns little in "
+            f"{_count(plan.updates, 'update')} at {config.optim.lr:g}, which suits larger models and more rows"
+        )
+    if lines and config.dataset.own_rows and config.model.lora is not None:
+        lines.append(f"preset=own_rows{'_small' if small else ''}: sets K, T and optim.lr for few rows of your own")
+    return lines
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:

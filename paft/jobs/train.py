@@ -4,11 +4,11 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from paft.config.adapter import read_metadata
@@ -22,11 +22,21 @@ from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
 from paft.jobs.measures import CHOSEN_BEFORE, outdated, scored_before, summary_of
-from paft.jobs.planning import make_plan, print_beside, print_inputs
+from paft.jobs.planning import advice, make_plan, print_beside, print_inputs
 from paft.jobs.preflight import BesideRun, CheckedRun, check_run
-from paft.model.adapter import base_of, save_adapter, with_adapter
+from paft.model.adapter import base_of, save_adapter, save_model, with_adapter
 from paft.model.attention import packs_ragged
-from paft.model.base import add_lora, check_quantization, device_of, load_base, skeleton, switch_attention
+from paft.model.base import (
+    Model,
+    check_quantization,
+    device_of,
+    load_base,
+    make_trainable,
+    skeleton,
+    switch_attention,
+    weights_fingerprint,
+    without_adapter,
+)
 from paft.model.fused import fused_kind
 from paft.model.gguf import origin
 from paft.model.identity import revision_of
@@ -34,7 +44,7 @@ from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun, load
 from paft.reporting.loggers import log_results, misses, run_loggers, send_results
-from paft.reporting.model_card import save_model_card
+from paft.reporting.model_card import Kind, save_model_card
 from paft.reporting.plan import Plan
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.renderings import first_trained
@@ -74,6 +84,17 @@ class PreparedRun:
     encoder: Encoder
     plan: Plan
     beside: Mapping[str, BesideRun] = field(default_factory=dict)  # the runs that it is shown beside, by method
+    advice: tuple[str, ...] = ()  # what to type where settings do not fit
+
+    @property
+    def trained_folder(self) -> Path:
+        """What training leaves: RUN/adapter, or RUN/model where all weights are trained."""
+        return self.folder.path / self.trained_kind
+
+    @property
+    def trained_kind(self) -> Kind:
+        """Whether training leaves an adapter or a whole model."""
+        return "adapter" if self.config.model.lora is not None else "model"
 
     @property
     def warnings(self) -> list[str]:
@@ -94,12 +115,14 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     device = device_of(config.trainer.accelerator)
     check_quantization(config.model, device)
     check_sharding(config.model, config.trainer, device)
-    without_weights = skeleton(config.model, adapter=config.method.trains)
+    without_weights = skeleton(config.model, trained=config.method.trains)
     encoder = make_encoder(config, inputs.examples.task, inputs.shots)
     examples = inputs.examples
     encoder.check(inputs.templates, [*examples.train, *examples.validation, *examples.test, *inputs.shots])
     plan = make_plan(config, inputs, encoder, without_weights)
-    return PreparedRun(config, checked.folder, inputs, encoder, plan, checked.beside)
+    n_weights = sum(parameter.numel() for parameter in without_weights.parameters())
+    advised = tuple(advice(config, plan, n_weights))
+    return PreparedRun(config, checked.folder, inputs, encoder, plan, checked.beside, advised)
 
 
 def train(run: PreparedRun, group: str | None = None, waits: bool = False) -> Results | None:
@@ -139,9 +162,10 @@ def _save(run: PreparedRun, results: Results, scored: Scored) -> None:
     if ranks.rank() > 0:
         return
     folder, inputs = run.folder.path, run.inputs
-    if run.config.method.trains:
-        save_model_card(folder / "adapter", results, inputs)
     chosen = None if results.selection is None else results.selection.chosen.id
+    if inputs.train is not None:
+        template = next(template for template in inputs.train.templates if chosen in (None, template.id))
+        save_model_card(run.trained_folder, results, template, inputs.train.answer, run.trained_kind)
     trained = first_trained(run.config, inputs, chosen, n=2)
     save_run(folder, scored, results, inputs.test, inputs.examples.test, run.config.method.name, run.encoder, trained)
 
@@ -210,6 +234,7 @@ def _train_and_score(
     if ranks.rank() == 0:
         save_pools(folder / "prompts", inputs.pools)
     model: Any = base
+    of_base = weights_fingerprint(base)  # before they are trained themselves
     fitted = selection = None
     if inputs.train is not None:
         pool = inputs.train
@@ -217,12 +242,12 @@ def _train_and_score(
         if config.method.searches:
             selection = search(config, base, run.encoder, inputs, folder, run.folder.identity)
             pool = replace(pool, templates=(selection.chosen,))
-        model = add_lora(base, config.model, config.seed)
+        model = make_trainable(base, config.model, config.seed)
         graphs = config.trainer.graphs == "auto" and not config.model.activation_checkpointing
         kernels = kernels_of(model, graphs, recorded)
         fitted = _fit(run, model, pool, loggers, kernels, time.perf_counter() - search_started if selection else 0.0)
         if ranks.rank() == 0:
-            save_adapter(model, run.encoder.tokenizer, folder / "adapter", _about(run))
+            _save_weights(run, model, of_base["sample"])
         ranks.barrier()  # scoring reads the saved adapter, on every rank
     evaluator = _evaluator(run, model)
     scored = evaluator.score(folder, inputs.test, inputs.examples.test, scoring_of(config, inputs))
@@ -242,7 +267,7 @@ def _train_and_score(
         fingerprints=Fingerprints(
             data=inputs.examples.fingerprints,
             pools=_pool_records(inputs),
-            base_model=BaseModelRecord(**evaluator.identity["base"], dequantised_from=origin(config.model.path)),
+            base_model=BaseModelRecord(**of_base, dequantised_from=origin(config.model.path)),
         ),
         **provenance(base.device),
         dtype=str(base.dtype).removeprefix("torch."),
@@ -252,9 +277,9 @@ def _train_and_score(
 
 
 def _fit(
-    run: PreparedRun, model: PeftModel, pool: PromptPool, loggers: Sequence[Logger], kernels: Kernels, searched_s: float
+    run: PreparedRun, model: Model, pool: PromptPool, loggers: Sequence[Logger], kernels: Kernels, searched_s: float
 ) -> Fitted:
-    """Train the adapter on a pool; the best checkpoint is chosen on validation prompts and examples.
+    """Train the adapter, or all weights, on a pool; the best checkpoint is chosen on validation prompts and examples.
 
     Args:
         searched_s: seconds that the search for the pool's only prompt took; 0: there was none.
@@ -263,7 +288,7 @@ def _fit(
     assert validation_pool is not None
     data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, inputs.examples.task, packs_ragged(model))
 
-    def validate(model: PeftModel) -> dict[str, float]:
+    def validate(model: Model) -> dict[str, float]:
         examples = inputs.examples.validation[: config.validation.examples]
         answering = answering_by(model, run.encoder, validation_pool, examples, scoring_of(config, inputs))
         budget = config.trainer.micro_batch_tokens
@@ -287,8 +312,21 @@ def _training_record(fitted: Fitted) -> TrainingRecord:
     return TrainingRecord(**figures | {"kernels": kernels})
 
 
+def _save_weights(run: PreparedRun, model: Model, base: str | None) -> None:
+    """Write the trained adapter, or the trained model, into the run's folder.
+
+    Args:
+        base: the fingerprint of the weights that training began with.
+    """
+    if run.config.model.lora is not None:
+        save_adapter(model, run.encoder.tokenizer, run.trained_folder, _about(run))
+        return
+    revision, about = revision_of(run.config.model), _about(run) | {"base": base}
+    save_model(without_adapter(model), run.encoder.tokenizer, run.trained_folder, revision, about)
+
+
 def _about(run: PreparedRun) -> dict[str, Any]:
-    """Return the metadata of the run's adapter: what an evaluation must do as the training did."""
+    """Return the metadata of the run's adapter or model: what an evaluation must do as the training did."""
     config, inputs = run.config, run.inputs
     return {
         "run": config.run_name,
@@ -311,7 +349,7 @@ def _evaluator(run: PreparedRun, model: Any) -> Evaluator:
         model,
         run.encoder,
         config.model,
-        folder.path / "adapter" if config.method.trains else None,
+        folder.path / "adapter" if config.method.trains and config.model.lora is not None else None,
         folder.identity,
         config.trainer,
     )
@@ -325,8 +363,14 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         group: the sweep that the run belongs to, for loggers.
     """
     config, folder = run.config, run.folder.path
-    model: Any = _load_again(run)
-    if config.method.trains:
+    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
+    fused = fused_kind(device, config.trainer.fused)
+    adapted = config.method.trains and config.model.lora is not None
+    settings = config.model
+    if config.method.trains and not adapted:
+        settings = settings.model_copy(update={"path": str(run.trained_folder), "revision": None})
+    model: Any = load_base(settings, device, cutoff=run.encoder.cutoff, fused=fused, sharded=sharded)
+    if adapted:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")
     with (
@@ -363,7 +407,7 @@ def run_training(
     keep_freed_memory()
     repeat_exactly()
     run = prepare(config, checked)
-    print(run.plan.text(run.folder.path), flush=True)
+    print(run.plan.text(run.folder.path, run.advice), flush=True)
     print_beside(config, run.beside)
     print_inputs(config, run.inputs, run.warnings)
     results = None

@@ -18,11 +18,10 @@ from transformers.utils.hub import cached_file
 from paft.config.adapter import METADATA, WEIGHTS, Adapter, read_metadata
 from paft.config.base_model import file_name, is_gguf
 from paft.config.schema import ModelConfig
-from paft.model.base import keep_fingerprint, load_config, load_tokenizer, load_weights, skeleton, weights_fingerprint
-from paft.model.identity import revision_of
+from paft.model.base import keep_fingerprint, load_config, load_weights, skeleton, weights_fingerprint
 from paft.model.packed_check import ordinary_ids, relative_error
 from paft.runtime.errors import InputError, first_sentence
-from paft.runtime.files import disk_full_is_an_input_error, readable_by_others
+from paft.runtime.files import readable_by_others
 from paft.runtime.memory import is_out_of_memory
 
 EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the embedded model's twin, in full precision
@@ -43,6 +42,21 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     tokenizer.save_pretrained(folder)
     base = weights_fingerprint(model.get_base_model())["sample"]
     (folder / METADATA).write_text(json.dumps({**about, "base": base}, indent=2) + "\n", encoding="utf-8")
+    readable_by_others(folder)
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, revision: str | None, about: Mapping[str, Any]
+) -> None:
+    """Write a model, all of whose weights were trained, as a folder that transformers opens: weights, tokenizer, and paft.json.
+
+    Args:
+        revision: of the base model, if it comes from the hub.
+        about: what paft.json says besides the fingerprint of the base weights: run, model, data set, pools.
+    """
+    save_whole(model, folder, revision)
+    tokenizer.save_pretrained(folder)
+    (folder / METADATA).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     readable_by_others(folder)
 
 
@@ -169,42 +183,41 @@ def base_of(about: Mapping[str, Any], model: ModelConfig) -> str | None:
     return str(about["base"]) if about and about["model"].get("quantization") == model.quantization else None
 
 
-def merge(adapter: Path, out: Path, remote_code: bool = False) -> None:
-    """Merge an adapter into its base model, in fp32, and write the model, its generation config and its tokenizer.
+def unmerged_settings(adapter: Path, remote_code: bool = False) -> ModelConfig:
+    """Return how an adapter's base model is loaded to merge the adapter into it: in fp32, and not quantised.
+
+    Args:
+        remote_code: whether code that comes with the base model may be run; the adapter does not decide that.
+    """
+    here = {"dtype": "fp32", "quantization": None, "remote_code": remote_code, "accept_license": None}
+    return ModelConfig.model_validate(read_metadata(adapter)["model"] | here)
+
+
+def merged(adapter: Path, remote_code: bool = False) -> PreTrainedModel:
+    """Return the base model of an adapter, in fp32, with the adapter's weights added in.
 
     Where the adapter changes one of two tied matrices, the merged model has both, untied.
 
     Args:
         adapter: the adapter's folder.
-        out: the new folder to write.
         remote_code: whether code that comes with the base model may be run; the adapter does not decide that.
 
     Raises InputError if `adapter` is no adapter folder, the adapter does not belong to its base model, or the merged model
     would not score as the adapter does.
     """
-    about = read_metadata(adapter)
-    here = {"dtype": "fp32", "quantization": None, "remote_code": remote_code, "accept_license": None}
-    config = ModelConfig.model_validate(about["model"] | here)
+    about, config = read_metadata(adapter), unmerged_settings(adapter, remote_code)
     base = load_weights(config, torch.device("cpu"))
     adapted = with_adapter(base, adapter, base_of(about, config), config.path or "the embedded one")
     wanted = _logits(adapted, base)
     _untie(adapted)
-    merged: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]
-    error = float(relative_error(_logits(merged, base), wanted).max())
+    whole: PreTrainedModel = adapted.merge_and_unload()  # type: ignore[assignment]
+    error = float(relative_error(_logits(whole, base), wanted).max())
     if not error <= _ROUNDING:
         raise InputError(
             f"adapter={adapter}: {type(base).__name__} scores otherwise once the adapter is merged into it (its logits are "
             f"{error:.1%} off), so that nothing was written; use the adapter itself."
         )
-    scratch = out.with_name(f".{out.name}.tmp")
-    try:
-        with disk_full_is_an_input_error(out):
-            _save_merged(merged, scratch, revision_of(config))
-            load_tokenizer(config).save_pretrained(scratch)
-            readable_by_others(scratch)
-            scratch.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return whole
 
 
 # Of the logits' size, what adding an adapter to fp32 weights may change; measured 1e-6.
@@ -230,18 +243,24 @@ def _untie(model: PeftModel) -> None:
                 config.tie_word_embeddings = False
 
 
-def _save_merged(merged: PreTrainedModel, folder: Path, revision: str | None) -> None:
-    """Write a model, with the generation config of its base byte for byte."""
+def save_whole(model: PreTrainedModel, folder: Path, revision: str | None) -> None:
+    """Write a model, with the generation config of its base byte for byte.
+
+    Args:
+        revision: of the base model, if it comes from the hub.
+    """
     name = "generation_config.json"
     own = cached_file(
-        str(merged.name_or_path),
+        str(model.name_or_path),
         name,
         revision=revision,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
     )
+    before = model.generation_config
     if own is not None:  # transformers would refuse to write some that it reads
-        merged.generation_config = GenerationConfig()
-    merged.save_pretrained(folder)
+        model.generation_config = GenerationConfig()
+    model.save_pretrained(folder)
+    model.generation_config = before
     if own is not None:
         shutil.copyfile(own, folder / name)

@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -28,6 +28,8 @@ from paft.model.sharding import load_sharded
 from paft.runtime.errors import InputError, first_sentence
 from paft.runtime.memory import is_out_of_memory
 
+Model: TypeAlias = PeftModel | PreTrainedModel  # with an adapter, or without
+
 
 def device_of(accelerator: str) -> torch.device:
     """Return the device of an accelerator setting; raises InputError if CUDA is requested but not available."""
@@ -50,9 +52,14 @@ def check_quantization(model: ModelConfig, device: torch.device) -> None:
 
 
 def dtype_of(model: ModelConfig, device: torch.device) -> torch.dtype:
-    """Return the dtype of the base weights: bf16 where the hardware multiplies it fast, else fp32."""
+    """Return the dtype of the base weights: bf16 where the hardware multiplies it fast, else fp32.
+
+    Weights that are trained themselves are fp32, because bf16 would round small updates away.
+    """
     if model.dtype != "auto":
         return _DTYPES[model.dtype]
+    if model.lora is None:
+        return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -191,8 +198,8 @@ def load_weights(model: ModelConfig, device: torch.device) -> PreTrainedModel:
     return base
 
 
-def skeleton(model: ModelConfig, adapter: bool) -> torch.nn.Module:
-    """Build the model, with `adapter` also the adapter, without weights (on the meta device).
+def skeleton(model: ModelConfig, trained: bool) -> PeftModel | PreTrainedModel:
+    """Build the model, with `trained` ready to be trained, without weights (on the meta device).
 
     Raises InputError if transformers knows no causal LM of this architecture or a target module does not exist.
     """
@@ -201,7 +208,26 @@ def skeleton(model: ModelConfig, adapter: bool) -> torch.nn.Module:
         base = _load(
             model, lambda *_, **kw: AutoModelForCausalLM.from_config(config, trust_remote_code=kw["trust_remote_code"])
         )
-        return add_lora(base, model, seed=0) if adapter else base
+        return make_trainable(base, model, seed=0) if trained else base
+
+
+def make_trainable(base: PreTrainedModel, model: ModelConfig, seed: int) -> Model:
+    """Return a base model that is ready to be trained: wrapped in a fresh adapter, or itself with all its weights (lora=none).
+
+    Raises InputError if the target modules of the adapter do not exist.
+    """
+    if model.lora is not None:
+        return add_lora(base, model, seed)
+    base.requires_grad_(True)
+    _checkpoint_activations(base, model)
+    return base
+
+
+def without_adapter(model: Model) -> PreTrainedModel:
+    """Return the base model that an adapter was put on; a model without one as it is."""
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(base, PreTrainedModel)
+    return base
 
 
 def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
@@ -209,6 +235,7 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
 
     Raises InputError if the target modules do not exist.
     """
+    assert model.lora is not None
     linear = {name: module for name, module in base.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)}
     targeted = []
     for target in model.lora.target_modules:
@@ -226,6 +253,8 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
         lora_dropout=model.lora.dropout,
         target_modules=list(model.lora.target_modules),
         fan_in_fan_out=all(isinstance(module, Conv1D) for module in targeted),  # how GPT-2's layers store their weights
+        use_dora=model.lora.use_dora,
+        use_rslora=model.lora.use_rslora,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(devices=[]):  # initialisation, on the CPU, has its own seed stream
@@ -236,11 +265,15 @@ def add_lora(base: PreTrainedModel, model: ModelConfig, seed: int) -> PeftModel:
             raise InputError(
                 f"model.lora.target_modules={model.lora.target_modules}: {first_sentence(error)}; name linear layers."
             ) from None
-    if model.activation_checkpointing:
-        base.gradient_checkpointing_enable({"use_reentrant": False})
+    _checkpoint_activations(base, model)
     assert isinstance(peft, PeftModel)
     fuse_lora(peft, fused_of(base))
     return peft
+
+
+def _checkpoint_activations(base: PreTrainedModel, model: ModelConfig) -> None:
+    if model.activation_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _load(model: ModelConfig, load: Any, **kwargs: Any) -> Any:

@@ -1,11 +1,10 @@
 """An estimate of the memory that training needs, from the architecture alone."""
 
 import torch
-from peft import PeftModel
 from torch import nn
 
 from paft.config.schema import ModelConfig
-from paft.model.base import attention_of, dtype_of
+from paft.model.base import Model, attention_of, dtype_of, without_adapter
 from paft.model.sharding import layers_of
 
 # Bytes kept for the backward pass per input and output feature of a linear layer, per byte of the dtype:
@@ -16,23 +15,23 @@ _RUNTIME = 600 * 2**20  # Python, torch, transformers and lightning themselves
 
 
 def training_memory(
-    model: ModelConfig, adapted: PeftModel, device: torch.device, tokens: int, longest: int, shards: int = 1
+    model: ModelConfig, trained_model: Model, device: torch.device, tokens: int, longest: int, shards: int = 1
 ) -> int:
     """Estimate the peak memory of training in bytes, accurate to some tens of percent.
 
     Args:
-        adapted: the model with its adapter, on the meta device.
+        trained_model: the model with its adapter, or with all its weights trained, on the meta device.
         device: where it will be trained.
         tokens: number of tokens in the largest micro-batch.
         longest: number of tokens in its longest sequence (the eager kernel keeps that many scores per token).
         shards: devices over which the layers of the base model are spread; 1: they are not.
     """
     size = dtype_of(model, device).itemsize
-    base = adapted.get_base_model()
+    base = without_adapter(trained_model)
     architecture = base.config.get_text_config()
     layers: int = architecture.num_hidden_layers
-    frozen = sum(p.numel() for p in adapted.parameters() if not p.requires_grad)
-    trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in trained_model.parameters() if not p.requires_grad)
+    trained = sum(p.numel() for p in trained_model.parameters() if p.requires_grad)
     linears = [
         m
         for name, m in base.named_modules()

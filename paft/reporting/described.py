@@ -35,7 +35,7 @@ def config_of(results: Results) -> TrainConfig | EvaluateConfig:
 def title_of(results: Results) -> str:
     """Return a title for people: the model, the method, and the rows."""
     config = config_of(results)
-    model, rows = base_name(config).rsplit("/", 1)[-1], _rows(config)
+    model, rows = base_name(config.model).rsplit("/", 1)[-1], _rows(config)
     if isinstance(config, TrainConfig):
         method = _METHODS[config.method.name]
         return f"{model}, {method}: {rows}" if results.is_base else f"{model}, {method} on {rows}"
@@ -75,7 +75,7 @@ def _rows(config: TrainConfig | EvaluateConfig) -> str:
 
 def _model(config: TrainConfig | EvaluateConfig, results: Results) -> str:
     model, lora = config.model, config.model.lora
-    parts = [base_name(config)]
+    parts = [base_name(config.model)]
     if model.revision is not None:
         parts[0] += f" at {model.revision}"
     if model.quantization is not None:

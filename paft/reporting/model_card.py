@@ -1,36 +1,73 @@
-"""The model card of an adapter: what it is, how robust it came out, and how to ask it."""
+"""The model card of an adapter or a whole model: what it is, how robust it came out, how to ask it and how to serve it."""
 
 import re
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from paft.config.base_model import file_name, is_gguf
-from paft.config.schema import EvaluateConfig, TrainConfig
-from paft.data.inputs import Inputs
+from paft.config.schema import ModelConfig, TrainConfig
 from paft.model.adapter import EMBEDDED_ON_HUB
 from paft.prompts import PromptTemplate
+from paft.prompts.pool import Answer
 from paft.reporting.results import Results
 from paft.reporting.table import certainty, coverage
 from paft.runtime.files import write_atomically
 
 _OWN_ROWS = "rows of one's own"
 
+Kind = Literal["adapter", "model"]  # what lies beside a card: an adapter of the base model, or a whole model
 
-def save_model_card(folder: Path, results: Results, inputs: Inputs) -> None:
-    """Write README.md into an adapter's folder."""
+
+def save_model_card(
+    folder: Path, results: Results, template: PromptTemplate, answer: Answer, kind: Kind, gguf: str | None = None
+) -> None:
+    """Write README.md into the folder of an adapter or a model.
+
+    Args:
+        results: of the run that trained it.
+        template: one that it was trained on.
+        answer: what it answers with.
+        kind: whether the folder holds an adapter or a whole model.
+        gguf: the name of the GGUF file in it.
+    """
     config = TrainConfig.model_validate(results.config)
-    assert inputs.train is not None
-    template = inputs.train.templates[0]
-    if results.selection is not None:
-        template = next(t for t in inputs.train.templates if t.id == results.selection.chosen.id)
-    card = ModelCard(f"---\n{_data(config, results).to_yaml()}\n---\n\n{_text(config, results, inputs, template)}")
-    write_atomically(folder / "README.md", str(card))
+    _write(folder, _data(config, results, kind), _text(config, results, template, answer, kind, gguf))
 
 
-def base_name(config: TrainConfig | EvaluateConfig) -> str:
+def save_short_card(folder: Path, model: ModelConfig, gguf: str | None = None) -> None:
+    """Write README.md into the folder of a merged model of whose training nothing is known.
+
+    Args:
+        model: the settings of the base model.
+        gguf: the name of the GGUF file in the folder.
+    """
+    data = ModelCardData(base_model=base_name(model), library_name="transformers", pipeline_tag="text-generation")
+    title = f"{base_name(model).rsplit('/', 1)[-1]} with an adapter merged in"
+    _write(folder, data, f"# {title}\n\n## How to serve it\n\n{_serving(model, 'model', gguf)}\n")
+
+
+def modelfile(gguf: str, model: ModelConfig) -> str:
+    """Return a Modelfile, from which `ollama create` makes a model of a GGUF file; it asks as the training did, greedily.
+
+    Source: https://github.com/ollama/ollama/blob/main/docs/modelfile.md.
+    """
+    lines = [f"FROM ./{gguf}", "PARAMETER temperature 0"]
+    if not model.chat_template:
+        lines += ["# It was trained without a chat template: prompts go in as they are.", "TEMPLATE {{ .Prompt }}"]
+    elif model.system_prompt is not None:
+        lines.append(f'SYSTEM """{model.system_prompt}"""')
+    return "\n".join(lines) + "\n"
+
+
+def _write(folder: Path, data: ModelCardData, text: str) -> None:
+    write_atomically(folder / "README.md", str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}")))
+
+
+def base_name(model: ModelConfig) -> str:
     """Return the name of the base model without any path of this machine: a hub id, or the name of a folder or a GGUF file."""
-    path = config.model.path
+    path = model.path
     if path is None:
         return EMBEDDED_ON_HUB
     if is_gguf(path):
@@ -44,10 +81,10 @@ def _is_folder(path: str) -> bool:
 
 def _title(config: TrainConfig) -> str:
     rows = _OWN_ROWS if config.dataset.own_rows else config.dataset.name
-    return f"{base_name(config).rsplit('/', 1)[-1]}, {config.method.name} on {rows}"
+    return f"{base_name(config.model).rsplit('/', 1)[-1]}, {config.method.name} on {rows}"
 
 
-def _data(config: TrainConfig, results: Results) -> ModelCardData:
+def _data(config: TrainConfig, results: Results, kind: Kind) -> ModelCardData:
     """Return the card's metadata, with the accuracies over the test prompts as results that the hub shows."""
     assert results.robustness is not None
     robust = results.robustness
@@ -70,18 +107,26 @@ def _data(config: TrainConfig, results: Results) -> ModelCardData:
         )
         for figure, value in figures.items()
     ]
+    lora = config.model.lora
     return ModelCardData(
-        base_model=base_name(config),
-        library_name="peft",
+        base_model=base_name(config.model),
+        library_name="peft" if kind == "adapter" else "transformers",
         pipeline_tag="text-generation",
-        tags=["paft", "lora", "prompt-robustness"],
+        tags=["paft", *([] if lora is None else [lora.label.lower()]), "prompt-robustness"],
         model_name=_title(config),
         eval_results=evaluations,
     )
 
 
-def _text(config: TrainConfig, results: Results, inputs: Inputs, template: PromptTemplate) -> str:
-    base = base_name(config)
+def _what(config: TrainConfig, kind: Kind) -> str:
+    """Return what was trained of which base model, as the beginning of a sentence."""
+    base, lora = f"`{base_name(config.model)}`", config.model.lora
+    if lora is None:
+        return f"{base}, all of whose weights were"
+    return f"A {lora.label} adapter for {base}," if kind == "adapter" else f"{base} with a {lora.label} adapter merged in,"
+
+
+def _text(config: TrainConfig, results: Results, template: PromptTemplate, answer: Answer, kind: Kind, gguf: str | None) -> str:
     weights = ""
     if config.model.path is None:
         weights = "\nThe base was trained in its embedded form: 4-bit weights, dequantised.\n"
@@ -91,10 +136,10 @@ def _text(config: TrainConfig, results: Results, inputs: Inputs, template: Promp
     assert robust is not None and plan is not None and results.chance is not None
     prompts = f"{plan.templates_seen} prompt templates" if config.method.name == "paft" else "one fixed prompt"
     rows = _OWN_ROWS if config.dataset.own_rows else config.dataset.name
-    answers = "the letter of an option" if inputs.test.answer == "letter" else "a text"
+    answers = "the letter of an option" if answer == "letter" else "a text"
     return f"""# {_title(config)}
 
-A LoRA adapter for `{base}`, fine-tuned on {rows} under {prompts}
+{_what(config, kind)} fine-tuned on {rows} under {prompts}
 (Prompt-Agnostic Fine-Tuning, arXiv 2502.12859; K={config.K}, T={config.T}, seed {config.seed}).
 {weights}
 ## How much the wording still matters
@@ -112,34 +157,74 @@ One of the prompts that it was trained on, which it answers with {answers}; the 
 
 {_fenced("text", template.text)}
 
-{_fenced("python", _code(config, template))}
+{_fenced("python", _code(config.model, template, kind))}
 
-`paft.json` holds the settings and the fingerprints of the prompts; the run's `results.json` holds all numbers.
-"""
+## How to serve it
+
+{_serving(config.model, kind, gguf)}
+{_PAFT_JSON if kind == "adapter" else ""}"""
 
 
-def _code(config: TrainConfig, template: PromptTemplate) -> str:
-    """Return Python that asks the adapter, with the very tokens that it was trained to read."""
-    model = config.model
-    base = f"PATH/TO/{base_name(config)}" if model.path is not None and _is_folder(model.path) else base_name(config)
+_PAFT_JSON = (
+    "\n`paft.json` holds the settings and the fingerprints of the prompts; the run's `results.json` holds all numbers.\n"
+)
+
+
+def _serving(model: ModelConfig, kind: Kind, gguf: str | None) -> str:
+    """Return a line for vLLM, and one for Ollama and llama.cpp."""
+    path, lora = "completions", model.lora
+    if model.chat_template:
+        arguments = "" if model.chat_template_args is None else f", with `chat_template_kwargs={model.chat_template_args}`"
+        path = f"chat/completions{arguments}"
+    merge = "`paft merge RUN --out DIR --gguf q8_0`"
+    if kind == "model":
+        vllm = "`vllm serve PATH/TO/THIS/FOLDER`"
+    elif is_gguf(model.path) or (lora is not None and lora.use_dora):
+        what = "adapter of a GGUF file" if is_gguf(model.path) else "DoRA"
+        vllm = f"it takes no {what}; `paft merge RUN --out DIR`, then `vllm serve DIR`"
+    else:
+        rank = "" if lora is None or lora.r <= _VLLM_RANK else f" --max-lora-rank {lora.r}"
+        base = base_name(model)
+        vllm = (
+            f"`vllm serve {base} --enable-lora{rank} --lora-modules paft=PATH/TO/THIS/FOLDER`, where the model `paft` is asked"
+        )
+    ollama = f"{merge}, then in DIR `ollama create NAME -f Modelfile`"
+    llama = ""
+    if gguf is not None:
+        ollama, llama = "in this folder `ollama create NAME -f Modelfile`", f", or `llama-server -m {gguf}`"
+    return f"""* transformers: {"as above" if kind == "adapter" else "`pipeline('text-generation', 'PATH/TO/THIS/FOLDER')`"}.
+* vLLM: {vllm}; `/v1/{path}`, temperature 0.
+* Ollama and llama.cpp: {ollama}{llama}."""
+
+
+_VLLM_RANK = 16  # the highest rank that vLLM takes without being told
+
+
+def _code(model: ModelConfig, template: PromptTemplate, kind: Kind) -> str:
+    """Return Python that asks the model, with the very tokens that it was trained to read."""
+    base = f"PATH/TO/{base_name(model)}" if model.path is not None and _is_folder(model.path) else base_name(model)
     more = "" if model.revision is None else f", revision={model.revision!r}"
     if is_gguf(model.path):
-        base, more = "PATH/TO/ITS/FOLDER", f", gguf_file={base_name(config)!r}, dtype='float32'"
+        base, more = "PATH/TO/ITS/FOLDER", f", gguf_file={base_name(model)!r}, dtype='float32'"
     fields = ", ".join(f'"{name}": "..."' for name in dict.fromkeys(template.field_order))
     if model.chat_template:
         system = [] if model.system_prompt is None else [f'{{"role": "system", "content": {model.system_prompt!r}}}']
         chat = ", ".join([*system, '{"role": "user", "content": prompt}'])
+        arguments = "".join(f", {key}={value!r}" for key, value in (model.chat_template_args or {}).items())
         ask = f"""prompt = template.format(**row)
 chat = [{chat}]
-inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")"""
+inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"{arguments})"""
     else:
         ask = """prompt = template.format(**row).rstrip()
 inputs = tokenizer(prompt, return_tensors="pt")"""
-    return f"""from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+    peft, load = "", 'model = AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER")'
+    if kind == "adapter":
+        peft = "from peft import PeftModel\n"
+        load = f"""base = AutoModelForCausalLM.from_pretrained({base!r}{more})
+model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")"""
+    return f"""{peft}from transformers import AutoModelForCausalLM, AutoTokenizer
 
-base = AutoModelForCausalLM.from_pretrained({base!r}{more})
-model = PeftModel.from_pretrained(base, "PATH/TO/THIS/FOLDER")
+{load}
 tokenizer = AutoTokenizer.from_pretrained("PATH/TO/THIS/FOLDER")
 
 template = {template.text!r}

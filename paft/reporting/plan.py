@@ -1,5 +1,6 @@
 """The plan of a run, which is printed before it starts and saved in its results."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -33,11 +34,12 @@ class Plan(BaseModel):
     search_renderings: int
     test_renderings: int
 
-    def text(self, folder: Path) -> str:
+    def text(self, folder: Path, advice: Sequence[str] = ()) -> str:
         """Return the plan as lines of text for the terminal.
 
         Args:
             folder: the run's.
+            advice: what to type where settings do not fit the run.
         """
         lines = [f"Run {folder}"]
         if self.updates:
@@ -51,5 +53,6 @@ class Plan(BaseModel):
                 f"{self.wordings} different in wording{layouts}{search}",
                 f"  memory    about {self.memory_bytes / 2**30:.1f} GiB for training{per_device}",
             ]
+        lines += [f"  try       {each}" for each in advice]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")
         return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,24 @@ def disk_full_is_an_input_error(folder: Path) -> Iterator[None]:
         raise InputError(
             f"{folder}: the disk is full; make room and run the same command again; nothing that was finished is lost."
         ) from None
+
+
+@contextmanager
+def appears_whole(folder: Path) -> Iterator[Path]:
+    """Give a scratch folder, which becomes `folder` once the context ends, readable by others; after an error nothing is left.
+
+    Raises InputError if the disk is full.
+    """
+    scratch = scratch_path(folder)
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
+    try:
+        with disk_full_is_an_input_error(folder):
+            scratch.mkdir(parents=True)
+            yield scratch
+            readable_by_others(scratch)
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def readable_by_others(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Training an adapter with Lightning's Trainer, all of whose settings stand here."""
+"""Training an adapter, or a whole model, with Lightning's Trainer, all of whose settings stand here."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.strategies import DDPStrategy
-from peft import PeftModel
 
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
+from paft.model.base import Model
 from paft.runtime import ranks
 from paft.training.callbacks import Recorder, ShowProgress
 from paft.training.checkpoints import SaveBest, SaveState, usable_state
@@ -47,17 +47,17 @@ class Fitted:
 
 
 def fit(
-    model: PeftModel,
+    model: Model,
     data: PaftDataModule,
     config: TrainConfig,
     folder: Path,
     identity: str,
-    validate: Callable[[PeftModel], dict[str, float]],
+    validate: Callable[[Model], dict[str, float]],
     loggers: Sequence[Logger],
     kernels: Kernels,
     scoring: ScoringWork,
 ) -> Fitted:
-    """Train the adapter in place, or resume its training; it ends with the weights of the best validation.
+    """Train the adapter, or all weights, in place, or resume its training; it ends with the weights of the best validation.
 
     Args:
         folder: the run's; checkpoints and the CSV log go into it.
@@ -108,7 +108,7 @@ def fit(
         torch.use_deterministic_algorithms(in_order_before)  # scoring adds nothing up in an order that may change
     if best.best_model_path:
         module.load_state_dict(best.best())
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]
     return Fitted(
         updates=data.updates.total,
         tokens=recorder.tokens,

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from paft.config.schema import ModelConfig, TrainConfig
 from paft.model.attention import NAMES
+from paft.model.base import Model, without_adapter
 from paft.model.fused import Fused, fused_kind, fused_of
 from paft.model.sharding import is_sharded
 from paft.training.checkpoints import states
@@ -70,7 +70,7 @@ def with_recorded(config: TrainConfig, device: torch.device, recorded: Kernels |
     return config.model.model_copy(update={"attention": attention}), fused
 
 
-def kernels_of(model: PeftModel, graphs: bool, recorded: Kernels | None) -> Kernels:
+def kernels_of(model: Model, graphs: bool, recorded: Kernels | None) -> Kernels:
     """Return the kernels of a run that starts, or is resumed with `recorded` ones, and print a line if they are others.
 
     Args:
@@ -81,7 +81,7 @@ def kernels_of(model: PeftModel, graphs: bool, recorded: Kernels | None) -> Kern
     attention: str = model.config._attn_implementation
     possible = device.type == "cuda" and attention == NAMES["varlen"] and not is_sharded(model)
     graphs = graphs and possible and (recorded is None or recorded.graphs)
-    now = Kernels(name_of(device), attention, fused_of(model.get_base_model()), graphs)
+    now = Kernels(name_of(device), attention, fused_of(without_adapter(model)), graphs)
     if recorded is None or not now.differ_from(recorded):
         return recorded or now
     print(f"BEWARE: {CHANGED} Before: {recorded.said()}. Now: {now.said()}.", flush=True)

@@ -15,32 +15,34 @@ from torch import Tensor
 from paft.config.schema import OptimConfig
 from paft.data.batch import IGNORED, MicroBatch, Update
 from paft.model.attention import packed_logits
+from paft.model.base import Model
 from paft.model.graphs import TOLERANCE, Capture, Replayed
 from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
 
 
 class PaftModule(pl.LightningModule):
-    """Trains the adapter of a LoRA-wrapped causal LM; the loss is over answer tokens only.
+    """Trains the adapter of a LoRA-wrapped causal LM, or all weights of a plain one; the loss is over answer tokens only.
 
     Optimisation is manual, so that Lightning's step is an update. The loss is the mean over all answer tokens of the update;
-    the size of its micro-batches changes memory and nothing else. Checkpoints hold the adapter, not the base model.
+    the size of its micro-batches changes memory and nothing else. Checkpoints hold the adapter, not the base model, or all
+    weights where all are trained.
     """
 
     strict_loading = False  # the base model's weights are not in the checkpoint; load_state_dict checks the rest
 
     def __init__(
         self,
-        model: PeftModel,
+        model: Model,
         optim: OptimConfig,
         total_updates: int,
         seed: int,
-        validate: Callable[[PeftModel], dict[str, float]] | None = None,
+        validate: Callable[[Model], dict[str, float]] | None = None,
         kernels: Kernels | None = None,
     ) -> None:
         """
         Args:
-            model: its trainable parameters are the adapter's.
+            model: its trainable parameters are the adapter's, or all.
             total_updates: of the whole run; the learning rate reaches zero at its end.
             seed: of dropout.
             validate: called after each validation epoch; returns metrics of the model by name.
@@ -59,10 +61,10 @@ class PaftModule(pl.LightningModule):
         self._graphs: Replayed[_Part] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return AdamW over the adapter's parameters."""
-        adapter = [p for p in self.model.parameters() if p.requires_grad]
+        """Return AdamW over the parameters that are trained."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
         # An adapter has hundreds of small tensors: one call for all of them, instead of a dozen for each.
-        return torch.optim.AdamW(adapter, lr=self.optim.lr, weight_decay=self.optim.weight_decay, fused=True)
+        return torch.optim.AdamW(trained, lr=self.optim.lr, weight_decay=self.optim.weight_decay, fused=True)
 
     def learning_rate(self, update: int) -> float:
         """Return the learning rate of an update: a linear warm-up, then a cosine to zero.
@@ -215,14 +217,18 @@ class PaftModule(pl.LightningModule):
             self.log_dict({f"validation/{name}": value for name, value in metrics.items()})
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Return the adapter's weights, without the base model's."""
+        """Return the adapter's weights, without the base model's; without an adapter all weights."""
+        if not isinstance(self.model, PeftModel):
+            return self.model.state_dict()
         return get_peft_model_state_dict(self.model, save_embedding_layers=False)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load the adapter's weights; raises RuntimeError if their names are not those of this model's adapter."""
+        """Load the weights of a checkpoint; raises RuntimeError if their names are not those of the weights trained here."""
         expected = set(self.state_dict())
         if expected != set(state_dict):
-            raise RuntimeError(f"The checkpoint's adapter does not fit the model: {sorted(expected ^ set(state_dict))[:3]} ...")
+            raise RuntimeError(f"The checkpoint's weights do not fit the model: {sorted(expected ^ set(state_dict))[:3]} ...")
+        if not isinstance(self.model, PeftModel):
+            return self.model.load_state_dict(state_dict)
         return set_peft_model_state_dict(self.model, dict(state_dict))
 
 
@@ -254,7 +260,7 @@ def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     return loss.squeeze()
 
 
-def answer_loss(model: PeftModel, batch: MicroBatch) -> Tensor:
+def answer_loss(model: Model, batch: MicroBatch) -> Tensor:
     """Return the cross-entropy (scalar, fp32) of a micro-batch, summed over its answer tokens.
 
     The LM head is applied to the positions that predict answer tokens and to no others.

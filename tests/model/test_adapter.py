@@ -9,8 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from paft.jobs.evaluate import run_evaluation
+from paft.jobs.export import export
 from paft.jobs.train import run_training
-from paft.model.adapter import merge, save_adapter, with_adapter
+from paft.model.adapter import save_adapter, with_adapter
 from paft.model.base import add_lora, load_base, load_tokenizer
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
@@ -55,7 +56,7 @@ def save_adapter_of(folder, out, targets):
 )
 def test_a_merged_model_scores_as_the_adapter_did(targets, tied, base_folder, tmp_path):
     wanted = save_adapter_of(base_folder, tmp_path / "adapter", targets)
-    merge(tmp_path / "adapter", tmp_path / "merged")
+    export(tmp_path / "adapter", tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     with torch.no_grad():
         torch.testing.assert_close(merged(IDS).logits, wanted, rtol=1e-4, atol=1e-5)
@@ -76,7 +77,7 @@ def test_a_merge_that_changes_scores_is_refused(base_folder, tmp_path, monkeypat
     before = sorted(path.name for path in tmp_path.iterdir())
     monkeypatch.setattr("paft.model.adapter._untie", lambda _: None)
     with pytest.raises(InputError, match=r"adapter=.*adapter: LlamaForCausalLM scores otherwise once the adapter is merged"):
-        merge(tmp_path / "adapter", tmp_path / "merged")
+        export(tmp_path / "adapter", tmp_path / "merged")
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
@@ -107,7 +108,7 @@ def test_gpt2_is_trained_saved_merged_and_scored(targets, transposed, gpt2, tiny
         adapted = run_evaluation(compose_evaluation(f"adapter={folder / 'adapter'}", *again))
         assert adapted.robustness == results.robustness
         out = tmp_path / "merged"
-        merge(folder / "adapter", out)
+        export(folder / "adapter", out)
     if transposed is not None:
         assert json.loads((folder / "adapter" / "adapter_config.json").read_text())["fan_in_fan_out"] is transposed
     merged = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)

@@ -46,6 +46,16 @@ RIGHT = {
     "olmo3, window": WINDOWED,
     "exaone4, window": WINDOWED | {"sliding_window_pattern": 2},
     "smollm3": LLAMA | {"no_rope_layers": [1, 0]},
+    "olmo2": LLAMA,
+    "qwen3, tied": LLAMA | {"head_dim": 8, "tie_word_embeddings": True},
+    "gemma3_text, tied, of six layers": WINDOWED | {
+        "num_hidden_layers": 6, "layer_types": ["sliding_attention"] * 5 + ["full_attention"], "tie_word_embeddings": True,
+        "query_pre_attn_scalar": 8,
+    },
+    "phi3, part of a head is turned": LLAMA | {
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75},
+        "tie_word_embeddings": True,
+    },
     "granite": LLAMA | {"attention_multiplier": 0.3, "residual_multiplier": 0.5, "logits_scaling": 2.0},
     "glm4": LLAMA | {"head_dim": 8},
     "modernbert-decoder, window": COMMON | {"intermediate_size": 64, "local_attention": WINDOW, "initializer_range": 0.2},

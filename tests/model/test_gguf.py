@@ -15,9 +15,9 @@ from huggingface_hub import ModelCard
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from paft.jobs.evaluate import run_evaluation
+from paft.jobs.export import export
 from paft.jobs.train import run_training
 from paft.model import converted, pypi
-from paft.model.adapter import merge
 from paft.model.converted import loadable
 from paft.model.gguf import checked_header, gguf_digest
 from paft.model.identity import base_identity
@@ -150,7 +150,7 @@ def test_a_run_is_of_the_file_and_says_so(file, tmp_path, capsys):
     again = run_evaluation(compose_evaluation(f"adapter={results.folder / 'adapter'}", f"output_root={tmp_path}", *few))
     assert again.robustness == results.robustness and again.fingerprints.base_model.dequantised_from == origin
     assert again.run.startswith("eval-story_facts-tiny.gguf-paft-")
-    merge(results.folder / "adapter", tmp_path / "merged")
+    export(results.folder / "adapter", tmp_path / "merged")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged").dtype == torch.float32
 
 
@@ -359,7 +359,7 @@ def test_a_licence_is_accepted_by_who_names_the_model(index, cache, monkeypatch,
     assert run_evaluation(evaluation).robustness == results.robustness  # but the copy is here, so it was accepted
     shutil.rmtree(loadable(HALF))
     with pytest.raises(InputError, match=r"model\.accept_license=gemma"):
-        merge(results.folder / "adapter", tmp_path / "merged")
+        export(results.folder / "adapter", tmp_path / "merged")
 
 
 @pytest.mark.parametrize("model", [pypi.EMBEDDED, *pypi._PACKAGED.values()], ids=lambda model: model.file)

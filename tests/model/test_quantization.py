@@ -8,8 +8,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from paft.jobs.evaluate import run_evaluation
+from paft.jobs.export import export
 from paft.jobs.train import prepare, run_training
-from paft.model.adapter import merge
 from paft.model.base import load_base
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
@@ -53,7 +53,7 @@ def test_a_run_in_four_bits_is_trained_evaluated_and_merged(tiny_overrides, tmp_
         )
     )  # fmt: skip
     assert again.config["model"]["quantization"] == "4bit" and again.robustness == results.robustness
-    merge(folder / "adapter", tmp_path / "merged")
+    export(folder / "adapter", tmp_path / "merged")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").dtype == torch.float32
 
 

@@ -136,6 +136,7 @@ A_RUN = {
     "RUN/adapter/adapter_config.json": "{}",
     "RUN/results.json": "{}",
 }
+A_FULL_RUN = {"FULL/model/paft.json": _about("lora@model.lora=none"), "FULL/model/config.json": "{}"}
 OWN_RUN = {
     "OWN/adapter/paft.json": _about("model.path=%MODEL", *OWN.split(" ; ")),
     "OWN/adapter/adapter_model.safetensors": "torn",
@@ -175,7 +176,7 @@ READABLE = {"tokenizer_ggml_model": "gpt2", "tokenizer_ggml_tokens": "all"}
 
 _CONFIG: _Table = [
     ("misspelt dataset", "dataset=piqqa", {}, "Could not find 'dataset/piqqa'; did you mean 'piqa'? There are gsm8k, "),
-    ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are gemma3_270m, "),
+    ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are gemma3_1b_it, "),
     ("a model by its hub id", "model=Qwen/Qwen2.5-0.5B", {}, "; a hub id or a folder is model.path=Qwen/Qwen2.5-0.5B."),
     ("rows by their file", "dataset=my.jsonl", {}, "; your own rows are dataset.path=FOLDER."),
     ("misspelt experiment", "experiment=dmeo", {}, "experiment/dmeo"),
@@ -220,6 +221,13 @@ _CONFIG: _Table = [
     ("no such variable", "prompts.train=${oc.env:PAFT_NO_SUCH}", {}, "Environment variable 'PAFT_NO_SUCH' not found"),
     ("no such config", "--config-name=no", {}, "Cannot find primary config 'no'"),
     ("misspelt adapter shape", "lora@model.lora=nope", {}, "lora/nope"),
+    ("no adapter and four bits", "lora@model.lora=none ; model.quantization=4bit", {}, "quantised ones cannot be; leave one"),
+    ("no adapter in bf16", "lora@model.lora=none ; model.dtype=bf16", {}, "bf16 would round small updates away; leave it out"),
+    ("no adapter in shards", "lora@model.lora=none ; trainer=fsdp", {}, "trainer.strategy=fsdp spreads frozen weights, and"),
+    ("DoRA in shards", "lora@model.lora=dora ; trainer=fsdp", {}, "DoRA needs the whole weights of a layer; use"),
+    ("a preset with a scale", "preset=own_rows ; scale=cpu", {}, "preset=own_rows: scale=cpu has settings of its own, which"),
+    ("a preset with a recipe", "preset=own_rows ; experiment=demo", {}, "preset=own_rows: experiment=demo has settings of its"),
+    ("misspelt preset", "preset=own_row", {}, "did you mean 'own_rows'?"),
     ("misspelt debugging", "debug=nope", {}, "debug/nope"),
     ("a key of an earlier version", "also=[generate]", {}, "Could not override 'also'"),
     ("unknown profiler", "trainer.profiler=torch", {}, "trainer.profiler=torch: input should be 'simple' or 'advanced'"),
@@ -1017,6 +1025,10 @@ _MERGE: _Table = [
     ("merge of a damaged adapter", "RUN ; --out ; m", A_RUN | {"RUN/adapter/paft.json": "{}"}, "this file is damaged"),
     ("merge over something", "RUN ; --out ; RUN", A_RUN, "--out RUN: this exists already; name a new folder"),
     ("merge below a file", "RUN ; --out ; f/merged", A_RUN | {"f": "x"}, "--out f/merged: f is a file"),
+    ("a push to no user", "RUN ; --out ; m ; --push ; mine", A_RUN, "--push mine: a repository is named USER/NAME, of letters"),
+    ("a push to an odd name", "RUN ; --out ; m ; --push ; me/a b", A_RUN, "--push me/a b: a repository is named USER/NAME"),
+    ("a push without a token", "RUN ; --out ; m ; --push ; me/mine", A_RUN, "--push me/mine: there is no token for the hub"),
+    ("merge of a whole model", "FULL ; --out ; m", A_FULL_RUN, "FULL/model: all weights of this run were trained, so there is"),
 ]
 
 _COMPARE: _Table = [
@@ -1082,6 +1094,8 @@ _OTHERS = [
     Case("report of nothing", "-m paft report", "", {}, "the following arguments are required: RUNS", says="usage"),
     Case("paper without runs", "-m experiments.paper", "", {}, "Which runs? Give their folders"),
     Case("merge to nowhere", "-m paft merge", "RUN", {}, "the following arguments are required: --out", says="usage"),
+    Case("merge to no such bits", "-m paft merge", "RUN ; --out ; m ; --gguf ; q4", {}, "invalid choice: 'q4'", says="usage"),
+    Case("merge to no dtype", "-m paft merge", "RUN ; --out ; m ; --dtype ; int8", {}, "invalid choice: 'int8'", says="usage"),
     Case("no pool command", "-m paft pools", "constuct", {}, "invalid choice: 'constuct'", says="usage"),
     Case("no number of prompts", "-m paft pools", "compose ; p.yaml ; -n ; 0", {}, "'0' is no number above 0", says="usage"),
     Case("no such option", "train.py", "--overwrite", {}, "unrecognized arguments: --overwrite", says="usage"),

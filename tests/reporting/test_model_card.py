@@ -9,8 +9,9 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
+from paft.jobs.export import export
 from paft.jobs.train import prepare, run_training
-from paft.model.adapter import EMBEDDED_ON_HUB, merge
+from paft.model.adapter import EMBEDDED_ON_HUB
 from paft.reporting.model_card import base_name
 from tests.conftest import compose_config
 
@@ -50,7 +51,8 @@ def test_the_metadata_are_what_the_hub_reads_and_name_no_path(overrides, tmp_pat
 
 def test_a_hub_id_keeps_its_name_and_a_moved_folder_none_of_its_path():
     names = {
-        path: base_name(compose_config(f"model.path={path}")) for path in ("Qwen/Qwen2.5-7B", "/home/me/models/mine", "null")
+        path: base_name(compose_config(f"model.path={path}").model)
+        for path in ("Qwen/Qwen2.5-7B", "/home/me/models/mine", "null")
     }
     assert list(names.values()) == ["Qwen/Qwen2.5-7B", "mine", "HuggingFaceTB/SmolLM2-135M-Instruct"]
 
@@ -79,7 +81,7 @@ def test_the_code_runs_and_reads_the_tokens_of_training(overrides, chat, capsys)
 
 def test_others_can_read_the_adapter_and_the_merged_model(overrides, tmp_path):
     adapter = run_training(compose_config(*overrides)).folder / "adapter"
-    merge(adapter, tmp_path / "merged")
+    export(adapter, tmp_path / "merged")
     for folder in (adapter, tmp_path / "merged"):
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {
             path.name: 0o644 for path in folder.iterdir()
@@ -91,7 +93,7 @@ def test_no_saved_file_holds_a_path_of_this_machine(overrides, tmp_path, monkeyp
     monkeypatch.setattr("paft.model.converted.smollm2_folder", lambda: tmp_path / "secret-place" / "tiny-chat")
     config = compose_config(*overrides, "model.path=null", "logger=wandb", "trainer.checkpoint_every=1")
     run = run_training(config).folder
-    merge(run / "adapter", tmp_path / "merged")
+    export(run / "adapter", tmp_path / "merged")
     assert json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == EMBEDDED_ON_HUB
 
     def holding(text: str, *folders: Path) -> list[str]:
