@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from paft.config.command import literal
 from paft.config.schema import FROM_GOLD
 from paft.data.inputs import check_shown
 from paft.data.render import render_with_shots, right_answer
 from paft.data.shots import Shots
 from paft.data.tasks import BUILT_IN
 from paft.data.tasks.base import LETTERS, Example, Task, gold_index
-from paft.jobs.settings import literal
 from paft.prompts import PromptPool, find_pool, load_pool
 from paft.prompts.pool import Answer, Form, Options, choices_among
 from paft.prompts.schedule import Draw

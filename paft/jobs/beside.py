@@ -21,7 +21,7 @@ def base_of(config: TrainConfig) -> TrainConfig:
     """
     lora = LoraConfig.model_validate(OmegaConf.to_container(OmegaConf.load(Path(CONF) / "lora" / "paper.yaml")))
     model = config.model.model_copy(update={"lora": lora})
-    return _alone(config, MethodConfig(name="base")).model_copy(update={"model": model, "logger": LoggerConfig(name="csv")})
+    return _alone(config, MethodConfig(name="base")).model_copy(update={"model": model, "logger": LoggerConfig()})
 
 
 def user_of(config: TrainConfig, inputs: Inputs) -> TrainConfig:

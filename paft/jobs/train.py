@@ -234,7 +234,7 @@ def _train_and_score(
     if ranks.rank() == 0:
         save_pools(folder / "prompts", inputs.pools)
     model: Any = base
-    of_base = weights_fingerprint(base)  # before they are trained themselves
+    of_base: dict[str, Any] = weights_fingerprint(base)  # before they are trained themselves
     fitted = selection = None
     if inputs.train is not None:
         pool = inputs.train

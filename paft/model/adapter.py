@@ -98,7 +98,7 @@ def check_fits(adapter: Adapter, model: ModelConfig) -> None:
         saved, settings = _shapes(adapter.folder), LoraConfig.from_pretrained(str(adapter.folder))
         settings.init_lora_weights = False  # there are no weights to make it from
         with torch.device("meta"):
-            needed, possible = _expected(get_peft_model(skeleton(model, adapter=False), settings))  # type: ignore[arg-type]
+            needed, possible = _expected(get_peft_model(skeleton(model, trained=False), settings))  # type: ignore[arg-type]
     except InputError:
         raise
     except Exception as error:  # peft, safetensors and torch raise their own error classes

@@ -297,10 +297,10 @@ def _check_reads(file: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeni
         read.get_decoder().rotary_emb = model.get_decoder().rotary_emb  # scaled positions, which transformers does not read
     ids = torch.tensor([ordinary_ids(model, 32)])
     wanted, got = (each(input_ids=ids, use_cache=False).logits[0] for each in (model.eval(), read))
-    error = float(relative_error(got, wanted).mean())
-    if not error <= _TOLERANCE:
+    off = float(relative_error(got, wanted).mean())
+    if not off <= _TOLERANCE:
         raise InputError(
-            f"--gguf: read back from the file, {type(model).__name__} scores otherwise (its logits are {error:.0%} off), so "
+            f"--gguf: read back from the file, {type(model).__name__} scores otherwise (its logits are {off:.0%} off), so "
             f"that nothing was written; {_INSTEAD}."
         )
     for text in (_PROBE, *_special_texts(tokenizer)):

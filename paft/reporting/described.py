@@ -81,7 +81,8 @@ def _model(config: TrainConfig | EvaluateConfig, results: Results) -> str:
     if model.quantization is not None:
         parts.append(f"quantised to {model.quantization}")
     if isinstance(config, TrainConfig) and config.method.trains:
-        parts.append(f"LoRA of rank {lora.r} on {' '.join(lora.target_modules)}")
+        adapter = None if lora is None else f"{lora.label} of rank {lora.r} on {' '.join(lora.target_modules)}"
+        parts.append(adapter or "all weights trained")
     if model.chat_template:
         system = "" if model.system_prompt is None else " with a system prompt"
         parts.append(f"asked in its chat template{system}")
