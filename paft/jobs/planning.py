@@ -84,8 +84,9 @@ def advice(config: TrainConfig, plan: Plan, n_weights: int) -> list[str]:
     if not config.method.trains:
         return []
     lines = []
-    if config.method.name == "paft" and config.schedule.unit == "update" and config.K > 1 and plan.draws < plan.templates:
-        more = plan.updates * config.sampler.templates_per_update
+    more = plan.updates * config.sampler.templates_per_update  # draws of K=1
+    fits = config.method.name != "paft" or config.schedule.unit != "update" or plan.draws >= min(plan.templates, more)
+    if not fits:
         lines.append(f"K=1: {_count(plan.draws, 'draw')} for {_count(plan.templates, 'template')}; K=1 makes {more:,}")
     small = n_weights < _LEARNT_WITH[0][0]
     fitting = next((rate for size, rate in _LEARNT_WITH if n_weights < size), None)

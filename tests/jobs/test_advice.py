@@ -43,7 +43,7 @@ def test_the_learning_rate_for_the_size_of_the_model(weights, lr, updates, said)
     [
         (["K=4"], 2, ["K=1"]),
         (["K=4"], 5, []),
-        (["K=1"], 2, []),
+        (["K=1"], 36, []),
         (["K=4", "schedule.unit=row"], 2, []),
         (["method=user"], 1, []),
         (["method=base"], 0, []),
@@ -51,6 +51,10 @@ def test_the_learning_rate_for_the_size_of_the_model(weights, lr, updates, said)
 )
 def test_k_where_draws_do_not_show_all_templates(overrides, draws, said):
     assert asked(*overrides, "optim.lr=2e-3", draws=draws) == said
+
+
+def test_nothing_is_said_where_more_draws_cannot_be_had():
+    assert asked("optim.lr=2e-3", updates=1, draws=1, templates=60) == []
 
 
 def test_the_reasons():
