@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from paft.config.compose import CONF, parse, parse_evaluation
+from paft.config.compose import CONF, in_conf, parse, parse_evaluation
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.runtime.errors import InputError
 
@@ -120,7 +120,7 @@ def _model_file(path: str | None) -> str:
 
 
 def _composed(config: TrainConfig | EvaluateConfig, typed: list[str]) -> DictConfig:
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with in_conf():
         return compose("train" if isinstance(config, TrainConfig) else "evaluate", typed)
 
 

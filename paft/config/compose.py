@@ -37,6 +37,11 @@ def check_conf() -> None:
         raise InputError(f"{CONF}: the folder of configs is missing; install paft again, or put conf/ back.")
 
 
+def in_conf() -> AbstractContextManager[Any]:
+    """Return a context in which Hydra composes from conf/: that of the command which goes on, if there is one, or a new one."""
+    return nullcontext() if GlobalHydra.instance().is_initialized() else initialize_config_dir(CONF, version_base="1.3")
+
+
 def compose_training(overrides: Sequence[str]) -> TrainConfig:
     """Return the training config of conf/train.yaml with overrides; raises InputError that names the key."""
     check_conf()
@@ -296,9 +301,7 @@ def _defaults(section: str, given: Mapping[str, Any], adapter: Adapter | None) -
                 "dataset=..., or name your own rows with dataset.path=..."
             )
         path = base_of_adapter(adapter)
-    started = GlobalHydra.instance().is_initialized()  # by the command, or by compose_evaluation
-    hydra: AbstractContextManager[Any] = nullcontext() if started else initialize_config_dir(CONF, version_base="1.3")
-    with hydra:
+    with in_conf():
         settings: Any = OmegaConf.to_container(compose("evaluate", [_IMPLIED[f"{section}.path"]])[section])
     return settings | path
 

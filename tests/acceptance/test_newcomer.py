@@ -35,9 +35,9 @@ MINE = (
 UNSEEN = ("{text}\nChoose one: {labels}\nChoice:", "One of {labels} must answer this: {text}\nWho?", "[{labels}]\n{text}\n=>")
 
 
-def write_rows(path: Path, n: int, way: int | None, seed: int, labelled: bool = True) -> None:
-    """Write n rows; way: of saying it, None: either."""
-    draw = random.Random(seed)
+def write_rows(path: Path, n: int, way: int | None, numbers: range, labelled: bool = True) -> None:
+    """Write n rows; way: of saying it, None: either; numbers: those that are in the texts."""
+    draw = random.Random(numbers.start)
     names = ["text", "label"] if labelled else ["text"]
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.DictWriter(file, names)
@@ -45,16 +45,16 @@ def write_rows(path: Path, n: int, way: int | None, seed: int, labelled: bool = 
         for i in range(n):
             label = [*SENTENCES][i % len(SENTENCES)]
             said = SENTENCES[label][draw.randrange(2) if way is None else way]
-            text = said.format(n=draw.randrange(2, 90), thing=draw.choice(THINGS))
+            text = said.format(n=draw.choice(numbers), thing=draw.choice(THINGS))
             rows.writerow({"text": text, "label": label} if labelled else {"text": text})
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     (tmp_path / "rows").mkdir()
-    write_rows(tmp_path / "rows" / "train.csv", 60, 0, seed=0)
-    write_rows(tmp_path / "rows" / "test.csv", 24, None, seed=1)
-    write_rows(tmp_path / "new.csv", 6, None, seed=2, labelled=False)
+    write_rows(tmp_path / "rows" / "train.csv", 60, 0, range(2, 400))
+    write_rows(tmp_path / "rows" / "test.csv", 24, None, range(400, 800))
+    write_rows(tmp_path / "new.csv", 6, None, range(800, 900), labelled=False)
     for name, texts in (("mine", MINE), ("unseen", UNSEEN)):
         (tmp_path / f"{name}.yaml").write_text(json.dumps({"prompts": [{"text": text} for text in texts]}))
     return tmp_path
@@ -91,7 +91,7 @@ def test_from_a_csv_to_a_verdict_and_to_a_server(workspace):
     assert trained.robustness is not None and trained.verdict is not None
     assert "Verdict: " in printed and trained.beside["base"].robustness == base.robustness
     assert trained.robustness.mean > base.robustness.mean + 0.2, trained.verdict
-    assert "better than the base model" in trained.verdict
+    assert trained.verdict.startswith("Better than the base model by "), trained.verdict
 
     said = paft(workspace, "compare", str(run), str(only(workspace, "*-base-*")))
     assert "3 prompts x 24 examples" in said

@@ -1,5 +1,6 @@
 """Every command on the first page runs: as it stands there, at a small size, or in another test that the table names."""
 
+import csv
 import json
 import os
 import random
@@ -31,10 +32,10 @@ TINY = "model.path={tiny} model.dtype=fp32 trainer.accelerator=cpu trainer.progr
 AS_IT_IS = ("", "")
 SMALL = {
     "paft evaluate model=smollm2_135m": (AS_IT_IS, TINY),
-    "paft train dataset=jsonl": (AS_IT_IS, TINY),
-    "paft compare runs/paft/* runs/base/*": (AS_IT_IS, ""),
-    "paft merge runs/paft/* --out my_model": (AS_IT_IS, ""),
-    'paft evaluate adapter="$(echo runs/paft/*)/adapter"': (AS_IT_IS, "trainer.accelerator=cpu trainer.progress=false"),
+    "paft train dataset.path=rows": (AS_IT_IS, TINY),
+    "paft compare runs/*-paft-* runs/*-base-*": (AS_IT_IS, ""),
+    "paft merge runs/*-paft-* --out my_model --gguf q8_0": (AS_IT_IS, ""),
+    'paft evaluate adapter="$(echo runs/*-paft-*)/adapter"': (AS_IT_IS, "trainer.accelerator=cpu trainer.progress=false"),
     "paft train -m experiment=table1 scale=cpu": (("scale=cpu", "scale=smoke method=base,user,paft seed=0"), TINY),
     "paft report outputs --out report": (AS_IT_IS, ""),
     "python -m experiments.paper outputs --out paper": (AS_IT_IS, ""),
@@ -67,17 +68,13 @@ def test_every_command_is_run_here_or_in_a_test_that_is_named():
 
 def row(number: int) -> dict[str, str]:
     things = ("vase", "cup", "plate", "jar")
-    return {
-        "premise": f"The {things[number % 4]} of house {number} fell.",
-        "A": "It broke." if number % 2 else "It flew.",
-        "B": "It flew." if number % 2 else "It broke.",
-        "answer": "A" if number % 2 else "B",
-    }
+    said = "broke" if number % 2 else "is late"
+    return {"text": f"The {things[number % 4]} of order {number} {said}.", "label": "returns" if number % 2 else "shipping"}
 
 
 PROMPTS = {
-    "mine": ("{premise} What happened next?\nA. {A}\nB. {B}\nAnswer:", "{premise} (A) {A} (B) {B} Letter:"),
-    "unseen": ("A: {A}\nB: {B}\nWhich follows? {premise}\nAnswer:", "{premise}\nEither {A} (A) or {B} (B). It is"),
+    "mine": ("Customer: {text}\nTeam:", "{text} This is for"),
+    "unseen": ("Which team?\n{text}\nAnswer:", "Message: {text}\nIt goes to"),
 }
 
 
@@ -87,9 +84,11 @@ def workspace(tmp_path: Path) -> Path:
     (tmp_path / "rows").mkdir()
     for name, numbers in (("rows/train", range(16)), ("rows/test", range(16, 20)), ("new", range(20, 23))):
         rows = [row(number) for number in numbers]
-        if name == "new":
-            rows = [{key: value for key, value in row.items() if key != "answer"} for row in rows]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        names = ["text"] if name == "new" else ["text", "label"]
+        with (tmp_path / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
     for name, texts in PROMPTS.items():
         (tmp_path / f"{name}.yaml").write_text(json.dumps({"prompts": [{"text": text} for text in texts]}))
     (tmp_path / "bin").mkdir()
@@ -117,11 +116,12 @@ def test_the_commands_run_in_their_order(workspace, tiny_llama):
         (page, here), besides = how
         typed = f"{command.replace(page, here)} {besides.format(tiny=tiny_llama)}".strip()
         printed[command] = run(workspace, ["bash", "-c", typed])
-    assert [len(list(workspace.glob(f"runs/{side}/*/results.json"))) for side in ("base", "paft")] == [1, 1]
+    assert [len(list(workspace.glob(f"runs/{side}*/results.json"))) for side in ("eval-", "*-base-", "*-paft-")] == [1, 1, 1]
+    assert "Verdict: " in next(text for command, text in printed.items() if command.startswith("paft train"))
     assert "prompts x 4 examples" in next(text for command, text in printed.items() if "compare" in command)
     assert AutoModelForCausalLM.from_pretrained(workspace / "my_model").config.hidden_size == 32
     predictions = [json.loads(line) for line in (workspace / "predictions.jsonl").read_text().splitlines()]
-    assert len(predictions) == 3 and all(line["prediction"] in ("A", "B") for line in predictions)
+    assert len(predictions) == 3 and all(line["prediction"] in ("returns", "shipping") for line in predictions)
     assert len(list(workspace.glob("outputs/story_facts-*/results.json"))) == 3
     for folder in ("report", "paper"):
         assert "story_facts" in (workspace / folder / "README.md").read_text()
@@ -160,7 +160,10 @@ def test_the_method_of_the_page_trains(tiny_llama, capsys):
         logits = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1]
         return max("AB", key=lambda letter: logits[tokenizer(f" {letter}").input_ids[0]].item())
 
-    rows = [row(number) for number in range(24)]
+    outcomes = ("It flew.", "It broke.")
+    rows = [
+        {"premise": f"Cup {n} fell.", "A": outcomes[n % 2], "B": outcomes[1 - n % 2], "answer": "BA"[n % 2]} for n in range(24)
+    ]
     names = {
         "T": 4,
         "K": 2,
@@ -171,8 +174,8 @@ def test_the_method_of_the_page_trains(tiny_llama, capsys):
         "optimizer": torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2),
         "train_rows": rows[:16],
         "test_rows": rows[16:],
-        "training_prompts": PROMPTS["mine"],
-        "unseen_prompts": PROMPTS["unseen"],
+        "training_prompts": ("{premise}\nA. {A}\nB. {B}\nAnswer:", "{premise} (A) {A} (B) {B} Letter:"),
+        "unseen_prompts": ("A: {A}\nB: {B}\n{premise}\nAnswer:", "{premise}\n{A} (A) or {B} (B)? It is"),
         "shuffled_batches": lambda rows: [random.sample(rows, len(rows))[i : i + 4] for i in range(0, len(rows), 4)],
         "loss_on_answers": loss_on_answers,
         "answer": answer,

@@ -130,7 +130,7 @@ def test_a_kept_run_knows_its_prompts():
         ({"optim": 1e-3}, "optim: this is a section; give a mapping, e.g. optim={'lr': ...} (optim.lr)."),
         ({"exmples_per_update": 8}, "did you mean examples_per_update?"),
         ({"nonsense": 1}, "nonsense: there is no such setting; conf/train.yaml and conf/evaluate.yaml list them."),
-        ({"model": "llama3_8"}, "did you mean 'llama3_8b'? There are gemma3_270m, "),
+        ({"model": "llama3_8"}, "did you mean 'llama3_8b'? There are any, gemma3_1b_it, "),
         ({"model": "a/b"}, "a hub id or a folder is model={'path': 'a/b'}."),
         ({"dataset": "pika"}, "dataset='pika': did you mean 'piqa'?"),
         ({"K": 0}, "K=0: input should be greater than 0."),

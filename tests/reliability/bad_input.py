@@ -176,7 +176,7 @@ READABLE = {"tokenizer_ggml_model": "gpt2", "tokenizer_ggml_tokens": "all"}
 
 _CONFIG: _Table = [
     ("misspelt dataset", "dataset=piqqa", {}, "Could not find 'dataset/piqqa'; did you mean 'piqa'? There are gsm8k, "),
-    ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are gemma3_1b_it, "),
+    ("misspelt model", "model=llama", {}, "'model/llama'; did you mean 'llama3_8b'? There are any, gemma3_1b_it, "),
     ("a model by its hub id", "model=Qwen/Qwen2.5-0.5B", {}, "; a hub id or a folder is model.path=Qwen/Qwen2.5-0.5B."),
     ("rows by their file", "dataset=my.jsonl", {}, "; your own rows are dataset.path=FOLDER."),
     ("misspelt experiment", "experiment=dmeo", {}, "experiment/dmeo"),

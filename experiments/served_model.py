@@ -1,0 +1,72 @@
+"""A run behind a server, measured through its API: python -m experiments.served_model RUN
+
+`paft merge --gguf q8_0` writes the run's model as a GGUF file, llama.cpp's own server (`pip install xllamacpp`) serves it, and
+`paft evaluate model.api=...` asks it for the cells that the run was tested on. The page has both, and on how many cells the
+8-bit weights behind the server answer as the adapter does here.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import xllamacpp
+
+from paft.cli.hydra_app import run_plain
+from paft.config.schema import TrainConfig
+from paft.reporting.page import percent
+from paft.reporting.results import read_results
+from paft.reporting.sweep import report
+from paft.runtime.errors import InputError
+
+KEPT = Path("experiments/results/served_model")
+
+
+def main() -> None:
+    """Export, serve, measure and write the page."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.served_model", description=__doc__)
+    parser.add_argument("run", type=Path, help="the folder of a finished run on a data set that comes with paft")
+    parser.add_argument("--work", type=Path, default=Path("outputs/served_model"), help="where the model and the runs go")
+    parser.add_argument("--out", type=Path, default=KEPT, help="where the page goes")
+    arguments = parser.parse_args()
+    config = TrainConfig.model_validate(read_results(arguments.run).config)
+    if config.dataset.own_rows:
+        raise InputError(f"{arguments.run}: this run is on rows of one's own; name one on a data set that comes with paft.")
+    work: Path = arguments.work
+    model, root = work / "model", f"output_root={work / 'runs'}"
+    if not model.is_dir():
+        paft("merge", str(arguments.run), "--out", str(model), "--gguf", "q8_0")
+    (file,) = model.glob("*.gguf")
+    server = serve(file)
+    api = [f"model.api={server.listening_address}/v1", "model.name=paft", "model.chat_template=false"]
+    cells = [f"eval_prompts={config.eval_prompts or 'null'}", f"eval_examples={config.eval_examples}"]
+    pools = [f"prompts.test={config.prompts.test}"] if config.prompts.test else []
+    paft("evaluate", *api, f"dataset={config.dataset.name}", *pools, *cells, root)
+    paft("evaluate", f"adapter={arguments.run / 'adapter'}", *pools, *cells, root)
+    runs = [read_results(path) for path in sorted((work / "runs").glob("eval-*/results.json"))]
+    served, local = (next(run for run in runs if (run.served is not None) == through_api) for through_api in (True, False))
+    same = float((served.scores()["predicted"].to_numpy() == local.scores()["predicted"].to_numpy()).mean())
+    notes = [
+        "llama.cpp's server, 8-bit weights, was asked over HTTP for the first token's log-probabilities; the other row is the "
+        f"adapter on its base model in this process. The same answer on {percent(same)}% of the cells.",
+    ]
+    report([work / "runs"], arguments.out, keep=True, notes=notes)
+
+
+def serve(file: Path) -> "xllamacpp.Server":
+    """Return llama.cpp's server, in this process, on a GGUF file."""
+    asked = xllamacpp.CommonParams()
+    asked.model.path = str(file)
+    asked.n_ctx, asked.n_parallel, asked.port = 4096, 2, 0
+    return xllamacpp.Server(asked)
+
+
+def paft(*arguments: str) -> None:
+    """Run a command of paft's in a process of its own; raises InputError if it fails."""
+    done = subprocess.run([sys.executable, "-m", "paft", *arguments], check=False)
+    if done.returncode:
+        raise InputError(f"paft {' '.join(arguments)}: this failed; why is said above.")
+
+
+if __name__ == "__main__":
+    run_plain(main)
