@@ -20,6 +20,7 @@ from paft.reporting.results import Results
 from paft.reporting.table import beware, certainty, coverage, remarks, worst_prompts
 from paft.runtime.files import write_atomically
 
+_ORIGIN = {"git", "versions", "device", "dtype", "fingerprints"}  # keys of the results
 _WORST_PROMPTS, _MISTAKES = 3, 3  # the number of worst prompts on the page, and of mistakes for each
 
 
@@ -72,7 +73,7 @@ def write_run_page(
         tail=worst_prompts(results),
         warnings=beware(results),
         remarks=remarks(results),
-        origin=results.model_dump_json(include={"git", "versions", "device", "dtype", "fingerprints", "served"}, indent=2),
+        origin=results.model_dump_json(include=_ORIGIN | ({"served"} if results.served else set()), indent=2),
         config=json.dumps(results.config, indent=2),
     )
     write_atomically(path, page)
