@@ -220,4 +220,4 @@ def _owners(key: str, conf: Path) -> list[str]:
     group, _, name = key.partition(".")
     pages = sorted((conf / group).glob("*.yaml"))
     having = [page.stem for page in pages if re.search(rf"^{re.escape(name)}:", page.read_text(encoding="utf-8"), re.MULTILINE)]
-    return [f"{group}={stem}" for stem in having if stem not in ("adapter", "defaults")]
+    return [] if "defaults" in having else [f"{group}={stem}" for stem in having if stem != "adapter"]

@@ -37,6 +37,7 @@ _LONERS = 5  # prompts that answer unlike the others
 _MOST_PROMPTS = 300  # rows of the table of prompts
 _LONGEST = 2_000  # characters of a text from a row or a template
 _LONGEST_RECORD = 20_000  # characters of a record of provenance
+_ORIGIN = {"git", "versions", "device", "dtype", "fingerprints"}  # keys of the results
 
 
 class Figure(NamedTuple):
@@ -103,7 +104,7 @@ def write_run_page(
         templates=pool.templates,
         wordings=any(template.wording for template in pool.templates),
         layouts=any(template.layout for template in pool.templates),
-        origin=results.model_dump_json(include={"git", "versions", "device", "dtype", "fingerprints", "served"}, indent=2),
+        origin=results.model_dump_json(include=_ORIGIN | ({"served"} if results.served else set()), indent=2),
         config=results.model_dump_json(include={"config"}, indent=2),
         terms=terms,
         longest_record=_LONGEST_RECORD,
