@@ -142,8 +142,8 @@ async def _of_first_tokens(model: ServedModel, protocol: Protocol, context: str,
 
     White space before the letters that is more than a space goes to the prompt: it is a token of its own.
 
-    Raises NotGivenError if no letter is among the likeliest tokens, so that the likeliest letter is not known. If any is, all
-    that are not are less likely.
+    Raises NotGivenError if the likeliest letter is not known: none is among the likeliest tokens, or one that is not may be two
+    tokens, of which the first, a space, is likelier than every letter. Otherwise those that are not are less likely.
     """
     letters = [text.lstrip() for text in texts]
     before = texts[0][: len(texts[0]) - len(letters[0])]
@@ -155,6 +155,8 @@ async def _of_first_tokens(model: ServedModel, protocol: Protocol, context: str,
     log_probs = np.array([listed.get(before + letter, -np.inf) for letter in letters], np.float32)
     if not np.isfinite(log_probs).any():
         raise NotGivenError(f"none of the letters {', '.join(letters)} is among the {len(listed)} likeliest first tokens")
+    if before and not np.isfinite(log_probs).all() and listed.get(before, -np.inf) >= log_probs.max():
+        raise NotGivenError(f"a space alone is a likelier first token than each of the letters {', '.join(letters)}")
     return log_probs
 
 

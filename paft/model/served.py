@@ -245,7 +245,7 @@ class ServedModel:
                 answer = await self._ask(create, _Answer, "completion", common)
                 break
             except RefusedError as error:
-                if not self._leave_out(str(error), chat):
+                if not self._leave_out(str(error), common):
                     raise
         if len(answer.choices) != 1 or answer.choices[0].index != 0:
             numbers = ", ".join(str(choice.index) for choice in answer.choices) or "none"
@@ -259,11 +259,11 @@ class ServedModel:
         self.usage.add(more_usage)
         return answer
 
-    def _leave_out(self, message: str, chat: bool) -> bool:
-        """Change what a server's refusal says it does not take; return whether anything was changed."""
-        if chat and "max_completion_tokens" in message and self._limit == "max_tokens":  # of OpenAI's newer models
+    def _leave_out(self, message: str, sent: Mapping[str, Any]) -> bool:
+        """Leave out from now on what a refusal says that the server does not take; return whether it was sent."""
+        if "max_completion_tokens" in message and "messages" in sent and "max_tokens" in sent:  # OpenAI's newer models
             self._limit = "max_completion_tokens"
-        elif "seed" in message and self._seed:
+        elif "seed" in message and "seed" in sent:
             self._seed = {}
         else:
             return False
