@@ -93,7 +93,7 @@ def test_from_a_csv_to_a_verdict_and_to_a_server(workspace):
     assert trained.robustness.mean > base.robustness.mean + 0.2, trained.verdict
     assert trained.verdict.startswith("Better than the base model by "), trained.verdict
 
-    said = paft(workspace, "compare", str(run), str(only(workspace, "*-base-*")))
+    said = paft(workspace, "compare", str(run), str(only(workspace, "jsonl-*-base-*")))
     assert "3 prompts x 24 examples" in said
 
     paft(workspace, "merge", str(run), "--out", "my_model")

@@ -33,7 +33,7 @@ AS_IT_IS = ("", "")
 SMALL = {
     "paft evaluate model=smollm2_135m": (AS_IT_IS, TINY),
     "paft train dataset.path=rows": (AS_IT_IS, TINY),
-    "paft compare runs/*-paft-* runs/*-base-*": (AS_IT_IS, ""),
+    "paft compare runs/*-paft-* runs/base/*": (AS_IT_IS, ""),
     "paft merge runs/*-paft-* --out my_model --gguf q8_0": (AS_IT_IS, ""),
     'paft evaluate adapter="$(echo runs/*-paft-*)/adapter"': (AS_IT_IS, "trainer.accelerator=cpu trainer.progress=false"),
     "paft train -m experiment=table1 scale=cpu": (("scale=cpu", "scale=smoke method=base,user,paft seed=0"), TINY),
@@ -116,7 +116,7 @@ def test_the_commands_run_in_their_order(workspace, tiny_llama):
         (page, here), besides = how
         typed = f"{command.replace(page, here)} {besides.format(tiny=tiny_llama)}".strip()
         printed[command] = run(workspace, ["bash", "-c", typed])
-    assert [len(list(workspace.glob(f"runs/{side}*/results.json"))) for side in ("eval-", "*-base-", "*-paft-")] == [1, 1, 1]
+    assert [len(list(workspace.glob(f"runs/{side}*/results.json"))) for side in ("base/", "*-base-", "*-paft-")] == [1, 1, 1]
     assert "Verdict: " in next(text for command, text in printed.items() if command.startswith("paft train"))
     assert "prompts x 4 examples" in next(text for command, text in printed.items() if "compare" in command)
     assert AutoModelForCausalLM.from_pretrained(workspace / "my_model").config.hidden_size == 32

@@ -74,7 +74,11 @@ def test_the_base_model_is_the_first_row(typed, tmp_path, capsys):
     assert "base      is scored on the same renderings before training, once for all runs" in plan
     assert 0 < table.index("\n│ base") < table.index("\n│ paft") < table.index("Verdict: ")
     page = (results.folder / "report.html").read_text(encoding="utf-8")
-    assert results.verdict is not None and results.verdict.split(" ")[0] in page.split("<dl>")[0] and "<td>base</td>" in page
+    assert (
+        results.verdict is not None
+        and results.verdict.split(" ")[0] in page.split("<dl>")[0]
+        and ">the base model</td>" in page
+    )
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -104,7 +108,7 @@ def test_a_finished_run_is_shown_beside_others_later_and_not_trained_again(typed
         later = run_training(compose_config(*typed))
     assert [*later.beside] == ["base"] and read_results(later.folder) == later
     assert later.model_copy(update={"beside": {}, "verdict": alone.verdict}) == alone
-    assert "<td>base</td>" in (later.folder / "report.html").read_text(encoding="utf-8")
+    assert ">the base model</td>" in (later.folder / "report.html").read_text(encoding="utf-8")
     both = run_training(compose_config(*typed, "compare_with=[user]"))
     assert [*both.beside] == ["base", "user"] and both.robustness == alone.robustness
     again = run_training(compose_config(*typed, "score_base=false", "compare_with=[user]"))

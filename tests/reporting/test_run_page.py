@@ -20,6 +20,7 @@ from paft.data.tasks.base import Example
 from paft.evaluation.disagreement import Answers, answers_of
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
+from paft.evaluation.metrics import metric_of
 from paft.evaluation.robustness import Con, Consensus, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.store import SCHEMA, VERSION
@@ -308,9 +309,9 @@ def test_free_form_answers_that_count_as_equal_are_one_answer(tmp_path):
     cells = [{"prompt": p, "example": e, "output": outputs[p][e]} for p in range(3) for e in range(2)]
     pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), tmp_path / "m.parquet")
     matrix = Matrix((0, 0), np.zeros((3, 2), bool))
-    exact = answers_of(matrix, tmp_path / "m.parquet", DATASET)
+    exact = answers_of(matrix, tmp_path / "m.parquet", metric_of(DATASET))
     assert exact.codes.tolist() == [[0, 0], [0, 1], [1, -1]] and exact.texts == (("Yes", "no"), ("4", "5 or 4"))
-    numbers = answers_of(matrix, tmp_path / "m.parquet", DATASET.model_copy(update={"metric": "last_number"}))
+    numbers = answers_of(matrix, tmp_path / "m.parquet", metric_of(DATASET.model_copy(update={"metric": "last_number"})))
     assert numbers.codes.tolist() == [[-1, 0], [-1, 0], [-1, -1]]
     assert numbers.majority.tolist() == [-1, 0] and numbers.with_majority.tolist() == [0.5, 0.5, 0]
     assert numbers.entropy == pytest.approx([0, 0.9183], abs=1e-4)

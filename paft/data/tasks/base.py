@@ -133,9 +133,8 @@ class Task:
                 return common(gold=-1, answer="")
             several = gold if isinstance(gold, list) else [gold]
             if not several or not all(str(answer).strip() for answer in several):
-                empty_is = (
-                    "ends without an answer" if self.read is not None and isinstance(row[self.gold], list) else "is empty"
-                )
+                turns = isinstance(row.get(self.gold), list) and not isinstance(gold, list)
+                empty_is = "ends without an answer" if turns else "is empty"
                 raise InputError(f"{where}: {self.gold!r} {empty_is}; a free-form row needs its answer.")
             first, *others = dict.fromkeys(_text(answer, f"{where}: {self.gold!r}") for answer in several)
             return common(gold=-1, answer=first, others=tuple(others))
