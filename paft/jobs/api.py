@@ -3,7 +3,7 @@
     import paft
 
     one = paft.train(rows[:100], test_rows=rows[100:], choices=["A", "B"], gold="answer",
-                     prompts=templates[:20], test_prompts=templates[20:], method="user")
+                     prompts=templates[:20], test_prompts=templates[20:], method={"name": "user", "prompt": templates[0]})
     many = paft.train(rows[:100], ..., method="paft")
     print(paft.compare(many, one).verdict)
     many.per_prompt()  # a data frame: the worst prompts first

@@ -99,7 +99,7 @@ def test_from_a_csv_to_a_verdict_and_to_a_server(workspace):
     paft(workspace, "merge", str(run), "--out", "my_model")
     written = ["scoring=generate", "prompts.test=unseen.yaml", *here]
     paft(workspace, "evaluate", f"adapter={run / 'adapter'}", "dataset.path=rows", *written)
-    local = read_results(only(workspace, f"eval-*{run.name[-8:]}*"))
+    local = read_results(only(workspace, "eval-*-paft-*generate-*"))
     server = TinyServer(workspace / "my_model", name="support", gives=("completions",))
     try:
         api = [f"model.api={server.url}", "model.name=support"]
