@@ -184,7 +184,7 @@ def _run_log(kind: str, config: Config, name: str, job_type: str, folder: Path, 
     log = None
     try:
         if kind == "tensorboard":
-            log = RunLog(kind, _tensorboard(folder), folder, {})
+            log = RunLog(kind, _tensorboard(config, folder), folder, {})
         else:
             tags = {"group": group, "job_type": job_type, "dataset": config.dataset.name, "tags": ", ".join(config.logger.tags)}
             mlflow = _mlflow(config, name, {key: tag for key, tag in tags.items() if tag}, folder)
@@ -205,14 +205,16 @@ def _run_log(kind: str, config: Config, name: str, job_type: str, folder: Path, 
     log.finish("success")
 
 
-def _tensorboard(folder: Path) -> TensorBoardLogger:
+def _tensorboard(config: Config, folder: Path) -> TensorBoardLogger:
     """Return a log in RUN/tensorboard that begins anew: what earlier processes logged is written again from the CSV log.
 
     Their event files may lack the last updates before a kill, and hold updates that are repeated now.
     """
     for old in (folder / "tensorboard").glob("events.out.tfevents.*"):
         old.unlink()
-    return TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
+    logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
+    logger.hparams |= flat(config.model_dump())  # hparams.yaml is written once, when the first updates are
+    return logger
 
 
 def _mlflow(config: Config, name: str, tags: dict[str, Any], folder: Path) -> MLFlowLogger:

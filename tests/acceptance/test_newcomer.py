@@ -80,7 +80,8 @@ def predicted(results: Results) -> NDArray[np.int32]:
 
 def test_from_a_csv_to_a_verdict_and_to_a_server(workspace):
     task = ["dataset.path=rows", "dataset.labels=from_gold", "dataset.options=shown", "prompts.test=unseen.yaml"]
-    here = ["output_root=runs", "trainer.accelerator=cpu", "trainer.progress=false"]
+    there = ["output_root=runs", "trainer.progress=false"]
+    here = [*there, "trainer.accelerator=cpu"]
     paft(workspace, "evaluate", "model=smollm2_135m", *task, *here)
     base = read_results(only(workspace, "eval-*"))
     assert base.robustness is not None and base.verdict is not None
@@ -103,11 +104,11 @@ def test_from_a_csv_to_a_verdict_and_to_a_server(workspace):
     server = TinyServer(workspace / "my_model", name="support", gives=("completions",))
     try:
         api = [f"model.api={server.url}", "model.name=support"]
-        paft(workspace, "evaluate", *api, *task, "scoring=generate", *here)
+        paft(workspace, "evaluate", *api, *task, "scoring=generate", *there)
         served = read_results(only(workspace, "eval-*support*"))
         same = predicted(served) == predicted(local)
         assert np.mean(same) >= 0.98, (np.mean(same), served.robustness, local.robustness)
-        below = paft(workspace, "evaluate", *api, *task, "scoring=generate", *here, "fail_under.worst=100.0", expected=1)
+        below = paft(workspace, "evaluate", *api, *task, "scoring=generate", *there, "fail_under.worst=100.0", expected=1)
         assert served.robustness is not None and (served.robustness.min == 1 or "is below fail_under.worst=100" in below)
     finally:
         server.close()

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from paft.evaluation.matrix import matrix_of, read_matrix
-from paft.evaluation.scoring import _grade
+from paft.evaluation.scoring import grade
 from paft.evaluation.store import GRADED, SCHEMA, Grading, MatrixStore, StoredCell, read_cells, schema_of
 from paft.runtime.errors import InputError
 
@@ -36,7 +36,7 @@ def stored(folder: Path, correct: object = None, grading: Grading | None = None)
         rows = [cell(prompt, example, correct, text) for prompt, example, text in cells]
         store.save_part(batch, rows, {f"p{cells[0][0]}": 1.0})
         if grading is not None:
-            _grade(rows, grading, store, batch)
+            grade(rows, grading, store, batch)
     return store
 
 
@@ -65,8 +65,8 @@ def test_a_mistake_of_the_function_loses_neither_texts_nor_scores(tmp_path):
     assert [row["output"] for part in mended for row in part] == ["a", "abc", "abcdefgh", ""]
     assert {row["correct"] for part in mended for row in part} == {None}, "scores of another version are none"
     for batch, part in enumerate(mended):
-        _grade(part, LENGTH, store, batch)
-    _grade(store.load_part(0, LENGTH), wrong, None, 0)  # they have their scores: nothing is called
+        grade(part, LENGTH, store, batch)
+    grade(store.load_part(0, LENGTH), wrong, None, 0)  # they have their scores: nothing is called
     store.finish(WINDOWS, LENGTH)
     assert read_matrix(store.path).correct.tolist() == [[0.3, 0.1], [0.0, 0.8]]
     assert store.seconds() == {"p0": 1.0, "p1": 2.0}, "the time of the function is none of generation"

@@ -8,17 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from paft.config.compose import from_dict
+from paft.data.inputs import load_inputs
 from paft.evaluation.answers import token_f1
+from paft.evaluation.disagreement import answers_of
+from paft.evaluation.evaluator import Scored
 from paft.evaluation.generation import Generation
 from paft.evaluation.matrix import read_matrix
+from paft.evaluation.metrics import metric_of
 from paft.evaluation.store import GRADED, SCHEMA, read_cells
 from paft.jobs.evaluate import run_evaluation
 from paft.jobs.preflight import check_evaluation
 from paft.jobs.rerun import repeated
 from paft.jobs.train import run_training
 from paft.reporting.compare import compare_sides, notes
+from paft.reporting.renderings import Reader
 from paft.reporting.results import Results, read_results
-from paft.reporting.run_page import mistakes
+from paft.reporting.run_tables import prompt_rows, worst_renderings
 from paft.reporting.sweep import report
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
@@ -201,15 +207,18 @@ def test_compare_report_and_pages_of_scores(free, tiny_llama, tmp_path, capsys):
     other = evaluated(tiny_llama, "exact", "eval_examples=4")
     with pytest.raises(InputError, match=r"is scored by f1 and .* by exact, so"):
         compare_sides([many.folder], [other.folder])
-    found = [shown for _, shown in mistakes(many.folder / "matrix.parquet", matrices[0], *pool_and_rows(many))]
+    pool, rows = pool_and_rows(many)
+    scored = Scored(matrices[0], many.folder / "matrix.parquet", {}, {})
+    answers = answers_of(scored.matrix, scored.path, metric_of(from_dict(many.config).dataset))
+    prompts = prompt_rows(scored, answers, pool, labelled=True)
+    worst = worst_renderings(scored, prompts, 1 - scored.matrix.correct, pool, rows, Reader(None))
+    found = [shown for _, shown in worst]
+    assert found and "F1 " in (many.folder / "report.html").read_text(encoding="utf-8")
     assert all(one.score is not None and one.score < 1 and " or " in one.right for shown in found for one in shown)
 
 
 def pool_and_rows(results: Results) -> tuple[object, object]:
     """The test prompts and rows of a run, as it read them."""
-    from paft.config.compose import from_dict
-    from paft.data.inputs import load_inputs
-
     inputs = load_inputs(from_dict(results.config))
     return inputs.test, inputs.examples.test
 
