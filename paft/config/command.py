@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.config.compose import CONF, in_conf, parse, parse_evaluation
-from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
 from paft.runtime.errors import InputError
 
 _BARE = re.compile(r"(?!(?:null|true|false|nan|inf)$)[A-Za-z_./][\w./:-]*", re.I | re.A)  # a text that Hydra reads as it is
@@ -28,21 +29,26 @@ def command(config: TrainConfig | EvaluateConfig) -> str | None:
 
     Where it logs is left out, and where a run was repeated from.
     """
-    groups = _groups(config)
-    try:
-        composed = _composed(config, groups)
-        usual = _parsed(config, composed, groups)
-        config = config.model_copy(update={key: getattr(usual, key) for key in _LEFT_OUT if hasattr(usual, key)})
-        tree: Any = OmegaConf.to_container(composed)
-        keys = {key for key, _ in _leaves(tree)}
-        before = dict(_leaves(usual.model_dump()))
-        typed = [*groups]
-        for key, value in _leaves(config.model_dump()):
-            if key not in before or before[key] != value:
-                typed.append(f"{'' if key in keys else '++'}{key}={_shown(value, key)}")
-        if _parsed(config, _composed(config, typed), typed) != config:
-            return None
-    except (InputError, HydraException, OmegaConfBaseException):
+    for groups in _beginnings(config):
+        with suppress(InputError, HydraException, OmegaConfBaseException):
+            if (found := _command(config, groups)) is not None:
+                return found
+    return None
+
+
+def _command(config: TrainConfig | EvaluateConfig, groups: list[str]) -> str | None:
+    """Return the command that begins with these overrides and gives this config; None if there is none."""
+    composed = _composed(config, groups)
+    usual = _parsed(config, composed, groups)
+    config = config.model_copy(update={key: getattr(usual, key) for key in _LEFT_OUT if hasattr(usual, key)})
+    tree: Any = OmegaConf.to_container(composed)
+    keys = {key for key, _ in _leaves(tree)}
+    before = dict(_leaves(usual.model_dump()))
+    typed = [*groups]
+    for key, value in _leaves(config.model_dump()):
+        if key not in before or before[key] != value:
+            typed.append(f"{'' if key in keys else '++'}{key}={_shown(value, key)}")
+    if _parsed(config, _composed(config, typed), typed) != config:
         return None
     verb = "train" if isinstance(config, TrainConfig) else "evaluate"
     return " ".join(["paft", verb, *map(_for_a_shell, typed)])
@@ -95,19 +101,32 @@ def _for_a_shell(argument: str) -> str:
     return shlex.quote(argument)
 
 
-def _groups(config: TrainConfig | EvaluateConfig) -> list[str]:
-    """Return the files of conf/ that a config begins with, as overrides, and what must be said besides."""
-    dataset, model = config.dataset, _model_file(config.model.path)
-    if isinstance(config, EvaluateConfig) and config.adapter is not None:  # which brings its data set and its model
-        return [f"adapter={_shown(config.adapter, 'adapter')}"]
-    chosen = [f"dataset={dataset.name}"]
-    if isinstance(config, EvaluateConfig) or model != _USUAL_MODEL:
-        chosen.append(f"model={model}")
+def _beginnings(config: TrainConfig | EvaluateConfig) -> list[list[str]]:
+    """Return the files of conf/ that a config may begin with, as overrides, and what must be said besides.
+
+    An adapter brings its data set and its model if paft trained it; otherwise the data set is to be named.
+    """
+    dataset = _dataset(config.dataset)
+    if isinstance(config, EvaluateConfig) and config.adapter is not None:
+        adapter = f"adapter={_shown(config.adapter, 'adapter')}"
+        metric = [f"dataset.metric={_shown(config.dataset.metric, 'metric')}"]
+        return [[adapter], [adapter, *dataset], [adapter, *metric], [adapter, *dataset, *metric]]
+    chosen = [*dataset, *_model(config)]
     if isinstance(config, TrainConfig) and config.method.name != _USUAL_METHOD:
         chosen.append(f"method={config.method.name}")
-    if dataset.own_rows:
-        chosen += [f"dataset.{key}={_shown(value, key)}" for key in ("path", "gold") if (value := getattr(dataset, key))]
-    return chosen
+    return [chosen]
+
+
+def _dataset(dataset: DatasetConfig) -> list[str]:
+    rows = [f"dataset.{key}={_shown(value, key)}" for key in ("path", "gold") if (value := getattr(dataset, key))]
+    return [f"dataset={dataset.name}", *(rows if dataset.own_rows else [])]
+
+
+def _model(config: TrainConfig | EvaluateConfig) -> list[str]:
+    if config.model.api is not None:
+        return ["model=served", *(f"model.{key}={_shown(getattr(config.model, key), key)}" for key in ("api", "name"))]
+    model = _model_file(config.model.path)
+    return [f"model={model}"] if isinstance(config, EvaluateConfig) or model != _USUAL_MODEL else []
 
 
 def _model_file(path: str | None) -> str:

@@ -159,6 +159,9 @@ class LoraConfig(_Section):
         return "DoRA" if self.use_dora else "rsLoRA" if self.use_rslora else "LoRA"
 
 
+PAPER_LORA = LoraConfig(r=8, alpha=16, dropout=0.0, target_modules=["q_proj", "v_proj"])  # conf/lora/paper.yaml
+
+
 class ModelConfig(_Section):
     """The base model and its adapter, or a model behind an OpenAI-compatible API, of which an evaluation is made."""
 
@@ -372,6 +375,8 @@ class TrainConfig(_Section):
         if method in ("user", "base"):
             unused = unused | {"train_prompts"}
         identity = self.model_dump(exclude=_NOT_PART_OF_THE_RUN | unused)
+        if method == "base":  # it has no adapter; in the form that earlier versions gave it
+            identity["model"]["lora"] = PAPER_LORA.model_dump()
         if self.evaluate:  # as it was before there was a choice
             del identity["evaluate"]
         if not self.method.searches:

@@ -4,14 +4,12 @@ Both are ordinary runs, of method=base and method=user, in folders of their own,
 Nothing heavy is imported here, so that what one of them lacks shows at once.
 """
 
-from pathlib import Path
+import os
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from paft.config.compose import CONF
-from paft.config.schema import FailUnderConfig, LoggerConfig, LoraConfig, MethodConfig, TrainConfig
+from paft.config.schema import PAPER_LORA, FailUnderConfig, LoggerConfig, MethodConfig, TrainConfig
 from paft.data.inputs import Inputs
+from paft.runtime.errors import InputError
 
 
 def base_of(config: TrainConfig) -> TrainConfig:
@@ -19,8 +17,9 @@ def base_of(config: TrainConfig) -> TrainConfig:
 
     It goes into no log but its folder; `method=base logger=wandb` sends it.
     """
-    lora = LoraConfig.model_validate(OmegaConf.to_container(OmegaConf.load(Path(CONF) / "lora" / "paper.yaml")))
-    model = config.model.model_copy(update={"lora": lora})
+    # All weights are trained, and so loaded, in fp32.
+    dtype = "fp32" if config.model.lora is None and config.model.dtype == "auto" else config.model.dtype
+    model = config.model.model_copy(update={"lora": PAPER_LORA, "dtype": dtype})
     return _alone(config, MethodConfig(name="base")).model_copy(update={"model": model, "logger": LoggerConfig()})
 
 
@@ -31,7 +30,15 @@ def user_of(config: TrainConfig, inputs: Inputs) -> TrainConfig:
     """
     assert inputs.train is not None
     prompt = inputs.train.templates[0].text if config.dataset.own_rows else None
-    return _alone(config, MethodConfig(name="user", prompt=prompt))
+    if prompt is not None and "\\n" in prompt:
+        raise InputError(
+            "compare_with=[user]: the first training prompt holds a backslash before an n, which method.prompt reads as a line "
+            "break; put another prompt first."
+        )
+    user = _alone(config, MethodConfig(name="user", prompt=prompt))
+    if os.environ.get("WANDB_SWEEP_ID"):  # an agent waits for one W&B run, which is that of the run itself
+        user = user.model_copy(update={"logger": config.logger.model_copy(update={"wandb": False})})
+    return user
 
 
 def _alone(config: TrainConfig, method: MethodConfig) -> TrainConfig:

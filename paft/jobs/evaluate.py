@@ -11,6 +11,7 @@ from paft.config.adapter import find_adapter
 from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import TestInputs
+from paft.data.render import render
 from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.predictions import predictions
@@ -138,7 +139,8 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
     else:
         _predict(evaluation, scored.path)
     if ranks.rank() == 0:
-        save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method, evaluation.encoder)
+        prompt = evaluator.asked.prompt if isinstance(evaluator, ServedEvaluator) else render
+        save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method, evaluation.encoder, prompt=prompt)
     return results
 
 

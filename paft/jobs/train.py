@@ -57,7 +57,6 @@ from paft.reporting.results import (
     TrainingRecord,
     describe_pool,
     read_results,
-    save_results,
 )
 from paft.reporting.run_files import save_pools, save_run
 from paft.reporting.table import print_run
@@ -147,7 +146,7 @@ def train(run: PreparedRun, group: str | None = None, waits: bool = False) -> Re
     started += time.perf_counter() - asked
     with disk_full_is_an_input_error(folder), run.folder.held(None if waits else PATIENCE_S):
         # Only now, so that a model that cannot be used leaves no folder.
-        if waits and _finished(run.folder):
+        if waits and _finished(run.folder, config):
             return None
         with run_loggers(config, config.run_name, config.method.name, folder, group) as loggers:
             results, scored = _train_and_score(run, base, loggers, started, recorded)
@@ -179,7 +178,7 @@ def _others(run: PreparedRun, base: Callable[[], PreTrainedModel], model: ModelC
 
     Raises InputError if one of the runs is damaged.
     """
-    if "base" in run.beside and not _finished(run.beside["base"].folder):
+    if "base" in run.beside and not _finished(run.beside["base"].folder, run.config):
         _score_base(run.beside["base"].config, base(), model)
     first = {name: load(other.folder.path) for name, other in run.beside.items()} if ranks.rank() == 0 else {}
     return ranks.gather(first)[0]
@@ -198,7 +197,7 @@ def _score_base(config: TrainConfig, base: PreTrainedModel, model: ModelConfig) 
     started = time.perf_counter()
     run = prepare(config)
     with disk_full_is_an_input_error(run.folder.path), run.folder.held(patience_s=None):
-        if _finished(run.folder):
+        if _finished(run.folder, config):
             return
         print(f"Scoring the base model: {run.folder.path}", flush=True)
         results, scored = _train_and_score(run, base, [], started, None)
@@ -215,13 +214,16 @@ def _has_results(folder: RunFolder) -> bool:
     return ranks.gather(folder.results.is_file())[0]
 
 
-def _finished(folder: RunFolder) -> bool:
-    """Return whether a run is finished, as the first rank sees it; one that is damaged is not, which is said."""
+def _finished(folder: RunFolder, config: TrainConfig) -> bool:
+    """Return whether a run is finished, as the first rank sees it.
+
+    One that is damaged is not, which is said, and one whose texts another version of the metric's function has scored.
+    """
     finished = False
     if ranks.rank() == 0 and folder.results.is_file():
         try:
             load(folder.path)
-            finished = True
+            finished = not outdated(folder.results, config.dataset)
         except InputError as error:
             print(f"BEWARE: {error}", flush=True)
     return ranks.gather(finished)[0]
@@ -382,8 +384,7 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         evaluator = _evaluator(run, model)
         extra = measure_more(names, config, run.inputs, evaluator, folder, before.extra_measures)
         results = before.model_copy(update={"extra_measures": extra})
-        if ranks.rank() == 0:
-            save_results(folder, results)
+        _save(run, results, scored_before(folder, before.scoring.model_dump()))
         log_results(loggers, results, config, folder)
     return results
 
@@ -425,7 +426,8 @@ def run_training(
 def _train_others(run: PreparedRun, group: str | None) -> None:
     """Train what a run is shown beside, but for the base model, which the run itself scores."""
     for other in run.beside.values():
-        if other.config.method.trains and not _has_results(other.folder):
+        has = _has_results(other.folder) and not outdated(other.folder.results, run.config.dataset)
+        if other.config.method.trains and not has:
             run_training(other.config, group, waits=True)
             gc.collect()  # its model is gone before the next one is loaded
 

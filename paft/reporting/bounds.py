@@ -19,8 +19,8 @@ def check_bounds(bounds: FailUnderConfig, results: Results) -> None:
     robust = results.robustness
     if not bounds.bounds or robust is None:
         return
-    prompts = results.per_prompt()
-    cvar10 = float(cvar(prompts["accuracy"].to_numpy(dtype=float), 0.1))
+    prompts, called = results.per_prompt(), results.scoring.called
+    cvar10 = float(cvar(prompts[called].to_numpy(dtype=float), 0.1))
     values = {"mean": robust.mean, "worst": robust.min, "cvar10": cvar10}
     missed = [
         f"{name} {100 * values[name]:.2f} is below fail_under.{name}={bound:g}"
@@ -32,6 +32,6 @@ def check_bounds(bounds: FailUnderConfig, results: Results) -> None:
         text = " ".join(str(worst["text"]).split())
         shown = f"{text[:_SHOWN]}..." if len(text) > _SHOWN else text
         raise BelowBoundError(
-            f"{', '.join(missed)}; the worst prompt is {worst['prompt_id']} ({100 * worst['accuracy']:.1f}): {shown!r}.",
+            f"{', '.join(missed)}; the worst prompt is {worst['prompt_id']} ({100 * worst[called]:.1f}): {shown!r}.",
             results,
         )

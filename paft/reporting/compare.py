@@ -264,6 +264,7 @@ def _unlike(runs: Sequence[ComparedRun]) -> list[str]:
         "scored by one version of the function (dataset.metric)": [
             str(run.results.scoring.metric and run.results.scoring.metric.source) for run in runs
         ],
+        "asked with as many shots (dataset.shots)": [str(run.results.config["dataset"].get("shots", 0)) for run in runs],
         "computed alike (dtype)": [run.results.dtype for run in runs],
         "of one base model (fingerprints)": [run.results.fingerprints.base_model.sample for run in runs],
     }

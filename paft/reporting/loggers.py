@@ -213,7 +213,7 @@ def _tensorboard(config: Config, folder: Path) -> TensorBoardLogger:
     for old in (folder / "tensorboard").glob("events.out.tfevents.*"):
         old.unlink()
     logger = TensorBoardLogger(folder, name="", version="tensorboard", default_hp_metric=False)
-    logger.hparams |= flat(config.model_dump())  # hparams.yaml is written once, when the first updates are
+    logger.hparams = flat(config.model_dump())  # hparams.yaml is written once, when the first updates are
     return logger
 
 

@@ -66,8 +66,13 @@ def _write(folder: Path, data: ModelCardData, text: str) -> None:
 
 
 def base_name(model: ModelConfig) -> str:
-    """Return the name of the base model without any path of this machine: a hub id, or the name of a folder or a GGUF file."""
+    """Return the name of the base model without any path of this machine: a hub id, or the name of a folder or a GGUF file.
+
+    Of a served model it is what the server calls it.
+    """
     path = model.path
+    if model.api is not None:
+        return str(model.name)
     if path is None:
         return EMBEDDED_ON_HUB
     if is_gguf(path):

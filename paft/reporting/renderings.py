@@ -1,7 +1,7 @@
 """What the model was given, and what it answered: whole renderings, decoded from their token ids."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
@@ -11,6 +11,7 @@ from paft.config.schema import TrainConfig
 from paft.data.encode import Encoded, Encoder
 from paft.data.inputs import Inputs
 from paft.data.render import render
+from paft.data.shots import Shots
 from paft.data.tasks.base import LETTERS, Example
 from paft.data.updates import updates_of
 from paft.evaluation.store import StoredCell
@@ -68,19 +69,20 @@ class Reader:
     """Decodes renderings, exactly as they were tokenised for the model, special tokens and chat frame included.
 
     Args:
-        encoder: what tokenised them; None: the model is behind a server, which was sent the text of the prompt.
+        encoder: what tokenised them; None: the model is behind a server.
+        prompt: the text that a server was sent.
     """
 
-    def __init__(self, encoder: Encoder | None) -> None:
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder | None, prompt: Callable[[PromptTemplate, Example], str] = render) -> None:
+        self.encoder, self.prompt = encoder, prompt
         added = {} if encoder is None else encoder.tokenizer.added_tokens_decoder
         special = sorted((token.content for token in added.values() if token.special), key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, special))) if special else None
 
-    def trained(self, template: PromptTemplate, example: Example) -> Rendering:
+    def trained(self, template: PromptTemplate, example: Example, shots: Sequence[Example]) -> Rendering:
         """Return a rendering of training: the answer is what the model learns to write."""
         assert self.encoder is not None
-        encoded = self.encoder.training(template, example)
+        encoded = self.encoder.training(template, example, shots)
         return self._rendering(template, example, encoded, self._decoded_answer(encoded, 0))
 
     def tested(self, cell: StoredCell, template: PromptTemplate, example: Example, letters: bool) -> Rendering:
@@ -113,7 +115,7 @@ class Reader:
         )
 
     def _rendering(self, template: PromptTemplate, example: Example, encoded: Encoded | None, answer: str) -> Rendering:
-        text = render(template, example) if encoded is None else self._decoded(encoded.context)
+        text = self.prompt(template, example) if encoded is None else self._decoded(encoded.context)
         kept, left = text[-_LONGEST:], len(text) - _LONGEST
         pieces = [Piece(f"[{left:,} characters before this]")] if left > 0 else []
         pieces += [*self._pieces(kept), *self._pieces(answer, "answer")]
@@ -141,7 +143,10 @@ class Reader:
         return self._decoded(encoded.continuations[index])  # a character of several tokens stands across the boundary
 
 
-def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: int) -> list[tuple[PromptTemplate, Example]]:
+Trained = tuple[PromptTemplate, Example, Sequence[Example]]  # an example of the training, under a template, behind its shots
+
+
+def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: int) -> list[Trained]:
     """Return the first examples that training shows, each under another template as far as there are several.
 
     Args:
@@ -155,10 +160,11 @@ def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: in
         pool = replace(pool, templates=tuple(template for template in pool.templates if template.id == chosen))
     examples = inputs.examples.train
     updates = updates_of(config, len(examples), pool, inputs.examples.task)
-    shown: dict[str, tuple[PromptTemplate, Example]] = {}
+    shots = Shots(examples, config.dataset.shots, updates.sampler.seed)
+    shown: dict[str, Trained] = {}
     for tagged in (tag for update in updates.of_epoch(0) for tag in update):
         template = updates.sampler.template(tagged.draw)
-        shown.setdefault(template.id, (template, examples[tagged.row]))
+        shown.setdefault(template.id, (template, examples[tagged.row], shots.of(tagged.draw, tagged.row)))
         if len(shown) == n:
             break
     return list(shown.values())

@@ -2,11 +2,12 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from paft.config.schema import DatasetConfig
 from paft.data.encode import Encoder
+from paft.data.render import render
 from paft.data.tasks.base import Example
 from paft.evaluation.disagreement import answers_of
 from paft.evaluation.evaluator import Scored
@@ -16,6 +17,7 @@ from paft.evaluation.robustness import accuracy_per_prompt
 from paft.evaluation.statistics import Array
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.figure import save_distribution
+from paft.reporting.renderings import Trained
 from paft.reporting.results import Results, save_results
 from paft.reporting.run_page import write_run_page
 from paft.runtime.files import write_atomically
@@ -29,7 +31,8 @@ def save_run(
     examples: Sequence[Example],
     label: str,
     encoder: Encoder | None,
-    trained: Sequence[tuple[PromptTemplate, Example]] = (),
+    trained: Sequence[Trained] = (),
+    prompt: Callable[[PromptTemplate, Example], str] = render,
 ) -> None:
     """Write the files of a finished run: per_prompt.csv (and one for each part), figure, page, and results.json.
 
@@ -38,7 +41,7 @@ def save_run(
 
     Args:
         label: of the run in the figure.
-        encoder, trained: those of `write_run_page`.
+        encoder, trained, prompt: those of `write_run_page`.
     """
     matrix = scored.matrix
     answers = answers_of(matrix, scored.path, metric_of(DatasetConfig.model_validate(results.config["dataset"])))
@@ -53,7 +56,7 @@ def save_run(
         accuracies = {label: accuracy_per_prompt(matrix)}
         figure = folder / "distribution.png"
         save_distribution(figure, accuracies, results.chance, results.threshold, results.unseen, called)
-    write_run_page(folder / "report.html", results, scored, answers, pool, examples, encoder, trained)
+    write_run_page(folder / "report.html", results, scored, answers, pool, examples, encoder, trained, prompt)
     save_results(folder, results)
 
 

@@ -1,7 +1,7 @@
 """The page of a run, report.html: a single HTML file that loads nothing else, and whose size is bounded."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 
 from paft.data.encode import Encoder
+from paft.data.render import render
 from paft.data.tasks.base import Example
 from paft.evaluation.disagreement import Answers
 from paft.evaluation.evaluator import Scored
@@ -17,7 +18,7 @@ from paft.evaluation.robustness import Robustness
 from paft.evaluation.statistics import agreement
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.described import facts_of, title_of
-from paft.reporting.renderings import Reader
+from paft.reporting.renderings import Reader, Trained
 from paft.reporting.results import Results
 from paft.reporting.run_tables import (
     family_tables,
@@ -56,18 +57,20 @@ def write_run_page(
     pool: PromptPool,
     examples: Sequence[Example],
     encoder: Encoder | None,
-    trained: Sequence[tuple[PromptTemplate, Example]] = (),
+    trained: Sequence[Trained] = (),
+    prompt: Callable[[PromptTemplate, Example], str] = render,
 ) -> None:
     """Write the page of a run, with or without labels.
 
     Args:
         answers: of the matrix.
         encoder: what tokenised the renderings; None: a server did.
-        trained: examples of the training, each with the template that it was shown under.
+        trained: examples of the training, each with the template that it was shown under, and its shots.
+        prompt: the text that a server was sent.
     """
     matrix, labelled = scored.matrix, results.robustness is not None
     date = datetime.datetime.fromtimestamp(scored.path.stat().st_mtime, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    terms, reader = Terms(), Reader(encoder)
+    terms, reader = Terms(), Reader(encoder, prompt)
     prompts = prompt_rows(scored, answers, pool, labelled)
     letters = pool.answer == "letter"
     wrong = 1 - matrix.correct.astype(float) if labelled else (answers.codes != answers.majority).astype(float)

@@ -124,6 +124,7 @@ class FinishedRun:
         prints, section = self.results.fingerprints, self.config["dataset"]
         alike: dict[str, Any] = {f"dataset.{key}": section[key] for key in ("answer", "options", "metric", "threshold")}
         alike["dataset.pattern"] = section.get("pattern")  # results of earlier versions have none
+        alike["dataset.shots"] = section.get("shots", 0)  # nor these
         alike["the function of dataset.metric"] = self.results.scoring.metric and self.results.scoring.metric.source
         alike |= {"test prompts": prints.pools["test"].fingerprint, "test examples": prints.data["test"]}
         return alike | {"scoring": _way(self.results.scoring)}

@@ -214,12 +214,24 @@ def warnings(labelled: Sequence[_Labelled]) -> list[str]:
 
 
 def differing(runs: Sequence[FinishedRun]) -> list[str]:
-    """Return the settings, but for the seed, in which runs on one data set differ that use them."""
+    """Return the settings, but for the seed, in which runs on one data set differ that use them.
+
+    A setting that some runs of a method have and others have not is one of those, such as the rank where some train an adapter
+    and others all weights.
+    """
     values: dict[str, dict[str, set[str]]] = {}  # setting -> data set -> as typed
     for run in runs:
         for key, value in run.settings.items():
             values.setdefault(key, {}).setdefault(run.dataset, set()).add(typed(value))
-    return [key for key, of in values.items() if max(map(len, of.values())) > 1 and not key.startswith(_SAME_IN_A_TABLE)]
+    alike: dict[tuple[str, str], list[set[str]]] = {}  # the settings of runs of one method on one data set
+    for run in runs:
+        method = str(run.settings.get("method.name", run.results.kind))
+        alike.setdefault((run.dataset, method), []).append({*run.settings})
+    in_some: set[str] = set()
+    for keys in alike.values():
+        in_some |= set.union(*keys) - set.intersection(*keys)
+    differ = [key for key, of in values.items() if key in in_some or max(map(len, of.values())) > 1]
+    return [key for key in differ if not key.startswith(_SAME_IN_A_TABLE)]
 
 
 def _sorted(labelled: Sequence[_Labelled], sort: str, columns: Collection[str]) -> list[_Labelled]:
