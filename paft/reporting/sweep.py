@@ -229,7 +229,7 @@ def differing(runs: Sequence[FinishedRun]) -> list[str]:
         alike.setdefault((run.dataset, method), []).append({*run.settings})
     in_some: set[str] = set()
     for keys in alike.values():
-        in_some |= set.union(*keys) - set.intersection(*keys)
+        in_some |= keys[0].union(*keys) - keys[0].intersection(*keys)
     differ = [key for key, of in values.items() if key in in_some or max(map(len, of.values())) > 1]
     return [key for key in differ if not key.startswith(_SAME_IN_A_TABLE)]
 
