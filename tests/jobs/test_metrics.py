@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from paft.config.compose import from_dict
+from paft.config.schema import FailUnderConfig
 from paft.data.inputs import load_inputs
 from paft.evaluation.answers import token_f1
 from paft.evaluation.disagreement import answers_of
@@ -22,12 +23,13 @@ from paft.jobs.evaluate import run_evaluation
 from paft.jobs.preflight import check_evaluation
 from paft.jobs.rerun import repeated
 from paft.jobs.train import run_training
+from paft.reporting.bounds import check_bounds
 from paft.reporting.compare import compare_sides, notes
 from paft.reporting.renderings import Reader
 from paft.reporting.results import Results, read_results
 from paft.reporting.run_tables import prompt_rows, worst_renderings
 from paft.reporting.sweep import report
-from paft.runtime.errors import InputError
+from paft.runtime.errors import BelowBoundError, InputError
 from paft.runtime.launch import run_on
 from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_input import lines
@@ -99,8 +101,11 @@ def test_f1_is_stored_reported_and_named(free, tiny_llama, capsys):
     for text in (said, re.sub(r"<[^>]+>", "", page)):
         assert "F1 in percent, over 3 test prompts x 8 test examples. Top: prompts at or above 50." in text
         assert "chance" not in text.split("Where the numbers come from")[0].replace("by chance", "")
-    assert "<button>F1</button>" in page and "accuracy" not in page.split("Where the numbers come from")[0]
-    assert "; F1 0.0" in page and "right is <b>the number 1" in page
+    check_bounds(FailUnderConfig(worst=0), results)
+    with pytest.raises(BelowBoundError, match=r"^worst .* is below fail_under\.worst=100; the worst prompt is "):
+        check_bounds(FailUnderConfig(worst=100), results)
+    assert "<button>F1</button>" in page and "F1 on each test prompt: a dot a prompt" in re.sub(r"<[^>]+>", "", page)
+    assert "<dt>F1</dt><dd>0.0</dd>" in page and "<dt>right</dt><dd>the number 1" in page
 
 
 def test_a_pattern_says_right_or_wrong_over_several_lines(free, tiny_llama):
@@ -155,6 +160,14 @@ def test_a_changed_function_scores_a_finished_run_anew(free, tiny_llama, no_text
     assert after.folder == before.folder and read_results(after.folder) == after
     assert after.scoring.metric.source != before.scoring.metric.source and after.robustness.mean < before.robustness.mean
     assert read_cells(after.folder / "matrix.parquet", ["output"]).equals(texts)
+
+
+def test_a_changed_function_scores_the_base_model_anew(free, tiny_llama, no_text_is_written):
+    before = trained(tiny_llama, "m.py:score", "method=base")
+    no_text_is_written()
+    (free / "m.py").write_text(LENGTH.replace("/ 4000", "/ 8000"))
+    after = trained(tiny_llama, "m.py:score", "method=base")
+    assert after.folder == before.folder and after.robustness.mean < before.robustness.mean
 
 
 def test_a_function_trains_validates_and_tests(free, tiny_llama, no_text_is_written, monkeypatch):

@@ -181,6 +181,9 @@ def test_shots_are_the_same_in_a_run_and_in_its_evaluation(tiny_llama, tmp_path,
     (tmp_path / "unseen.jsonl").write_text(lines({"text": "Which is right, {A} (A) or {B} (B)? {question}"}))
     run = trained(tiny_llama, tmp_path, "dataset.shots=2")
     assert "shots: 2 training rows with their answers before each row" in capsys.readouterr().out
+    shown = (run.folder / "report.html").read_text(encoding="utf-8").split('class="rendering"')[1:]
+    texts = [each.split("</pre>")[0] for each in shown]
+    assert texts[0].count("Answer:") == 3 and texts[-1].count("Which is right") == 3  # in training, and in the test
     same = ["trainer.micro_batch_tokens=2048", "eval_examples=12"]
     again = evaluated(tmp_path, f"adapter={run.folder / 'adapter'}", *same)
     assert read_cells(again.folder / "matrix.parquet").equals(read_cells(run.folder / "matrix.parquet"))

@@ -296,6 +296,7 @@ def test_what_is_reported(model, own, capsys):
     assert "  requests  about 30, with about " in said and "at most about $" in said and "  device " not in said
     page = (results.folder / "report.html").read_text()
     assert "Its weights were not seen, so no fingerprint says which they were." in page and f"{asked + 1} requests" in page
+    assert "<title>tiny: " in page and f"model=served model.api={server.url} model.name=tiny" in page
     assert read_results(results.folder) == results
 
 

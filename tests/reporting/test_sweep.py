@@ -5,6 +5,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
 from paft.reporting.collect import collect
 from paft.reporting.runs import frame
-from paft.reporting.sweep import report, table_of
+from paft.reporting.sweep import differing, report, table_of
 from paft.runtime.errors import InputError
 
 
@@ -98,6 +100,21 @@ def test_the_page_says_what_was_left_out_and_why(sweep, tmp_path):
     assert "failed/cut.json: this record of a failed job is damaged" in page and f"output_root={sweep}" not in page
     html = (tmp_path / "index.html").read_text()
     assert "<table>" in html and 'src="data:image/png;base64,' in html
+
+
+def run_with(**settings: object) -> Any:
+    """What the columns of a table are chosen by."""
+    shown = {"method.name": "paft", **{key.replace("_", "."): value for key, value in settings.items()}}
+    return SimpleNamespace(dataset="piqa", settings=shown, results=SimpleNamespace(kind="training"))
+
+
+def test_a_setting_that_some_runs_of_a_method_lack_is_a_column():
+    lora = run_with(K=4, model_lora_r=8)
+    assert differing([lora, run_with(K=4, model_lora_r=8, model_lora_dora=True)]) == ["model.lora.dora"]
+    assert differing([lora, run_with(K=4, model_lora=None)]) == ["model.lora.r", "model.lora"]
+    base = run_with()
+    base.settings["method.name"] = "base"
+    assert differing([lora, base]) == ["method.name"]  # a base model has no K
 
 
 def test_the_table_is_sorted_by_a_column(sweep):
