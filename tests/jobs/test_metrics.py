@@ -98,13 +98,14 @@ def test_f1_is_stored_reported_and_named(free, tiny_llama, capsys):
     assert list(found.values()) == pytest.approx(matrix.correct.mean(axis=1), abs=1e-6)
     assert results.per_prompt()["F1"].tolist() == pytest.approx(sorted(matrix.correct.mean(axis=1)))
     said, page = " ".join(capsys.readouterr().out.split()), (results.folder / "report.html").read_text()
-    for text in (said, re.sub(r"<[^>]+>", "", page)):
+    shown = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]+>", "", page, flags=re.DOTALL)
+    for text in (said, shown):
         assert "F1 in percent, over 3 test prompts x 8 test examples. Top: prompts at or above 50." in text
         assert "chance" not in text.split("Where the numbers come from")[0].replace("by chance", "")
     check_bounds(FailUnderConfig(worst=0), results)
     with pytest.raises(BelowBoundError, match=r"^worst .* is below fail_under\.worst=100; the worst prompt is "):
         check_bounds(FailUnderConfig(worst=100), results)
-    assert "<button>F1</button>" in page and "F1 on each test prompt: a dot a prompt" in re.sub(r"<[^>]+>", "", page)
+    assert "<button>F1</button>" in page and "F1 on each test prompt: a dot a prompt" in shown
     assert "<dt>F1</dt><dd>0.0</dd>" in page and "<dt>right</dt><dd>the number 1" in page
 
 

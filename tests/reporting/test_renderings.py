@@ -49,9 +49,9 @@ def test_a_rendering_is_what_its_tokens_say(tiny_llama, chat):
 
 
 def test_a_rendering_of_training_shows_what_ends_the_answer(tiny_llama):
-    shown = Reader(encoder(tiny_llama, chat=True)).trained(TEMPLATE, EXAMPLE)
+    shown = Reader(encoder(tiny_llama, chat=True)).trained(TEMPLATE, EXAMPLE, ())
     assert [piece[:2] for piece in shown.pieces[-2:]] == [("A", "answer"), ("<|im_end|>", "special")]
-    plain = Reader(encoder(tiny_llama, chat=False)).trained(TEMPLATE, EXAMPLE)
+    plain = Reader(encoder(tiny_llama, chat=False)).trained(TEMPLATE, EXAMPLE, ())
     assert [piece[:2] for piece in plain.pieces[-2:]] == [(" A", "answer"), ("<end>", "special")]
 
 
@@ -94,8 +94,9 @@ def test_the_renderings_of_training_are_the_first_that_it_showed(tiny_overrides)
     shown = first_trained(config, inputs, None, n=2)
     updates = updates_of(config, len(inputs.examples.train), inputs.train, inputs.examples.task)
     first, second = (update[0] for update, _ in zip(updates.of_epoch(0), range(2), strict=False))
-    assert shown[0] == (updates.sampler.template(first.draw), inputs.examples.train[first.row])
-    assert shown[1] == (updates.sampler.template(second.draw), inputs.examples.train[second.row])
+    assert [(template, example) for template, example, _ in shown] == [
+        (updates.sampler.template(tag.draw), inputs.examples.train[tag.row]) for tag in (first, second)
+    ]
     reader = Reader(make_encoder(config, inputs.examples.task))
     assert shown[0][1].answer in text_of(reader.trained(*shown[0]))
 
@@ -103,5 +104,5 @@ def test_the_renderings_of_training_are_the_first_that_it_showed(tiny_overrides)
 def test_of_a_search_the_prompt_that_was_found_is_shown(tiny_overrides):
     config = compose_config(*tiny_overrides, "method=top_accuracy")
     inputs = load_inputs(config)
-    ((template, _),) = first_trained(config, inputs, inputs.train.templates[3].id, n=2)
+    ((template, *_),) = first_trained(config, inputs, inputs.train.templates[3].id, n=2)
     assert template == inputs.train.templates[3]

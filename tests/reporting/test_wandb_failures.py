@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import wandb
 
 import paft.reporting.wandb as ours
 from paft.config.schema import TrainConfig
@@ -30,6 +31,7 @@ BEGIN = {"RunResumeStatus", "UpsertBucket"}
 @pytest.fixture
 def config(tiny_overrides, monkeypatch) -> TrainConfig:
     """A run of seconds with W&B online."""
+    wandb.teardown()  # the service that another test has started keeps the server of that test
     shorten(monkeypatch, **LONG)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
