@@ -24,9 +24,9 @@ from paft.runtime.errors import InputError
 KEPT = Path("experiments/results/trl_adapter")
 
 _LORA = "--use_peft --lora_r 8 --lora_alpha 16 --lora_target_modules q_proj v_proj"
-_TRAINING = "--learning_rate 2e-3 --num_train_epochs 3 --per_device_train_batch_size 8 --max_length 512"
+_TRAINING = "--learning_rate 2e-3 --num_train_epochs 1 --per_device_train_batch_size 8 --max_length 512"
 _MACHINE = "--use_cpu --bf16 False --gradient_checkpointing False --save_strategy no --report_to none"
-_MEASURED = "dataset=story_facts eval_prompts=20 eval_examples=100 output_root=runs"
+_MEASURED = "dataset=story_facts eval_prompts=20 eval_examples=50 output_root=runs"
 
 
 def main() -> None:
