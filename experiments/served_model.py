@@ -15,7 +15,7 @@ import xllamacpp
 from paft.cli.hydra_app import run_plain
 from paft.config.schema import TrainConfig
 from paft.reporting.page import percent
-from paft.reporting.results import read_results
+from paft.reporting.results import Results, read_results
 from paft.reporting.sweep import report
 from paft.runtime.errors import InputError
 
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a finished run on a data set that comes with paft")
     parser.add_argument("--work", type=Path, default=Path("outputs/served_model"), help="where the model and the runs go")
     parser.add_argument("--out", type=Path, default=KEPT, help="where the page goes")
+    parser.add_argument("--port", type=int, default=8089, help="of the server; at the same one an evaluation resumes")
     arguments = parser.parse_args()
     config = TrainConfig.model_validate(read_results(arguments.run).config)
     if config.dataset.own_rows:
@@ -37,27 +38,35 @@ def main() -> None:
     if not model.is_dir():
         paft("merge", str(arguments.run), "--out", str(model), "--gguf", "q8_0")
     (file,) = model.glob("*.gguf")
-    server = serve(file)
-    api = [f"model.api={server.listening_address}/v1", "model.name=paft", "model.chat_template=false"]
+    server = serve(file, arguments.port)
+    api = [f"model.api={server.listening_address}/v1", f"model.name={file.name}", "model.chat_template=false"]
     cells = [f"eval_prompts={config.eval_prompts or 'null'}", f"eval_examples={config.eval_examples}"]
     pools = [f"prompts.test={config.prompts.test}"] if config.prompts.test else []
     paft("evaluate", *api, f"dataset={config.dataset.name}", *pools, *cells, root)
-    paft("evaluate", f"adapter={arguments.run / 'adapter'}", *pools, *cells, root)
-    runs = [read_results(path) for path in sorted((work / "runs").glob("eval-*/results.json"))]
-    served, local = (next(run for run in runs if (run.served is not None) == through_api) for through_api in (True, False))
+    (served,) = (found for found in finished(work) if found.served is not None)
+    alike = f"scoring={served.scoring.scoring}"
+    paft("evaluate", f"adapter={arguments.run / 'adapter'}", alike, *pools, *cells, root)
+    (local,) = (found for found in finished(work) if found.served is None)
+    assert served.served is not None
     same = float((served.scores()["predicted"].to_numpy() == local.scores()["predicted"].to_numpy()).mean())
     notes = [
-        "llama.cpp's server, 8-bit weights, was asked over HTTP for the first token's log-probabilities; the other row is the "
-        f"adapter on its base model in this process. The same answer on {percent(same)}% of the cells.",
+        f"llama.cpp's server, 8-bit weights, was asked over HTTP; its answers were scored by {served.served.protocol}. The "
+        "other row is the adapter on its base model, in this process, scored alike. "
+        f"The same answer on {percent(same)}% of the cells.",
     ]
     report([work / "runs"], arguments.out, keep=True, notes=notes)
 
 
-def serve(file: Path) -> "xllamacpp.Server":
+def finished(work: Path) -> list[Results]:
+    """Return the results of the evaluations that are there."""
+    return [read_results(path) for path in sorted((work / "runs").glob("eval-*/results.json"))]
+
+
+def serve(file: Path, port: int) -> "xllamacpp.Server":
     """Return llama.cpp's server, in this process, on a GGUF file."""
     asked = xllamacpp.CommonParams()
     asked.model.path = str(file)
-    asked.n_ctx, asked.n_parallel, asked.port = 4096, 2, 0
+    asked.n_ctx, asked.n_parallel, asked.port = 4096, 2, port
     return xllamacpp.Server(asked)
 
 
