@@ -17,6 +17,9 @@ _FEWEST_SEEDS = 3
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # of the prompts, at which the curve is kept
 
 
+FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
+
+
 @dataclass(frozen=True)
 class Family:
     """The prompts of one family: how many, their mean accuracy, and that of the worst of them."""

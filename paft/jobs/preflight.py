@@ -16,6 +16,7 @@ from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
 from paft.data.updates import mutator_of, updates_of
 from paft.evaluation.metrics import check_metric
+from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.jobs.beside import base_of, user_of
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
@@ -28,8 +29,6 @@ from paft.selection.budget import check_budget
 
 if TYPE_CHECKING:
     from paft.evaluation.served import Found
-
-_FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _beside(config: TrainConfig, inputs: Inputs, folder: RunFolder) -> dict[str,
 def _check_tail(bounds: FailUnderConfig, pool: PromptPool) -> None:
     """Raise InputError for a bound on the worst tenth of fewer than ten prompts."""
     n = len(pool.templates)
-    if bounds.cvar10 is not None and n < _FEWEST_OF_A_TAIL:
+    if bounds.cvar10 is not None and n < FEWEST_OF_A_TAIL:
         raise InputError(
             f"fail_under.cvar10={bounds.cvar10:g}: of {n} test prompts the worst tenth is less than one; use fail_under.worst, "
             "or give ten prompts."

@@ -209,9 +209,12 @@ def _score_base(config: TrainConfig, base: PreTrainedModel, model: ModelConfig) 
     reset_peak_memory()
 
 
-def _has_results(folder: RunFolder) -> bool:
-    """Return whether a run is finished, as the first rank sees it, because another process may finish it right now."""
-    return ranks.gather(folder.results.is_file())[0]
+def _has_results(folder: RunFolder, config: TrainConfig) -> bool:
+    """Return whether a run has the results of this config, which another version of its metric's function has not.
+
+    The first rank decides, because another process may finish it right now.
+    """
+    return ranks.gather(folder.results.is_file() and not outdated(folder.results, config.dataset))[0]
 
 
 def _finished(folder: RunFolder, config: TrainConfig) -> bool:
@@ -365,13 +368,11 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
         group: the sweep that the run belongs to, for loggers.
     """
     config, folder = run.config, run.folder.path
-    device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
-    fused = fused_kind(device, config.trainer.fused)
     adapted = config.method.trains and config.model.lora is not None
     settings = config.model
     if config.method.trains and not adapted:
         settings = settings.model_copy(update={"path": str(run.trained_folder), "revision": None})
-    model: Any = load_base(settings, device, cutoff=run.encoder.cutoff, fused=fused, sharded=sharded)
+    model: Any = _load_to_score(run, settings)
     if adapted:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")
@@ -412,7 +413,7 @@ def run_training(
     print_beside(config, run.beside)
     print_inputs(config, run.inputs, run.warnings)
     results = None
-    if not _has_results(run.folder) or outdated(run.folder.results, config.dataset):
+    if not _has_results(run.folder, config):
         _train_others(run, group)
         results = train(run, group, waits or not config.method.trains)
     if results is None:
@@ -426,8 +427,7 @@ def run_training(
 def _train_others(run: PreparedRun, group: str | None) -> None:
     """Train what a run is shown beside, but for the base model, which the run itself scores."""
     for other in run.beside.values():
-        has = _has_results(other.folder) and not outdated(other.folder.results, run.config.dataset)
-        if other.config.method.trains and not has:
+        if other.config.method.trains and not _has_results(other.folder, other.config):
             run_training(other.config, group, waits=True)
             gc.collect()  # its model is gone before the next one is loaded
 
@@ -450,7 +450,7 @@ def _add_others(run: PreparedRun, group: str | None) -> Results:
     """Show a finished run beside other runs, which are made if they were not: its verdict, its page and its copy in W&B."""
     config, folder = run.config, run.folder.path
     _train_others(run, group)
-    beside = _others(run, lambda: _load_again(run), config.model)
+    beside = _others(run, lambda: _load_to_score(run, config.model), config.model)
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),
@@ -466,9 +466,9 @@ def _add_others(run: PreparedRun, group: str | None) -> Results:
     return results
 
 
-def _load_again(run: PreparedRun) -> PreTrainedModel:
-    """Load the base model of a finished run, to score with."""
+def _load_to_score(run: PreparedRun, settings: ModelConfig) -> PreTrainedModel:
+    """Load the base model of a finished run, or the whole model that it trained, to score with."""
     config = run.config
     device, sharded = device_of(config.trainer.accelerator), config.trainer.strategy == "fsdp"
     fused = fused_kind(device, config.trainer.fused)
-    return load_base(config.model, device, cutoff=run.encoder.cutoff, fused=fused, sharded=sharded)
+    return load_base(settings, device, cutoff=run.encoder.cutoff, fused=fused, sharded=sharded)

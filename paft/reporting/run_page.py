@@ -16,6 +16,7 @@ from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import Robustness
 from paft.evaluation.statistics import agreement
+from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.described import facts_of, title_of
 from paft.reporting.renderings import Reader, Trained
@@ -33,7 +34,6 @@ from paft.reporting.table import beware, certainty, coverage, remarks
 from paft.reporting.terms import Terms
 from paft.runtime.files import write_atomically
 
-_FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
 _LONERS = 5  # prompts that answer unlike the others
 _MOST_PROMPTS = 300  # rows of the table of prompts
 _LONGEST = 2_000  # characters of a text from a row or a template
@@ -182,7 +182,7 @@ def _other_remarks(results: Results) -> list[str]:
 
 
 def _has_tail(results: Results) -> bool:
-    return results.robustness is not None and results.robustness.n_prompts >= _FEWEST_OF_A_TAIL
+    return results.robustness is not None and results.robustness.n_prompts >= FEWEST_OF_A_TAIL
 
 
 def _curve(results: Results) -> list[tuple[str, float]]:

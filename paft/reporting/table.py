@@ -11,12 +11,12 @@ from rich.table import Table
 from paft.data.checks import LeftOut
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
+from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.prompts.seen import Seen
 from paft.reporting.page import unit
 from paft.reporting.results import Results, ServedRecord, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
-_FEWEST_OF_A_TAIL = 10  # prompts, of which the worst tenth is one
 _FAMILIES_SHOWN = 5
 _BESIDE = {"base": "the base model", "user": "one fixed prompt (user)"}
 _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
@@ -57,7 +57,7 @@ def coverage(robustness: Robustness, chance: float, threshold: float | None, cal
 def worst_prompts(results: Summary) -> list[str]:
     """Return sentences on the worst prompts and the worst families, and on how sensitive the answers are to the prompt."""
     lines = []
-    if results.tail is not None and results.robustness is not None and results.robustness.n_prompts >= _FEWEST_OF_A_TAIL:
+    if results.tail is not None and results.robustness is not None and results.robustness.n_prompts >= FEWEST_OF_A_TAIL:
         curve = ", ".join(f"{100 * share:.0f}%: {100 * mean:.1f}" for share, mean in results.tail.curve)
         lines.append(
             f"The worst tenth of the prompts: mean {100 * results.tail.cvar10:.1f} (CVaR10); fifth percentile "
