@@ -3,6 +3,7 @@
     python -m experiments.worst_prompt commands --stage 1                           # candidates.yaml, on validation prompts
     python -m experiments.worst_prompt choose RUNS --out experiments/results/worst_prompt/selection
     python -m experiments.worst_prompt budget --pilot RUNS --arms 2 --seeds 12     # hours, before anything is started
+    python -m experiments.worst_prompt pools                                        # training prompts of the ablations
     python -m experiments.worst_prompt commands                                     # those of the registered comparison
     python -m experiments.worst_prompt page RUNS --out experiments/results/worst_prompt
 
@@ -18,10 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.worst_prompt import selection
+from experiments.worst_prompt.few_families import write_pools
 from experiments.worst_prompt.page import write_page
 from experiments.worst_prompt.registered import FILE, read
 from paft.cli.hydra_app import run_plain
 from paft.reporting.collect import collect
+from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
 
@@ -30,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.worst_prompt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="commands | choose | budget | page")
+    commands = parser.add_subparsers(required=True, metavar="commands | choose | budget | pools | page")
     budget = commands.add_parser("budget", help="how many hours a plan takes, from the times of finished runs")
     budget.add_argument("--pilot", type=Path, nargs="+", required=True, help="finished runs like those of the plan")
     budget.add_argument("--arms", type=int, default=2)
@@ -47,6 +50,10 @@ def main() -> None:
     choose.add_argument("--out", type=Path, default=Path("outputs/worst_prompt/selection"))
     choose.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
     choose.set_defaults(command=lambda a: _choose(a.runs, a.candidates, a.out, a.keep))
+    pools = commands.add_parser("pools", help="write the training prompts of the ablations: few families, or many")
+    pools.add_argument("--registered", type=Path, default=FILE)
+    pools.add_argument("--out", type=Path, default=Path("outputs/worst_prompt/pools"))
+    pools.set_defaults(command=lambda a: _pools(a.registered, a.out))
     page = commands.add_parser("page", help="compare the arms")
     page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
     page.add_argument("--registered", type=Path, default=FILE)
@@ -77,11 +84,17 @@ def print_candidates(path: Path) -> None:
 
 
 def print_commands(path: Path) -> None:
-    """Print the commands of the registered comparison, seed by seed: whatever is cut off, the rest is paired."""
-    registered = read(path)
-    for seed in registered.seeds:
-        for overrides in (registered.baseline, registered.method):
-            print(shlex.join(["paft", "train", *registered.common, *overrides, f"seed={seed}"]))
+    """Print the commands of the registered comparison and of its ablations, each run once."""
+    for overrides in read(path).runs().values():
+        print(shlex.join(["paft", "train", *overrides]))
+
+
+def _pools(registered: Path, out: Path) -> None:
+    ablations = read(registered).ablations
+    if ablations is None:
+        raise InputError(f"{registered}: there are no ablations, which are what needs pools.")
+    check_place(f"--out {out}", out)
+    write_pools(ablations.seeds, out)
 
 
 def _choose(runs: Sequence[Path], candidates: Path, out: Path, keep: bool) -> None:

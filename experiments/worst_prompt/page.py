@@ -1,7 +1,5 @@
 """The page of the comparison: endpoints with intervals, a forest plot, the curve of the worst prompts, kinds, seeds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -10,81 +8,20 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 
-from experiments.worst_prompt.registered import Registered, compute, exploratory
-from paft.evaluation.statistics import Array, Estimate, Groups, difference_interval
-from paft.evaluation.tail import SHARES, cvar, cvar_difference, kind_of
-from paft.prompts.readers import read_prompts
+from experiments.worst_prompt.ablations import ablation_lines
+from experiments.worst_prompt.arms import Arms, arms_of
+from experiments.worst_prompt.registered import Registered, compute, exploratory, unregistered
+from paft.evaluation.statistics import difference_interval
+from paft.evaluation.tail import SHARES, cvar
 from paft.reporting.collect import Collected, keep_runs
 from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
-from paft.reporting.runs import FinishedRun, TableRow, check_alike
 from paft.reporting.sweep import origin
-from paft.runtime.errors import InputError
-
-
-@dataclass(frozen=True)
-class Arms:
-    """Both arms on the test prompts: right and wrong (S, P, E) of paired seeds, and the families of the prompts."""
-
-    method: Array
-    baseline: Array
-    groups: Groups
-    seeds: list[int]
-    wordings: list[str]
-    kinds: list[str]
-
-    def of_kinds(self, kinds: Sequence[str]) -> "Arms":
-        """Return the arms on the prompts of some kinds of layout."""
-        own = [i for i, kind in enumerate(self.kinds) if kind in kinds]
-        return Arms(
-            self.method[:, own],
-            self.baseline[:, own],
-            self.groups,
-            self.seeds,
-            [self.wordings[i] for i in own],
-            [self.kinds[i] for i in own],
-        )
-
-    def tail(self, share: float = 0.1) -> Estimate:
-        """Return the difference of the mean of the worst share of the prompts."""
-        return cvar_difference(self.method, self.baseline, self.wordings, share)
-
-    def mean(self) -> Estimate:
-        """Return the difference of the means, for other seeds and families: the whole share of the prompts."""
-        return cvar_difference(self.method, self.baseline, self.wordings, 1.0)
-
-
-def arms_of(collected: Collected, registered: Registered) -> tuple[dict[str, list[FinishedRun]], Arms]:
-    """Sort runs into arms by their names and pair their seeds; raises InputError if there are none of an arm."""
-    names = {registered.run_name(arm, seed): arm for arm in ("baseline", "method") for seed in registered.seeds}
-    runs: dict[str, list[FinishedRun]] = {"baseline": [], "method": []}
-    for run in collected.runs:
-        if run.results.run in names:
-            runs[names[run.results.run]].append(run)
-    for arm, own in runs.items():
-        if not own:
-            raise InputError(f"There is no finished run of the {arm}; `commands` prints those that are registered.")
-    check_alike([run for own in runs.values() for run in own], lambda run: run.measured_by)
-    seeds = sorted(
-        {r.seed for r in runs["baseline"] if r.seed is not None} & {r.seed for r in runs["method"] if r.seed is not None}
-    )
-    if not seeds:
-        raise InputError("The arms share no seed, so nothing can be paired.")
-    part = runs["method"][0].dataset
-    sides = {
-        arm: TableRow(sorted((r for r in own if r.seed in seeds), key=lambda r: r.seed or 0), part) for arm, own in runs.items()
-    }
-    first = sides["method"].runs[0]
-    by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
-    prompts = [by_id[id_] for id_ in first.matrix(part).prompt_ids]
-    wordings = [str(row.get("wording") or row["id"]) for row in prompts]
-    kinds = [kind_of(str(row.get("layout") or "")) for row in prompts]
-    return runs, Arms(sides["method"].correct, sides["baseline"].correct, sides["method"].groups, seeds, wordings, kinds)
 
 
 def write_page(collected: Collected, registered: Registered, path: Path, out: Path, keep: bool) -> None:
     """Write README.md, results.json and figures; raises InputError if the arms are not there."""
     runs, arms = arms_of(collected, registered)
-    problems = exploratory(registered, runs, path)
+    problems = exploratory(registered, runs, path) + unregistered(collected.runs, registered)
     tokens, unequal = compute(runs)
     out.mkdir(parents=True, exist_ok=True)
     every = {endpoint.name: arms.of_kinds(endpoint.kinds) for endpoint in registered.endpoints}
@@ -112,6 +49,7 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
         [[arm, f"{f['tokens']:,.0f}", f"{f['updates']:,.0f}", f"{f['seconds']:,.0f}"] for arm, f in tokens.items()],
     )
     page += ["Neither arm makes forward passes besides training. Means over runs.", ""]
+    page += ablation_lines(collected, registered)
     page += [f"Baseline: `{' '.join(registered.baseline)}`. Method: `{' '.join(registered.method)}`. Both: "
              f"`{' '.join(registered.common)}`.", "", "Made by `python -m experiments.worst_prompt page`."]  # fmt: skip
     _forest(every, out / "forest.png")

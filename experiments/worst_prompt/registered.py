@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from paft.config.compose import compose_training
 from paft.reporting.runs import FinishedRun
@@ -27,6 +27,31 @@ class Endpoint(BaseModel):
     kinds: list[str] = Field(min_length=1)
 
 
+class Bounds(BaseModel):
+    """Differences, in points, within which two arms count as equivalent."""
+
+    model_config = ConfigDict(extra="forbid")
+    mean: float = Field(gt=0)
+    cvar10: float = Field(gt=0)
+
+
+class Ablations(BaseModel):
+    """What else is run on the test prompts: arms that differ from another arm in one thing."""
+
+    model_config = ConfigDict(extra="forbid")
+    seeds: list[int] = Field(min_length=3)
+    arms: dict[str, list[str]]  # overrides beside the common ones, by the name of the arm; {seed} stands for the seed
+    against: dict[str, str]  # arm -> the arm that it is compared with
+    equivalent: Bounds
+
+    @model_validator(mode="after")
+    def _known(self) -> "Ablations":
+        for name in (*self.against, *self.against.values()):
+            if name not in self.arms:
+                raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(self.arms)}")
+        return self
+
+
 class Registered(BaseModel):
     """The registered comparison: arms as overrides of conf/train.yaml, seeds, endpoints (the first is the headline)."""
 
@@ -38,11 +63,27 @@ class Registered(BaseModel):
     endpoints: list[Endpoint] = Field(min_length=1)
     aim: float  # points of CVaR10 by which the method is to be better at the headline
     guard: float  # points by which its mean may be worse
+    ablations: Ablations | None = None
+
+    def overrides(self, arm: str, seed: int) -> list[str]:
+        """Return what is typed for a run; arm is baseline, method or an arm of the ablations."""
+        sides = {"baseline": self.baseline, "method": self.method}
+        own = sides[arm] if arm in sides else self.ablations.arms[arm] if self.ablations else []
+        return [*self.common, *(override.replace("{seed}", str(seed)) for override in own), f"seed={seed}"]
 
     def run_name(self, arm: str, seed: int) -> str:
-        """Return the name of a run's folder; arm is baseline or method."""
-        overrides: list[str] = getattr(self, arm)
-        return compose_training([*self.common, *overrides, f"seed={seed}"]).run_name
+        """Return the name of a run's folder."""
+        return compose_training(self.overrides(arm, seed)).run_name
+
+    def runs(self) -> dict[str, list[str]]:
+        """Return what is typed for each run, by its name: seed by seed, the comparison before the ablations.
+
+        Whatever is cut off, the rest is paired. A run that is an arm of both is there once.
+        """
+        wanted = [(arm, seed) for seed in self.seeds for arm in ("baseline", "method")]
+        if self.ablations is not None:
+            wanted += [(arm, seed) for seed in self.ablations.seeds for arm in self.ablations.arms]
+        return {self.run_name(arm, seed): self.overrides(arm, seed) for arm, seed in wanted}
 
 
 def read(path: Path = FILE) -> Registered:
@@ -85,6 +126,21 @@ def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]
                 f"({commit[:7]})"
             )
     return list(dict.fromkeys(problems))
+
+
+def unregistered(runs: Sequence[FinishedRun], registered: Registered) -> list[str]:
+    """Return what was tuned on the test prompts, as sentences: runs that scored them, train and are not registered."""
+    first = next((run for run in runs if run.results.run in registered.runs()), None)
+    if first is None:
+        return []
+    tested = first.results.fingerprints.pools["test"].fingerprint
+    return [
+        f"{run.results.run} scored the same test prompts and is not registered"
+        for run in runs
+        if run.config["method"]["name"] != "base"
+        and run.results.run not in registered.runs()
+        and run.results.fingerprints.pools["test"].fingerprint == tested
+    ]
 
 
 def compute(arms: Mapping[str, Sequence[FinishedRun]]) -> tuple[dict[str, dict[str, float]], list[str]]:

@@ -11,10 +11,15 @@ import yaml
 
 from experiments.worst_prompt import selection
 from experiments.worst_prompt.__main__ import print_budget, print_candidates, print_commands
-from experiments.worst_prompt.page import Arms, arms_of, verdict, write_page
-from experiments.worst_prompt.registered import Registered, compute, exploratory, read
+from experiments.worst_prompt.ablations import says
+from experiments.worst_prompt.arms import Arms, arms_of
+from experiments.worst_prompt.few_families import SIZE, write_pools
+from experiments.worst_prompt.page import verdict, write_page
+from experiments.worst_prompt.registered import Ablations, Bounds, Registered, compute, exploratory, read, unregistered
 from paft.cli.hydra_app import run_plain
+from paft.evaluation.statistics import Estimate
 from paft.jobs.train import run_training
+from paft.prompts.readers import read_prompts
 from paft.reporting.collect import collect
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, small_run
@@ -34,10 +39,20 @@ def registered(tiny_llama, tmp_path_factory) -> Registered:
         endpoints=[{"name": "kinds held out", "kinds": KINDS}, {"name": "sections", "kinds": ["sections"]}],
         aim=2,
         guard=0.5,
+        ablations={
+            "seeds": [100, 101, 102],
+            "arms": {
+                "K=1": ["sampler=uniform", "K=1"],
+                "frozen": ["schedule.unit=row"],
+                "3 layouts": ["K=1", f"prompts.train={root}/pools/few_layouts_{{seed}}.yaml"],
+            },
+            "against": {"frozen": "K=1", "3 layouts": "K=1"},
+            "equivalent": {"mean": 2, "cvar10": 3},
+        },
     )
-    for arm in (found.baseline, found.method):
-        for seed in found.seeds:
-            run_training(compose_config(*common, *arm, f"seed={seed}"))
+    write_pools(found.seeds, root / "pools")
+    for overrides in found.runs().values():
+        run_training(compose_config(*overrides))
     (root / "registered.yaml").write_text(yaml.safe_dump(found.model_dump()))
     return found
 
@@ -58,6 +73,8 @@ def test_the_page_compares_the_arms_at_each_endpoint(registered, tmp_path):
         for figure in endpoint.values():
             assert figure["low"] is None or figure["low"] <= figure["value"] <= figure["high"]
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"forest.png", "curve.png", "runs", "pools"}
+    assert "| frozen | `schedule.unit=row` | 3 |" in page and "| 3 layouts minus K=1 | 3 |" in page
+    assert "is not registered" not in page
     again = arms_of(collect([tmp_path / "out" / "runs"]), registered)[1]  # from what was kept
     assert again.method.shape == (3, 200, 3) and again.kinds.count("sections") == 100
 
@@ -73,6 +90,44 @@ def test_what_does_not_hold_makes_it_exploratory(registered):
     found, unequal = compute(runs)
     assert found["method"]["updates"] == found["baseline"]["updates"] == 6
     assert bool(unequal) == (abs(found["method"]["tokens"] / found["baseline"]["tokens"] - 1) > 0.01)
+
+
+def test_a_run_that_looked_at_the_test_prompts_makes_it_exploratory(registered):
+    runs = collect([root_of(registered)]).runs
+    assert unregistered(runs, registered) == []
+    without = registered.model_copy(update={"ablations": None})
+    assert len(unregistered(runs, without)) == 6
+    assert all("scored the same test prompts and is not registered" in line for line in unregistered(runs, without))
+
+
+def test_pools_of_few_families_are_of_equal_size(tmp_path):
+    write_pools([0, 1], tmp_path)
+    pools = {path.stem: [row for _, row in read_prompts(path).rows] for path in tmp_path.iterdir()}
+    found = {name: tuple(len({row[key] for row in pool}) for key in ("wording", "layout")) for name, pool in pools.items()}
+    assert len(found) == 6 and {len(pool) for pool in pools.values()} == {SIZE}
+    for seed in (0, 1):
+        assert found[f"few_wordings_{seed}"][0] == 5 and found[f"few_layouts_{seed}"][1] == 3
+        assert found[f"many_{seed}"] == (25, 19)
+    assert pools["many_0"] != pools["many_1"]
+
+
+@pytest.mark.parametrize(
+    ("tail", "mean", "sentence"),
+    [
+        (Estimate(0.0, -0.02, 0.02), Estimate(0.0, -0.01, 0.01), "equivalent"),
+        (Estimate(0.0, -0.02, 0.02), Estimate(0.0, -0.03, 0.01), "not decided"),
+        (Estimate(0.05, 0.02, 0.08), Estimate(0.0, -0.01, 0.01), "better at the worst prompts"),
+        (Estimate(-0.05, -0.08, -0.02), Estimate(0.0, -0.01, 0.01), "worse at the worst prompts"),
+        (Estimate(0.05), Estimate(0.0, -0.01, 0.01), "too few seeds or families"),
+    ],
+)
+def test_what_a_difference_says(tail, mean, sentence):
+    assert says(tail, mean, Bounds(mean=2, cvar10=3)) == sentence
+
+
+def test_an_arm_is_compared_with_one_that_there_is():
+    with pytest.raises(ValueError, match="against names 'K=3', which is none of the arms: K=1"):
+        Ablations(seeds=[1, 2, 3], arms={"K=1": []}, against={"K=1": "K=3"}, equivalent=Bounds(mean=2, cvar10=3))
 
 
 def test_a_registration_in_the_history_before_the_runs(registered, tmp_path, monkeypatch):
@@ -135,7 +190,9 @@ def test_commands_and_budget(registered, tmp_path, capsys):
     root = root_of(registered)
     print_commands(root / "registered.yaml")
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 6 and lines[0].endswith("seed=100") and "sampler=uniform" in lines[0] and "sampler=mutated" in lines[1]
+    assert (
+        len(lines) == 12 and lines[0].endswith("seed=100") and "sampler=uniform" in lines[0] and "sampler=mutated" in lines[1]
+    )
     print_budget([root], 2, 12)
     assert "2 arms x 12 seeds:" in capsys.readouterr().out
 

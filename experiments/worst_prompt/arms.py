@@ -1,0 +1,81 @@
+"""Two arms of a comparison, paired by seed, on the test prompts and on kinds of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.worst_prompt.registered import Registered
+from paft.evaluation.statistics import Array, Estimate, Groups
+from paft.evaluation.tail import cvar_difference, kind_of
+from paft.prompts.readers import read_prompts
+from paft.reporting.collect import Collected
+from paft.reporting.runs import FinishedRun, TableRow, check_alike
+from paft.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Both arms on the test prompts: right and wrong (S, P, E) of paired seeds, and the families of the prompts."""
+
+    method: Array
+    baseline: Array
+    groups: Groups
+    seeds: list[int]
+    wordings: list[str]
+    kinds: list[str]
+
+    def of_kinds(self, kinds: Sequence[str]) -> "Arms":
+        """Return the arms on the prompts of some kinds of layout."""
+        own = [i for i, kind in enumerate(self.kinds) if kind in kinds]
+        return Arms(
+            self.method[:, own],
+            self.baseline[:, own],
+            self.groups,
+            self.seeds,
+            [self.wordings[i] for i in own],
+            [self.kinds[i] for i in own],
+        )
+
+    def tail(self, share: float = 0.1) -> Estimate:
+        """Return the difference of the mean of the worst share of the prompts."""
+        return cvar_difference(self.method, self.baseline, self.wordings, share)
+
+    def mean(self) -> Estimate:
+        """Return the difference of the means, for other seeds and families: the whole share of the prompts."""
+        return cvar_difference(self.method, self.baseline, self.wordings, 1.0)
+
+
+def runs_of(collected: Collected, registered: Registered, arm: str, seeds: Sequence[int]) -> list[FinishedRun]:
+    """Return the finished runs of an arm."""
+    names = {registered.run_name(arm, seed) for seed in seeds}
+    return [run for run in collected.runs if run.results.run in names]
+
+
+def arms_of(collected: Collected, registered: Registered) -> tuple[dict[str, list[FinishedRun]], Arms]:
+    """Sort runs into the method and the baseline and pair their seeds; raises InputError if there are none of an arm."""
+    runs = {arm: runs_of(collected, registered, arm, registered.seeds) for arm in ("baseline", "method")}
+    for arm, own in runs.items():
+        if not own:
+            raise InputError(f"There is no finished run of the {arm}; `commands` prints those that are registered.")
+    check_alike([run for own in runs.values() for run in own], lambda run: run.measured_by)
+    found = paired(runs["method"], runs["baseline"])
+    if found is None:
+        raise InputError("The arms share no seed, so nothing can be paired.")
+    return runs, found
+
+
+def paired(method: Sequence[FinishedRun], baseline: Sequence[FinishedRun]) -> Arms | None:
+    """Pair the runs of two arms by their seeds; None if they share none."""
+    both = sorted({run.seed for run in method if run.seed is not None} & {run.seed for run in baseline})
+    if not both:
+        return None
+    part = method[0].dataset
+    one, other = (
+        TableRow(sorted((run for run in side if run.seed in both), key=lambda run: run.seed or 0), part)
+        for side in (method, baseline)
+    )
+    first = one.runs[0]
+    by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
+    prompts = [by_id[id_] for id_ in first.matrix(part).prompt_ids]
+    wordings = [str(row.get("wording") or row["id"]) for row in prompts]
+    kinds = [kind_of(str(row.get("layout") or "")) for row in prompts]
+    return Arms(one.correct, other.correct, one.groups, both, wordings, kinds)
