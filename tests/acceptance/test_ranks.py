@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -114,7 +115,9 @@ def test_two_nodes_under_torchrun_equal_two_devices_also_when_stopped_or_killed(
             assert all(codes) and not (folder / "results.json").exists()
             assert torch.load(states(folder / "checkpoints")[0], weights_only=True)["global_step"] == 2
             if name == "told to stop":
-                assert errors.count("Interrupted; the same command resumes") == 1
+                # After 2, or at the validation that follows update 3: by how long the ranks' updates take.
+                said = re.findall(r"Interrupted after update (\d) of 6; the same command resumes from (there|update 2)", errors)
+                assert said in ([("2", "there")], [("3", "update 2")])
         codes, printed, errors = nodes(overrides)
         assert codes == [0, 0], errors
         assert printed.count("Run ") == 1 and printed.count("Results: ") == 1

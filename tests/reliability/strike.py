@@ -25,6 +25,7 @@ from paft.runtime.ranks import rank
 ROOT = Path(__file__).parents[2]
 _POINT = "PAFT_TEST_POINT"  # an environment variable, which ranks inherit
 _PACE_S = 0.6  # ranks ask one another for signals every half second: so they do after each update, on a fast machine, too
+_GONE_S = 60.0
 Struck = Literal["rank", "launcher"]
 
 
@@ -90,6 +91,8 @@ def _set_up() -> None:
         if rank() == len(struck) and next(calls) == int(call):
             if struck:
                 os.kill(os.getpid() if struck == ["rank"] else os.getppid(), signal.Signals[name])
+                if struck == ["launcher"]:
+                    time.sleep(_GONE_S)  # until this rank has seen that its launcher is gone, and ends
             else:
                 _send(signal.Signals[name])
         return original(*args, **kwargs)
