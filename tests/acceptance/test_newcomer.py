@@ -100,7 +100,7 @@ def test_from_a_csv_to_a_verdict_and_to_a_server(workspace):
     assert "3 prompts x 24 examples" in said
 
     paft(workspace, "merge", str(run), "--out", "my_model")
-    written = ["scoring=generate", "prompts.test=unseen.yaml", *here]
+    written = ["scoring=generate", "prompts.test=unseen.yaml", "model.dtype=fp32", *here]  # fp32, as the server computes
     paft(workspace, "evaluate", f"adapter={run / 'adapter'}", "dataset.path=rows", *written)
     local = read_results(only(workspace, "eval-*-paft-*generate-*"))
     server = TinyServer(workspace / "my_model", name="support", gives=("completions",))
