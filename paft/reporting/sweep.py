@@ -190,7 +190,8 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
         "Worst N%: the mean accuracy of the worst N% of the prompts of a trained model, averaged over seeds (10%: CVaR10).",
         "The stds are corrected for the noise of finitely many examples; that of prompts is what all seeds share.",
         "Flips: how often another prompt changes the answer. POSIX: arXiv 2410.02185. PSS: arXiv 2410.12405. ECE: expected "
-        "calibration error on a prompt. Answers by place: the share of the answers that are the first choice (A), the second ...",
+        "calibration error on a prompt. Answers by place: the share of the answers that are the first choice (A), the second, "
+        "and so on.",
     ]
     return section
 
@@ -198,7 +199,7 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
 def _given(row: TableRow) -> Entry:
     """Return a cell with the share of each choice in the answers of all seeds."""
     shares = [run.matrix(row.part, row.measure).given for run in row.runs]
-    return Entry(answers_given([sum(own) / len(own) for own in zip(*shares, strict=True)]) or "-", {})
+    return words(answers_given([sum(own) / len(own) for own in zip(*shares, strict=True)]) or "-")
 
 
 def _average(values: Iterable[float | None]) -> float | None:

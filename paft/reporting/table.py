@@ -65,7 +65,7 @@ def guessed(chance: float | None, constant: float | None) -> str:
 
 
 def answers_given(given: Sequence[float]) -> str:
-    """Return the share of the answers that are each choice, in percent, by its place; of many choices the most frequent ones."""
+    """Return the share of the answers that are each choice, in percent, by its place; of many choices the most frequent."""
     by_share = sorted(range(len(given)), key=lambda place: -given[place])[:_CHOICES_SHOWN]
     return ", ".join(f"{_place(place)} {100 * given[place]:.0f}" for place in sorted(by_share))
 
