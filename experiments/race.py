@@ -9,11 +9,19 @@ configs the runs come from
 and from method=base and method=top_accuracy method.budget=2400 (seed 0).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from scipy import stats
+
 from paft.cli.hydra_app import run_plain
+from paft.evaluation.statistics import Array, Estimate, Groups
+from paft.prompts.readers import read_prompts
+from paft.reporting.collect import collect
 from paft.reporting.compare import compare_sides
-from paft.reporting.page import bracketed, percent
+from paft.reporting.page import bracketed, percent, table, write
+from paft.reporting.runs import FinishedRun, TableRow
 from paft.reporting.sweep import report
 
 KEPT = Path("experiments/results/race_qwen05")
@@ -43,9 +51,80 @@ def paired_note() -> str:
     )
 
 
+def sides() -> dict[str, TableRow]:
+    """Return PAFT, one fixed prompt and the base model on the whole of the test rows, all seeds."""
+    runs = collect([KEPT / "runs"]).runs
+    own = {name: [run for run in runs if run.config["method"]["name"] == name] for name in ("paft", "user", "base")}
+    return {name: TableRow(sorted(found, key=lambda run: run.seed or 0), found[0].dataset) for name, found in own.items()}
+
+
+def prompt_rows(run: FinishedRun) -> list[dict[str, str]]:
+    """Return id, wording and layout of the test prompts, in the order of the scores."""
+    by_id = {str(row["id"]): {key: str(row[key]) for key in ("id", "wording", "layout")}
+             for _, row in read_prompts(run.pool_file("test")).rows}  # fmt: skip
+    return [by_id[id_] for id_ in run.matrix(run.dataset).prompt_ids]
+
+
+def difference_on_rows(a: Array, b: Array, groups: Groups) -> Estimate:
+    """Return the mean of a minus that of b on given prompts, with a 95% interval for other articles.
+
+    The prompts are those of one family, too few to speak for others. Rows of an article are no independent evidence: the
+    variance is that of the articles' sums (cluster-robust), the quantile that of t.
+
+    Args:
+        a: (S, P, E).
+        b: (S, P, E), the same prompts and examples.
+        groups: the article of each example (E,).
+    """
+    by_row = (a - b).mean((0, 1))
+    value = float(by_row.mean())
+    sums = np.bincount(groups, weights=by_row - value)
+    n = len(sums)
+    error = float(np.sqrt(n / (n - 1) * (sums**2).sum())) / len(by_row)
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    return Estimate(value, value - half, value + half)
+
+
+def family_table(rows: dict[str, TableRow], prompts: Sequence[dict[str, str]], key: str) -> list[str]:
+    """Return the table of the families of a kind, the one that PAFT answers worst first."""
+    correct = {name: row.correct for name, row in rows.items()}
+    found = []
+    for family in dict.fromkeys(row[key] for row in prompts):
+        own = [place for place, row in enumerate(prompts) if row[key] == family]
+        of_seeds = correct["paft"][:, own].mean((1, 2))
+        gain = difference_on_rows(correct["paft"][:, own], correct["user"][:, own], rows["paft"].groups)
+        means = [percent(float(correct[name][:, own].mean())) for name in ("base", "user", "paft")]
+        seeds = ", ".join(percent(float(value)) for value in of_seeds)
+        found.append((float(of_seeds.mean()), [family, str(len(own)), *means, seeds, bracketed(gain, "+")]))
+    headings = [key, "prompts", "base", "one prompt", "PAFT", "its seeds", "PAFT minus one prompt"]
+    return table(headings, [cells for _, cells in sorted(found)])
+
+
+def prompt_table(rows: dict[str, TableRow], prompts: Sequence[dict[str, str]]) -> list[str]:
+    """Return the table of all prompts, the one that PAFT answers worst first."""
+    means = {name: row.correct.mean((0, 2)) for name, row in rows.items()}
+    order = np.argsort(means["paft"], kind="stable")
+    cells = [[*(prompts[i][key] for key in ("id", "layout", "wording")),
+              *(percent(float(means[name][i])) for name in ("base", "user", "paft"))] for i in order]  # fmt: skip
+    return table(["prompt", "layout", "wording", "base", "one prompt", "PAFT"], cells)
+
+
 def main() -> None:
     """Write the page."""
     report([KEPT / "runs"], KEPT, keep=True, notes=[*_NOTES, paired_note()])
+    rows = sides()
+    prompts = prompt_rows(rows["paft"].runs[0])
+    *page, made_by = (KEPT / "README.md").read_text(encoding="utf-8").rstrip().splitlines()
+    page += ["", "## By layout", "", *family_table(rows, prompts, "layout"), _OF_ROWS, ""]
+    page += ["## By wording", "", *family_table(rows, prompts, "wording"), _OF_ROWS, ""]
+    page += ["## Every prompt", "", *prompt_table(rows, prompts), "Percent, both parts, mean over seeds.", ""]
+    write(KEPT, [*page, made_by.replace("`paft report RUNS... --out DIR`", "`python -m experiments.race`"), ""])
+
+
+_OF_ROWS = (
+    "Percent, both parts, mean over seeds. In brackets 95% intervals for other articles under these prompts; a family has few "
+    "prompts, so that nothing is said of others of it."
+)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def report(
         first = next(iter(runs.values()))[0]
         assert first.chance is not None
         rows = {f"{label}, seed {run.config['seed']}": labelled(run) for label, same in runs.items() for run in same}
-        over = coverage(labelled(first), first.chance, first.threshold)
+        over = coverage(first)
         print_robustness(rows, group, [over])
         figure = f"{group.lower().replace(' ', '_').replace(',', '')}.png"
         pooled = {label: np.concatenate([accuracies(run) for run in same]) for label, same in runs.items()}

@@ -51,6 +51,21 @@ class ScoreMatrix:
         """The expected accuracy of guessing; 0 where answers are free-form, which are never guessed right."""
         return float(np.mean([1 / n if n else 0.0 for n in self.n_choices]))
 
+    @property
+    def constant(self) -> float | None:
+        """The accuracy of giving one choice throughout, by its place: that which is right most often; None where no choice is.
+
+        Where answers are letters, it is what a model gets that answers every row with the same letter.
+        """
+        right = np.bincount(self.gold[self.gold >= 0])
+        return float(right.max() / len(self.gold)) if min(self.n_choices) and right.size else None
+
+    @property
+    def given(self) -> tuple[float, ...]:
+        """The share of all answers that are each choice, by its place; empty where answers are free-form."""
+        n = max(self.n_choices)
+        return tuple(float((self.predicted == place).mean()) for place in range(n)) if min(self.n_choices) else ()
+
     def select(self, prompts: Sequence[int], examples: Sequence[int]) -> "ScoreMatrix":
         """Return the matrix of some prompts and examples, given by their indices."""
         cells = np.ix_(prompts, examples)

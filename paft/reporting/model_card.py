@@ -153,7 +153,7 @@ def _text(config: TrainConfig, results: Results, template: PromptTemplate, answe
 |---:|---:|---:|---:|
 | {100 * robust.mean:.1f} | {100 * robust.std:.1f} | {100 * robust.min:.1f} | {100 * robust.max:.1f} |
 
-{coverage(robust, results.chance, results.threshold, results.scoring.called)}
+{coverage(results)}
 {certainty(results.uncertainty)}
 
 ## How to ask it

@@ -113,8 +113,9 @@ class Summary(_Record):
     free-form, and for a single prompt. threshold is that of Top. ties counts the renderings in which several choices had the
     best score, unanswered the generated texts that hold no option. warnings are sentences on what makes the numbers mean less.
     tail is None where rows have no labels, sensitivity for a single prompt. families holds the
-    accuracies by wording, by layout and by kind of layout, as far as the pool names them, the worst family first. Results of
-    earlier versions have none of these three.
+    accuracies by wording, by layout and by kind of layout, as far as the pool names them, the worst family first. constant is
+    the accuracy of giving one choice throughout, None where it has no chance; given the share of each choice in the answers, by
+    its place. Results of earlier versions have none of these five.
     """
 
     robustness: Robustness | None
@@ -131,6 +132,8 @@ class Summary(_Record):
     tail: Tail | None = None
     families: dict[str, dict[str, Family]] = {}
     sensitivity: Sensitivity | None = None
+    constant: float | None = None
+    given: tuple[float, ...] = ()
 
 
 class GeneratedAnswers(Summary):
@@ -449,6 +452,8 @@ def summarise(
         tail=tail(matrix) if labelled else None,
         families={key: dict(own) for key, own in (families or {}).items()} if labelled else {},
         sensitivity=sensitivity,
+        constant=matrix.constant if labelled else None,
+        given=matrix.given,
     )
 
 

@@ -30,7 +30,7 @@ from paft.reporting.run_tables import (
     strip_of,
     worst_renderings,
 )
-from paft.reporting.table import beware, certainty, coverage, remarks
+from paft.reporting.table import answers_given, beware, certainty, coverage, remarks
 from paft.reporting.terms import Terms
 from paft.runtime.files import write_atomically
 
@@ -151,6 +151,8 @@ def _figures_without_labels(matrix: ScoreMatrix, answers: Answers) -> list[Figur
 def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
     """Return the figures of the second line: the tail, the agreement of prompts, and how sensitive the answers are."""
     figures = []
+    if results.given:
+        figures.append(Figure("answers by place", answers_given(results.given)))
     if results.tail is not None and _has_tail(results):
         figures.append(Figure("worst tenth (CVaR10)", _percent(results.tail.cvar10)))
         figures.append(Figure("fifth percentile", _percent(results.tail.p5)))
@@ -172,7 +174,7 @@ def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
 def _over(results: Results) -> str:
     if results.robustness is None or results.chance is None:
         return "Percent of the rows, which have no labels: what is right is not known, only where the prompts agree."
-    return coverage(results.robustness, results.chance, results.threshold, results.scoring.called)
+    return coverage(results)
 
 
 def _other_remarks(results: Results) -> list[str]:

@@ -28,7 +28,7 @@ from paft.reporting.page import (
     write_html,
 )
 from paft.reporting.runs import FinishedRun, TableRow, by_seed, commits, frame, no_gain, not_better, typed
-from paft.reporting.table import beware, input_remarks
+from paft.reporting.table import answers_given, beware, guessed, input_remarks
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
@@ -155,7 +155,17 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
     """
     names = len(table.headings) - len(_NUMBERS) - 2
     headings = [*table.headings[:names], *(f"worst {100 * share:.0f}%" for share in _CURVE), "5th percentile"]
-    headings += ["std: prompt", "seed", "prompt x seed", "flips", "POSIX", "PSS", "ECE", "ECE, worst prompt"]
+    headings += [
+        "std: prompt",
+        "seed",
+        "prompt x seed",
+        "flips",
+        "POSIX",
+        "PSS",
+        "ECE",
+        "ECE, worst prompt",
+        "answers by place",
+    ]
     section = Section("tails", "The worst prompts, and where the spread comes from", headings)
     for one, row in zip(labelled, table.rows, strict=True):
         accuracy, spread = one.row.correct.mean(2), one.row.spread
@@ -173,15 +183,23 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
                 number(_average(None if own is None else own.pss for own in found), ".3f"),
                 percentage(_average(None if own is None else own.ece for own in sure)),
                 percentage(_average(None if own is None else own.worst_ece for own in sure)),
+                _given(one.row),
             ]
         )
     section.notes = [
         "Worst N%: the mean accuracy of the worst N% of the prompts of a trained model, averaged over seeds (10%: CVaR10).",
         "The stds are corrected for the noise of finitely many examples; that of prompts is what all seeds share.",
         "Flips: how often another prompt changes the answer. POSIX: arXiv 2410.02185. PSS: arXiv 2410.12405. ECE: expected "
-        "calibration error on a prompt.",
+        "calibration error on a prompt. Answers by place: the share of the answers that are the first choice (A), the second, "
+        "and so on.",
     ]
     return section
+
+
+def _given(row: TableRow) -> Entry:
+    """Return a cell with the share of each choice in the answers of all seeds."""
+    shares = [run.matrix(row.part, row.measure).given for run in row.runs]
+    return words(answers_given([sum(own) / len(own) for own in zip(*shares, strict=True)]) or "-")
 
 
 def _average(values: Iterable[float | None]) -> float | None:
@@ -273,12 +291,12 @@ def size(row: TableRow, runs: Iterable[FinishedRun] = (), name: str | None = Non
     _, prompts, examples = row.correct.shape
     threshold = row.runs[0].results.threshold
     top = "" if threshold is None else f"; Top: prompts at or above {percent(threshold)}"
-    chance = row.runs[0].matrix(row.part).chance
-    guessed = f"; chance is {percent(chance)}" if chance else ""
+    matrix = row.runs[0].matrix(row.part)
+    throughout = guessed(matrix.chance, matrix.constant)
     of = unit(row.runs[0].results.scoring.called)
     percents = of if name is None else f"{name}: {of[0].lower() if of == 'Percent' else of[0]}{of[1:]}"
     kind = "unseen" if all(run.results.unseen for run in (*row.runs, *runs)) else "test"
-    return f"{percents}, over {prompts} {kind} prompts x {examples:,} test examples{guessed}{top}."
+    return f"{percents}, over {prompts} {kind} prompts x {examples:,} test examples{throughout}{top}."
 
 
 def _draw(labelled: Sequence[_Labelled], out: Path) -> dict[str, str]:

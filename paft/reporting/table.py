@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from paft.data.checks import LeftOut
+from paft.data.tasks.base import LETTERS
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
@@ -18,6 +19,7 @@ from paft.reporting.results import Results, ServedRecord, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
 _FAMILIES_SHOWN = 5
+_CHOICES_SHOWN = 6
 _BESIDE = {"base": "the base model", "user": "one fixed prompt (user)"}
 _HEADINGS = {"min": "worst", "max": "best", "top": "Top"}
 
@@ -40,18 +42,36 @@ def print_robustness(rows: Mapping[str, Robustness], title: str, notes: Sequence
         console.print(note, highlight=False, markup=False)
 
 
-def coverage(robustness: Robustness, chance: float, threshold: float | None, called: str = "accuracy") -> str:
-    """Return a sentence on what the numbers are taken over, and on chance and the threshold of Top.
+def coverage(results: Summary) -> str:
+    """Return a sentence on what the numbers of labelled rows are taken over, and on chance and the threshold of Top."""
+    robustness = results.robustness
+    assert robustness is not None
+    top = "" if results.threshold is None else f" Top: prompts at or above {100 * results.threshold:.0f}."
+    over = f"over {robustness.n_prompts} test prompts x {robustness.n_examples} test examples"
+    return f"{unit(results.scoring.called)}, {over}{guessed(results.chance, results.constant)}.{top}"
+
+
+def guessed(chance: float | None, constant: float | None) -> str:
+    """Return what is right without reading a row, as the end of a sentence; empty where answers are free-form.
 
     Args:
-        chance: a fraction; 0: answers are free-form, and none is guessed right.
-        threshold: a fraction; None: no Top.
-        called: what the numbers are called.
+        chance: the accuracy of guessing, a fraction.
+        constant: that of one choice throughout; None: not known.
     """
-    top = "" if threshold is None else f" Top: prompts at or above {100 * threshold:.0f}."
-    guessed = f"; chance is {100 * chance:.1f}" if chance else ""
-    over = f"over {robustness.n_prompts} test prompts x {robustness.n_examples} test examples"
-    return f"{unit(called)}, {over}{guessed}.{top}"
+    if not chance:
+        return ""
+    throughout = "" if constant is None else f", one choice throughout gets {100 * constant:.1f}"
+    return f"; chance is {100 * chance:.1f}{throughout}"
+
+
+def answers_given(given: Sequence[float]) -> str:
+    """Return the share of the answers that are each choice, in percent, by its place; of many choices the most frequent."""
+    by_share = sorted(range(len(given)), key=lambda place: -given[place])[:_CHOICES_SHOWN]
+    return ", ".join(f"{_place(place)} {100 * given[place]:.0f}" for place in sorted(by_share))
+
+
+def _place(place: int) -> str:
+    return LETTERS[place] if place < len(LETTERS) else str(place + 1)
 
 
 def worst_prompts(results: Summary) -> list[str]:
@@ -208,7 +228,9 @@ def print_run(label: str, results: Results, path: Path) -> None:
     if results.robustness is None or results.chance is None:  # rows without labels
         print("\n".join(notes))
         return
-    over = coverage(results.robustness, results.chance, results.threshold, results.scoring.called)
+    over = coverage(results)
+    if results.given:
+        over += f" Answers by place: {answers_given(results.given)}."
     rows = {name: other.robustness for name, other in results.beside.items()} | {label: results.robustness} | results.parts
     if (generated := results.extra_measures.generate) is not None and generated.robustness is not None:
         rows[f"{label}, written out"] = generated.robustness

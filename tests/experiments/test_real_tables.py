@@ -1,0 +1,80 @@
+"""The paper's tables on real data, within a time limit: the order of the runs, what is cut off, and what is resumed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.real_tables import DATASETS, RECIPES, cells, main
+from paft.cli.hydra_app import run_plain
+from paft.reporting.results import read_results
+from paft.runtime.errors import InputError
+from tests.conftest import small_run
+
+
+def call(monkeypatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["real_tables", *map(str, arguments)])
+    run_plain(main)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    (tmp_path / "data" / "piqa").mkdir(parents=True)
+    for split, n in (("train", 40), ("validation", 24)):
+        rows = [{"goal": f"open jar {split} {i}", "sol1": f"turn {i}", "sol2": f"hit {i}", "label": i % 2} for i in range(n)]
+        (tmp_path / "data" / "piqa" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("model", ["qwen2_5_coder_0_5b", "qwen2_5_coder_0_5b_gguf", "qwen3_0_6b"])
+def test_every_recipe_goes_with_the_models_of_a_card(recipe, model):
+    found = cells(recipe, DATASETS, [f"model={model}"])
+    assert len({cell.name for cell in found}) == len(found) >= 12
+    assert all("scale=gpu" in cell.overrides for cell in found)
+
+
+def test_the_first_table_is_that_of_paft_and_one_prompt_on_race_and_hellaswag():
+    found = [cell.overrides for cell in cells("table1", DATASETS, [])]
+    first = [{one.split("=")[0]: one.split("=")[1] for one in overrides} for overrides in found[:14]]
+    assert {(one["method"], one["dataset"], one["seed"]) for one in first if one["method"] != "base"} == {
+        (method, dataset, seed) for method in ("paft", "user") for dataset in ("race", "hellaswag") for seed in ("0", "1", "2")
+    }
+    searches = [any(one in overrides for one in ("method=top_accuracy", "method=robust", "method=zopo")) for overrides in found]
+    assert searches == sorted(searches)
+
+
+def test_what_the_tables_sweep_is_not_typed():
+    with pytest.raises(InputError, match="give --datasets for others"):
+        cells("table1", DATASETS, ["seed=3"])
+
+
+def test_the_time_is_kept_and_what_is_left_is_resumed(data, tiny_llama, tmp_path, monkeypatch, capsys):
+    small = [one for one in small_run(tiny_llama, tmp_path) if not one.startswith("output_root")]
+    what = ["table1", *small, "method=user", "eval_prompts=10", "--datasets", "piqa", "--data", data, "--at-a-time", "2"]
+    place = ["--runs", tmp_path / "runs", "--report", tmp_path / "report"]
+    call(monkeypatch, *what, *place, "--minutes", "0.01")
+    said = capsys.readouterr().out
+    assert "0 of 3 runs are finished" in said and "not started: the time was up" in said and "stopped" in said
+    call(monkeypatch, *what, *place, "--keep")
+    said = capsys.readouterr().out
+    assert "3 of 3 runs are finished" in said and (tmp_path / "report" / "README.md").is_file()
+    assert sorted(read_results(path.parent).config["seed"] for path in tmp_path.glob("report/runs/*/results.json")) == [0, 1, 2]
+    call(monkeypatch, *what, *place)
+    assert capsys.readouterr().out.count("finished before") == 3
+
+
+def test_a_run_that_fails_is_said_and_the_others_go_on(data, tiny_llama, tmp_path, monkeypatch, capsys):
+    small = [one for one in small_run(tiny_llama, tmp_path) if not one.startswith("output_root")]
+    place = ["--data", data, "--runs", tmp_path / "runs", "--report", tmp_path / "report"]
+    with pytest.raises(SystemExit) as exit_:
+        call(monkeypatch, "table1", *small, "method=base", "--datasets", "piqa", "hellaswag", *place)
+    said = capsys.readouterr().out
+    assert exit_.value.code == 1 and "1 of 2 runs are finished" in said and "failed: " in said and "hellaswag" in said
+
+
+def test_a_model_that_cannot_be_had_is_one_sentence(data, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        call(monkeypatch, "table1", "model=nothing", "--data", data, "--runs", tmp_path / "runs", "--plan")
+    assert exit_.value.code == 2 and "nothing" in capsys.readouterr().err
