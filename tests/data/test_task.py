@@ -8,6 +8,7 @@ import pytest
 from paft.data.rows import load_examples
 from paft.data.tasks import BUILT_IN
 from paft.data.tasks.base import Example, Task, gold_index
+from paft.data.tasks.xstorycloze import IN_OTHER_LANGUAGES
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 
@@ -52,8 +53,19 @@ HUB_ROWS = {
         "question": "Ben has 3 pens and buys 4. How many has he?",
         "answer": "3 + 4 = <<3+4=7>>7\n#### 7",
     },
+    "xstorycloze": {
+        "story_id": "invented-1",
+        "input_sentence_1": "Mona wanted to bake a cake.",
+        "input_sentence_2": "She had no eggs left.",
+        "input_sentence_3": "She rang at her neighbour's door.",
+        "input_sentence_4": "He gave her four of them.",
+        "sentence_quiz1": "Mona sold her oven.",
+        "sentence_quiz2": "Mona brought him a slice of it in the evening.",
+        "answer_right_ending": 2,
+    },
 }
 HUB_ROWS["race_middle"] = HUB_ROWS["race_high"] = HUB_ROWS["race"]
+HUB_ROWS |= {task.name: HUB_ROWS["xstorycloze"] for task in IN_OTHER_LANGUAGES}
 
 
 def read(name: str, **changes: object) -> Example:
@@ -89,6 +101,7 @@ def test_every_task_reads_its_row():
         ("race_middle", 1, "Rain."),
         ("race_high", 1, "Rain."),
         ("gsm8k", -1, "3 + 4 = <<3+4=7>>7\n#### 7"),
+        ("xstorycloze", 1, "Mona brought him a slice of it in the evening."),
     ],
 )
 def test_the_right_answer(name, gold, answer):
@@ -134,6 +147,37 @@ def test_winogrande_has_no_option_but_one_and_two(answer):
     assert "must be" in refused("winogrande", answer=answer)
 
 
+@pytest.mark.parametrize(
+    ("answer", "gold"), [("1", 0), ("2", 1), (1, 0), (2, 1), ("A", 0), ("sentence_quiz2", 1), ("Mona sold her oven.", 0)]
+)
+def test_xstorycloze_counts_from_one(answer, gold):
+    assert read("xstorycloze", answer_right_ending=answer).gold == gold
+
+
+@pytest.mark.parametrize("answer", [3, 0, "0"])
+def test_xstorycloze_has_no_ending_but_one_and_two(answer):
+    assert refused("xstorycloze", answer_right_ending=answer) == (
+        f"mine.jsonl, line 3: 'answer_right_ending' is {answer!r}; it must be the letter, the number from 1 or the text of one "
+        "of the 2 choices."
+    )
+
+
+def test_the_sentences_of_xstorycloze_are_one_story():
+    story = "Mona wanted to bake a cake. She had no eggs left. She rang at her neighbour's door. He gave her four of them."
+    assert read("xstorycloze").fields["story"] == story
+
+
+@pytest.mark.parametrize(("name", "value", "is_"), [("input_sentence_2", ["x"], "a list"), ("sentence_quiz1", {}, "an object")])
+def test_a_sentence_of_xstorycloze_is_a_text(name, value, is_):
+    said = refused("xstorycloze", **{name: value})
+    assert said == f"mine.jsonl, line 3: the field {name!r} is {is_}; it must be a text."
+
+
+def test_an_empty_ending_of_xstorycloze_is_named_as_in_the_row():
+    said = refused("xstorycloze", sentence_quiz1="")
+    assert said == "mine.jsonl, line 3: the choice 'sentence_quiz1' is empty; every choice needs a text."
+
+
 ANY = ("text", "name", "index")
 
 
@@ -163,7 +207,7 @@ def test_numbers_become_text():
 
 
 LACKS = [(name, field) for name, row in HUB_ROWS.items() for field in row]
-UNUSED = {"ind", "activity_label", "ctx_a", "ctx_b", "source_id", "split", "split_type", "example_id"}
+UNUSED = {"ind", "activity_label", "ctx_a", "ctx_b", "source_id", "split", "split_type", "example_id", "story_id"}
 
 
 @pytest.mark.parametrize(("name", "field"), [(name, field) for name, field in LACKS if field not in UNUSED])
@@ -208,13 +252,13 @@ def test_own_fields_are_optional():
     assert (example.gold, example.answer) == (1, "Nein")
 
 
-@pytest.mark.parametrize("name", ["hellaswag", "piqa", "winogrande", "race_middle", "gsm8k"])
+@pytest.mark.parametrize("name", ["hellaswag", "piqa", "winogrande", "race_middle", "gsm8k", "xstorycloze"])
 def test_a_bad_row_of_a_file_is_named_with_its_line(tmp_path, name):
     config = compose_config(f"dataset={name}", f"data_root={tmp_path}")
     gold, folder = BUILT_IN[name].gold, tmp_path / name
     folder.mkdir()
     good, other = (json.dumps(HUB_ROWS[name] | {"example_id": article}) for article in ("one", "two"))
-    for split in ("train", "test", "validation"):
+    for split in ("train", "test", "validation", "eval"):
         (folder / f"{split}.jsonl").write_text(f"{good}\n{other}\n{good}\n")
     assert len(load_examples(config.dataset, config.data_root, 10, 10).test) == 3
     lacking = json.dumps({key: value for key, value in HUB_ROWS[name].items() if key != gold})

@@ -53,7 +53,7 @@ def test_what_is_wrong_with_parts_is_said(tmp_path):
         compose(tmp_path / "none.yaml", 1)
 
 
-# Of the pools that version 0.1 kept as files, with which runs were made.
+# Of the pools that version 0.1 kept as files, with which runs were made; of later data sets as they were first.
 FINGERPRINTS = {
     "gsm8k/text": "8928e60edc784789",
     "hellaswag/letter": "5cd8196cde271f62",
@@ -61,6 +61,7 @@ FINGERPRINTS = {
     "race/letter": "6b78767f2eef9e44",
     "story_facts/text": "5a1f8bcde4250e21",
     "winogrande/letter": "00b4451c4dc52cb1",
+    "xstorycloze/letter": "75ae9f86174c7975",
 }
 
 

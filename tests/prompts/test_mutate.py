@@ -12,7 +12,7 @@ from paft.prompts import PromptPool, PromptTemplate, find_pool
 from paft.prompts.mutate import MUTATIONS, Mutation, Mutator
 from paft.prompts.parts import FIELD
 
-TASKS = ("story_facts", "race", "piqa", "hellaswag", "winogrande", "gsm8k")
+TASKS = ("story_facts", "race", "piqa", "hellaswag", "winogrande", "gsm8k", "xstorycloze")
 
 
 def pool_of(name: str) -> PromptPool:

@@ -440,7 +440,9 @@ FOLDERS = sorted(path.relative_to(POOLS).as_posix() for path in POOLS.glob("*/*"
 SPLITS = ("train", "validation", "test", "user")
 # The kind that a data set's runs use by default; it has adversarial prompts and a composed train pool, too.
 FULL = {
-    f"{name}/{'text' if name in ('story_facts', 'gsm8k') else 'letter'}" for name in BUILT_IN if not name.startswith("race_")
+    f"{name}/{'text' if name in ('story_facts', 'gsm8k') else 'letter'}"
+    for name, task in BUILT_IN.items()
+    if name == task.pools
 }
 V2 = ("v2_train", "v2_validation", "v2_test", "v2_composition")  # of prompts=v2; see test_pools_v2.py
 AT_LEAST = {"train": 60, "validation": 20, "test": 50, "adversarial": 10, "composed": 400, "user": 1}
@@ -465,16 +467,20 @@ def shipped(folder: str, composed: bool = False) -> dict[str, PromptPool]:
 
 
 def test_every_task_has_shipped_pools():
-    tasks = {name for name in BUILT_IN if not name.startswith("race_")}
-    assert {folder.split("/")[0] for folder in FOLDERS} == tasks
+    assert {folder.split("/")[0] for folder in FOLDERS} == {task.pools for task in BUILT_IN.values()}
     wanted = {f"{folder}/{split}.yaml" for folder in FOLDERS for split in splits_of(folder)}
     wanted |= {f"{folder}/parts.yaml" for folder in FULL}
-    wanted |= {f"{folder}/{split}.yaml" for folder in FULL - {"gsm8k/text"} for split in V2}
+    wanted |= {f"{folder}/{split}.yaml" for folder in FULL - {"gsm8k/text", "xstorycloze/letter"} for split in V2}
     assert {path.relative_to(POOLS).as_posix() for path in POOLS.rglob("*.*")} == wanted
 
 
 def test_the_parts_of_race_share_their_pools():
     assert {BUILT_IN[f"race{part}"].pools for part in ("", "_middle", "_high")} == {"race"}
+
+
+def test_the_languages_of_xstorycloze_share_their_pools():
+    languages = [task for name, task in BUILT_IN.items() if name.startswith("xstorycloze")]
+    assert len(languages) == 11 and {task.pools for task in languages} == {"xstorycloze"}
 
 
 def test_a_pool_that_is_not_shipped_is_refused():
