@@ -1,0 +1,113 @@
+"""The two gates: their figures by definition, and the whole command on real runs of the tiny Llama."""
+
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.gates import Gates, Transfer, explained, gradient, losses, main, persistence, says
+from experiments.gates import _probe as probe_of
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import compose_training
+from paft.jobs.train import prepare
+from paft.model.base import add_lora, load_base
+from paft.prompts import PromptTemplate
+from tests.conftest import small_run
+
+SMALL = ["dataset=story_facts", "prompts=v2", "evaluate=false", "K=1"]
+
+
+def template(wording: str, layout: str) -> PromptTemplate:
+    return PromptTemplate("{story}", "id", wording=wording, layout=layout)
+
+
+def test_persistence_is_the_rank_correlation_of_neighbours():
+    by_state = np.array([[1.0, 2, 3, 4], [10, 20, 30, 40], [4, 3, 2, 1]])
+    assert persistence(by_state).tolist() == pytest.approx([1, -1])
+
+
+def test_families_explain_what_is_additive_in_them_and_nothing_else():
+    rng = np.random.default_rng(0)
+    names = [(w, layout) for w in "abcde" for layout in "vwxyz" for _ in range(4)]
+    templates = [template(*name) for name in names]
+    effects = dict(zip("abcdevwxyz", rng.normal(size=10), strict=True))
+    additive = np.array([effects[w] + effects[layout] for w, layout in names])
+    assert explained(additive, templates) == pytest.approx(1)
+    assert abs(np.mean([explained(rng.normal(size=len(names)), templates) for _ in range(50)])) < 0.05  # adjusted: no gift
+    assert np.isnan(explained(additive[:5], [template(w, w) for w in "abcde"]))
+
+
+@pytest.fixture
+def probed(tiny_llama, tmp_path):
+    config = compose_training([*small_run(tiny_llama, tmp_path), *SMALL, "eval_prompts=null", "eval_examples=3", "seed=0"])
+    run = prepare(config)
+    model = add_lora(load_base(config.model, torch.device("cpu"), True), config.model, 0).eval()
+    return model, probe_of(run, 6)
+
+
+def test_a_loss_is_that_of_plain_cross_entropy(probed):
+    model, probe = probed
+    found = losses(model, replace(probe, tokens=300), probe.train, torch.device("cpu"))
+    assert found.shape == (6, 3)
+    encoded = probe.encoder.training(probe.train[2], probe.rows[1])
+    ids = torch.tensor([encoded.context + encoded.continuations[0]])
+    labels = ids.clone()
+    labels[0, : len(encoded.context)] = -100
+    with torch.no_grad():
+        plain = model(input_ids=ids, labels=labels).loss
+    assert found[2, 1] == pytest.approx(float(plain), abs=1e-4)
+
+
+def test_a_gradient_is_that_of_the_mean_loss_however_it_is_split(probed):
+    model, probe = probed
+    whole = gradient(model, replace(probe, tokens=10_000), probe.train[0], torch.device("cpu"))
+    parts = gradient(model, replace(probe, tokens=200), probe.train[0], torch.device("cpu"))
+    assert whole.norm() > 0 and torch.allclose(whole, parts, atol=1e-5 * float(whole.norm()))
+
+
+def gates(correlation: float, families: float, rank: float) -> Gates:
+    at_random = np.linspace(0, 1, 200)
+    return Gates(0, [25, 50, 75], np.ones((3, 20)), np.full(2, correlation), [families] * 3, {75: Transfer(rank, at_random)})
+
+
+@pytest.mark.parametrize(
+    ("found", "sentences"),
+    [
+        (gates(0.8, 0.6, 0.99), ["persist over 25", "families can stand", "hard mining may help"]),
+        (gates(0.2, 0.1, 0.5), ["do not persist", "families cannot stand", "is not shown to help"]),
+    ],
+)
+def test_what_the_gates_decide_is_said(found, sentences):
+    said = " ".join(says([found]))
+    assert all(sentence in said for sentence in sentences) and "Fewer than three: exploratory" in said
+
+
+def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_llama, tmp_path, monkeypatch):
+    small = [*small_run(tiny_llama, tmp_path / "runs"), "train_examples=200", "T=2", "eval_prompts=2", "eval_examples=4"]
+    arguments = [*small, "--seeds", "0", "--templates", "20", "--examples", "2", "--report", str(tmp_path / "page")]
+    monkeypatch.setattr(sys, "argv", ["gates", *arguments])
+    run_plain(main)
+    content = json.loads((tmp_path / "page" / "results.json").read_text())
+    (one,) = content["gates"]
+    assert one["updates"] == [25, 50] and np.array(one["losses"]).shape == (2, 20) and len(one["persistence"]) == 1
+    assert set(one["transfer"]) <= {"25", "50"} and all(len(t["at_random"]) == 200 for t in one["transfer"].values())
+    page = (tmp_path / "page" / "README.md").read_text()
+    assert "| 0 | 25 to 50 |" in page
+    run_plain(main)  # the run is finished, and measured again
+    assert json.loads((tmp_path / "page" / "results.json").read_text())["gates"] == [one]
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [(["--templates", "5"], "--templates must be at least 20"), (["evaluate=true"], "leave evaluate=false")],
+)
+def test_bad_input_is_one_sentence(tiny_llama, tmp_path, monkeypatch, capsys, typed, sentence):
+    small = small_run(tiny_llama, tmp_path)
+    monkeypatch.setattr(sys, "argv", ["gates", *small, *[t for t in typed if "=" in t], "--report", str(tmp_path / "page"),
+                                      *[t for t in typed if "=" not in t]])  # fmt: skip
+    with pytest.raises(SystemExit) as exit_:
+        run_plain(main)
+    assert exit_.value.code == 2 and sentence in capsys.readouterr().err and not (tmp_path / "page").exists()
