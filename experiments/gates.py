@@ -191,16 +191,16 @@ class Gates:
 
 def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tuple[Gates, Results]:
     """Train a run, unless it is finished, and measure both gates on its states; raises InputError if these are gone."""
-    results = train([*overrides, f"trainer.checkpoint_every={EVERY}", f"trainer.checkpoints_kept={_KEPT}"])
-    kept = {int(path.stem.removeprefix("update-")): path for path in states(results.folder / "checkpoints")}
-    updates = sorted(update for update in kept if update % EVERY == 0)
-    if len(updates) < 2:
-        raise InputError(f"{results.folder}: its states are gone, so nothing can be measured; delete the folder and try again.")
     config = compose_training([*overrides, "eval_prompts=null", f"eval_examples={n_examples}"])
     if config.evaluate:
         raise InputError(
             "evaluate=true: the gates choose methods, so that they look at validation prompts; leave evaluate=false."
         )
+    results = train([*overrides, f"trainer.checkpoint_every={EVERY}", f"trainer.checkpoints_kept={_KEPT}"])
+    kept = {int(path.stem.removeprefix("update-")): path for path in states(results.folder / "checkpoints")}
+    updates = sorted(update for update in kept if update % EVERY == 0)
+    if len(updates) < 2:
+        raise InputError(f"{results.folder}: its states are gone, so nothing can be measured; delete the folder and try again.")
     device = device_of(config.trainer.accelerator)
     run = prepare(config)
     fused = fused_kind(device, config.trainer.fused)
