@@ -151,8 +151,6 @@ def _figures_without_labels(matrix: ScoreMatrix, answers: Answers) -> list[Figur
 def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
     """Return the figures of the second line: the tail, the agreement of prompts, and how sensitive the answers are."""
     figures = []
-    if results.given:
-        figures.append(Figure("answers by place", answers_given(results.given)))
     if results.tail is not None and _has_tail(results):
         figures.append(Figure("worst tenth (CVaR10)", _percent(results.tail.cvar10)))
         figures.append(Figure("fifth percentile", _percent(results.tail.p5)))
@@ -168,6 +166,8 @@ def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
         figures += [] if found.pss is None else [Figure("PSS", f"{found.pss:.3f}")]
         if (sure := found.calibration) is not None:
             figures.append(Figure("ECE", _percent(sure.ece), f"worst prompt {_percent(sure.worst_ece)}"))
+    if results.given:
+        figures.append(Figure("answers by place", answers_given(results.given)))
     return figures
 
 

@@ -69,9 +69,9 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(data, tiny_llama, tmp_pat
     small = [one for one in small_run(tiny_llama, tmp_path) if not one.startswith("output_root")]
     place = ["--data", data, "--runs", tmp_path / "runs", "--report", tmp_path / "report"]
     with pytest.raises(SystemExit) as exit_:
-        call(monkeypatch, "table1", *small, "method=base", "--datasets", "piqa", "hellaswag", *place)
+        call(monkeypatch, "table1", *small, "method=user", "eval_prompts=10", "--datasets", "piqa", "hellaswag", *place)
     said = capsys.readouterr().out
-    assert exit_.value.code == 1 and "1 of 2 runs are finished" in said and "failed: " in said and "hellaswag" in said
+    assert exit_.value.code == 1 and "3 of 6 runs are finished" in said and "failed: " in said and "hellaswag" in said
 
 
 def test_a_model_that_cannot_be_had_is_one_sentence(data, tmp_path, monkeypatch, capsys):
