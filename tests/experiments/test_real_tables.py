@@ -27,10 +27,12 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("model", ["qwen2_5_coder_0_5b", "qwen2_5_coder_0_5b_gguf", "qwen3_0_6b"])
+@pytest.mark.parametrize(
+    ("recipe", "model"),
+    [*((recipe, "qwen2_5_coder_0_5b") for recipe in RECIPES), ("table1", "qwen2_5_coder_0_5b_gguf"), ("table1", "qwen3_0_6b")],
+)
 def test_every_recipe_goes_with_the_models_of_a_card(recipe, model):
-    found = cells(recipe, DATASETS, [f"model={model}"])
+    found = cells(recipe, DATASETS[:2], [f"model={model}"])
     assert len({cell.name for cell in found}) == len(found) >= 12
     assert all("scale=gpu" in cell.overrides for cell in found)
 
