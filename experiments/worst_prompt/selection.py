@@ -33,6 +33,7 @@ class Candidates(BaseModel):
     """The candidates of both sides, as overrides of conf/train.yaml by name."""
 
     model_config = ConfigDict(extra="forbid")
+    note: str = ""  # what a reader of the page should know first
     common: list[str]  # overrides of all
     seeds: list[int] = Field(min_length=2)
     baseline: dict[str, list[str]] = Field(min_length=1)
@@ -137,6 +138,7 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
     runs = [run for run in collected.runs if run.results.run in names]
     complete = all(len(trial.seeds) == len(candidates.seeds) for trial in found) and len(found) == len(rows)
     page = ["# Which settings the comparison is registered with", "", *origin(runs)]
+    page += [candidates.note, ""] if candidates.note else []
     page += [] if complete else ["Not all runs are finished: what is chosen may change.", ""]
     page += table(["", "candidate", "seeds", "CVaR10", "lower bound", "mean", *kinds, "chosen"], rows)
     page += [

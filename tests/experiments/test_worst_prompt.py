@@ -230,7 +230,7 @@ def test_the_candidates_that_are_kept_are_even_and_never_see_the_test(capsys):
 def test_of_each_side_the_best_lower_bound_is_chosen(tiny_llama, tmp_path):
     common = [*small_run(tiny_llama, tmp_path), "prompts=v2", "evaluate=false", "eval_prompts=null", "eval_examples=8", "K=1"]
     baseline, method = {"K=1": [], "K=2": ["K=2"]}, {"mutated": ["sampler=mutated"], "balanced": ["sampler=balanced"]}
-    candidates = selection.Candidates(common=common, seeds=[0, 1], baseline=baseline, method=method)
+    candidates = selection.Candidates(note="Too few rows.", common=common, seeds=[0, 1], baseline=baseline, method=method)
     for name, overrides in (("K=1", []), ("K=2", ["K=2"]), ("mutated", ["sampler=mutated"])):
         for seed in candidates.seeds[: 1 if name == "K=2" else 2]:
             run_training(compose_config(*common, *overrides, f"seed={seed}"))
@@ -242,7 +242,12 @@ def test_of_each_side_the_best_lower_bound_is_chosen(tiny_llama, tmp_path):
     assert selection.chosen(found, candidates) == {"baseline": "K=1", "method": "mutated"}
     selection.write_selection(collect([tmp_path]), candidates, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "Not all runs are finished" in page and "| method | balanced | - |" in page and page.count("| yes |") == 2
+    assert (
+        "Too few rows." in page
+        and "Not all runs are finished" in page
+        and "| method | balanced | - |" in page
+        and page.count("| yes |") == 2
+    )
     again = selection.trials(collect([tmp_path / "out" / "runs"]), candidates)
     assert all((a.accuracy == b.accuracy).all() for a, b in zip(found, again, strict=True))
 
