@@ -132,11 +132,9 @@ class Runner:
 
 def _stop(process: "subprocess.Popen[bytes]") -> str:
     process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(_TO_STOP_S)
-    except subprocess.TimeoutExpired:
-        return "stopped; the same command resumes it from its last checkpoint"
-    return "stopped, its state is saved; the same command resumes it"
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_TO_STOP_S)  # it saves its state, if it has begun to train
+    return "stopped; the same command resumes it"
 
 
 def write_report(root: Path, out: Path, keep: bool = False) -> None:

@@ -130,7 +130,8 @@ def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]
 
 def unregistered(runs: Sequence[FinishedRun], registered: Registered) -> list[str]:
     """Return what was tuned on the test prompts, as sentences: runs that scored them, train and are not registered."""
-    first = next((run for run in runs if run.results.run in registered.runs()), None)
+    names = registered.runs()
+    first = next((run for run in runs if run.results.run in names), None)
     if first is None:
         return []
     tested = first.results.fingerprints.pools["test"].fingerprint
@@ -138,7 +139,7 @@ def unregistered(runs: Sequence[FinishedRun], registered: Registered) -> list[st
         f"{run.results.run} scored the same test prompts and is not registered"
         for run in runs
         if run.config["method"]["name"] != "base"
-        and run.results.run not in registered.runs()
+        and run.results.run not in names
         and run.results.fingerprints.pools["test"].fingerprint == tested
     ]
 

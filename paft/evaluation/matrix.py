@@ -57,8 +57,12 @@ class ScoreMatrix:
 
         Where answers are letters, it is what a model gets that answers every row with the same letter.
         """
-        right = np.bincount(self.gold[self.gold >= 0])
-        return float(right.max() / len(self.gold)) if min(self.n_choices) and right.size else None
+        return None if self.commonest is None else float((self.gold == self.commonest).mean())
+
+    @property
+    def commonest(self) -> int | None:
+        """The choice that is right most often, by its place; None where answers are free-form or rows have no labels."""
+        return None if self.gold.min() < 0 else int(np.bincount(self.gold).argmax())
 
     @property
     def given(self) -> tuple[float, ...]:

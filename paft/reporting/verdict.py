@@ -341,9 +341,9 @@ def judged(
 
 def _constant(matrix: ScoreMatrix, answer: Literal["letter", "text"]) -> Constant | None:
     """Return the choice that is right most often, by its place; None for free-form answers."""
-    if matrix.gold.min() < 0:
+    best = matrix.commonest
+    if best is None:
         return None
-    best = int(np.bincount(matrix.gold).argmax())
     letter = answer == "letter" and best < len(LETTERS)
     return Constant(LETTERS[best] if letter else f"the choice at place {best + 1}", (matrix.gold == best).astype(float))
 
