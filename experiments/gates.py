@@ -271,7 +271,7 @@ def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, n_
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)
     write_json(out, {"gates": [_plain(gates) for gates in found], "runs": [run.model_dump(mode="json") for run in results],
-                     **provenance(torch.device("cpu"))})  # fmt: skip
+                     **provenance(device_of(results[0].config["trainer"]["accelerator"]))})  # fmt: skip
     print("\n".join(page))
 
 

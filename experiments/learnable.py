@@ -39,7 +39,7 @@ DATASETS = {
     "piqa, options hidden": ["dataset=piqa", "dataset.answer=text", "dataset.options=hidden"],
     "story_facts": ["dataset=story_facts"],
 }
-_SCALE = ["K=1", "T=3", "train_examples=600", "validation.prompts=4", "validation.examples=24"]
+_SCALE = ["K=1", "T=3", "train_examples=2000", "validation.prompts=4", "validation.examples=24"]
 _TEST = ["eval_prompts=10", "eval_examples=200"]
 _HEADINGS = ["data set", "model", "seeds", "chance", "one choice throughout", "untuned", "answers by place", "tuned",
              "answers by place", "can show"]  # fmt: skip
@@ -58,26 +58,29 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="further settings, as for train.py")
     arguments = parser.parse_intermixed_args()
     check_place(f"--report {arguments.report}", arguments.report)
-    here = [f"data_root={arguments.data}", f"output_root={arguments.runs}", *arguments.overrides]
+    here = [f"data_root={arguments.data}", f"output_root={arguments.runs}"]
     cells = {
-        (dataset, model): [[*_cell(dataset, model), *here, f"seed={seed}"] for seed in arguments.seeds]
+        (dataset, model): [[*_cell(dataset, model), *arguments.overrides, *here, f"seed={seed}"] for seed in arguments.seeds]
         for model in arguments.models
         for dataset in arguments.datasets
     }
     if arguments.page:
-        write_page(cells, arguments.runs, arguments.report)
+        write_page(cells, arguments.overrides, arguments.runs, arguments.report)
         return
     for overrides in (one for cell in cells.values() for one in cell):
         train(overrides)
-        write_page(cells, arguments.runs, arguments.report)
+        write_page(cells, arguments.overrides, arguments.runs, arguments.report)
 
 
 def _cell(dataset: str, model: str) -> list[str]:
     return [*DATASETS[dataset], f"model={model}", *MODELS[model], *_SCALE, *_TEST]
 
 
-def write_page(cells: dict[tuple[str, str], list[list[str]]], runs: Path, out: Path) -> None:
+def write_page(cells: dict[tuple[str, str], list[list[str]]], typed: list[str], runs: Path, out: Path) -> None:
     """Write README.md and results.json: a row for each data set and model that has a finished run.
+
+    Args:
+        typed: overrides of all cells.
 
     Raises InputError where none is finished.
     """
@@ -96,7 +99,7 @@ def write_page(cells: dict[tuple[str, str], list[list[str]]], runs: Path, out: P
         raise InputError(f"{runs}: no run of these data sets and models is finished.")
     devices = sorted({f"{run.results.device.name} ({run.results.dtype})" for run in used})
     page = ["# Which data set and model can show what", "", *bullets(_READING), *table(_HEADINGS, rows)]
-    page += [f"Percent. Settings of all: `{' '.join([*_SCALE, *_TEST])}`; of a model: {_of_models(cells)}.", ""]
+    page += [f"Percent. Settings of all: `{' '.join([*_SCALE, *_TEST, *typed])}`; of a model: {_of_models(cells)}.", ""]
     page += [f"On {', '.join(devices)}. Made by `python -m experiments.learnable --data DIR` at "
              f"{commits(run.results.git for run in used)}."]  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
