@@ -123,6 +123,7 @@ def _convert(gguf: Path, what: str, target: Path, dtype: str) -> None:
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.save_pretrained(target)
+    _name_ends(tokenizer, header)
     tokenizer.save_pretrained(target)
     readable_by_others(target)
     _check_tokenizer(header, AutoTokenizer.from_pretrained(target), what)
@@ -152,6 +153,14 @@ def _check_complete(header: Header, model: Any, info: Any, what: str) -> None:
         if (said := header.of_architecture(key)) not in (None, 0, value):
             wrong = f"its {key} is {said}, and transformers reads {value}, so scores would be wrong"
             raise InputError(f"{what}: {wrong}; {_INSTEAD}.")
+
+
+def _name_ends(tokenizer: Any, header: Header) -> None:
+    """Name the tokens that begin and end a text as the file does; transformers 5.17 takes one for the other."""
+    for name in ("bos_token", "eos_token"):
+        said = header.fields.get(f"tokenizer.ggml.{name}_id")
+        if said is not None and getattr(tokenizer, f"{name}_id") != said:
+            setattr(tokenizer, name, tokenizer.convert_ids_to_tokens(said))
 
 
 def _check_tokenizer(header: Header, tokenizer: Any, what: str) -> None:

@@ -69,6 +69,19 @@ def test_the_copy_has_the_tokenizer_and_the_end_of_text(file, tiny_llama):
     assert generation["eos_token_id"] == 0
 
 
+def test_an_end_that_transformers_takes_for_another_token_is_the_one_that_the_file_names(file, monkeypatch):
+    class Swapped(AutoTokenizer):  # as transformers 5.17 has it
+        @classmethod
+        def from_pretrained(cls, *args, gguf_file=None, **kwargs):
+            tokenizer = AutoTokenizer.from_pretrained(*args, **kwargs, **({"gguf_file": gguf_file} if gguf_file else {}))
+            if gguf_file:
+                tokenizer.eos_token = tokenizer.convert_ids_to_tokens(5)
+            return tokenizer
+
+    monkeypatch.setattr("transformers.AutoTokenizer", Swapped)
+    assert AutoTokenizer.from_pretrained(loadable(str(file))).eos_token_id == 0
+
+
 def test_what_lies_beside_the_file_is_not_read(file, tiny_llama):
     wanted = AutoTokenizer.from_pretrained(loadable(str(file)))("Who is it?")["input_ids"]
     shutil.rmtree(loadable(str(file)))
