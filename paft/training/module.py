@@ -164,6 +164,11 @@ class PaftModule(pl.LightningModule):
             figures["template"] = float(batch.templates[0])
         return figures | {"step_s": time.perf_counter() - started}
 
+    def on_validation_model_zero_grad(self) -> None:
+        """Called by Lightning before validation, where it drops all gradients; CUDA graphs add to them where they are."""
+        if self._graphs is None:
+            super().on_validation_model_zero_grad()
+
     def _gradients(self, batch: Update, optimizer: Any) -> Tensor:
         """Compute the gradients of this rank's part of an update; return that part of its loss (scalar, fp32)."""
         optimizer.zero_grad(set_to_none=self._graphs is None)
