@@ -109,10 +109,10 @@ def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]
         wanted = {registered.run_name(arm, seed) for seed in registered.seeds}
         there = {run.results.run for run in runs}
         problems += [f"{name} is registered and not there" for name in sorted(wanted - there)]
-    commit = _git("log", "-1", "--format=%H", "--", str(path))
+    commit = _git("log", "-1", "--format=%H", "--", str(path.absolute()))
     if not commit:
         return [*problems, f"{path.name} is in no commit"]
-    if _git("status", "--porcelain", "--", str(path)):
+    if _git("status", "--porcelain", "--", str(path.absolute())):
         problems.append(f"{path.name} was changed after its commit")
     for run in (run for runs in arms.values() for run in runs):
         git = run.results.git
