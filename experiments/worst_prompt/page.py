@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
+import numpy as np
 
 from experiments.worst_prompt.ablations import ablation_lines
 from experiments.worst_prompt.arms import Arms, arms_of
@@ -26,6 +27,9 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     out.mkdir(parents=True, exist_ok=True)
     every = {endpoint.name: arms.of_kinds(endpoint.kinds) for endpoint in registered.endpoints}
     headline = next(iter(every.values()))
+    first = runs["baseline"][0]
+    chance = first.matrix(first.dataset).chance
+    guessed = tail_of_guessing(chance, len(headline.kinds), headline.method.shape[2])
     page = ["# Training that holds at the worst prompt", "", *origin([run for own in runs.values() for run in own])]
     page += ["EXPLORATORY, not the registered comparison:", "", *bullets(problems)] if problems else ["As registered.", ""]
     page += bullets([f"BEWARE: {line}." for line in unequal])
@@ -35,6 +39,9 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
         f"Percent; {len(arms.seeds)} paired seeds, {arms.method.shape[2]} examples. CVaR10: the mean of the worst tenth of the "
         "prompts within a trained model. In brackets 95% intervals for other seeds and other families of wordings; they do not "
         "cover other examples or other tasks.",
+        "",
+        f"Guessing gets {percent(chance)} of the mean and, of {len(headline.kinds)} prompts, about {percent(guessed)} of "
+        "CVaR10: an arm near these has learnt little there that it could lose.",
         "",
         "![differences](forest.png)",
         "",
@@ -62,6 +69,12 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     if keep:
         keep_runs(collected, out)
     print("\n".join(page))
+
+
+def tail_of_guessing(chance: float, prompts: int, examples: int) -> float:
+    """Return the CVaR10 that is expected of prompts all of which are answered by guessing."""
+    drawn = np.random.default_rng(0).binomial(examples, chance, (1000, prompts)) / examples
+    return float(cvar(drawn, 0.1).mean())
 
 
 def verdict(headline: Arms, registered: Registered) -> str:

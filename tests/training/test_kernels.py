@@ -49,14 +49,25 @@ def test_updates_of_many_lengths_have_few_shapes():
     assert max(padding) < 1.25 and sum(padding) / len(padding) < 1.1
 
 
+def places_of_gradients(module: PaftModule) -> list[int]:
+    return [p.grad.data_ptr() for p in module.model.parameters() if p.grad is not None]
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_run_by_graphs_is_a_run_without_them(tiny_overrides, tmp_path, monkeypatch, dropout):
     """Recording is played by a function that reads static tensors; everything else is what happens on a GPU."""
     overrides = [*tiny_overrides, "model.attention=varlen", f"model.lora.dropout={dropout}", "trainer.micro_batch_tokens=200"]
     usual = losses(compose_config(*overrides))
-    recorder = Recorder()
-    monkeypatch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(recorder))
+    recorder, places = Recorder(), []
+
+    def begin(module):
+        module.replay_graphs(recorder)
+        places.append(places_of_gradients(module))
+
+    monkeypatch.setattr(PaftModule, "on_train_start", begin)
+    monkeypatch.setattr(PaftModule, "on_train_end", lambda module: places.append(places_of_gradients(module)))
     assert losses(compose_config(*overrides, f"output_root={tmp_path / 'graphs'}")) == pytest.approx(usual, rel=1e-6)
+    assert places[0] == places[1]  # also after validation, before which Lightning drops all gradients
     assert recorder.recordings < recorder.replays
     (results,) = tmp_path.glob("graphs/*/results.json")
     assert json.loads(results.read_text())["training"]["kernels"] == {
