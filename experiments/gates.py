@@ -45,7 +45,7 @@ from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 from paft.runtime.process import keep_freed_memory, quieten
 from paft.training.checkpoints import states
-from paft.training.module import answer_loss
+from paft.training.losses import answer_loss
 
 EVERY = 25  # updates between two states
 _KEPT = 10_000  # states: all of them

@@ -21,7 +21,11 @@ PAGES = [
     (p.parent.name, p.stem) for p in sorted(Path(CONF).glob("*/*.yaml")) if p.stem not in ("adapter", "defaults", "served")
 ]
 EVALUATED = [page for page in PAGES if page[0] in ("dataset", "model")]
-NEEDS = {("dataset", "jsonl"): ["dataset.path=rows"], ("model", "any"): ["model.path=some/model"]}
+NEEDS = {
+    ("dataset", "jsonl"): ["dataset.path=rows"],
+    ("model", "any"): ["model.path=some/model"],
+    ("loss", "tilted"): ["sampler.templates_per_update=4"],
+}
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -37,6 +41,7 @@ def test_the_groups_are_those_of_the_page():
         "model",
         "method",
         "sampler",
+        "loss",
         "prompts",
         "trainer",
         "logger",

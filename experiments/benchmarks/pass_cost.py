@@ -27,7 +27,7 @@ from paft.packing import to_device
 from paft.reporting.page import table, write, write_json
 from paft.reporting.provenance import provenance
 from paft.runtime.process import keep_freed_memory, quieten
-from paft.training.module import answer_loss
+from paft.training.losses import answer_loss
 
 
 def seconds(overrides: list[str], updates: int, rounds: int) -> tuple[list[float], list[float], int]:

@@ -172,8 +172,15 @@ def _check_weights(config: TrainConfig) -> None:
 def _check_sampler(config: TrainConfig) -> None:
     """Refuse settings of the sampler that contradict each other or the rest of the run."""
     sampler, several = config.sampler, f"sampler.templates_per_update={config.sampler.templates_per_update}"
+    if config.loss.name == "tilted":
+        _check_tilted(config)
     if config.method.name != "paft":
         return  # nothing is drawn
+    if sampler.paired and (sampler.templates_per_update < 2 or config.examples_per_update % sampler.templates_per_update):
+        raise InputError(
+            f"sampler.paired=true shows each example under all templates of its update: {several} must be 2 or more, and "
+            f"divide examples_per_update={config.examples_per_update}."
+        )
     if sampler.templates_per_update > config.examples_per_update:
         raise InputError(
             f"{several} is more than examples_per_update={config.examples_per_update}; lower it: each needs an example."
@@ -188,6 +195,20 @@ def _check_sampler(config: TrainConfig) -> None:
         raise InputError("sampler.mutations: options_first lets `order` put the options first; name order, too.")
     if len(set(sampler.mutations)) < len(sampler.mutations):
         raise InputError(f"sampler.mutations=[{','.join(sampler.mutations)}]: a kind is named twice; name each once.")
+
+
+def _check_tilted(config: TrainConfig) -> None:
+    """Refuse a tilted loss where an update has no templates to weigh, or fewer than there are ranks."""
+    sampler, ranks = config.sampler, config.trainer.devices
+    if config.method.name != "paft" or sampler.templates_per_update < 2:
+        raise InputError(
+            "loss=tilted weighs the templates of an update against each other: give it with method=paft and "
+            "sampler.templates_per_update=4, say."
+        )
+    units = config.examples_per_update // sampler.templates_per_update if sampler.paired else sampler.templates_per_update
+    if units < ranks:
+        what = "examples of an update, whose renderings stay together" if sampler.paired else "templates of an update"
+        raise InputError(f"trainer.devices={ranks}: loss=tilted deals the {what}, and there are {units}; use as many devices.")
 
 
 def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> EvaluateConfig:

@@ -21,7 +21,8 @@ HINT = "--cfg job shows the keys, --help the groups, and lists of values take --
 GROUPS = {
     name: name
     for name in (
-        "dataset", "model", "method", "sampler", "prompts", "trainer", "logger", "experiment", "scale", "preset", "debug",
+        "dataset", "model", "method", "sampler", "loss", "prompts", "trainer", "logger", "experiment", "scale", "preset",
+        "debug",
     )
 }  # fmt: skip
 GROUPS["model.lora"] = "lora@model.lora"

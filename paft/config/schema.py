@@ -240,12 +240,22 @@ class SamplerConfig(_Section):
         list[Mutation], BeforeValidator(_none_is_empty)
     ] = []  # kinds of layout mutation; none: templates are shown as they are
     share: float = Field(default=1.0, gt=0, le=1)  # of the draws whose layout is mutated
+    paired: bool = False  # whether each example of an update is shown under all of its templates
 
     @property
     def label(self) -> list[str]:
         """Words for the name of a run; none for uniform draws of one template an update."""
         several = [f"G{self.templates_per_update}"] if self.templates_per_update > 1 else []
-        return [*(["balanced"] if self.balanced else []), *several, *(["mutated"] if self.mutations else [])]
+        paired, mutated = ["paired"] if self.paired else [], ["mutated"] if self.mutations else []
+        return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated]
+
+
+class LossConfig(_Section):
+    """What an update minimises: the mean over its answer tokens, or one in which templates with a higher loss count more."""
+
+    name: Literal["mean", "tilted"] = "mean"
+    temperature: float = Field(default=1.0, gt=0, le=20)  # tilted: a template's weight is exp(temperature * its mean loss)
+    warmup: float = Field(default=0.2, ge=0, lt=1)  # tilted: share of the updates, the first ones, in which all count alike
 
 
 class PromptsConfig(_Section):
@@ -335,6 +345,7 @@ class TrainConfig(_Section):
     seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
     schedule: ScheduleConfig
     sampler: SamplerConfig = SamplerConfig()  # results of earlier versions have none
+    loss: LossConfig = LossConfig()
     prompts: PromptsConfig
     train_prompts: PositiveInt | None
     train_examples: PositiveInt | None
@@ -360,7 +371,7 @@ class TrainConfig(_Section):
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
         parts = [self.dataset.name, self.model.label, self.method.name]
         if self.method.name == "paft":
-            parts += [f"K{self.K}", *self.sampler.label]
+            parts += [f"K{self.K}", *self.sampler.label, *([self.loss.name] if self.loss.name != "mean" else [])]
         if self.method.name != "base":
             parts += [f"T{self.T}", f"seed{self.seed}"]
         marks = [*([] if self.evaluate else ["validation"]), *(["rerun"] if self.rerun else [])]
@@ -388,6 +399,8 @@ class TrainConfig(_Section):
             del identity["sampler"]
         elif method == "paft":
             identity["sampler"]["mutations"].sort()  # their order changes nothing
+        if self.loss.name == "mean":
+            del identity["loss"]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number
             del identity["prompts"][split]
@@ -400,6 +413,7 @@ NO_NUMBER = ("accept_license", "api_key_env", "api_requests", "api_timeout", "pr
 # Settings that earlier versions did not have, with the value that has no effect.
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "optim": {"average": 0.0},
+    "sampler": {"paired": False},
     "model": {
         "quantization": None,
         "remote_code": False,

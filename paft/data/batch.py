@@ -21,6 +21,9 @@ class MicroBatch:
     packing: Packing
     positions: Tensor  # (P,) int64: indices into the packed row of the tokens whose logits predict the targets
     targets: Tensor  # (P,) int64: the token that should follow each of them
+    # (B, G, P) fp32: the share that a target has in the mean loss of each of G templates, in each of B blocks of templates that
+    # are weighed against each other; zero elsewhere. None: all targets count alike.
+    cells: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,14 @@ class Update:
         return to_device(self, device)
 
 
-def pack_answers(pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = False) -> MicroBatch:
+def pack_answers(
+    pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = False, cells: Sequence[tuple[int, int]] | None = None
+) -> MicroBatch:
     """Pack (context, answer) pairs of token ids; the last token of an answer (end-of-text) is a target, never an input.
 
     Args:
         ragged: as in paft.packing.pack.
+        cells: the block and the template of each pair, both counted from 0; None: all targets count alike.
     """
     positions: list[int] = []
     start = 0
@@ -55,12 +61,27 @@ def pack_answers(pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = Fa
         packing=pack([Branches(context + answer[:-1]) for context, answer in pairs], ragged),
         positions=torch.tensor(positions + [0] * filler),
         targets=torch.tensor([token for _, answer in pairs for token in answer] + [IGNORED] * filler),
+        cells=None if cells is None else _cells([len(answer) for _, answer in pairs], cells, len(positions) + filler, ragged),
     )
+
+
+def _cells(lengths: Sequence[int], cells: Sequence[tuple[int, int]], n_targets: int, ragged: bool) -> Tensor:
+    """Return the share of each target in the mean loss of its cell, (B, G, P); a ragged row's B and G are powers of two."""
+    blocks, templates = (max(numbers) + 1 for numbers in zip(*cells, strict=True))
+    if ragged:
+        blocks, templates = size_of_bucket(blocks, 1), size_of_bucket(templates, 1)
+    member = torch.zeros(blocks, templates, n_targets)
+    start = 0
+    for length, (block, template) in zip(lengths, cells, strict=True):
+        member[block, template, start : start + length] = 1
+        start += length
+    return member / member.sum(-1, keepdim=True).clamp_min(1)
 
 
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
-    return replace(batch, targets=torch.full_like(batch.targets, IGNORED))
+    cells = None if batch.cells is None else torch.zeros_like(batch.cells)
+    return replace(batch, targets=torch.full_like(batch.targets, IGNORED), cells=cells)
 
 
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:

@@ -54,6 +54,8 @@ class PaftDataModule(pl.LightningDataModule):
             ragged,
             config.trainer.strategy == "fsdp",
             config.dataset.shots,
+            weighed=config.loss.name == "tilted",
+            paired=self.updates.paired,
         )
         self.workers = config.trainer.workers
 
@@ -99,6 +101,9 @@ class Renderings(Dataset[Update]):
         in_step: whether all ranks must have the same number of micro-batches, as those of a sharded model; those that have
             fewer repeat a sequence of which nothing is trained on.
         n_shots: how many other examples are shown before each.
+        weighed: whether templates of an update are weighed against each other; what belongs to one of them then stays in one
+            micro-batch, or, if paired, all renderings of an example.
+        paired: whether each example of an update is shown under all of its templates.
     """
 
     def __init__(
@@ -110,20 +115,28 @@ class Renderings(Dataset[Update]):
         ragged: bool = False,
         in_step: bool = False,
         n_shots: int = 0,
+        weighed: bool = False,
+        paired: bool = False,
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
         self.shots = Shots(examples, n_shots, sampler.seed)
+        self.weighed, self.paired = weighed, paired
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
         encoded = [self._encoded(tag) for tag in tagged]
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
-        split = partial(split_into_micro_batches, lengths, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
-        batches = split(rank=ranks.rank())
+        units = self._units(tagged)
+        of_units = [sum(lengths[i] for i in unit) for unit in units]
+        split = partial(split_into_micro_batches, of_units, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
         pairs = [(e.context, e.continuations[0]) for e in encoded]
-        micro_batches = [pack_answers([pairs[i] for i in batch], self.ragged) for batch in batches]
+        micro_batches = [
+            pack_answers([pairs[i] for n in batch for i in units[n]], self.ragged, self._cells([units[n] for n in batch]))
+            for batch in split(rank=ranks.rank())
+        ]
         if self.in_step:
-            idle = without_targets(pack_answers([pairs[lengths.index(min(lengths))]], self.ragged))
+            shortest = pairs[lengths.index(min(lengths))]
+            idle = without_targets(pack_answers([shortest], self.ragged, self._cells([[0]])))
             most = max(len(split(rank=rank)) for rank in range(ranks.n_ranks()))
             micro_batches += [idle] * (most - len(micro_batches))
         return Update(
@@ -133,6 +146,23 @@ class Renderings(Dataset[Update]):
             templates=[t.template for t in tagged],
             n_truncated=sum(e.truncated for e in encoded),
         )
+
+    def _units(self, tagged: Sequence[Tagged]) -> list[list[int]]:
+        """Return the renderings of an update by their places, those in one list that must stay in one micro-batch."""
+        if not self.weighed:
+            return [[i] for i in range(len(tagged))]
+        units: dict[int, list[int]] = {}
+        for i, tag in enumerate(tagged):
+            units.setdefault(tag.row if self.paired else tag.draw.slot, []).append(i)
+        return list(units.values())
+
+    def _cells(self, units: Sequence[Sequence[int]]) -> list[tuple[int, int]] | None:
+        """Return the block and the template of each rendering; the units are blocks if paired, else templates."""
+        if not self.weighed:
+            return None
+        if self.paired:
+            return [(block, template) for block, unit in enumerate(units) for template in range(len(unit))]
+        return [(0, template) for template, unit in enumerate(units) for _ in unit]
 
     def _encoded(self, tag: Tagged) -> Encoded:
         shots = self.shots.of(tag.draw, tag.row)

@@ -18,11 +18,11 @@ _STREAM = 0x44415441  # "DATA": the data order has its own seed stream
 
 def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Task) -> "Updates":
     """Return the updates of a run on n_examples examples of a task, under templates that are drawn from a pool."""
-    schedule, per_epoch = Schedule(config.K, config.schedule.unit), -(-n_examples // config.examples_per_update)
-    draws = schedule.draws_per_epoch(per_epoch, n_examples)
-    per_update = config.sampler.templates_per_update if config.method.name == "paft" else 1
-    sampler = sampler_of(config, pool, task, draws)
-    return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update)
+    schedule, drawn = Schedule(config.K, config.schedule.unit), config.method.name == "paft"
+    per_update, paired = (config.sampler.templates_per_update, config.sampler.paired) if drawn else (1, False)
+    per_epoch = -(-n_examples // (config.examples_per_update // (per_update if paired else 1)))
+    sampler = sampler_of(config, pool, task, schedule.draws_per_epoch(per_epoch, n_examples))
+    return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired)
 
 
 def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoch: int) -> Sampler:
@@ -59,7 +59,9 @@ class Updates:
     Args:
         schedule: when a template is drawn.
         sampler: which template a draw gives; its seed is that of the order of the examples, too.
+        examples_per_update: renderings, if paired.
         templates_per_update: how many templates an update holds, each for as many examples.
+        paired: whether each example of an update is shown under all of its templates.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Updates:
         schedule: Schedule,
         sampler: Sampler,
         templates_per_update: int = 1,
+        paired: bool = False,
     ) -> None:
         self.n_examples = n_examples
         self.examples_per_update = examples_per_update
@@ -77,11 +80,17 @@ class Updates:
         self.schedule = schedule
         self.sampler = sampler
         self.templates_per_update = templates_per_update
+        self.paired = paired
+
+    @property
+    def rows_per_update(self) -> int:
+        """Number of different examples of an update."""
+        return self.examples_per_update // self.templates_per_update if self.paired else self.examples_per_update
 
     @property
     def per_epoch(self) -> int:
         """Number of updates per epoch; the last one may be smaller."""
-        return -(-self.n_examples // self.examples_per_update)
+        return -(-self.n_examples // self.rows_per_update)
 
     @property
     def total(self) -> int:
@@ -93,13 +102,14 @@ class Updates:
         bits = np.random.Philox(key=[self.sampler.seed, _STREAM], counter=[0, 0, epoch, 0])
         order = np.random.Generator(bits).permutation(self.n_examples).tolist()
         for update in range(first_update, self.per_epoch):
-            start = update * self.examples_per_update
-            rows = order[start : start + self.examples_per_update]
+            start = update * self.rows_per_update
+            rows = order[start : start + self.rows_per_update]
             tagged = []
             for i, row in enumerate(rows):
-                slot = i * self.templates_per_update // len(rows)
-                draw = self.schedule.draw(epoch=epoch, update=update, position=start + i, row=row, slot=slot)
-                tagged.append(Tagged(row, self.sampler.index(draw), draw))
+                n = self.templates_per_update
+                for slot in range(n) if self.paired else (i * n // len(rows),):
+                    draw = self.schedule.draw(epoch=epoch, update=update, position=start + i, row=row, slot=slot)
+                    tagged.append(Tagged(row, self.sampler.index(draw), draw))
             yield tagged
 
     def seen(self) -> "Seen":

@@ -41,7 +41,8 @@ class Recorder(Callback):
         self._started = time.perf_counter()
         self._last_read = self._last_end = 0.0
         self._loggers: list[Logger] = []
-        self._figures: list[Tensor] = []  # (2,) fp32 on the device: loss and gradient norm of an update to be read back
+        self._figures: list[Tensor] = []  # fp32 on the device: those of an update to be read back, the loss first
+        self._names: list[str] = []  # of these
         self._rows: list[tuple[int, dict[str, float]]] = []  # its step, and what else is logged
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,7 +75,8 @@ class Recorder(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Update, batch_idx: int
     ) -> None:
         figures = dict(outputs)
-        self._figures.append(torch.stack((figures.pop("loss"), figures.pop("grad_norm"))))  # a copy: the step may reuse them
+        self._names = [name for name, value in figures.items() if isinstance(value, Tensor)]
+        self._figures.append(torch.stack([figures.pop(name) for name in self._names]))  # a copy: the step may reuse them
         self.tokens += batch.n_tokens
         self.truncated += batch.n_truncated
         now = time.perf_counter()
@@ -105,8 +107,8 @@ class Recorder(Callback):
         self.seconds, self._last_read = self.seconds + now - self._last_read, now
         self.updates += len(self._rows)
         rows = [
-            (step, {"loss": loss, "grad_norm": norm, **row, "tokens_per_s": self.tokens_per_s})
-            for (step, row), (loss, norm) in zip(self._rows, figures, strict=True)
+            (step, {**dict(zip(self._names, of_update, strict=True)), **row, "tokens_per_s": self.tokens_per_s})
+            for (step, row), of_update in zip(self._rows, figures, strict=True)
         ]
         self.loss = figures[-1][0]
         self._rows, self._figures = [], []

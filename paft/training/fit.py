@@ -68,7 +68,9 @@ def fit(
         scoring: what the run scores besides its updates, to forecast its time.
     """
     device = model.device
-    module = PaftModule(model, config.optim, data.updates.total, config.seed, validate, kernels)
+    module = PaftModule(
+        model, config.optim, data.updates.total, config.seed, validate, kernels, config.loss, data.updates.paired
+    )
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch
     work = Work(data.updates.total, data.updates.examples_per_update, every, scoring)

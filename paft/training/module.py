@@ -12,21 +12,21 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from paft.config.schema import OptimConfig
-from paft.data.batch import IGNORED, MicroBatch, Update
-from paft.model.attention import packed_logits
+from paft.config.schema import LossConfig, OptimConfig
+from paft.data.batch import MicroBatch, Update
 from paft.model.base import Model
 from paft.model.graphs import TOLERANCE, Capture, Replayed
 from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
+from paft.training.losses import answer_loss, answer_losses, effective_templates, tilted
 
 
 class PaftModule(pl.LightningModule):
     """Trains the adapter of a LoRA-wrapped causal LM, or all weights of a plain one; the loss is over answer tokens only.
 
-    Optimisation is manual, so that Lightning's step is an update. The loss is the mean over all answer tokens of the update;
-    the size of its micro-batches changes memory and nothing else. Checkpoints hold the adapter, not the base model, or all
-    weights where all are trained.
+    Optimisation is manual, so that Lightning's step is an update. The loss is the mean over all answer tokens of the update, or
+    one in which its templates are weighed (losses.py); the size of its micro-batches changes memory and nothing else.
+    Checkpoints hold the adapter, not the base model, or all weights where all are trained.
     """
 
     strict_loading = False  # the base model's weights are not in the checkpoint; load_state_dict checks the rest
@@ -39,6 +39,8 @@ class PaftModule(pl.LightningModule):
         seed: int,
         validate: Callable[[Model], dict[str, float]] | None = None,
         kernels: Kernels | None = None,
+        loss: LossConfig | None = None,
+        paired: bool = False,
     ) -> None:
         """
         Args:
@@ -47,6 +49,8 @@ class PaftModule(pl.LightningModule):
             seed: of dropout.
             validate: called after each validation epoch; returns metrics of the model by name.
             kernels: of the run; checkpoints hold them. None: no CUDA graphs, and no record.
+            loss: what an update minimises; None: the mean over its answer tokens.
+            paired: whether each example of an update is shown under all of its templates.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -56,6 +60,7 @@ class PaftModule(pl.LightningModule):
         self.seed = seed
         self.validate = validate
         self.kernels = kernels
+        self.loss, self.paired = loss or LossConfig(), paired
         self._mean: list[Tensor] = []  # of the adapter's weights over the last updates, fp32
         self._averaged = 0  # over how many
         self._graphs: Replayed[_Part] | None = None
@@ -136,8 +141,8 @@ class PaftModule(pl.LightningModule):
     def training_step(self, batch: Update, batch_idx: int) -> dict[str, Any]:
         """Do one optimiser update; return its figures by name.
 
-        The loss and the gradient norm are scalars on the device, which may be overwritten by the next update. step_s is the
-        time in seconds that this process spent here; the device may still be at work.
+        Tensors among them are scalars on the device, which may be overwritten by the next update. step_s is the time in seconds
+        that this process spent here; the device may still be at work.
         """
         started = time.perf_counter()
         optimizer = self.optimizers()
@@ -145,21 +150,22 @@ class PaftModule(pl.LightningModule):
         (group,) = optimizer.param_groups
         group["lr"] = self.learning_rate(self.global_step)
         try:
-            loss = self._gradients(batch, optimizer)
+            sums = self._gradients(batch, optimizer)
         except RuntimeError as error:
             if "deterministic" not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
                 raise
             print(f"BEWARE: this run cannot be repeated bit for bit on this device ({first_sentence(error)}).", flush=True)
             torch.use_deterministic_algorithms(True, warn_only=True)
-            loss = self._gradients(batch, optimizer)
+            sums = self._gradients(batch, optimizer)
         if self.trainer.world_size > 1:
-            loss = sum_over_ranks(loss, group["params"])
+            sums = sum_over_ranks(sums, group["params"])
+        of_loss = self._divided(sums, group["params"]) if self.loss.name == "tilted" else {"loss": sums}
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         # global_step counts this update, too
         if self.global_step > self.total_updates - math.ceil(round(self.optim.average * self.total_updates, 9)):
             self._add_to_mean(group["params"])
-        figures = {"loss": loss, "grad_norm": norm, "lr": group["lr"]}
+        figures = {**of_loss, "grad_norm": norm, "lr": group["lr"]}
         if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
             figures["template"] = float(batch.templates[0])
         return figures | {"step_s": time.perf_counter() - started}
@@ -170,19 +176,38 @@ class PaftModule(pl.LightningModule):
             super().on_validation_model_zero_grad()
 
     def _gradients(self, batch: Update, optimizer: Any) -> Tensor:
-        """Compute the gradients of this rank's part of an update; return that part of its loss (scalar, fp32)."""
+        """Compute the gradients of this rank's part of an update; return that part of its loss.
+
+        Of the mean that is a scalar, fp32; of a tilted loss the three sums, by whose weight gradients are not divided yet.
+        """
         optimizer.zero_grad(set_to_none=self._graphs is None)
-        n_targets = torch.full((), float(batch.n_targets), device=self.device)
-        loss = torch.zeros((), device=self.device)
+        weighed = self.loss.name == "tilted"
+        number = torch.full((), self._temperature() if weighed else float(batch.n_targets), device=self.device)
+        sums = torch.zeros((3,) if weighed else (), device=self.device)
         for micro_batch in batch.micro_batches:
-            loss += (self._graphs or self._add_gradients)(_Part(micro_batch, n_targets))
-        return loss
+            sums += (self._graphs or self._add_gradients)(_Part(micro_batch, number))
+        return sums
 
     def _add_gradients(self, part: "_Part") -> Tensor:
-        """Add a micro-batch's gradients; return its part of the update's loss (scalar, fp32)."""
-        loss = answer_loss(self.model, part.micro_batch) / part.n_targets
+        """Add a micro-batch's gradients; return its part of the update's loss, as _gradients does."""
+        if self.loss.name == "tilted":
+            assert part.micro_batch.cells is not None
+            losses = answer_losses(self.model, part.micro_batch)
+            sums = tilted(losses, part.micro_batch.cells, part.number, self.paired)
+            self.manual_backward(sums[0])
+            return sums.detach()
+        loss = answer_loss(self.model, part.micro_batch) / part.number
         self.manual_backward(loss)
         return loss.detach()
+
+    def _temperature(self) -> float:
+        """Return the temperature of this update's loss: zero while templates still count alike."""
+        return self.loss.temperature if self.global_step >= math.ceil(self.loss.warmup * self.total_updates) else 0.0
+
+    def _divided(self, sums: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Divide the gradients by the sum of the weights; return the loss and how many templates count."""
+        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], sums[1])
+        return {"loss": sums[0] / sums[1], "effective_templates": effective_templates(sums, self.paired)}
 
     def _add_to_mean(self, weights: list[Tensor]) -> None:
         """Take the weights after an update into their mean."""
@@ -239,38 +264,27 @@ class PaftModule(pl.LightningModule):
 
 @dataclass(frozen=True)
 class _Part:
-    """A micro-batch of an update, and the update's number of targets: what a CUDA graph reads."""
+    """A micro-batch of an update, and what a CUDA graph reads besides."""
 
     micro_batch: MicroBatch
-    n_targets: Tensor  # scalar, fp32
+    number: Tensor  # scalar, fp32: the update's number of targets; of a tilted loss its temperature
 
 
 def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Return the sum of all ranks' losses, and sum their gradients in place; all fp32, in one all-reduce.
 
     Args:
-        loss: scalar.
+        loss: a scalar, or several sums.
         parameters: their `grad` becomes the sum over ranks.
     """
     # A rank to which no example of the update fell has no gradients.
     parts = [loss, *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)]
     flat = torch.cat([part.flatten() for part in parts])
     torch.distributed.all_reduce(flat)
-    loss, *gradients = flat.split([part.numel() for part in parts])
+    of_loss, *gradients = flat.split([part.numel() for part in parts])
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if parameter.grad is None:
             parameter.grad = gradient.view_as(parameter)
         else:
             parameter.grad.copy_(gradient.view_as(parameter))
-    return loss.squeeze()
-
-
-def answer_loss(model: Model, batch: MicroBatch) -> Tensor:
-    """Return the cross-entropy (scalar, fp32) of a micro-batch, summed over its answer tokens.
-
-    The LM head is applied to the positions that predict answer tokens and to no others.
-    """
-    logits = packed_logits(model, batch.packing, batch.positions).float()
-    # Not F.cross_entropy: on a CPU it sums a large vocabulary in fp32 with a bias, and is 2e-5 too low (torch 2.13).
-    of_targets = logits.gather(1, batch.targets.clamp(min=0)[:, None]).squeeze(1)
-    return (logits.logsumexp(-1) - of_targets).masked_fill(batch.targets == IGNORED, 0).sum()
+    return of_loss.view_as(loss)

@@ -19,7 +19,7 @@ from paft.model.attention import packs_ragged
 from paft.model.base import add_lora, load_base
 from paft.packing import to_device
 from paft.training.checkpoints import states
-from paft.training.module import answer_loss
+from paft.training.losses import answer_loss
 from tests.conftest import compose_config, compose_evaluation, interrupt_before_its_adapter_is_saved
 from tests.training.test_module import PAIRS, losses
 

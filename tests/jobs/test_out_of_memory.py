@@ -9,7 +9,7 @@ from paft.jobs.launch import launch_evaluation, launch_training
 from paft.jobs.preflight import check_evaluation, check_run
 from paft.model.base import load_base
 from paft.runtime.errors import NotEnoughMemoryError
-from paft.training.module import answer_loss
+from paft.training.losses import answer_loss
 from tests.conftest import compose_config, compose_evaluation
 
 CUDNN = RuntimeError(

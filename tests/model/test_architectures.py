@@ -18,7 +18,7 @@ from paft.evaluation.metrics import Metric
 from paft.model.attention import NAMES, packs_ragged
 from paft.model.base import add_lora, load_base, window_of
 from paft.runtime.errors import InputError
-from paft.training.module import answer_loss
+from paft.training.losses import answer_loss
 
 WINDOW, POSITIONS, VOCABULARY = 12, 128, 512
 COMMON = {

@@ -13,7 +13,7 @@ from paft.data.batch import pack_answers
 from paft.model import fused
 from paft.model.base import add_lora, load_base
 from paft.model.fused import fuse, fuse_lora, fused_kind, fused_of
-from paft.training.module import answer_loss
+from paft.training.losses import answer_loss
 from tests.model.test_architectures import CHOICES, CONTEXTS, POSITIONS, answer_log_probs, config_of, tiny
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ from paft.model.graphs import shape_of
 from paft.packing import map_tensors
 from paft.training.checkpoints import states
 from paft.training.kernels import CHANGED, EARLIER, recorded_kernels
-from paft.training.module import PaftModule, answer_loss
+from paft.training.losses import answer_loss
+from paft.training.module import PaftModule
 from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
 from tests.model.test_graphs import Recorder
 from tests.training.test_module import PAIRS, adapted, gradients, losses

@@ -10,7 +10,8 @@ from paft.data.batch import pack_answers
 from paft.data.updates import updates_of
 from paft.jobs.train import prepare
 from paft.model.base import add_lora, load_base, load_tokenizer
-from paft.training.module import PaftModule, answer_loss
+from paft.training.losses import answer_loss
+from paft.training.module import PaftModule
 from tests.conftest import compose_config
 
 PAIRS = [(list(range(10, 20)), [30, 31, 0]), ([7, 8], [40, 0]), (list(range(50, 66)), [60, 0])]

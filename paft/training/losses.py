@@ -1,0 +1,55 @@
+"""What an update minimises, of the cross-entropies of its answer tokens (conf/loss).
+
+Micro-batches and ranks add up: each returns sums, and what is minimised is the ratio of two of them over the whole update.
+"""
+
+import torch
+from torch import Tensor
+
+from paft.data.batch import IGNORED, MicroBatch
+from paft.model.attention import packed_logits
+from paft.model.base import Model
+
+_MOST = 40.0  # of a tilted loss times the temperature: exp(40) squared is still a number in fp32
+
+
+def answer_losses(model: Model, batch: MicroBatch) -> Tensor:
+    """Return the cross-entropy of each target of a micro-batch, (P,) fp32, zero where a target is ignored.
+
+    The LM head is applied to the positions that predict answer tokens and to no others.
+    """
+    logits = packed_logits(model, batch.packing, batch.positions).float()
+    # Not F.cross_entropy: on a CPU it sums a large vocabulary in fp32 with a bias, and is 2e-5 too low (torch 2.13).
+    of_targets = logits.gather(1, batch.targets.clamp(min=0)[:, None]).squeeze(1)
+    return (logits.logsumexp(-1) - of_targets).masked_fill(batch.targets == IGNORED, 0)
+
+
+def answer_loss(model: Model, batch: MicroBatch) -> Tensor:
+    """Return the cross-entropy (scalar, fp32) of a micro-batch, summed over its answer tokens."""
+    return answer_losses(model, batch).sum()
+
+
+def tilted(losses: Tensor, cells: Tensor, temperature: Tensor, paired: bool) -> Tensor:
+    """Return the sums of a tilted loss: the weighted losses of the templates, the weights, and their squares; (3,) fp32.
+
+    A template with a higher loss counts more: its weight is exp(temperature * loss), as in the gradient of the soft maximum
+    (1/t) log mean exp(t loss) (tilted empirical risk, https://arxiv.org/abs/2007.01162). No gradient flows through the weights.
+
+    Args:
+        losses: (P,), of targets.
+        cells: (B, G, P), as in paft.data.batch.MicroBatch.
+        temperature: scalar; at zero all templates count alike.
+        paired: whether the weights of each block sum to one, because all its templates are here.
+    """
+    of_cells = cells @ losses
+    there = cells.sum(-1) > 0
+    weights = (temperature * of_cells.detach()).clamp(max=_MOST).exp() * there
+    if paired:
+        weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    return torch.stack(((weights * of_cells).sum(), weights.sum(), weights.square().sum()))
+
+
+def effective_templates(sums: Tensor, paired: bool) -> Tensor:
+    """Return how many templates of an update count, from a tilted loss's sums: all if they count alike, else fewer."""
+    _, weight, squares = sums
+    return weight / squares if paired else weight.square() / squares
