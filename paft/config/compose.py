@@ -189,12 +189,26 @@ def _check_sampler(config: TrainConfig) -> None:
         raise InputError(
             f"{several} needs schedule.unit=update; with unit={config.schedule.unit} an update has several anyway."
         )
+    if sampler.candidates > 1:
+        _check_candidates(config)
     if sampler.share < 1 and not sampler.mutations:
         raise InputError(f"sampler.share={sampler.share} does nothing without sampler.mutations; name some, or leave it out.")
     if "options_first" in sampler.mutations and "order" not in sampler.mutations:
         raise InputError("sampler.mutations: options_first lets `order` put the options first; name order, too.")
     if len(set(sampler.mutations)) < len(sampler.mutations):
         raise InputError(f"sampler.mutations=[{','.join(sampler.mutations)}]: a kind is named twice; name each once.")
+
+
+def _check_candidates(config: TrainConfig) -> None:
+    """Refuse candidates where an update has several templates anyway."""
+    several = f"sampler.candidates={config.sampler.candidates}"
+    if config.schedule.unit != "update":
+        raise InputError(f"{several} tries the templates of a draw on an update, and needs schedule.unit=update.")
+    if config.sampler.templates_per_update > 1:
+        raise InputError(
+            f"{several} trains an update on one template of several, and sampler.templates_per_update="
+            f"{config.sampler.templates_per_update} on all of them; leave one out."
+        )
 
 
 def _check_tilted(config: TrainConfig) -> None:

@@ -241,13 +241,17 @@ class SamplerConfig(_Section):
     ] = []  # kinds of layout mutation; none: templates are shown as they are
     share: float = Field(default=1.0, gt=0, le=1)  # of the draws whose layout is mutated
     paired: bool = False  # whether each example of an update is shown under all of its templates
+    candidates: PositiveInt = 1  # of each draw, of which some draws take the one that the model answers worst
+    adversarial: float = Field(default=0.5, ge=0, le=1)  # share of these draws; the others take the first candidate
+    warmup: float = Field(default=0.2, ge=0, lt=1)  # share of the updates, the first ones, in which all draws do
 
     @property
     def label(self) -> list[str]:
         """Words for the name of a run; none for uniform draws of one template an update."""
         several = [f"G{self.templates_per_update}"] if self.templates_per_update > 1 else []
         paired, mutated = ["paired"] if self.paired else [], ["mutated"] if self.mutations else []
-        return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated]
+        worst = [f"worst{self.candidates}"] if self.candidates > 1 else []
+        return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated, *worst]
 
 
 class LossConfig(_Section):
@@ -399,6 +403,8 @@ class TrainConfig(_Section):
             del identity["sampler"]
         elif method == "paft":
             identity["sampler"]["mutations"].sort()  # their order changes nothing
+            if self.sampler.candidates == 1:
+                del identity["sampler"]["adversarial"], identity["sampler"]["warmup"]
         if self.loss.name == "mean":
             del identity["loss"]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
@@ -413,7 +419,7 @@ NO_NUMBER = ("accept_license", "api_key_env", "api_requests", "api_timeout", "pr
 # Settings that earlier versions did not have, with the value that has no effect.
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "optim": {"average": 0.0},
-    "sampler": {"paired": False},
+    "sampler": {"paired": False, "candidates": 1},
     "model": {
         "quantization": None,
         "remote_code": False,

@@ -1,7 +1,7 @@
 """An optimiser update as tensors: packed micro-batches, and the tokens that are trained on."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class Update:
     n_targets: int  # the loss is the mean over these
     templates: list[int]  # index of the template of each example
     n_truncated: int  # prompts that lost their beginning to the cut-off
+    draw: tuple[int, int] = (0, 0)  # epoch and number of the first example's draw
+    others: list["Update"] = field(default_factory=list)  # the same examples under the draw's other candidates, if it has any
 
     def to(self, device: torch.device) -> "Update":
         """Return a copy on the device; copying to a GPU goes on while this process prepares the next update."""

@@ -1,6 +1,7 @@
 """The LightningDataModule: renders each update with the templates that the schedule draws for it."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,7 @@ class PaftDataModule(pl.LightningDataModule):
             config.dataset.shots,
             weighed=config.loss.name == "tilted",
             paired=self.updates.paired,
+            candidates=config.sampler.candidates if config.method.name == "paft" else 1,
         )
         self.workers = config.trainer.workers
 
@@ -104,6 +106,7 @@ class Renderings(Dataset[Update]):
         weighed: whether templates of an update are weighed against each other; what belongs to one of them then stays in one
             micro-batch, or, if paired, all renderings of an example.
         paired: whether each example of an update is shown under all of its templates.
+        candidates: how many templates of a draw an update is rendered with.
     """
 
     def __init__(
@@ -117,13 +120,23 @@ class Renderings(Dataset[Update]):
         n_shots: int = 0,
         weighed: bool = False,
         paired: bool = False,
+        candidates: int = 1,
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
         self.shots = Shots(examples, n_shots, sampler.seed)
-        self.weighed, self.paired = weighed, paired
+        self.weighed, self.paired, self.candidates = weighed, paired, candidates
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
+        others = [self._rendered([self._under(tag, slot) for tag in tagged]) for slot in range(1, self.candidates)]
+        return replace(self._rendered(tagged), others=others)
+
+    def _under(self, tag: Tagged, slot: int) -> Tagged:
+        """Return a rendering under another candidate of its draw."""
+        draw = tag.draw._replace(slot=slot)
+        return Tagged(tag.row, self.sampler.index(draw), draw)
+
+    def _rendered(self, tagged: list[Tagged]) -> Update:
         encoded = [self._encoded(tag) for tag in tagged]
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
         units = self._units(tagged)
@@ -145,6 +158,7 @@ class Renderings(Dataset[Update]):
             n_targets=sum(len(e.continuations[0]) for e in encoded),
             templates=[t.template for t in tagged],
             n_truncated=sum(e.truncated for e in encoded),
+            draw=(tagged[0].draw.epoch, tagged[0].draw.number),
         )
 
     def _units(self, tagged: Sequence[Tagged]) -> list[list[int]]:

@@ -30,7 +30,7 @@ def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoc
     chosen, mutator = config.sampler, mutator_of(config, task)
     if config.method.name != "paft" or not chosen.balanced:
         return Sampler(pool, config.seed, mutator, chosen.share)
-    per_draw = chosen.templates_per_update
+    per_draw = max(chosen.templates_per_update, chosen.candidates)
     return BalancedSampler(pool, config.seed, mutator, chosen.share, draws_per_epoch, per_draw, task.choice_fields)
 
 

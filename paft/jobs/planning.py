@@ -46,7 +46,8 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         device = device_of(config.trainer.accelerator)
         shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
         memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
-        tokens = round(sum(lengths) / len(lengths) * len(examples.train) * config.T)
+        renderings = len(examples.train) * config.T * (updates.templates_per_update if updates.paired else 1)
+        tokens = round(sum(lengths) / len(lengths) * renderings)
     return Plan(
         train_examples=len(examples.train),
         validation_examples=min(len(examples.validation), config.validation.examples),

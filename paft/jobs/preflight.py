@@ -61,6 +61,7 @@ def check_run(config: TrainConfig) -> CheckedRun:
         _check_validation(config, updates_of(config, len(examples.train), inputs.train, examples.task).total)
         if (mutator := mutator_of(config, examples.task)) is not None:
             _check_mutations(config, inputs.train, mutator)
+        _check_candidates(config, inputs.train)
     _check_tail(config.fail_under, inputs.test)
     folder = _claim(config, inputs, base_identity(config.model))
     return CheckedRun(inputs, folder, _beside(config, inputs, folder))
@@ -109,6 +110,14 @@ def _check_validation(config: TrainConfig, n_updates: int) -> None:
         raise InputError(
             f"validation.every={every}: the run has {n_updates} updates, so nothing would choose its checkpoint; lower it, or "
             "use null for once an epoch."
+        )
+
+
+def _check_candidates(config: TrainConfig, pool: PromptPool) -> None:
+    """Raise InputError if a draw has more candidates than the pool has templates."""
+    if config.method.name == "paft" and config.sampler.candidates > len(pool.templates):
+        raise InputError(
+            f"sampler.candidates={config.sampler.candidates} is more than the {len(pool.templates)} training prompts; lower it."
         )
 
 

@@ -176,7 +176,8 @@ class TrainingRecord(_Record):
     """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone.
 
     loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
-    meanwhile may hide. It, kernels and best_validation_worst are None in results of earlier versions.
+    meanwhile may hide. It, kernels and best_validation_worst are None in results of earlier versions. probe_tokens are those of
+    the forward passes that tried candidate templates, None where there were none.
     """
 
     updates: int
@@ -187,6 +188,7 @@ class TrainingRecord(_Record):
     seconds: float
     prompts_truncated: int
     loop_seconds: float | None = None
+    probe_tokens: int | None = None
     kernels: KernelsRecord | None = None
 
 

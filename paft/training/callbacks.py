@@ -77,8 +77,10 @@ class Recorder(Callback):
         figures = dict(outputs)
         self._names = [name for name, value in figures.items() if isinstance(value, Tensor)]
         self._figures.append(torch.stack([figures.pop(name) for name in self._names]))  # a copy: the step may reuse them
-        self.tokens += batch.n_tokens
-        self.truncated += batch.n_truncated
+        shown = pl_module.shown  # of several candidates the one that was trained on
+        assert isinstance(shown, Update)
+        self.tokens += shown.n_tokens
+        self.truncated += shown.n_truncated
         now = time.perf_counter()
         self.loop_seconds += now - self._last_end - figures.pop("step_s")
         self._last_end = now

@@ -21,6 +21,7 @@ from paft.training.checkpoints import SaveBest, SaveState, usable_state
 from paft.training.forecast import ScoringWork, Work
 from paft.training.kernels import Kernels
 from paft.training.module import PaftModule
+from paft.training.probe import Probe
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Fitted:
     """The figures of a finished training: its time, its tokens and its best validation.
 
     updates counts those of the whole run. tokens are real ones (no padding), of all ranks. seconds is the time of the
-    updates alone; loop_seconds is the part of it around the model, during which the device may be at work. prompts_truncated
-    counts the renderings that were cut off. earlier_wall_s is the wall-clock time of the processes that this one resumed.
+    updates alone; loop_seconds is the part of it around the model, during which the device may be at work. probe_tokens are
+    those of the forward passes that tried candidate templates, None where there were none. prompts_truncated counts the
+    renderings that were cut off. earlier_wall_s is the wall-clock time of the processes that this one resumed.
     best_validation_mean and best_validation_worst (of its prompts) are accuracies, None without validation.
     """
 
@@ -40,6 +42,7 @@ class Fitted:
     tokens_per_s: float
     seconds: float
     loop_seconds: float
+    probe_tokens: int | None
     prompts_truncated: int
     earlier_wall_s: float
     kernels: Kernels
@@ -68,12 +71,13 @@ def fit(
         scoring: what the run scores besides its updates, to forecast its time.
     """
     device = model.device
-    module = PaftModule(
-        model, config.optim, data.updates.total, config.seed, validate, kernels, config.loss, data.updates.paired
-    )
+    total, paired = data.updates.total, data.updates.paired
+    several = config.method.name == "paft" and config.sampler.candidates > 1
+    probe = Probe(config.sampler, total, config.seed) if several else None
+    module = PaftModule(model, config.optim, total, config.seed, validate, kernels, config.loss, paired, probe)
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch
-    work = Work(data.updates.total, data.updates.examples_per_update, every, scoring)
+    work = Work(total, data.updates.examples_per_update, every, scoring)
     best = SaveBest(folder / "checkpoints", module.averaged)
     state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
     in_order_before = torch.are_deterministic_algorithms_enabled()
@@ -114,6 +118,7 @@ def fit(
     return Fitted(
         updates=data.updates.total,
         tokens=recorder.tokens,
+        probe_tokens=None if probe is None else probe.tokens,
         best_validation_mean=None if best.best_model_score is None else float(best.best_model_score),
         best_validation_worst=best.worst,
         tokens_per_s=round(recorder.tokens_per_s, 1),

@@ -19,6 +19,7 @@ from paft.model.graphs import TOLERANCE, Capture, Replayed
 from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
 from paft.training.losses import answer_loss, answer_losses, effective_templates, tilted
+from paft.training.probe import Probe
 
 
 class PaftModule(pl.LightningModule):
@@ -41,6 +42,7 @@ class PaftModule(pl.LightningModule):
         kernels: Kernels | None = None,
         loss: LossConfig | None = None,
         paired: bool = False,
+        probe: Probe | None = None,
     ) -> None:
         """
         Args:
@@ -51,6 +53,7 @@ class PaftModule(pl.LightningModule):
             kernels: of the run; checkpoints hold them. None: no CUDA graphs, and no record.
             loss: what an update minimises; None: the mean over its answer tokens.
             paired: whether each example of an update is shown under all of its templates.
+            probe: chooses among the candidates of each draw; None: there is one.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -60,7 +63,8 @@ class PaftModule(pl.LightningModule):
         self.seed = seed
         self.validate = validate
         self.kernels = kernels
-        self.loss, self.paired = loss or LossConfig(), paired
+        self.loss, self.paired, self.probe = loss or LossConfig(), paired, probe
+        self.shown: Update | None = None  # the last update as it was trained on
         self._mean: list[Tensor] = []  # of the adapter's weights over the last updates, fp32
         self._averaged = 0  # over how many
         self._graphs: Replayed[_Part] | None = None
@@ -125,14 +129,18 @@ class PaftModule(pl.LightningModule):
         """Put the kernels and the mean of the weights into the checkpoint, so that a resumed run goes on with them."""
         if self._averaged:
             checkpoint["average"] = {"updates": self._averaged, "mean": [mean.cpu() for mean in self._mean]}
+        if self.probe is not None:
+            checkpoint["probe"] = self.probe.state()
         if self.kernels_now is not None:
             checkpoint["kernels"] = self.kernels_now.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the mean of the weights."""
+        """Restore the mean of the weights, and which candidate the current draw took."""
         if "average" in checkpoint:
             self._averaged = checkpoint["average"]["updates"]
             self._mean = list(checkpoint["average"]["mean"])
+        if self.probe is not None:
+            self.probe.restore(checkpoint["probe"])
 
     def on_train_batch_start(self, batch: Update, batch_idx: int) -> None:
         """Seed dropout from seed, rank and update, so that a resumed run repeats it."""
@@ -149,6 +157,9 @@ class PaftModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         (group,) = optimizer.param_groups
         group["lr"] = self.learning_rate(self.global_step)
+        if self.probe is not None:
+            batch = self.probe.chosen(self.model, batch, self.global_step)
+        self.shown = batch
         try:
             sums = self._gradients(batch, optimizer)
         except RuntimeError as error:
@@ -168,6 +179,8 @@ class PaftModule(pl.LightningModule):
         figures = {**of_loss, "grad_norm": norm, "lr": group["lr"]}
         if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
             figures["template"] = float(batch.templates[0])
+        if self.probe is not None:
+            figures["probe_margin"] = self.probe.margin
         return figures | {"step_s": time.perf_counter() - started}
 
     def on_validation_model_zero_grad(self) -> None:

@@ -1,0 +1,93 @@
+"""Adversarial choice: of several candidate templates an update is trained on the one that the model answers worst.
+
+The candidates of a draw are tried by forward passes on the examples of its first update, and the choice holds for the draw's K
+updates. It depends on nothing but the weights and the draw, so that a resumed run repeats it. As MaxUp
+(https://arxiv.org/abs/2002.09024), with templates for perturbations.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from paft.config.schema import SamplerConfig
+from paft.data.batch import Update
+from paft.model.base import Model
+from paft.runtime import ranks
+from paft.training.losses import answer_loss
+
+_STREAM = 0x574F5253  # "WORS": which draws take the worst candidate has its own seed stream
+_DIGITS = 4  # of a loss; ranks sum in another order than one process does, and nearly equal losses must not decide differently
+
+
+class Probe:
+    """Chooses the candidate that each update is trained on.
+
+    Args:
+        sampler: how many draws take the worst candidate, and from when on.
+        total_updates: of the run.
+        seed: of the run.
+    """
+
+    def __init__(self, sampler: SamplerConfig, total_updates: int, seed: int) -> None:
+        self._share, self._seed = sampler.adversarial, seed
+        self._from_update = math.ceil(sampler.warmup * total_updates)
+        self._draw: tuple[int, int] | None = None
+        self._chosen = 0
+        self.margin = 0.0  # of the last choice: its loss minus the mean of all candidates
+        self.tokens = 0  # of all forward passes, real ones, of all ranks
+
+    def chosen(self, model: Model, update: Update, number: int) -> Update:
+        """Return the update as it is under the candidate that its draw takes.
+
+        Args:
+            update: with all candidates.
+            number: of the update in the run, from 0.
+        """
+        candidates = [update, *update.others]
+        if update.draw != self._draw:
+            self._draw, self._chosen, self.margin = update.draw, 0, 0.0
+            if number >= self._from_update and self._is_adversarial(update.draw):
+                losses = losses_of(model, candidates)
+                self._chosen = worst(losses)
+                self.margin = losses[self._chosen] - sum(losses) / len(losses)
+                self.tokens += sum(candidate.n_tokens for candidate in candidates)
+        return candidates[self._chosen]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, in plain types."""
+        return {"draw": self._draw, "chosen": self._chosen, "margin": self.margin, "tokens": self.tokens}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` returned."""
+        self._draw = None if state["draw"] is None else (state["draw"][0], state["draw"][1])
+        self._chosen, self.margin, self.tokens = state["chosen"], state["margin"], state["tokens"]
+
+    def _is_adversarial(self, draw: tuple[int, int]) -> bool:
+        bits = np.random.Philox(key=[self._seed, _STREAM], counter=[0, draw[1], draw[0], 0])
+        return bool(np.random.Generator(bits).random() < self._share)
+
+
+def losses_of(model: Model, candidates: Sequence[Update]) -> list[float]:
+    """Return the mean cross-entropy of each candidate's answer tokens, over all ranks, without dropout, rounded."""
+    training, device = model.training, model.device
+    model.eval()
+    try:
+        with torch.no_grad():
+            sums = [
+                sum((answer_loss(model, batch) for batch in update.micro_batches), torch.zeros((), device=device))
+                for update in candidates
+            ]
+    finally:
+        model.train(training)
+    found = torch.stack(sums)
+    if ranks.n_ranks() > 1:
+        torch.distributed.all_reduce(found)
+    return [round(loss / update.n_targets, _DIGITS) for loss, update in zip(found.tolist(), candidates, strict=True)]
+
+
+def worst(losses: Sequence[float]) -> int:
+    """Return the candidate with the highest loss, of equal ones the first."""
+    return max(range(len(losses)), key=lambda i: (losses[i], -i))

@@ -1,0 +1,120 @@
+"""Adversarial choice: a draw takes the candidate that the model answers worst, and everything repeats it."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from paft.config.schema import SamplerConfig
+from paft.jobs.train import run_training
+from paft.runtime.errors import InputError
+from paft.runtime.launch import run_on
+from paft.training.checkpoints import states
+from paft.training.losses import answer_loss
+from paft.training.probe import Probe, losses_of, worst
+from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
+from tests.training.test_losses import ADAPTER, data_of
+from tests.training.test_module import adapted
+
+WORST = ["sampler=worst_of", "sampler.adversarial=1", "sampler.warmup=0", "K=2"]
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    (path,) = folder.glob("log/version_*/metrics.csv")
+    names = ("loss", "template", "probe_margin")
+    return [{name: float(row[name]) for name in names} for row in csv.DictReader(path.open(encoding="utf-8")) if row["loss"]]
+
+
+def test_the_worst_candidate_of_the_draws_first_update_is_taken_for_all_its_updates(tiny_overrides, tiny_llama):
+    model, data = adapted(tiny_llama), data_of(*tiny_overrides, *WORST)
+    updates = [data.renderings[tagged] for tagged in data.updates.of_epoch(0)]
+    candidates = [updates[0], *updates[0].others]
+    assert len(candidates) == 4 and len({one.templates[0] for one in candidates}) > 1
+    with torch.no_grad():
+        losses = [float(sum(answer_loss(model, b) for b in one.micro_batches)) / one.n_targets for one in candidates]
+    probe = Probe(SamplerConfig(candidates=4, adversarial=1, warmup=0), 6, 0)
+    assert losses_of(model, candidates) == pytest.approx(losses, abs=1e-4)
+    taken = int(np.argmax(losses))
+    assert probe.chosen(model, updates[0], 0) is candidates[taken]
+    assert probe.margin == pytest.approx(max(losses) - sum(losses) / 4, abs=2e-4)
+    assert probe.tokens == sum(one.n_tokens for one in candidates)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()  # whatever the weights are now
+    assert (
+        probe.chosen(model, updates[1], 1).templates == [updates[1].templates, *(o.templates for o in updates[1].others)][taken]
+    )
+    assert probe.tokens == sum(one.n_tokens for one in candidates)
+
+
+def test_of_equal_candidates_the_first_is_taken():
+    assert worst([1.0, 2.0, 2.0]) == 1
+
+
+def test_draws_take_the_first_candidate_in_the_warm_up_and_by_their_share(tiny_overrides):
+    def chosen(*overrides: str) -> tuple[list[float], list[float]]:
+        config = compose_config(*tiny_overrides, *WORST, *overrides, "train_examples=64", "K=1")
+        own = log(run_training(config).folder)
+        return [row["template"] for row in own], [row["probe_margin"] for row in own]
+
+    uniform = [float(tagged[0].template) for epoch in (0, 1)
+               for tagged in data_of(*tiny_overrides, "train_examples=64", "K=1").updates.of_epoch(epoch)]  # fmt: skip
+    templates, margins = chosen("sampler.warmup=0.5")
+    assert templates[:8] == uniform[:8] and margins[:8] == [0.0] * 8
+    assert templates[8:] != uniform[8:] and min(margins[8:]) > 0
+    some = chosen("sampler.adversarial=0.5")[1]
+    assert 0 < sum(margin > 0 for margin in some) < 16
+
+
+def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch):
+    own = [*tiny_overrides, *WORST, "trainer.checkpoint_every=1", "model.lora.dropout=0.1"]
+    results = run_training(compose_config(*own))
+    whole = results.folder
+    config = compose_config(*own, f"output_root={tmp_path / 'again'}")
+    interrupt_before_its_adapter_is_saved(config, monkeypatch)
+    folder = tmp_path / "again" / whole.name
+    states(folder / "checkpoints")[0].write_bytes(b"torn")  # the state left is in the middle of a draw
+    again = run_training(config)
+    assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
+    assert again.training.probe_tokens == results.training.probe_tokens > 0
+    assert json.loads((whole / "results.json").read_text())["training"]["tokens"] == again.training.tokens
+
+
+def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path):
+    def trained(devices: int) -> list[list[float]]:
+        root = tmp_path / f"{devices}"
+        config = compose_config(
+            *tiny_overrides, *WORST, "train_examples=25", f"output_root={root}", f"trainer.devices={devices}"
+        )
+        run_on(devices, "cpu", run_training, config)
+        return [[*row.values()] for row in log(root / config.run_name)]
+
+    np.testing.assert_allclose(trained(2), trained(1), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["schedule.unit=example"], "needs schedule.unit=update"),
+        (["sampler.templates_per_update=2"], "leave one out"),
+        (["sampler.adversarial=1.5"], "sampler.adversarial"),
+        (["sampler.candidates=0"], "sampler.candidates"),
+    ],
+)
+def test_what_is_no_choice_is_refused(overrides, said):
+    with pytest.raises(InputError, match=said):
+        compose_config("sampler=worst_of", *overrides)
+
+
+def test_more_candidates_than_prompts_are_refused(tiny_overrides):
+    with pytest.raises(InputError, match=r"sampler\.candidates=4 is more than the 2 training prompts"):
+        data_of(*tiny_overrides, *WORST, "train_prompts=2")
+
+
+def test_names_of_other_runs_stay():
+    identity = compose_config("sampler=mutated").identity()["sampler"]
+    assert not {"candidates", "adversarial", "warmup", "paired"} & {*identity}
+    assert "-K4-mutated-worst4-" in compose_config("sampler=mutated", "sampler.candidates=4").run_name
