@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.worst_prompt.ablations import ablation_lines
 from experiments.worst_prompt.arms import Arms, arms_of
-from experiments.worst_prompt.registered import Registered, compute, exploratory, unregistered
+from experiments.worst_prompt.registered import FORWARD, Registered, compute, exploratory, unregistered
 from paft.evaluation.statistics import difference_interval
 from paft.evaluation.tail import SHARES, cvar
 from paft.reporting.collect import Collected, keep_runs
@@ -52,10 +52,13 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     page += ["## By seed", "", *table(["seed", "baseline", "method", "difference"], _by_seed(headline))]
     page += ["CVaR10 of the headline's prompts.", "", "## Compute", ""]
     page += table(
-        ["", "trained tokens", "updates", "seconds of training"],
-        [[arm, f"{f['tokens']:,.0f}", f"{f['updates']:,.0f}", f"{f['seconds']:,.0f}"] for arm, f in tokens.items()],
+        ["", "trained tokens", "updates", "seconds of training", "tokens of other forward passes"],
+        [
+            [arm, f"{f['tokens']:,.0f}", f"{f['updates']:,.0f}", f"{f['seconds']:,.0f}", f"{f['probe_tokens']:,.0f}"]
+            for arm, f in tokens.items()
+        ],
     )
-    page += ["Neither arm makes forward passes besides training. Means over runs.", ""]
+    page += [f"Means over runs. A token of a forward pass alone counts as {FORWARD:g} of a trained one.", ""]
     page += ablation_lines(collected, registered)
     page += [f"Baseline: `{' '.join(registered.baseline)}`. Method: `{' '.join(registered.method)}`. Both: "
              f"`{' '.join(registered.common)}`.", "", "Made by `python -m experiments.worst_prompt page`."]  # fmt: skip
