@@ -25,6 +25,7 @@ NEEDS = {
     ("dataset", "jsonl"): ["dataset.path=rows"],
     ("model", "any"): ["model.path=some/model"],
     ("loss", "tilted"): ["sampler.templates_per_update=4"],
+    ("loss", "consistent"): ["sampler.templates_per_update=2", "sampler.paired=true"],
 }
 
 

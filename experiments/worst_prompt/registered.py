@@ -16,7 +16,7 @@ from paft.reporting.runs import FinishedRun
 from paft.runtime.errors import InputError
 
 FILE = Path(__file__).with_name("registered.yaml")
-# Of a token's training, what a forward pass without gradients costs: with frozen weights the backward pass costs about as much as
+# What a forward pass alone costs of a token's training: with frozen weights the backward pass costs about as much as
 # the forward pass (python -m experiments.benchmarks.pass_cost measures it on a machine).
 FORWARD = 0.5
 MOST_APART = 0.01  # of the budget: arms whose token-equivalents differ by more are not at equal compute

@@ -172,8 +172,8 @@ def _check_weights(config: TrainConfig) -> None:
 def _check_sampler(config: TrainConfig) -> None:
     """Refuse settings of the sampler that contradict each other or the rest of the run."""
     sampler, several = config.sampler, f"sampler.templates_per_update={config.sampler.templates_per_update}"
-    if config.loss.name == "tilted":
-        _check_tilted(config)
+    if config.loss.name != "mean":
+        _check_loss(config)
     if config.method.name != "paft":
         return  # nothing is drawn
     if sampler.paired and (sampler.templates_per_update < 2 or config.examples_per_update % sampler.templates_per_update):
@@ -211,9 +211,14 @@ def _check_candidates(config: TrainConfig) -> None:
         )
 
 
-def _check_tilted(config: TrainConfig) -> None:
-    """Refuse a tilted loss where an update has no templates to weigh, or fewer than there are ranks."""
-    sampler, ranks = config.sampler, config.trainer.devices
+def _check_loss(config: TrainConfig) -> None:
+    """Refuse a loss that looks at the templates of an update where it has none, or fewer than there are ranks."""
+    sampler, ranks, name = config.sampler, config.trainer.devices, config.loss.name
+    if name == "consistent" and (config.method.name != "paft" or not sampler.paired):
+        raise InputError(
+            "loss=consistent compares an example's answers under several templates: give it with method=paft, "
+            "sampler.paired=true and sampler.templates_per_update=2, say."
+        )
     if config.method.name != "paft" or sampler.templates_per_update < 2:
         raise InputError(
             "loss=tilted weighs the templates of an update against each other: give it with method=paft and "
@@ -222,7 +227,7 @@ def _check_tilted(config: TrainConfig) -> None:
     units = config.examples_per_update // sampler.templates_per_update if sampler.paired else sampler.templates_per_update
     if units < ranks:
         what = "examples of an update, whose renderings stay together" if sampler.paired else "templates of an update"
-        raise InputError(f"trainer.devices={ranks}: loss=tilted deals the {what}, and there are {units}; use as many devices.")
+        raise InputError(f"trainer.devices={ranks}: loss={name} deals the {what}, and there are {units}; use as many devices.")
 
 
 def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> EvaluateConfig:

@@ -255,11 +255,17 @@ class SamplerConfig(_Section):
 
 
 class LossConfig(_Section):
-    """What an update minimises: the mean over its answer tokens, or one in which templates with a higher loss count more."""
+    """What an update minimises: the mean over its answer tokens, or one that looks at the templates that they stand under.
 
-    name: Literal["mean", "tilted"] = "mean"
+    tilted: templates with a higher loss count more. consistent: an example's answers under several templates are to agree.
+    """
+
+    name: Literal["mean", "tilted", "consistent"] = "mean"
     temperature: float = Field(default=1.0, gt=0, le=20)  # tilted: a template's weight is exp(temperature * its mean loss)
-    warmup: float = Field(default=0.2, ge=0, lt=1)  # tilted: share of the updates, the first ones, in which all count alike
+    weight: float = Field(default=1.0, gt=0, le=100)  # consistent: of the disagreement, beside the mean
+    toward: Literal["best", "mean"] = "best"  # consistent: what all are drawn to, the best answered rendering, or their mean
+    # Share of the updates, the first ones, in which all templates count alike (tilted) or the weight grows (consistent).
+    warmup: float = Field(default=0.2, ge=0, lt=1)
 
 
 class PromptsConfig(_Section):
@@ -407,6 +413,9 @@ class TrainConfig(_Section):
                 del identity["sampler"]["adversarial"], identity["sampler"]["warmup"]
         if self.loss.name == "mean":
             del identity["loss"]
+        else:
+            for key in {"tilted": ("weight", "toward"), "consistent": ("temperature",)}[self.loss.name]:
+                del identity["loss"][key]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number
             del identity["prompts"][split]

@@ -24,6 +24,9 @@ class MicroBatch:
     # (B, G, P) fp32: the share that a target has in the mean loss of each of G templates, in each of B blocks of templates that
     # are weighed against each other; zero elsewhere. None: all targets count alike.
     cells: Tensor | None = None
+    # (N, G) int64: of an answer token of an example, the target that it is under each of its G templates; only of examples
+    # whose answer has the same tokens under all of them. A ragged row's N is padded by rows of -1. None: none are compared.
+    aligned: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,17 @@ class Update:
 
 
 def pack_answers(
-    pairs: Sequence[tuple[list[int], list[int]]], ragged: bool = False, cells: Sequence[tuple[int, int]] | None = None
+    pairs: Sequence[tuple[list[int], list[int]]],
+    ragged: bool = False,
+    cells: Sequence[tuple[int, int]] | None = None,
+    align: bool = False,
 ) -> MicroBatch:
     """Pack (context, answer) pairs of token ids; the last token of an answer (end-of-text) is a target, never an input.
 
     Args:
         ragged: as in paft.packing.pack.
         cells: the block and the template of each pair, both counted from 0; None: all targets count alike.
+        align: whether the answers of each block, which are those of one example, are compared token by token.
     """
     positions: list[int] = []
     start = 0
@@ -64,6 +71,7 @@ def pack_answers(
         positions=torch.tensor(positions + [0] * filler),
         targets=torch.tensor([token for _, answer in pairs for token in answer] + [IGNORED] * filler),
         cells=None if cells is None else _cells([len(answer) for _, answer in pairs], cells, len(positions) + filler, ragged),
+        aligned=_aligned([answer for _, answer in pairs], cells, ragged) if align and cells is not None else None,
     )
 
 
@@ -80,10 +88,29 @@ def _cells(lengths: Sequence[int], cells: Sequence[tuple[int, int]], n_targets: 
     return member / member.sum(-1, keepdim=True).clamp_min(1)
 
 
+def _aligned(answers: Sequence[list[int]], cells: Sequence[tuple[int, int]], ragged: bool) -> Tensor:
+    """Return which targets are the same answer token under each template, (N, G)."""
+    by_block: dict[int, list[tuple[int, list[int]]]] = {}
+    start = 0
+    for answer, (block, _) in zip(answers, cells, strict=True):
+        by_block.setdefault(block, []).append((start, answer))
+        start += len(answer)
+    rows = [
+        [first + token for first, _ in members]
+        for members in by_block.values()
+        if all(answer == members[0][1] for _, answer in members)
+        for token in range(len(members[0][1]))
+    ]
+    width = max(map(len, by_block.values()))
+    filler = size_of_bucket(len(rows), 16) - len(rows) if ragged else 0
+    return torch.tensor(rows + [[-1] * width] * filler, dtype=torch.int64).view(-1, width)
+
+
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
     cells = None if batch.cells is None else torch.zeros_like(batch.cells)
-    return replace(batch, targets=torch.full_like(batch.targets, IGNORED), cells=cells)
+    aligned = None if batch.aligned is None else torch.full_like(batch.aligned, -1)
+    return replace(batch, targets=torch.full_like(batch.targets, IGNORED), cells=cells, aligned=aligned)
 
 
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:

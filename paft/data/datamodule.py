@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from paft.config.schema import TrainConfig
-from paft.data.batch import Update, pack_answers, split_into_micro_batches, without_targets
+from paft.data.batch import MicroBatch, Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoded, Encoder
 from paft.data.shots import Shots
 from paft.data.tasks.base import Example, Task
@@ -55,7 +55,8 @@ class PaftDataModule(pl.LightningDataModule):
             ragged,
             config.trainer.strategy == "fsdp",
             config.dataset.shots,
-            weighed=config.loss.name == "tilted",
+            weighed=config.loss.name != "mean",
+            align=config.loss.name == "consistent",
             paired=self.updates.paired,
             candidates=config.sampler.candidates if config.method.name == "paft" else 1,
         )
@@ -103,8 +104,9 @@ class Renderings(Dataset[Update]):
         in_step: whether all ranks must have the same number of micro-batches, as those of a sharded model; those that have
             fewer repeat a sequence of which nothing is trained on.
         n_shots: how many other examples are shown before each.
-        weighed: whether templates of an update are weighed against each other; what belongs to one of them then stays in one
+        weighed: whether the loss looks at the templates of an update; what belongs to one of them then stays in one
             micro-batch, or, if paired, all renderings of an example.
+        align: whether it compares an example's answers under its templates.
         paired: whether each example of an update is shown under all of its templates.
         candidates: how many templates of a draw an update is rendered with.
     """
@@ -119,13 +121,14 @@ class Renderings(Dataset[Update]):
         in_step: bool = False,
         n_shots: int = 0,
         weighed: bool = False,
+        align: bool = False,
         paired: bool = False,
         candidates: int = 1,
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
         self.shots = Shots(examples, n_shots, sampler.seed)
-        self.weighed, self.paired, self.candidates = weighed, paired, candidates
+        self.weighed, self.align, self.paired, self.candidates = weighed, align, paired, candidates
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
         others = [self._rendered([self._under(tag, slot) for tag in tagged]) for slot in range(1, self.candidates)]
@@ -144,12 +147,12 @@ class Renderings(Dataset[Update]):
         split = partial(split_into_micro_batches, of_units, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
         pairs = [(e.context, e.continuations[0]) for e in encoded]
         micro_batches = [
-            pack_answers([pairs[i] for n in batch for i in units[n]], self.ragged, self._cells([units[n] for n in batch]))
+            self._packed([pairs[i] for n in batch for i in units[n]], [units[n] for n in batch])
             for batch in split(rank=ranks.rank())
         ]
         if self.in_step:
             shortest = pairs[lengths.index(min(lengths))]
-            idle = without_targets(pack_answers([shortest], self.ragged, self._cells([[0]])))
+            idle = without_targets(self._packed([shortest], [[0]]))
             most = max(len(split(rank=rank)) for rank in range(ranks.n_ranks()))
             micro_batches += [idle] * (most - len(micro_batches))
         return Update(
@@ -160,6 +163,9 @@ class Renderings(Dataset[Update]):
             n_truncated=sum(e.truncated for e in encoded),
             draw=(tagged[0].draw.epoch, tagged[0].draw.number),
         )
+
+    def _packed(self, pairs: Sequence[tuple[list[int], list[int]]], units: Sequence[Sequence[int]]) -> MicroBatch:
+        return pack_answers(pairs, self.ragged, self._cells(units), self.align)
 
     def _units(self, tagged: Sequence[Tagged]) -> list[list[int]]:
         """Return the renderings of an update by their places, those in one list that must stay in one micro-batch."""

@@ -1,13 +1,15 @@
 """Planning a run before it starts, so that nobody learns a night later that it used 36 of 400 templates."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
 from paft.data.shots import Shots
-from paft.data.updates import Seen, mutator_of, updates_of
+from paft.data.tasks.base import Example
+from paft.data.updates import Seen, Updates, mutator_of, updates_of
 from paft.jobs.preflight import BesideRun
 from paft.model.base import Model, attention_of, device_of, load_config
 from paft.model.fused import fused_kind
@@ -16,12 +18,16 @@ from paft.prompts.sampling import families_of, names_families
 from paft.prompts.schedule import Draw
 from paft.reporting.plan import Plan
 from paft.reporting.table import rows_left_out, seen_prompts
+from paft.runtime.errors import InputError
 
 _SAMPLE = 64  # training renderings that are tokenised to estimate tokens
+_SAMPLED_UPDATES = 16  # in which answers are compared under their templates
 
 
 def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_weights: Model) -> Plan:
     """Return the plan of a run: its examples, updates, templates, tokens, renderings and memory.
+
+    Raises InputError if the run is to compare answers, and none can be.
 
     Args:
         without_weights: the model as it is trained, on torch's meta device.
@@ -46,6 +52,8 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         device = device_of(config.trainer.accelerator)
         shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
         memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
+        if config.loss.name == "consistent":
+            _check_aligned(updates, examples.train, encoder)
         renderings = len(examples.train) * config.T * (updates.templates_per_update if updates.paired else 1)
         tokens = round(sum(lengths) / len(lengths) * renderings)
     return Plan(
@@ -64,6 +72,21 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         memory_bytes=memory,
         search_renderings=config.method.budget or 0 if config.method.searches else 0,
         test_renderings=len(inputs.test.templates) * len(examples.test),
+    )
+
+
+def _check_aligned(updates: Updates, examples: Sequence[Example], encoder: Encoder) -> None:
+    """Raise InputError if no answer of a sample of updates has the same tokens under all of its templates."""
+    for tagged in islice(updates.of_epoch(0), _SAMPLED_UPDATES):
+        answers: dict[int, set[tuple[int, ...]]] = {}
+        for tag in tagged:
+            encoded = encoder.training(updates.sampler.template(tag.draw), examples[tag.row])
+            answers.setdefault(tag.row, set()).add(tuple(encoded.continuations[0]))
+        if any(len(found) == 1 for found in answers.values()):
+            return
+    raise InputError(
+        f"loss=consistent: in the first {_SAMPLED_UPDATES} updates no answer has the same tokens under all templates "
+        "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, or use loss=mean."
     )
 
 

@@ -3,6 +3,8 @@
 Micro-batches and ranks add up: each returns sums, and what is minimised is the ratio of two of them over the whole update.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -13,20 +15,53 @@ from paft.model.base import Model
 _MOST = 40.0  # of a tilted loss times the temperature: exp(40) squared is still a number in fp32
 
 
-def answer_losses(model: Model, batch: MicroBatch) -> Tensor:
-    """Return the cross-entropy of each target of a micro-batch, (P,) fp32, zero where a target is ignored.
+def answer_logits(model: Model, batch: MicroBatch) -> Tensor:
+    """Return the logits that predict the targets of a micro-batch, (P, V) fp32.
 
-    The LM head is applied to the positions that predict answer tokens and to no others.
+    The LM head is applied to these positions and to no others.
     """
-    logits = packed_logits(model, batch.packing, batch.positions).float()
+    return packed_logits(model, batch.packing, batch.positions).float()
+
+
+def cross_entropies(logits: Tensor, batch: MicroBatch) -> Tensor:
+    """Return the cross-entropy of each target of a micro-batch, (P,) fp32, zero where a target is ignored."""
     # Not F.cross_entropy: on a CPU it sums a large vocabulary in fp32 with a bias, and is 2e-5 too low (torch 2.13).
     of_targets = logits.gather(1, batch.targets.clamp(min=0)[:, None]).squeeze(1)
     return (logits.logsumexp(-1) - of_targets).masked_fill(batch.targets == IGNORED, 0)
 
 
+def answer_losses(model: Model, batch: MicroBatch) -> Tensor:
+    """Return the cross-entropy of each target of a micro-batch, (P,) fp32, zero where a target is ignored."""
+    return cross_entropies(answer_logits(model, batch), batch)
+
+
 def answer_loss(model: Model, batch: MicroBatch) -> Tensor:
     """Return the cross-entropy (scalar, fp32) of a micro-batch, summed over its answer tokens."""
     return answer_losses(model, batch).sum()
+
+
+def disagreement(logits: Tensor, losses: Tensor, aligned: Tensor, toward_best: bool) -> Tensor:
+    """Return by how much the predictions of the same answer token under several templates differ, summed over tokens; scalar.
+
+    Of G templates, the mean of a divergence in nats: KL(best || each), where best is the prediction under the template whose
+    own loss of that token is lowest, through which no gradient flows (self-distillation); or KL(each || mean of all), whose mean
+    is the Jensen-Shannon divergence.
+
+    Args:
+        logits: (P, V).
+        losses: (P,), their cross-entropies.
+        aligned: (N, G), as in paft.data.batch.MicroBatch.
+    """
+    there = aligned[:, 0] >= 0
+    of_tokens = logits.log_softmax(-1)[aligned.clamp(min=0)]  # (N, G, V)
+    if toward_best:
+        best = losses.detach()[aligned.clamp(min=0)].argmin(1)
+        target = of_tokens.gather(1, best[:, None, None].expand(-1, 1, of_tokens.shape[-1])).detach()
+        divergence = (target.exp() * (target - of_tokens)).sum(-1)
+    else:
+        mean = of_tokens.logsumexp(1, keepdim=True) - math.log(of_tokens.shape[1])
+        divergence = (of_tokens.exp() * (of_tokens - mean)).sum(-1)
+    return divergence.mean(1).masked_fill(~there, 0).sum()
 
 
 def tilted(losses: Tensor, cells: Tensor, temperature: Tensor, paired: bool) -> Tensor:

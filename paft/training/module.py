@@ -18,7 +18,15 @@ from paft.model.base import Model
 from paft.model.graphs import TOLERANCE, Capture, Replayed
 from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
-from paft.training.losses import answer_loss, answer_losses, effective_templates, tilted
+from paft.training.losses import (
+    answer_logits,
+    answer_loss,
+    answer_losses,
+    cross_entropies,
+    disagreement,
+    effective_templates,
+    tilted,
+)
 from paft.training.probe import Probe
 
 
@@ -170,7 +178,7 @@ class PaftModule(pl.LightningModule):
             sums = self._gradients(batch, optimizer)
         if self.trainer.world_size > 1:
             sums = sum_over_ranks(sums, group["params"])
-        of_loss = self._divided(sums, group["params"]) if self.loss.name == "tilted" else {"loss": sums}
+        of_loss = self._figures(sums, group["params"])
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         # global_step counts this update, too
@@ -191,34 +199,53 @@ class PaftModule(pl.LightningModule):
     def _gradients(self, batch: Update, optimizer: Any) -> Tensor:
         """Compute the gradients of this rank's part of an update; return that part of its loss.
 
-        Of the mean that is a scalar, fp32; of a tilted loss the three sums, by whose weight gradients are not divided yet.
+        Of the mean that is a scalar, fp32; of a tilted loss the three sums, by whose weight gradients are not divided yet; of a
+        consistent loss the loss and the disagreement in it.
         """
         optimizer.zero_grad(set_to_none=self._graphs is None)
-        weighed = self.loss.name == "tilted"
-        number = torch.full((), self._temperature() if weighed else float(batch.n_targets), device=self.device)
-        sums = torch.zeros((3,) if weighed else (), device=self.device)
+        n_targets = torch.full((), float(batch.n_targets), device=self.device)
+        strength = torch.full((), self._strength(), device=self.device)
+        sums = torch.zeros({"mean": (), "tilted": (3,), "consistent": (2,)}[self.loss.name], device=self.device)
         for micro_batch in batch.micro_batches:
-            sums += (self._graphs or self._add_gradients)(_Part(micro_batch, number))
+            sums += (self._graphs or self._add_gradients)(_Part(micro_batch, n_targets, strength))
         return sums
 
     def _add_gradients(self, part: "_Part") -> Tensor:
         """Add a micro-batch's gradients; return its part of the update's loss, as _gradients does."""
+        sums = self._sums(part)
+        self.manual_backward(sums if sums.dim() == 0 else sums[0])
+        return sums.detach()
+
+    def _sums(self, part: "_Part") -> Tensor:
+        """Return what `_gradients` adds up; the first number is differentiated."""
+        batch = part.micro_batch
+        if self.loss.name == "mean":
+            return answer_loss(self.model, batch) / part.n_targets
+        assert batch.cells is not None
         if self.loss.name == "tilted":
-            assert part.micro_batch.cells is not None
-            losses = answer_losses(self.model, part.micro_batch)
-            sums = tilted(losses, part.micro_batch.cells, part.number, self.paired)
-            self.manual_backward(sums[0])
-            return sums.detach()
-        loss = answer_loss(self.model, part.micro_batch) / part.number
-        self.manual_backward(loss)
-        return loss.detach()
+            return tilted(answer_losses(self.model, batch), batch.cells, part.strength, self.paired)
+        assert batch.aligned is not None
+        logits = answer_logits(self.model, batch)
+        losses = cross_entropies(logits, batch)
+        # Both are means over targets: a token of an answer is as many of them as the example has renderings.
+        apart = (
+            disagreement(logits, losses, batch.aligned, self.loss.toward == "best") * batch.aligned.shape[1] / part.n_targets
+        )
+        return torch.stack((losses.sum() / part.n_targets + part.strength * apart, apart))
 
-    def _temperature(self) -> float:
-        """Return the temperature of this update's loss: zero while templates still count alike."""
-        return self.loss.temperature if self.global_step >= math.ceil(self.loss.warmup * self.total_updates) else 0.0
+    def _strength(self) -> float:
+        """Return this update's temperature, zero in the warm-up, or its weight of the disagreement, which grows meanwhile."""
+        warmup = math.ceil(self.loss.warmup * self.total_updates)
+        if self.loss.name == "tilted":
+            return self.loss.temperature if self.global_step >= warmup else 0.0
+        return self.loss.weight * (min(1.0, self.global_step / warmup) if warmup else 1.0)
 
-    def _divided(self, sums: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Divide the gradients by the sum of the weights; return the loss and how many templates count."""
+    def _figures(self, sums: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the figures of an update's loss by name; divides the gradients of a tilted one by the sum of its weights."""
+        if self.loss.name == "mean":
+            return {"loss": sums}
+        if self.loss.name == "consistent":
+            return {"loss": sums[0], "disagreement": sums[1]}
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], sums[1])
         return {"loss": sums[0] / sums[1], "effective_templates": effective_templates(sums, self.paired)}
 
@@ -280,7 +307,8 @@ class _Part:
     """A micro-batch of an update, and what a CUDA graph reads besides."""
 
     micro_batch: MicroBatch
-    number: Tensor  # scalar, fp32: the update's number of targets; of a tilted loss its temperature
+    n_targets: Tensor  # of the update; scalar, fp32
+    strength: Tensor  # of what the loss has besides the mean; scalar, fp32
 
 
 def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

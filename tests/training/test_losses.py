@@ -1,29 +1,32 @@
-"""Tilted losses: their gradients are the soft maximum's over templates, however an update is split, dealt or replayed."""
+"""Losses that look at the templates of an update: what they are, however an update is split, dealt to ranks or replayed."""
 
 import csv
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
 from paft.config.schema import LossConfig, OptimConfig
 from paft.data.batch import Update, pack_answers
 from paft.data.datamodule import PaftDataModule
+from paft.data.encode import Encoded, Encoder
 from paft.jobs.train import prepare, run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.checkpoints import states
-from paft.training.losses import answer_losses, effective_templates, tilted
-from paft.training.module import PaftModule
+from paft.training.losses import answer_losses, disagreement, effective_templates, tilted
+from paft.training.module import PaftModule, _Part
 from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
 from tests.model.test_graphs import Recorder
 from tests.training.test_module import adapted
 
 TILTED = ["loss=tilted", "loss.temperature=3", "loss.warmup=0.25", "sampler.templates_per_update=4"]
+CONSISTENT = ["loss=consistent", "loss.warmup=0.25", "loss.weight=2", "sampler.templates_per_update=2", "sampler.paired=true"]
 PAIRED = [*TILTED, "sampler.paired=true"]
 ADAPTER = "adapter/adapter_model.safetensors"
 
@@ -50,7 +53,7 @@ def gradient(model, update: Update, paired: bool, temperature: float = 3.0) -> t
         of_batch[0].backward()
         sums += of_batch.detach()
     trained = [p for p in model.parameters() if p.requires_grad]
-    found = module._divided(sums, trained)
+    found = module._figures(sums, trained)
     return found["loss"], parameters_to_vector([p.grad for p in trained]).clone()
 
 
@@ -109,7 +112,57 @@ def test_each_example_is_shown_under_all_templates_of_its_update(tiny_overrides)
         assert len({tuple(templates) for templates in shown.values()}) == 1
 
 
-@pytest.mark.parametrize("overrides", [TILTED, PAIRED], ids=["groups", "paired"])
+def by_pairs(model, overrides: list[str], toward: str) -> Tensor:
+    """Return the first update's loss, by torch's own divergence, of each example's two renderings."""
+    data = data_of(*overrides)
+    tagged, total, n_targets = next(iter(data.updates.of_epoch(0))), torch.zeros(()), 0
+    for one, other in zip(tagged[::2], tagged[1::2], strict=True):
+        predictions, losses = [], []
+        for tag in (one, other):
+            encoded = data.renderings._encoded(tag)
+            answer = encoded.continuations[0]
+            logits = model(torch.tensor([encoded.context + answer])).logits[0, len(encoded.context) - 1 : -1]
+            predictions.append(logits.log_softmax(-1))
+            losses.append(F.cross_entropy(logits, torch.tensor(answer), reduction="none"))
+            n_targets += len(answer)
+        a, b = predictions
+        if toward == "best":
+            best = torch.where((losses[0] <= losses[1])[:, None], a, b).detach()
+            apart = sum(F.kl_div(p, best, log_target=True, reduction="none").sum(-1) for p in predictions) / 2
+        else:
+            mean = ((a.exp() + b.exp()) / 2).log()
+            apart = sum(F.kl_div(mean, p, log_target=True, reduction="none").sum(-1) for p in predictions) / 2
+        total = total + losses[0].sum() + losses[1].sum() + 2.0 * 2 * apart.sum()
+    return total / n_targets
+
+
+@pytest.mark.parametrize("toward", ["best", "mean"])
+@pytest.mark.parametrize("attention", ["sdpa", "varlen"])
+def test_disagreement_is_torchs_divergence_however_an_update_is_split(tiny_overrides, tiny_llama, toward, attention):
+    model = adapted(tiny_llama, attention=attention)
+    own = [*tiny_overrides, *CONSISTENT, f"loss.toward={toward}", f"model.attention={attention}"]
+    wanted = by_pairs(adapted(tiny_llama, attention="sdpa"), own, toward)
+    for tokens in (100_000, 1):
+        module = PaftModule(model, OptimConfig(lr=1, weight_decay=0, warmup=0, max_grad_norm=1), 10, 0)
+        module.loss = LossConfig(name="consistent", weight=2, toward=toward)
+        update = updates_of_a_run(own, tokens)[0]
+        parts = [_Part(batch, torch.tensor(float(update.n_targets)), torch.tensor(2.0)) for batch in update.micro_batches]
+        assert len(parts) == (1 if tokens > 1 else 4)
+        torch.testing.assert_close(sum(module._sums(part)[0] for part in parts), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_only_answers_of_the_same_tokens_are_compared():
+    pairs = [([1, 2], [7, 0]), ([3], [7, 0]), ([1], [8, 0]), ([1, 2, 3], [9, 0])]
+    batch = pack_answers(pairs, cells=[(0, 0), (0, 1), (1, 0), (1, 1)], align=True)
+    assert batch.aligned.tolist() == [[0, 2], [1, 3]]
+    ragged = pack_answers(pairs, True, [(0, 0), (0, 1), (1, 0), (1, 1)], align=True).aligned
+    assert ragged.tolist() == [[0, 2], [1, 3], *[[-1, -1]] * 14]
+    logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
+    apart = [disagreement(logits, torch.zeros(16), aligned, True) for aligned in (batch.aligned, ragged)]
+    assert apart[0] == pytest.approx(float(apart[1])) and apart[0] > 0
+
+
+@pytest.mark.parametrize("overrides", [TILTED, PAIRED, CONSISTENT], ids=["groups", "paired", "consistent"])
 def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch, overrides):
     own = [*tiny_overrides, *overrides, "trainer.checkpoint_every=2", "model.lora.dropout=0.1"]
     whole = run_training(compose_config(*own)).folder
@@ -121,22 +174,25 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_pat
     assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
 
 
-def log(folder: Path) -> list[list[float]]:
+def log(folder: Path, last: str) -> list[list[float]]:
     (path,) = folder.glob("log/version_*/metrics.csv")
-    names = ("loss", "grad_norm", "effective_templates")
+    names = ("loss", "grad_norm", last)
     return [[float(row[name]) for name in names] for row in csv.DictReader(path.open(encoding="utf-8")) if row["loss"]]
 
 
-def test_graphs_and_ranks_change_nothing_but_rounding(tiny_overrides, tmp_path, monkeypatch):
-    own = [*tiny_overrides, *TILTED, "train_examples=25", "model.attention=varlen", "trainer.micro_batch_tokens=256"]
+@pytest.mark.parametrize("overrides", [TILTED, CONSISTENT], ids=["tilted", "consistent"])
+def test_graphs_and_ranks_change_nothing_but_rounding(tiny_overrides, tmp_path, monkeypatch, overrides):
+    last = "effective_templates" if overrides is TILTED else "disagreement"
+    own = [*tiny_overrides, *overrides, "train_examples=25", "model.attention=varlen", "trainer.micro_batch_tokens=256"]
 
     def trained(name: str, devices: int = 1) -> list[list[float]]:
         config = compose_config(*own, f"output_root={tmp_path / name}", f"trainer.devices={devices}")
         run_on(devices, "cpu", run_training, config)
-        return log(tmp_path / name / config.run_name)
+        return log(tmp_path / name / config.run_name, last)
 
     usual = trained("one")
-    assert usual[0][2] == 4 and min(effective for _, _, effective in usual) < 3.99
+    figures = [figure for _, _, figure in usual]
+    assert figures[0] == 4 and min(figures) < 3.99 if overrides is TILTED else min(figures) > 0
     np.testing.assert_allclose(trained("two", 2), usual, rtol=1e-3)
     monkeypatch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(Recorder()))
     np.testing.assert_allclose(trained("graphs"), usual, rtol=1e-5)
@@ -150,6 +206,8 @@ def test_graphs_and_ranks_change_nothing_but_rounding(tiny_overrides, tmp_path, 
         (["loss=tilted", "sampler.templates_per_update=4", "loss.temperature=0"], "loss.temperature"),
         ([*TILTED, "trainer.devices=8"], "trainer.devices=8"),
         ([*PAIRED, "trainer.devices=4"], "renderings stay together"),
+        (["loss=consistent"], "sampler.paired=true"),
+        ([*CONSISTENT, "trainer.devices=8"], "loss=consistent deals"),
         (["sampler.paired=true"], "must be 2 or more"),
         (["sampler.paired=true", "sampler.templates_per_update=3"], "divide examples_per_update=8"),
     ],
@@ -157,6 +215,13 @@ def test_graphs_and_ranks_change_nothing_but_rounding(tiny_overrides, tmp_path, 
 def test_what_has_no_templates_to_weigh_is_refused(overrides, said):
     with pytest.raises(InputError, match=said):
         compose_config(*overrides)
+
+
+def test_answers_that_cannot_be_compared_are_refused(tiny_overrides, monkeypatch):
+    tokens = count()
+    monkeypatch.setattr(Encoder, "training", lambda *_: Encoded([1], [[next(tokens), 0]], 0))  # no two alike
+    with pytest.raises(InputError, match="no answer has the same tokens under all templates"):
+        data_of(*tiny_overrides, *CONSISTENT)
 
 
 def test_names_and_identities_of_runs_with_the_mean_stay(tiny_overrides):
