@@ -5,6 +5,7 @@
     python -m experiments.worst_prompt budget --pilot RUNS --arms 2 --seeds 12     # hours, before anything is started
     python -m experiments.worst_prompt pools                                        # training prompts of the ablations
     python -m experiments.worst_prompt commands                                     # those of the registered comparison
+    python -m experiments.worst_prompt keep RUNS --out experiments/results/worst_prompt     # as they end, scores unseen
     python -m experiments.worst_prompt page RUNS --out experiments/results/worst_prompt
 
 The protocol: the settings of both arms are chosen on validation prompts (`evaluate=false`), with equal trials; the choice is
@@ -23,7 +24,7 @@ from experiments.worst_prompt.few_families import write_pools
 from experiments.worst_prompt.page import write_page
 from experiments.worst_prompt.registered import FILE, read
 from paft.cli.hydra_app import run_plain
-from paft.reporting.collect import collect
+from paft.reporting.collect import Collected, collect, keep_runs
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.worst_prompt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="commands | choose | budget | pools | page")
+    commands = parser.add_subparsers(required=True, metavar="commands | choose | budget | pools | keep | page")
     budget = commands.add_parser("budget", help="how many hours a plan takes, from the times of finished runs")
     budget.add_argument("--pilot", type=Path, nargs="+", required=True, help="finished runs like those of the plan")
     budget.add_argument("--arms", type=int, default=2)
@@ -54,6 +55,11 @@ def main() -> None:
     pools.add_argument("--registered", type=Path, default=FILE)
     pools.add_argument("--out", type=Path, default=Path("outputs/worst_prompt/pools"))
     pools.set_defaults(command=lambda a: _pools(a.registered, a.out))
+    keep = commands.add_parser("keep", help="copy the registered runs that are finished to OUT/runs, without a look at scores")
+    keep.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    keep.add_argument("--registered", type=Path, default=FILE)
+    keep.add_argument("--out", type=Path, default=Path("outputs/worst_prompt"))
+    keep.set_defaults(command=lambda a: _keep(a.runs, a.registered, a.out))
     page = commands.add_parser("page", help="compare the arms")
     page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
     page.add_argument("--registered", type=Path, default=FILE)
@@ -100,6 +106,14 @@ def _pools(registered: Path, out: Path) -> None:
 def _choose(runs: Sequence[Path], candidates: Path, out: Path, keep: bool) -> None:
     check_place(f"--out {out}", out)
     selection.write_selection(collect(runs), selection.read(candidates), out, keep)
+
+
+def _keep(runs: Sequence[Path], registered: Path, out: Path) -> None:
+    check_place(f"--out {out}", out)
+    wanted = read(registered).runs()
+    finished = {run.results.run: run for run in collect(runs).runs if run.results.run in wanted}  # one that lies twice once
+    keep_runs(Collected([*finished.values()], {}, []), out)
+    print(f"{len(finished)} of {len(wanted)} registered runs are in {out}/runs.")
 
 
 def _page(runs: Sequence[Path], registered: Path, out: Path, keep: bool) -> None:

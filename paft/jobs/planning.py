@@ -86,7 +86,8 @@ def _check_aligned(updates: Updates, examples: Sequence[Example], encoder: Encod
             return
     raise InputError(
         f"loss=consistent: in the first {_SAMPLED_UPDATES} updates no answer has the same tokens under all templates "
-        "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, or use loss=mean."
+        "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, or use "
+        "loss=mean."
     )
 
 

@@ -44,8 +44,8 @@ def disagreement(logits: Tensor, losses: Tensor, aligned: Tensor, toward_best: b
     """Return by how much the predictions of the same answer token under several templates differ, summed over tokens; scalar.
 
     Of G templates, the mean of a divergence in nats: KL(best || each), where best is the prediction under the template whose
-    own loss of that token is lowest, through which no gradient flows (self-distillation); or KL(each || mean of all), whose mean
-    is the Jensen-Shannon divergence.
+    own loss of that token is lowest, through which no gradient flows (self-distillation); or KL(each || mean of all), which
+    makes it the Jensen-Shannon divergence.
 
     Args:
         logits: (P, V).

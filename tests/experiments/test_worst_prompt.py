@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from experiments.worst_prompt import selection
-from experiments.worst_prompt.__main__ import print_budget, print_candidates, print_commands
+from experiments.worst_prompt.__main__ import main, print_budget, print_candidates, print_commands
 from experiments.worst_prompt.ablations import says
 from experiments.worst_prompt.arms import Arms, arms_of
 from experiments.worst_prompt.few_families import SIZE, write_pools
@@ -98,6 +98,18 @@ def test_a_run_that_looked_at_the_test_prompts_makes_it_exploratory(registered):
     without = registered.model_copy(update={"ablations": None})
     assert len(unregistered(runs, without)) == 6
     assert all("scored the same test prompts and is not registered" in line for line in unregistered(runs, without))
+
+
+def test_finished_runs_are_kept_without_a_look_at_their_scores(registered, monkeypatch, capsys, tmp_path):
+    root = root_of(registered)
+    (tmp_path / "registered.yaml").write_text(yaml.safe_dump(registered.model_dump()))
+    command = ["keep", str(root), str(root), "--registered", str(tmp_path / "registered.yaml"), "--out", str(tmp_path / "kept")]
+    monkeypatch.setattr(sys, "argv", ["worst_prompt", *command])
+    main()
+    said = capsys.readouterr().out
+    n = len(registered.runs())
+    assert said.strip() == f"{n} of {n} registered runs are in {tmp_path / 'kept'}/runs."
+    assert len(collect([tmp_path / "kept" / "runs"]).runs) == n
 
 
 def test_pools_of_few_families_are_of_equal_size(tmp_path):
