@@ -44,20 +44,20 @@ class Sensitivity:
     calibration: Calibration | None
 
 
-def posix(log_probs: Array, tokens: Array) -> float:
+def posix(log_probs: Array, tokens: Array, predicted: NDArray[np.int32]) -> float:
     """Return POSIX: the mean over examples and ordered pairs (i, j) of |log P(y_j|x_i) - log P(y_j|x_j)| / L_j.
 
-    y_j is the option that is likeliest under prompt j.
+    y_j is the answer under prompt j.
 
     Args:
         log_probs: (P, E, C), summed over an option's tokens; -inf pads examples with fewer options. P is at least 2.
         tokens: (E, C), the length of each option.
+        predicted: (P, E), the option that is the answer, which need not be the likeliest: longer ones may be judged by token.
     """
     n_prompts, n_examples, n_choices = log_probs.shape
-    chosen = log_probs.argmax(-1)  # (P, E)
     total = 0.0
     for choice in range(n_choices):  # all prompts that choose the same option of an example share its column
-        own = chosen == choice  # (P, E)
+        own = predicted == choice  # (P, E)
         values = np.where(np.isfinite(log_probs[:, :, choice]), log_probs[:, :, choice], 0.0)
         ordered = np.sort(values, axis=0)
         # Sum over i of |v_i - v_j| for each j, by sorted prefix sums: P log P instead of P^2.

@@ -107,7 +107,9 @@ def _sensitivity(
     if log_probs is None:
         return found
     sure = calibration(log_probs, matrix.predicted, matrix.gold) if labelled else None
-    by_token = None if encoder is None else posix(log_probs, _padded(encoder.answer_tokens(examples)))
+    by_token = None
+    if encoder is not None:
+        by_token = posix(log_probs, _padded(encoder.answer_tokens(examples)), matrix.predicted)
     return replace(found, posix=by_token, calibration=sure)
 
 

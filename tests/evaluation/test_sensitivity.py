@@ -15,17 +15,18 @@ def test_posix_is_the_mean_change_over_ordered_pairs(prompts):
     log_probs = RNG.normal(-5, 2, (prompts, 6, 4)).round(1)  # rounded, so that some are equal
     log_probs[:, 2, 3] = -np.inf  # an example of three options
     tokens = RNG.integers(1, 5, (6, 4)).astype(float)
-    total = 0.0
+    predicted, total = (log_probs / tokens).argmax(-1), 0.0
     for e in range(6):
-        chosen = log_probs[:, e].argmax(1)
+        chosen = predicted[:, e]
         for i, j in permutations(range(prompts), 2):
             y = chosen[j]
             total += abs(log_probs[i, e, y] - log_probs[j, e, y]) / tokens[e, y] / (prompts * (prompts - 1)) / 6
-    assert posix(log_probs, tokens) == pytest.approx(total)
+    assert posix(log_probs, tokens, predicted) == pytest.approx(total)
 
 
 def test_posix_of_equal_prompts_is_zero():
-    assert posix(np.repeat(RNG.normal(-5, 2, (1, 5, 3)), 4, axis=0), np.ones((5, 3))) == pytest.approx(0)
+    log_probs = np.repeat(RNG.normal(-5, 2, (1, 5, 3)), 4, axis=0)
+    assert posix(log_probs, np.ones((5, 3)), log_probs.argmax(-1)) == pytest.approx(0)
 
 
 def test_pss_is_the_mean_difference_over_pairs_of_prompts():
