@@ -164,6 +164,11 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     if config.sampler.balanced and not names_families(pool):
         n = len({*families_of(pool, inputs.examples.task.choice_fields)[0]})
         notes.append(f"train prompts: the pool names no wording families; clustering found {n}, which take turns")
+    if config.sampler.candidates > 1:
+        notes.append(
+            f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of the "
+            f"draws take the worst of {config.sampler.candidates} candidates, tried by forward passes"
+        )
     if (mutator := mutator_of(config, inputs.examples.task)) is not None:
         n = sum(map(mutator.can_change, pool.templates))
         as_they_are = f"; the others ({len(pool.templates) - n}) are shown as they are" if n < len(pool.templates) else ""
