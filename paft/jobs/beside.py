@@ -7,7 +7,7 @@ Nothing heavy is imported here, so that what one of them lacks shows at once.
 import os
 from typing import Any
 
-from paft.config.schema import PAPER_LORA, FailUnderConfig, LoggerConfig, MethodConfig, TrainConfig
+from paft.config.schema import PAPER_LORA, FailUnderConfig, LoggerConfig, LossConfig, MethodConfig, TrainConfig
 from paft.data.inputs import Inputs
 from paft.runtime.errors import InputError
 
@@ -43,6 +43,7 @@ def user_of(config: TrainConfig, inputs: Inputs) -> TrainConfig:
 
 def _alone(config: TrainConfig, method: MethodConfig) -> TrainConfig:
     """Return the config of a run of another method that is shown beside nothing and measures nothing more."""
-    unused: dict[str, Any] = {"compare_with": [], "extra_measures": [], "rerun": None}
+    # One prompt has nothing to be weighed against: its loss is the mean.
+    unused: dict[str, Any] = {"compare_with": [], "extra_measures": [], "rerun": None, "loss": LossConfig()}
     score_base = config.score_base or not method.trains
     return config.model_copy(update={**unused, "method": method, "score_base": score_base, "fail_under": FailUnderConfig()})

@@ -166,8 +166,8 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
         notes.append(f"train prompts: the pool names no wording families; clustering found {n}, which take turns")
     if config.sampler.candidates > 1:
         notes.append(
-            f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of the "
-            f"draws take the worst of {config.sampler.candidates} candidates, tried by forward passes"
+            f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of "
+            f"the draws take the worst of {config.sampler.candidates} candidates, tried by forward passes"
         )
     if (mutator := mutator_of(config, inputs.examples.task)) is not None:
         n = sum(map(mutator.can_change, pool.templates))

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.wording import estimate
-from paft.jobs.beside import base_of
+from paft.jobs.beside import base_of, user_of
 from paft.jobs.preflight import check_run
 from paft.jobs.train import run_training
 from paft.model.base import load_base
@@ -154,6 +154,9 @@ def test_the_name_is_that_of_the_run_alone():
     plain = compose_config()
     assert base_of(plain).run_name == compose_config("method=base").run_name
     assert base_of(compose_config("lora@model.lora=all_linear", "K=8", "seed=3")).run_name == base_of(plain).run_name
+    tilted = compose_config("loss=tilted", "sampler.templates_per_update=4")
+    assert base_of(tilted).run_name == base_of(plain).run_name
+    assert user_of(tilted, check_run(plain).inputs).run_name == compose_config("method=user").run_name
     assert base_of(compose_config("rerun=results.json", "logger=wandb")).identity() == compose_config("method=base").identity()
 
 
