@@ -214,7 +214,7 @@ def _check_candidates(config: TrainConfig) -> None:
 def _check_loss(config: TrainConfig) -> None:
     """Refuse a loss that looks at the templates of an update where it has none, or fewer than there are ranks."""
     sampler, ranks, name = config.sampler, config.trainer.devices, config.loss.name
-    if name == "consistent" and (config.method.name != "paft" or not sampler.paired):
+    if name == "consistent" and (config.method.name != "paft" or not sampler.paired or sampler.templates_per_update < 2):
         raise InputError(
             "loss=consistent compares an example's answers under several templates: give it with method=paft, "
             "sampler.paired=true and sampler.templates_per_update=2, say."

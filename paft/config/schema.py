@@ -254,6 +254,9 @@ class SamplerConfig(_Section):
         return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated, *worst]
 
 
+_OF_CANDIDATES = {"adversarial": 0.5, "warmup": 0.2}  # what has no effect without several candidates, as SamplerConfig has it
+
+
 class LossConfig(_Section):
     """What an update minimises: the mean over its answer tokens, or one that looks at the templates that they stand under.
 
@@ -261,7 +264,7 @@ class LossConfig(_Section):
     """
 
     name: Literal["mean", "tilted", "consistent"] = "mean"
-    temperature: float = Field(default=1.0, gt=0, le=20)  # tilted: a template's weight is exp(temperature * its mean loss)
+    temperature: float = Field(default=1.0, gt=0, le=10)  # tilted: a template's weight is exp(temperature * its mean loss)
     weight: float = Field(default=1.0, gt=0, le=100)  # consistent: of the disagreement, beside the mean
     toward: Literal["best", "mean"] = "best"  # consistent: what all are drawn to, the best answered rendering, or their mean
     # Share of the updates, the first ones, in which all templates count alike (tilted) or the weight grows (consistent).
@@ -405,12 +408,14 @@ class TrainConfig(_Section):
         _forget_later_settings(identity)
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
-        if method == "paft" and self.sampler == SamplerConfig():  # as it was before there was a choice
+        sampler = self.sampler if self.sampler.candidates > 1 else self.sampler.model_copy(update=_OF_CANDIDATES)
+        if method == "paft" and sampler == SamplerConfig():  # as it was before there was a choice
             del identity["sampler"]
         elif method == "paft":
             identity["sampler"]["mutations"].sort()  # their order changes nothing
             if self.sampler.candidates == 1:
-                del identity["sampler"]["adversarial"], identity["sampler"]["warmup"]
+                for key in _OF_CANDIDATES:
+                    del identity["sampler"][key]
         if self.loss.name == "mean":
             del identity["loss"]
         else:

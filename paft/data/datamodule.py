@@ -185,5 +185,7 @@ class Renderings(Dataset[Update]):
         return [(0, template) for template, unit in enumerate(units) for _ in unit]
 
     def _encoded(self, tag: Tagged) -> Encoded:
-        shots = self.shots.of(tag.draw, tag.row)
+        # Renderings that are compared differ in the template alone, not in what is shown before the example.
+        compared = self.paired or self.candidates > 1
+        shots = self.shots.of(tag.draw._replace(slot=0) if compared else tag.draw, tag.row)
         return self.encoder.training(self.sampler.template(tag.draw), self.examples[tag.row], shots)

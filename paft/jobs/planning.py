@@ -48,7 +48,8 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
             lengths.append(len(encoded.context) + len(encoded.continuations[0]))
         longest = max(lengths)
         examples_per_device = -(-config.examples_per_update // config.trainer.devices)  # rounded up
-        micro_batch_tokens = min(config.trainer.micro_batch_tokens, examples_per_device * longest)
+        together = _kept_together(config) * longest
+        micro_batch_tokens = max(together, min(config.trainer.micro_batch_tokens, examples_per_device * longest))
         device = device_of(config.trainer.accelerator)
         shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
         memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
@@ -73,6 +74,14 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         search_renderings=config.method.budget or 0 if config.method.searches else 0,
         test_renderings=len(inputs.test.templates) * len(examples.test),
     )
+
+
+def _kept_together(config: TrainConfig) -> int:
+    """Return how many renderings of an update must be in one micro-batch."""
+    n = config.sampler.templates_per_update
+    if config.loss.name == "mean":
+        return 1
+    return n if config.sampler.paired else -(-config.examples_per_update // n)
 
 
 def _check_aligned(updates: Updates, examples: Sequence[Example], encoder: Encoder) -> None:
@@ -167,7 +176,8 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     if config.sampler.candidates > 1:
         notes.append(
             f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of "
-            f"the draws take the worst of {config.sampler.candidates} candidates, tried by forward passes"
+            f"the draws take the worst of {config.sampler.candidates} candidates, tried by forward passes; the draws above are "
+            "those of the first candidates"
         )
     if (mutator := mutator_of(config, inputs.examples.task)) is not None:
         n = sum(map(mutator.can_change, pool.templates))

@@ -89,6 +89,13 @@ def _model(config: TrainConfig | EvaluateConfig, results: Results) -> str:
     return ", ".join(parts)
 
 
+_LOSSES = {
+    "mean": "",
+    "tilted": ", tilted loss (temperature {temperature:g})",
+    "consistent": ", consistent loss (weight {weight:g}, toward the {toward})",
+}
+
+
 def _method(config: TrainConfig) -> str:
     if config.method.name == "base":
         return "nothing was trained"
@@ -101,7 +108,9 @@ def _method(config: TrainConfig) -> str:
     if config.K == 1 and unit != "row":
         drawn = f"for every {unit} (K=1)"
     more = f", sampler {' '.join(config.sampler.label)}" if config.sampler.label else ""
-    return f"PAFT, a prompt template drawn anew {drawn}{more}: {training}"
+    return (
+        f"PAFT, a prompt template drawn anew {drawn}{more}{_LOSSES[config.loss.name].format(**vars(config.loss))}: {training}"
+    )
 
 
 def _training(config: TrainConfig, results: Results) -> list[Fact]:
@@ -114,6 +123,8 @@ def _training(config: TrainConfig, results: Results) -> list[Fact]:
         prompts = f"one prompt, found among the {plan.templates} of {pool}"
     elif config.method.name == "user":
         prompts = "one prompt"
+    elif config.sampler.candidates > 1:  # the plan counts first candidates
+        prompts = f"the {plan.templates} prompts of {pool}"
     else:
         prompts = f"{plan.templates_seen} of the {plan.templates} prompts of {pool}"
     rows = f"{plan.train_examples:,} rows of {_source(config)} under {prompts}"

@@ -12,7 +12,7 @@ from paft.data.batch import IGNORED, MicroBatch
 from paft.model.attention import packed_logits
 from paft.model.base import Model
 
-_MOST = 40.0  # of a tilted loss times the temperature: exp(40) squared is still a number in fp32
+_MOST = 40.0  # of temperature times loss, where weights add up over micro-batches: exp(40) squared is still a number in fp32
 
 
 def answer_logits(model: Model, batch: MicroBatch) -> Tensor:
@@ -69,6 +69,7 @@ def tilted(losses: Tensor, cells: Tensor, temperature: Tensor, paired: bool) -> 
 
     A template with a higher loss counts more: its weight is exp(temperature * loss), as in the gradient of the soft maximum
     (1/t) log mean exp(t loss) (tilted empirical risk, https://arxiv.org/abs/2007.01162). No gradient flows through the weights.
+    Unless paired, temperature * loss counts as at most 40.
 
     Args:
         losses: (P,), of targets.
@@ -76,11 +77,10 @@ def tilted(losses: Tensor, cells: Tensor, temperature: Tensor, paired: bool) -> 
         temperature: scalar; at zero all templates count alike.
         paired: whether the weights of each block sum to one, because all its templates are here.
     """
-    of_cells = cells @ losses
-    there = cells.sum(-1) > 0
-    weights = (temperature * of_cells.detach()).clamp(max=_MOST).exp() * there
-    if paired:
-        weights = weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    of_cells = (cells * losses).sum(-1)  # not a matrix product, which autocast would compute in bf16
+    there, exponents = cells.sum(-1) > 0, temperature * of_cells.detach()
+    weights = exponents.masked_fill(~there, -torch.inf).softmax(-1) if paired else exponents.clamp(max=_MOST).exp()
+    weights = torch.where(there, weights, 0.0)  # a block without templates has none
     return torch.stack(((weights * of_cells).sum(), weights.sum(), weights.square().sum()))
 
 

@@ -165,17 +165,15 @@ class PaftModule(pl.LightningModule):
         assert not isinstance(optimizer, list)
         (group,) = optimizer.param_groups
         group["lr"] = self.learning_rate(self.global_step)
-        if self.probe is not None:
-            batch = self.probe.chosen(self.model, batch, self.global_step)
-        self.shown = batch
         try:
-            sums = self._gradients(batch, optimizer)
+            shown, sums = self._computed(batch, optimizer)
         except RuntimeError as error:
             if "deterministic" not in str(error) or torch.is_deterministic_algorithms_warn_only_enabled():
                 raise
             print(f"BEWARE: this run cannot be repeated bit for bit on this device ({first_sentence(error)}).", flush=True)
             torch.use_deterministic_algorithms(True, warn_only=True)
-            sums = self._gradients(batch, optimizer)
+            shown, sums = self._computed(batch, optimizer)
+        self.shown = shown
         if self.trainer.world_size > 1:
             sums = sum_over_ranks(sums, group["params"])
         of_loss = self._figures(sums, group["params"])
@@ -185,8 +183,8 @@ class PaftModule(pl.LightningModule):
         if self.global_step > self.total_updates - math.ceil(round(self.optim.average * self.total_updates, 9)):
             self._add_to_mean(group["params"])
         figures = {**of_loss, "grad_norm": norm, "lr": group["lr"]}
-        if len(set(batch.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
-            figures["template"] = float(batch.templates[0])
+        if len(set(shown.templates)) == 1:  # schedule.unit=example or row mixes templates in an update
+            figures["template"] = float(shown.templates[0])
         if self.probe is not None:
             figures["probe_margin"] = self.probe.margin
         return figures | {"step_s": time.perf_counter() - started}
@@ -195,6 +193,11 @@ class PaftModule(pl.LightningModule):
         """Called by Lightning before validation, where it drops all gradients; CUDA graphs add to them where they are."""
         if self._graphs is None:
             super().on_validation_model_zero_grad()
+
+    def _computed(self, batch: Update, optimizer: Any) -> tuple[Update, Tensor]:
+        """Return the update under the candidate that is trained on, and what `_gradients` returns of it."""
+        shown = batch if self.probe is None else self.probe.chosen(self.model, batch, self.global_step)
+        return shown, self._gradients(shown, optimizer)
 
     def _gradients(self, batch: Update, optimizer: Any) -> Tensor:
         """Compute the gradients of this rank's part of an update; return that part of its loss.

@@ -48,12 +48,13 @@ class Probe:
         """
         candidates = [update, *update.others]
         if update.draw != self._draw:
-            self._draw, self._chosen, self.margin = update.draw, 0, 0.0
+            chosen, margin = 0, 0.0
             if number >= self._from_update and self._is_adversarial(update.draw):
                 losses = losses_of(model, candidates)
-                self._chosen = worst(losses)
-                self.margin = losses[self._chosen] - sum(losses) / len(losses)
+                chosen = worst(losses)
+                margin = losses[chosen] - sum(losses) / len(losses)
                 self.tokens += sum(candidate.n_tokens for candidate in candidates)
+            self._draw, self._chosen, self.margin = update.draw, chosen, margin  # once it is decided: a failed try is repeated
         return candidates[self._chosen]
 
     def state(self) -> dict[str, Any]:

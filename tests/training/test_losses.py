@@ -95,6 +95,10 @@ def test_at_temperature_zero_all_templates_count_alike_and_at_a_high_one_the_wor
     assert sums.tolist() == [9.0, 3.0, 3.0] and effective_templates(sums, False) == 3
     sums = tilted(losses, cells, torch.tensor(20.0), False)  # capped, so that nothing overflows
     assert sums.isfinite().all()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = tilted(losses / 3, cells, torch.tensor(5.0), False)
+    torch.testing.assert_close(mixed, tilted(losses / 3, cells, torch.tensor(5.0), False), rtol=1e-6, atol=0)
+    assert tilted(losses * 10, cells, torch.tensor(10.0), True)[0] == pytest.approx(50)  # not capped: all are compared at once
     paired = tilted(losses, cells, torch.tensor(5.0), True)
     assert paired[0] / paired[1] == pytest.approx(5.0, abs=1e-4) and effective_templates(paired, True) == pytest.approx(
         1, abs=1e-4
@@ -207,6 +211,7 @@ def test_graphs_and_ranks_change_nothing_but_rounding(tiny_overrides, tmp_path, 
         ([*TILTED, "trainer.devices=8"], "trainer.devices=8"),
         ([*PAIRED, "trainer.devices=4"], "renderings stay together"),
         (["loss=consistent"], "sampler.paired=true"),
+        (["loss=consistent", "sampler.paired=true"], "loss=consistent compares"),
         ([*CONSISTENT, "trainer.devices=8"], "loss=consistent deals"),
         (["sampler.paired=true"], "must be 2 or more"),
         (["sampler.paired=true", "sampler.templates_per_update=3"], "divide examples_per_update=8"),

@@ -50,6 +50,15 @@ def test_the_worst_candidate_of_the_draws_first_update_is_taken_for_all_its_upda
     assert probe.tokens == sum(one.n_tokens for one in candidates)
 
 
+def test_candidates_differ_in_the_template_alone(tiny_overrides, monkeypatch):
+    data = data_of(*tiny_overrides, *WORST, "dataset.shots=2")
+    tag = next(iter(data.updates.of_epoch(0)))[0]
+    seen = []
+    monkeypatch.setattr(type(data.renderings.shots), "of", lambda _, draw, row: seen.append((draw, row)) or ())
+    data.renderings[[tag]]
+    assert len(seen) == 4 and len({*seen}) == 1
+
+
 def test_of_equal_candidates_the_first_is_taken():
     assert worst([1.0, 2.0, 2.0]) == 1
 
@@ -117,4 +126,5 @@ def test_more_candidates_than_prompts_are_refused(tiny_overrides):
 def test_names_of_other_runs_stay():
     identity = compose_config("sampler=mutated").identity()["sampler"]
     assert not {"candidates", "adversarial", "warmup", "paired"} & {*identity}
+    assert compose_config("sampler.warmup=0", "sampler.adversarial=1").run_name == compose_config().run_name
     assert "-K4-mutated-worst4-" in compose_config("sampler=mutated", "sampler.candidates=4").run_name
