@@ -5,7 +5,7 @@
     python -m experiments.worst_prompt budget --pilot RUNS --arms 2 --seeds 12     # hours, before anything is started
     python -m experiments.worst_prompt pools                                        # training prompts of the ablations
     python -m experiments.worst_prompt commands                                     # those of the registered comparison
-    python -m experiments.worst_prompt keep RUNS --out experiments/results/worst_prompt/story_facts   # as they end, scores unseen
+    python -m experiments.worst_prompt keep RUNS --out experiments/results/worst_prompt/story_facts  # as they end
     python -m experiments.worst_prompt page RUNS --out experiments/results/worst_prompt/story_facts
 
 The protocol: the settings of both arms are chosen on validation prompts (`evaluate=false`), with equal trials; the choice is
