@@ -12,7 +12,7 @@ from paft.config import compose
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.prompts.sampling import Sampler
 from paft.prompts.schedule import Draw
-from paft.reporting.results import BaseModelRecord, Fingerprints
+from paft.reporting.results import BaseModelRecord, Fingerprints, Results
 from tests.local_hub import local_hub  # noqa: F401 (a fixture)
 from tests.reliability.bad_input import write_without_heavy
 
@@ -44,6 +44,18 @@ def interrupt_before_its_adapter_is_saved(config: TrainConfig, monkeypatch: pyte
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("paft.jobs.train.save_adapter", interrupted)
         run_training(config)
+
+
+def whole_and_resumed(overrides: list[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Results, Results]:
+    """Train a run, and again in another place, there interrupted at its end, its newest state damaged, and resumed."""
+    from paft.jobs.train import run_training
+    from paft.training.checkpoints import states
+
+    whole = run_training(compose_config(*overrides))
+    config = compose_config(*overrides, f"output_root={elsewhere}")
+    interrupt_before_its_adapter_is_saved(config, monkeypatch)
+    states(elsewhere / config.run_name / "checkpoints")[0].write_bytes(b"torn")  # so that there is something left to train
+    return whole, run_training(config)
 
 
 class InTurn(Sampler):

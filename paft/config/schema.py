@@ -254,7 +254,8 @@ class SamplerConfig(_Section):
         return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated, *worst]
 
 
-_OF_CANDIDATES = {"adversarial": 0.5, "warmup": 0.2}  # what has no effect without several candidates, as SamplerConfig has it
+# What has no effect without several candidates, by its default.
+_OF_CANDIDATES = {name: SamplerConfig.model_fields[name].default for name in ("adversarial", "warmup")}
 
 
 class LossConfig(_Section):

@@ -1,6 +1,6 @@
 """What an update minimises, of the cross-entropies of its answer tokens (conf/loss).
 
-Micro-batches and ranks add up: each returns sums, and what is minimised is the ratio of two of them over the whole update.
+Micro-batches and ranks add up: each function returns sums, of which the module makes the loss of the whole update.
 """
 
 import math

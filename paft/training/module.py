@@ -207,7 +207,7 @@ class PaftModule(pl.LightningModule):
         """
         optimizer.zero_grad(set_to_none=self._graphs is None)
         n_targets = torch.full((), float(batch.n_targets), device=self.device)
-        strength = torch.full((), self._strength(), device=self.device)
+        strength = None if self.loss.name == "mean" else torch.full((), self._strength(), device=self.device)
         sums = torch.zeros({"mean": (), "tilted": (3,), "consistent": (2,)}[self.loss.name], device=self.device)
         for micro_batch in batch.micro_batches:
             sums += (self._graphs or self._add_gradients)(_Part(micro_batch, n_targets, strength))
@@ -224,7 +224,7 @@ class PaftModule(pl.LightningModule):
         batch = part.micro_batch
         if self.loss.name == "mean":
             return answer_loss(self.model, batch) / part.n_targets
-        assert batch.cells is not None
+        assert batch.cells is not None and part.strength is not None
         if self.loss.name == "tilted":
             return tilted(answer_losses(self.model, batch), batch.cells, part.strength, self.paired)
         assert batch.aligned is not None
@@ -311,7 +311,7 @@ class _Part:
 
     micro_batch: MicroBatch
     n_targets: Tensor  # of the update; scalar, fp32
-    strength: Tensor  # of what the loss has besides the mean; scalar, fp32
+    strength: Tensor | None  # of what the loss has besides the mean; scalar, fp32
 
 
 def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:

@@ -18,9 +18,8 @@ from paft.jobs.train import run_training
 from paft.model.attention import packs_ragged
 from paft.model.base import add_lora, load_base
 from paft.packing import to_device
-from paft.training.checkpoints import states
 from paft.training.losses import answer_loss
-from tests.conftest import compose_config, compose_evaluation, interrupt_before_its_adapter_is_saved
+from tests.conftest import compose_config, compose_evaluation, whole_and_resumed
 from tests.training.test_module import PAIRS, losses
 
 DEVICE = "cuda"
@@ -89,13 +88,8 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_pat
     dropout = ["model.dtype=bf16", "model.lora.dropout=0.1"]
     device = [f"trainer.accelerator={DEVICE}", f"trainer.graphs={graphs}", "trainer.checkpoint_every=1"]
     overrides = [*tiny_overrides, *dropout, *device]
-    whole = run_training(compose_config(*overrides)).folder
-    config = compose_config(*overrides, f"output_root={tmp_path / 'again'}")
-    interrupt_before_its_adapter_is_saved(config, monkeypatch)
-    folder = tmp_path / "again" / whole.name
-    states(folder / "checkpoints")[0].write_bytes(b"torn")  # so that there is something left to train
-    run_training(config)
-    assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
+    whole, resumed = whole_and_resumed(overrides, tmp_path / "again", monkeypatch)
+    assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
 
 
 def log_probs(folder, root, device, dtype, graphs="auto") -> tuple[Tensor, list[int]]:

@@ -18,10 +18,9 @@ from paft.data.encode import Encoded, Encoder
 from paft.jobs.train import prepare, run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
-from paft.training.checkpoints import states
 from paft.training.losses import answer_losses, disagreement, effective_templates, tilted
 from paft.training.module import PaftModule, _Part
-from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
+from tests.conftest import compose_config, whole_and_resumed
 from tests.model.test_graphs import Recorder
 from tests.training.test_module import adapted
 
@@ -169,13 +168,8 @@ def test_only_answers_of_the_same_tokens_are_compared():
 @pytest.mark.parametrize("overrides", [TILTED, PAIRED, CONSISTENT], ids=["groups", "paired", "consistent"])
 def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch, overrides):
     own = [*tiny_overrides, *overrides, "trainer.checkpoint_every=2", "model.lora.dropout=0.1"]
-    whole = run_training(compose_config(*own)).folder
-    config = compose_config(*own, f"output_root={tmp_path / 'again'}")
-    interrupt_before_its_adapter_is_saved(config, monkeypatch)
-    folder = tmp_path / "again" / whole.name
-    states(folder / "checkpoints")[0].write_bytes(b"torn")  # so that there is something left to train
-    run_training(config)
-    assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
+    whole, resumed = whole_and_resumed(own, tmp_path / "again", monkeypatch)
+    assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
 
 
 def log(folder: Path, last: str) -> list[list[float]]:

@@ -1,7 +1,6 @@
 """Adversarial choice: a draw takes the candidate that the model answers worst, and everything repeats it."""
 
 import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +11,9 @@ from paft.config.schema import SamplerConfig
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
-from paft.training.checkpoints import states
 from paft.training.losses import answer_loss
 from paft.training.probe import Probe, losses_of, worst
-from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
+from tests.conftest import compose_config, whole_and_resumed
 from tests.training.test_losses import ADAPTER, data_of
 from tests.training.test_module import adapted
 
@@ -80,16 +78,10 @@ def test_draws_take_the_first_candidate_in_the_warm_up_and_by_their_share(tiny_o
 
 def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch):
     own = [*tiny_overrides, *WORST, "trainer.checkpoint_every=1", "model.lora.dropout=0.1"]
-    results = run_training(compose_config(*own))
-    whole = results.folder
-    config = compose_config(*own, f"output_root={tmp_path / 'again'}")
-    interrupt_before_its_adapter_is_saved(config, monkeypatch)
-    folder = tmp_path / "again" / whole.name
-    states(folder / "checkpoints")[0].write_bytes(b"torn")  # the state left is in the middle of a draw
-    again = run_training(config)
-    assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
-    assert again.training.probe_tokens == results.training.probe_tokens > 0
-    assert json.loads((whole / "results.json").read_text())["training"]["tokens"] == again.training.tokens
+    whole, resumed = whole_and_resumed(own, tmp_path / "again", monkeypatch)  # in the middle of a draw
+    assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
+    assert resumed.training.probe_tokens == whole.training.probe_tokens > 0
+    assert resumed.training.tokens == whole.training.tokens
 
 
 def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path):
