@@ -290,7 +290,7 @@ def training_time(runs: pd.DataFrame) -> PaperSection:
             row += [number(_mean(own["training.tokens"]), ",.0f"), number(_mean(own["training.tokens_per_s"]), ",.0f")]
             row += [number(seconds[method] / 60, ".1f"), number(own["peak_memory_bytes"].max() / 2**30, ".1f")]
             row += [seeds(list(own["finished"]))]
-            row += [number(seconds[method] / seconds["user"] if "user" in seconds else None, ".2f")]
+            row += [number(seconds[method] / seconds["user"] if seconds.get("user") else None, ".2f")]
             table.rows.append([*row, *hours(*(published("training_hours", m, dataset) for m in (method, "user")))])
             table.add_runs(own["finished"])
     table.notes = [
