@@ -191,6 +191,8 @@ def _check_sampler(config: TrainConfig) -> None:
         )
     if sampler.candidates > 1:
         _check_candidates(config)
+    if sampler.by_loss:
+        _check_by_loss(config)
     if sampler.share < 1 and not sampler.mutations:
         raise InputError(f"sampler.share={sampler.share} does nothing without sampler.mutations; name some, or leave it out.")
     if "options_first" in sampler.mutations and "order" not in sampler.mutations:
@@ -208,6 +210,24 @@ def _check_candidates(config: TrainConfig) -> None:
         raise InputError(
             f"{several} trains an update on one template of several, and sampler.templates_per_update="
             f"{config.sampler.templates_per_update} on all of them; leave one out."
+        )
+
+
+def _check_by_loss(config: TrainConfig) -> None:
+    """Refuse draws by loss beside what says otherwise which templates are drawn, or where losses come too late."""
+    sampler, by_loss = config.sampler, "sampler.temperature lets losses say which templates are drawn"
+    if config.schedule.unit != "update":
+        raise InputError(f"{by_loss}, update by update, and needs schedule.unit=update.")
+    if sampler.balanced or sampler.candidates > 1:
+        other = "sampler.balanced deals all alike" if sampler.balanced else "sampler.candidates lets the worst one be"
+        raise InputError(f"{by_loss}, and {other}; leave one out.")
+    if sampler.corrected and config.loss.name != "mean":
+        raise InputError(f"sampler.corrected=true weighs a mean, and loss={config.loss.name} is none; leave one out.")
+    ahead = 2 * (config.trainer.workers or 0) + 2  # updates: two a worker, Lightning's one, and the one at work
+    if sampler.lag < ahead:
+        raise InputError(
+            f"sampler.lag={sampler.lag}: trainer.workers={config.trainer.workers} read {ahead} updates ahead, when losses are "
+            f"not known yet; use sampler.lag={ahead} or more, or fewer workers."
         )
 
 

@@ -244,6 +244,17 @@ class SamplerConfig(_Section):
     candidates: PositiveInt = 1  # of each draw, of which some draws take the one that the model answers worst
     adversarial: float = Field(default=0.5, ge=0, le=1)  # share of these draws; the others take the first candidate
     warmup: float = Field(default=0.2, ge=0, lt=1)  # share of the updates, the first ones, in which all draws do
+    # Draws by loss: above 0 what is answered worse is drawn more often, below 0 less often; 0: it makes no difference.
+    temperature: float = Field(default=0.0, ge=-10, le=10)
+    temperature_end: Annotated[float, Field(ge=-10, le=10)] | None = None  # at the end of the run; None: the same
+    uniform_share: float = Field(default=0.3, gt=0, le=1)  # of the probability, which all templates have alike
+    corrected: bool = False  # whether what is drawn more often counts less in the loss
+    lag: int = Field(default=16, ge=2)  # updates in a block, whose losses the draws of the next but one know
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether draws depend on losses."""
+        return bool(self.temperature or self.temperature_end)
 
     @property
     def label(self) -> list[str]:
@@ -251,11 +262,13 @@ class SamplerConfig(_Section):
         several = [f"G{self.templates_per_update}"] if self.templates_per_update > 1 else []
         paired, mutated = ["paired"] if self.paired else [], ["mutated"] if self.mutations else []
         worst = [f"worst{self.candidates}"] if self.candidates > 1 else []
-        return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated, *worst]
+        by_loss = ["by-loss"] if self.by_loss else []
+        return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated, *worst, *by_loss]
 
 
-# What has no effect without several candidates, by its default.
-_OF_CANDIDATES = {name: SamplerConfig.model_fields[name].default for name in ("adversarial", "warmup")}
+# What has no effect without several candidates, and where draws do not depend on losses.
+_OF_CANDIDATES = ("adversarial", "warmup")
+_OF_LOSSES = ("temperature", "temperature_end", "uniform_share", "corrected", "lag")
 
 
 class LossConfig(_Section):
@@ -409,14 +422,15 @@ class TrainConfig(_Section):
         _forget_later_settings(identity)
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
-        sampler = self.sampler if self.sampler.candidates > 1 else self.sampler.model_copy(update=_OF_CANDIDATES)
-        if method == "paft" and sampler == SamplerConfig():  # as it was before there was a choice
+        without_effect = [] if self.sampler.candidates > 1 else [*_OF_CANDIDATES]
+        without_effect += [] if self.sampler.by_loss else [*_OF_LOSSES]
+        defaults = {key: SamplerConfig.model_fields[key].default for key in without_effect}
+        if method == "paft" and self.sampler.model_copy(update=defaults) == SamplerConfig():  # as before there was a choice
             del identity["sampler"]
         elif method == "paft":
             identity["sampler"]["mutations"].sort()  # their order changes nothing
-            if self.sampler.candidates == 1:
-                for key in _OF_CANDIDATES:
-                    del identity["sampler"][key]
+            for key in without_effect:
+                del identity["sampler"][key]
         if self.loss.name == "mean":
             del identity["loss"]
         else:

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from paft.packing import Branches, Packing, pack, size_of_bucket, to_device
+
+T = TypeVar("T")
 
 IGNORED = -100  # in place of a target: nothing is trained on
 
@@ -27,6 +30,18 @@ class MicroBatch:
     # (N, G) int64: of an answer token of an example, the target that it is under each of its G templates; only of examples
     # whose answer has the same tokens under all of them. A ragged row's N is padded by rows of -1. None: none are compared.
     aligned: Tensor | None = None
+    # (E, P) fp32: 1 where a target belongs to one of the update's E renderings, and (P,) fp32: how much each target counts.
+    # None: the losses of renderings are not told apart, and all targets count alike.
+    renderings: Tensor | None = None
+    weights: Tensor | None = None
+
+
+class Shown(NamedTuple):
+    """Which renderings of an update are in a micro-batch, of how many at most, and how much each of them counts."""
+
+    places: Sequence[int]
+    most: int
+    weights: Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -35,11 +50,16 @@ class Update:
 
     micro_batches: list[MicroBatch]
     n_tokens: int
-    n_targets: int  # the loss is the mean over these
-    templates: list[int]  # index of the template of each example
+    targets: list[int]  # number of answer tokens of each rendering; the loss is the mean over all
+    templates: list[int]  # index of the template of each rendering
     n_truncated: int  # prompts that lost their beginning to the cut-off
     draw: tuple[int, int] = (0, 0)  # epoch and number of the first example's draw
     others: list["Update"] = field(default_factory=list)  # the same examples under the draw's other candidates, if it has any
+
+    @property
+    def n_targets(self) -> int:
+        """Number of answer tokens."""
+        return sum(self.targets)
 
     def to(self, device: torch.device) -> "Update":
         """Return a copy on the device; copying to a GPU goes on while this process prepares the next update."""
@@ -51,6 +71,7 @@ def pack_answers(
     ragged: bool = False,
     cells: Sequence[tuple[int, int]] | None = None,
     align: bool = False,
+    shown: Shown | None = None,
 ) -> MicroBatch:
     """Pack (context, answer) pairs of token ids; the last token of an answer (end-of-text) is a target, never an input.
 
@@ -58,6 +79,7 @@ def pack_answers(
         ragged: as in paft.packing.pack.
         cells: the block and the template of each pair, both counted from 0; None: all targets count alike.
         align: whether the answers of each block, which are those of one example, are compared token by token.
+        shown: which renderings of the update the pairs are; None: their losses are not told apart.
     """
     positions: list[int] = []
     start = 0
@@ -66,13 +88,29 @@ def pack_answers(
         positions += range(first, first + len(answer))
         start += len(context) + len(answer) - 1
     filler = size_of_bucket(len(positions), 16) - len(positions) if ragged else 0
+    lengths = [len(answer) for _, answer in pairs]
     return MicroBatch(
         packing=pack([Branches(context + answer[:-1]) for context, answer in pairs], ragged),
         positions=torch.tensor(positions + [0] * filler),
         targets=torch.tensor([token for _, answer in pairs for token in answer] + [IGNORED] * filler),
-        cells=None if cells is None else _cells([len(answer) for _, answer in pairs], cells, len(positions) + filler, ragged),
+        cells=None if cells is None else _cells(lengths, cells, len(positions) + filler, ragged),
         aligned=_aligned([answer for _, answer in pairs], cells, ragged) if align and cells is not None else None,
+        renderings=None if shown is None else _members(lengths, shown, len(positions) + filler),
+        weights=None if shown is None else torch.tensor(_spread(shown.weights, lengths) + [0.0] * filler),
     )
+
+
+def _members(lengths: Sequence[int], shown: Shown, n_targets: int) -> Tensor:
+    """Return which rendering of the update each target belongs to, (E, P)."""
+    places = torch.tensor(_spread(shown.places, lengths))
+    member = torch.zeros(shown.most, n_targets)
+    member[places, torch.arange(len(places))] = 1
+    return member
+
+
+def _spread(values: Sequence[T], lengths: Sequence[int]) -> list[T]:
+    """Return the value of each rendering once for each of its targets."""
+    return [value for value, length in zip(values, lengths, strict=True) for _ in range(length)]
 
 
 def _cells(lengths: Sequence[int], cells: Sequence[tuple[int, int]], n_targets: int, ragged: bool) -> Tensor:
@@ -110,7 +148,9 @@ def without_targets(batch: MicroBatch) -> MicroBatch:
     """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
     cells = None if batch.cells is None else torch.zeros_like(batch.cells)
     aligned = None if batch.aligned is None else torch.full_like(batch.aligned, -1)
-    return replace(batch, targets=torch.full_like(batch.targets, IGNORED), cells=cells, aligned=aligned)
+    renderings = None if batch.renderings is None else torch.zeros_like(batch.renderings)
+    targets = torch.full_like(batch.targets, IGNORED)
+    return replace(batch, targets=targets, cells=cells, aligned=aligned, renderings=renderings)
 
 
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:

@@ -10,12 +10,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from paft.config.schema import TrainConfig
-from paft.data.batch import MicroBatch, Update, pack_answers, split_into_micro_batches, without_targets
+from paft.data.batch import MicroBatch, Shown, Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoded, Encoder
 from paft.data.shots import Shots
 from paft.data.tasks.base import Example, Task
 from paft.data.updates import Tagged, Updates, updates_of
 from paft.prompts import PromptPool
+from paft.prompts.by_loss import ByLossSampler
 from paft.prompts.sampling import Sampler as PromptSampler
 from paft.runtime import ranks
 
@@ -58,6 +59,7 @@ class PaftDataModule(pl.LightningDataModule):
             weighed=config.loss.name != "mean",
             align=config.loss.name == "consistent",
             paired=self.updates.paired,
+            per_rendering=config.examples_per_update if isinstance(self.updates.sampler, ByLossSampler) else None,
             candidates=config.sampler.candidates if config.method.name == "paft" else 1,
         )
         self.workers = config.trainer.workers
@@ -109,6 +111,7 @@ class Renderings(Dataset[Update]):
         align: whether it compares an example's answers under its templates.
         paired: whether each example of an update is shown under all of its templates.
         candidates: how many templates of a draw an update is rendered with.
+        per_rendering: the most renderings of an update whose losses are told apart; None: they are not.
     """
 
     def __init__(
@@ -124,11 +127,13 @@ class Renderings(Dataset[Update]):
         align: bool = False,
         paired: bool = False,
         candidates: int = 1,
+        per_rendering: int | None = None,
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
         self.shots = Shots(examples, n_shots, sampler.seed)
         self.weighed, self.align, self.paired, self.candidates = weighed, align, paired, candidates
+        self.per_rendering = per_rendering
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
         others = [self._rendered([self._under(tag, slot) for tag in tagged]) for slot in range(1, self.candidates)]
@@ -146,26 +151,33 @@ class Renderings(Dataset[Update]):
         of_units = [sum(lengths[i] for i in unit) for unit in units]
         split = partial(split_into_micro_batches, of_units, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
         pairs = [(e.context, e.continuations[0]) for e in encoded]
-        micro_batches = [
-            self._packed([pairs[i] for n in batch for i in units[n]], [units[n] for n in batch])
-            for batch in split(rank=ranks.rank())
-        ]
+        weights = [tag.weight for tag in tagged]
+        micro_batches = [self._packed(pairs, [units[n] for n in batch], weights) for batch in split(rank=ranks.rank())]
         if self.in_step:
             shortest = pairs[lengths.index(min(lengths))]
-            idle = without_targets(self._packed([shortest], [[0]]))
+            idle = without_targets(self._packed([shortest], [[0]], [0.0]))
             most = max(len(split(rank=rank)) for rank in range(ranks.n_ranks()))
             micro_batches += [idle] * (most - len(micro_batches))
         return Update(
             micro_batches=micro_batches,
             n_tokens=sum(lengths),
-            n_targets=sum(len(e.continuations[0]) for e in encoded),
+            targets=[len(e.continuations[0]) for e in encoded],
             templates=[t.template for t in tagged],
             n_truncated=sum(e.truncated for e in encoded),
             draw=(tagged[0].draw.epoch, tagged[0].draw.number),
         )
 
-    def _packed(self, pairs: Sequence[tuple[list[int], list[int]]], units: Sequence[Sequence[int]]) -> MicroBatch:
-        return pack_answers(pairs, self.ragged, self._cells(units), self.align)
+    def _packed(
+        self, pairs: Sequence[tuple[list[int], list[int]]], units: Sequence[Sequence[int]], weights: Sequence[float]
+    ) -> MicroBatch:
+        """Pack some units of an update.
+
+        Args:
+            pairs, weights: of all renderings of the update.
+        """
+        places = [i for unit in units for i in unit]
+        shown = None if self.per_rendering is None else Shown(places, self.per_rendering, [weights[i] for i in places])
+        return pack_answers([pairs[i] for i in places], self.ragged, self._cells(units), self.align, shown)
 
     def _units(self, tagged: Sequence[Tagged]) -> list[list[int]]:
         """Return the renderings of an update by their places, those in one list that must stay in one micro-batch."""
@@ -188,4 +200,4 @@ class Renderings(Dataset[Update]):
         # Renderings that are compared differ in the template alone, not in what is shown before the example.
         compared = self.paired or self.candidates > 1
         shots = self.shots.of(tag.draw._replace(slot=0) if compared else tag.draw, tag.row)
-        return self.encoder.training(self.sampler.template(tag.draw), self.examples[tag.row], shots)
+        return self.encoder.training(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], shots)

@@ -9,8 +9,9 @@ from paft.config.schema import TrainConfig
 from paft.data.inputs import answer_kind
 from paft.data.tasks.base import Task
 from paft.prompts import PromptPool, Schedule
+from paft.prompts.by_loss import ByLossSampler, LossSettings
 from paft.prompts.mutate import Mutator
-from paft.prompts.sampling import BalancedSampler, Sampler
+from paft.prompts.sampling import BalancedSampler, Sampler, families_of
 from paft.prompts.schedule import Draw
 
 _STREAM = 0x44415441  # "DATA": the data order has its own seed stream
@@ -21,15 +22,20 @@ def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Tas
     schedule, drawn = Schedule(config.K, config.schedule.unit), config.method.name == "paft"
     per_update, paired = (config.sampler.templates_per_update, config.sampler.paired) if drawn else (1, False)
     per_epoch = -(-n_examples // (config.examples_per_update // (per_update if paired else 1)))
-    sampler = sampler_of(config, pool, task, schedule.draws_per_epoch(per_epoch, n_examples))
+    sampler = sampler_of(config, pool, task, schedule.draws_per_epoch(per_epoch, n_examples), per_epoch)
     return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired)
 
 
-def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoch: int) -> Sampler:
-    """Return the sampler of a run: uniform or balanced, with or without layout mutations."""
+def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoch: int, updates_per_epoch: int) -> Sampler:
+    """Return the sampler of a run: uniform, balanced or by loss, with or without layout mutations."""
     chosen, mutator = config.sampler, mutator_of(config, task)
-    if config.method.name != "paft" or not chosen.balanced:
+    if config.method.name != "paft" or not (chosen.balanced or chosen.by_loss):
         return Sampler(pool, config.seed, mutator, chosen.share)
+    if chosen.by_loss:
+        end = chosen.temperature if chosen.temperature_end is None else chosen.temperature_end
+        settings = LossSettings((chosen.temperature, end), chosen.uniform_share, chosen.corrected, chosen.lag)
+        families, total = families_of(pool, task.choice_fields), updates_per_epoch * config.T
+        return ByLossSampler(pool, config.seed, mutator, chosen.share, settings, families, updates_per_epoch, total, config.K)
     per_draw = max(chosen.templates_per_update, chosen.candidates)
     return BalancedSampler(pool, config.seed, mutator, chosen.share, draws_per_epoch, per_draw, task.choice_fields)
 
@@ -49,6 +55,7 @@ class Tagged:
     row: int
     template: int
     draw: Draw
+    weight: float = 1.0  # how much its answer tokens count in the loss
 
 
 class Updates:
@@ -109,14 +116,14 @@ class Updates:
                 n = self.templates_per_update
                 for slot in range(n) if self.paired else (i * n // len(rows),):
                     draw = self.schedule.draw(epoch=epoch, update=update, position=start + i, row=row, slot=slot)
-                    tagged.append(Tagged(row, self.sampler.index(draw), draw))
+                    tagged.append(Tagged(row, self.sampler.index(draw), draw, self.sampler.weight(draw)))
             yield tagged
 
     def seen(self) -> "Seen":
         """Return what the whole run sees of the pool."""
         tagged = {tag.draw: tag.template for epoch in range(self.epochs) for update in self.of_epoch(epoch) for tag in update}
-        layouts = len({self.sampler.template(draw).text for draw in tagged}) if self.sampler.mutator else 0
-        return Seen(len(tagged), len({*tagged.values()}), layouts)
+        texts = {self.sampler.template(draw, index).text for draw, index in tagged.items()} if self.sampler.mutator else set()
+        return Seen(len(tagged), len({*tagged.values()}), len(texts))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     seen = Seen(0, 0, 0)
     if inputs.train is not None:
         drawn_from = inputs.train.head(1) if config.method.searches else inputs.train  # a search chooses a single one
-        updates = updates_of(config, len(examples.train), drawn_from, examples.task)
+        updates = updates_of(_foreseen(config), len(examples.train), drawn_from, examples.task)
         seen = updates.seen()
         count = updates.total
         lengths = []
@@ -76,6 +76,12 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     )
 
 
+def _foreseen(config: TrainConfig) -> TrainConfig:
+    """Return the config with draws that can be foreseen: uniform ones in place of those that depend on losses."""
+    sampler = config.sampler.model_copy(update={"temperature": 0.0, "temperature_end": None})
+    return config.model_copy(update={"sampler": sampler})
+
+
 def _kept_together(config: TrainConfig) -> int:
     """Return how many renderings of an update must be in one micro-batch."""
     n = config.sampler.templates_per_update
@@ -89,7 +95,7 @@ def _check_aligned(updates: Updates, examples: Sequence[Example], encoder: Encod
     for tagged in islice(updates.of_epoch(0), _SAMPLED_UPDATES):
         answers: dict[int, set[tuple[int, ...]]] = {}
         for tag in tagged:
-            encoded = encoder.training(updates.sampler.template(tag.draw), examples[tag.row])
+            encoded = encoder.training(updates.sampler.template(tag.draw, tag.template), examples[tag.row])
             answers.setdefault(tag.row, set()).add(tuple(encoded.continuations[0]))
         if any(len(found) == 1 for found in answers.values()):
             return
@@ -170,9 +176,15 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     pool, notes = inputs.train, []
     if pool is None or config.method.name != "paft":
         return []
-    if config.sampler.balanced and not names_families(pool):
+    if (config.sampler.balanced or config.sampler.by_loss) and not names_families(pool):
         n = len({*families_of(pool, inputs.examples.task.choice_fields)[0]})
-        notes.append(f"train prompts: the pool names no wording families; clustering found {n}, which take turns")
+        for_what = "which take turns" if config.sampler.balanced else "whose losses are compared"
+        notes.append(f"train prompts: the pool names no wording families; clustering found {n}, {for_what}")
+    if config.sampler.by_loss:
+        notes.append(
+            f"train prompts: after {2 * config.sampler.lag} updates losses say which are drawn more often; the draws above are "
+            "as many uniform ones"
+        )
     if config.sampler.candidates > 1:
         notes.append(
             f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of "

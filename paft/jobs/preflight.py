@@ -14,6 +14,7 @@ from paft.config.adapter import Adapter, find_adapter, of_another_base, peft_set
 from paft.config.schema import EvaluateConfig, FailUnderConfig, TrainConfig
 from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
 from paft.data.splits import fingerprint
+from paft.data.tasks.base import Task
 from paft.data.updates import mutator_of, updates_of
 from paft.evaluation.metrics import check_metric
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
@@ -22,6 +23,7 @@ from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.prompts import PromptPool
 from paft.prompts.mutate import Mutator
+from paft.prompts.sampling import families_of
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 from paft.runtime.run_folder import RunFolder, claim
@@ -62,6 +64,7 @@ def check_run(config: TrainConfig) -> CheckedRun:
         if (mutator := mutator_of(config, examples.task)) is not None:
             _check_mutations(config, inputs.train, mutator)
         _check_candidates(config, inputs.train)
+        _check_families(config, inputs.train, inputs.examples.task)
     _check_tail(config.fail_under, inputs.test)
     folder = _claim(config, inputs, base_identity(config.model))
     return CheckedRun(inputs, folder, _beside(config, inputs, folder))
@@ -118,6 +121,17 @@ def _check_candidates(config: TrainConfig, pool: PromptPool) -> None:
     if config.method.name == "paft" and config.sampler.candidates > len(pool.templates):
         raise InputError(
             f"sampler.candidates={config.sampler.candidates} is more than the {len(pool.templates)} training prompts; lower it."
+        )
+
+
+def _check_families(config: TrainConfig, pool: PromptPool, task: Task) -> None:
+    """Raise InputError if draws by loss have a single family to draw from."""
+    if config.method.name != "paft" or not config.sampler.by_loss:
+        return
+    if all(len(set(kind)) == 1 for kind in families_of(pool, task.choice_fields)):
+        raise InputError(
+            f"sampler.temperature draws by the losses of wordings and layouts, and the {len(pool.templates)} training prompts "
+            "are all of one; use sampler=uniform."
         )
 
 

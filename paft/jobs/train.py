@@ -43,6 +43,7 @@ from paft.model.identity import revision_of
 from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun, load
+from paft.reporting.drawn import drawn_record
 from paft.reporting.loggers import log_results, misses, run_loggers, send_results
 from paft.reporting.model_card import Kind, save_model_card
 from paft.reporting.plan import Plan
@@ -68,6 +69,7 @@ from paft.runtime.files import disk_full_is_an_input_error
 from paft.runtime.process import keep_freed_memory, quieten, repeat_exactly
 from paft.runtime.run_folder import PATIENCE_S, RunFolder
 from paft.selection.search import search
+from paft.training.callbacks import PARTS
 from paft.training.fit import Fitted, fit
 from paft.training.forecast import ScoringWork
 from paft.training.kernels import CHANGED, Kernels, kernels_of, recorded_kernels, with_recorded
@@ -262,7 +264,7 @@ def _train_and_score(
         kind="training",
         run=config.run_name,
         extra_measures=measure_more(config.extra_measures, config, inputs, evaluator, folder, ExtraMeasures()),
-        training=None if fitted is None else _training_record(fitted),
+        training=None if fitted is None else _training_record(fitted, run),
         selection=None if selection is None else SelectionRecord.model_validate(selection.as_json()),
         plan=run.plan,
         test_prompts_seen=inputs.seen,
@@ -309,12 +311,15 @@ def _fit(
     return fit(model, data, config, run.folder.path, run.folder.digest, validate, loggers, kernels, scoring)
 
 
-def _training_record(fitted: Fitted) -> TrainingRecord:
-    figures = asdict(fitted)
+def _training_record(fitted: Fitted, run: PreparedRun) -> TrainingRecord:
+    figures, inputs = asdict(fitted), run.inputs
     del figures["earlier_wall_s"]  # the run's wall_s includes it
     taken = fitted.kernels
     kernels = {"attention": taken.attention, "fused": taken.fused, "graphs": figures.pop("graph_shapes")}
-    return TrainingRecord(**figures | {"kernels": kernels})
+    drawn = None
+    if run.config.method.name == "paft" and inputs.train is not None:
+        drawn = drawn_record(fitted.drawn, PARTS, inputs.train, inputs.examples.task)
+    return TrainingRecord(**figures | {"kernels": kernels, "drawn": drawn})
 
 
 def _save_weights(run: PreparedRun, model: Model, base: str | None) -> None:

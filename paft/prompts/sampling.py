@@ -1,7 +1,7 @@
 """The sampler: which template a draw gives. When templates are drawn is the schedule's to say (schedule.py).
 
-A draw gives a template, not an index: a mutated template is in no pool. Every draw is a pure function of the seed and its place
-in the run, so that loader workers, ranks and a resumed run agree by construction, and no state is stored.
+A draw gives a template, not an index: a mutated template is in no pool. Every draw of the samplers here is a pure function of
+the seed and its place in the run, so that loader workers, ranks and a resumed run agree by construction; no state is stored.
 """
 
 import random
@@ -16,7 +16,7 @@ from paft.prompts.pool import PromptPool
 from paft.prompts.schedule import Draw
 from paft.prompts.template import PromptTemplate
 
-_STREAM = 0x50414654  # "PAFT": separates the prompt draws from every other use of the same seed
+STREAM = 0x50414654  # "PAFT": separates the prompt draws from every other use of the same seed
 
 
 class Sampler:
@@ -37,14 +37,22 @@ class Sampler:
         """Return the index in the pool of a draw's template, as it was before any mutation."""
         return uniform(draw, len(self.pool.templates), self.seed)
 
-    def template(self, draw: Draw) -> PromptTemplate:
-        """Return the template of a draw."""
+    def weight(self, draw: Draw) -> float:
+        """Return how much the examples of a draw count in the loss."""
+        return 1.0
+
+    def template(self, draw: Draw, index: int) -> PromptTemplate:
+        """Return the template that a draw shows.
+
+        Args:
+            index: of the draw's template in the pool, as `index` returned it; loader workers get it from the main process.
+        """
         if self._last is None or self._last[0] != draw:
-            self._last = (draw, self._drawn(draw))
+            self._last = (draw, self._shown(draw, index))
         return self._last[1]
 
-    def _drawn(self, draw: Draw) -> PromptTemplate:
-        template = self.pool.templates[self.index(draw)]
+    def _shown(self, draw: Draw, index: int) -> PromptTemplate:
+        template = self.pool.templates[index]
         if self.mutator is None:
             return template
         rng = random.Random(f"layout {self.seed} {draw.epoch} {draw.number} {draw.slot}")
@@ -89,7 +97,7 @@ class BalancedSampler(Sampler):
 
     def _shuffled(self, deck: int) -> list[int]:
         """Return all indices in the order in which a deck deals them."""
-        bits = np.random.Philox(key=[self.seed, _STREAM], counter=[0, deck, 0, 1 << 32])  # slots of draws are far below
+        bits = np.random.Philox(key=[self.seed, STREAM], counter=[0, deck, 0, 1 << 32])  # slots of draws are far below
         order = np.random.Generator(bits).permutation(len(self.pool.templates)).tolist()
         return list(_taking_turns(order, *self._families))
 
@@ -97,7 +105,7 @@ class BalancedSampler(Sampler):
 def uniform(draw: Draw, n: int, seed: int) -> int:
     """Return one of the numbers 0 to n - 1, each with the same probability, as a function of a draw and the seed."""
     # Philox is a counter-based generator: one cheap evaluation per draw and no state to store.
-    bits = np.random.Philox(key=[seed, _STREAM], counter=[0, draw.number, draw.epoch, draw.slot])
+    bits = np.random.Philox(key=[seed, STREAM], counter=[0, draw.number, draw.epoch, draw.slot])
     return int(np.random.Generator(bits).integers(n))
 
 

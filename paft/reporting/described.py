@@ -123,10 +123,8 @@ def _training(config: TrainConfig, results: Results) -> list[Fact]:
         prompts = f"one prompt, found among the {plan.templates} of {pool}"
     elif config.method.name == "user":
         prompts = "one prompt"
-    elif config.sampler.candidates > 1:  # the plan counts first candidates
-        prompts = f"the {plan.templates} prompts of {pool}"
     else:
-        prompts = f"{plan.templates_seen} of the {plan.templates} prompts of {pool}"
+        prompts = f"{results.templates_shown} of the {plan.templates} prompts of {pool}"
     rows = f"{plan.train_examples:,} rows of {_source(config)} under {prompts}"
     facts = [Fact("trained on", f"{rows}; {training.updates:,} updates, {training.tokens:,} tokens, {_time(training.seconds)}")]
     if results.selection is not None:

@@ -139,7 +139,7 @@ def _text(config: TrainConfig, results: Results, template: PromptTemplate, answe
         weights = f"\nThe base's weights were dequantised from a {origin}; another copy of the model has other weights.\n"
     robust, plan = results.robustness, results.plan
     assert robust is not None and plan is not None and results.chance is not None
-    prompts = f"{plan.templates_seen} prompt templates" if config.method.name == "paft" else "one fixed prompt"
+    prompts = f"{results.templates_shown} prompt templates" if config.method.name == "paft" else "one fixed prompt"
     rows = _OWN_ROWS if config.dataset.own_rows else config.dataset.name
     answers = "the letter of an option" if answer == "letter" else "a text"
     return f"""# {_title(config)}

@@ -163,7 +163,7 @@ def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: in
     shots = Shots(examples, config.dataset.shots, updates.sampler.seed)
     shown: dict[str, Trained] = {}
     for tagged in (tag for update in updates.of_epoch(0) for tag in update):
-        template = updates.sampler.template(tagged.draw)
+        template = updates.sampler.template(tagged.draw, tagged.template)
         shown.setdefault(template.id, (template, examples[tagged.row], shots.of(tagged.draw, tagged.row)))
         if len(shown) == n:
             break

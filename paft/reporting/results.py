@@ -172,12 +172,25 @@ class KernelsRecord(_Record):
     graphs: int
 
 
+class DrawnRecord(_Record):
+    """What a training drew of its pool.
+
+    effective_templates: as many templates drawn alike are as varied. wordings and layouts: the renderings of each family, in
+    each fifth of the updates.
+    """
+
+    templates: int
+    effective_templates: float
+    wordings: dict[str, list[int]]
+    layouts: dict[str, list[int]]
+
+
 class TrainingRecord(_Record):
     """The figures of a training: tokens are real ones (no padding) of all updates, seconds the time of the updates alone.
 
     loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
     meanwhile may hide. It, kernels and best_validation_worst are None in results of earlier versions. probe_tokens are those of
-    the forward passes that tried candidate templates, None where there were none.
+    the forward passes that tried candidate templates, None where there were none. drawn is None where there was one template.
     """
 
     updates: int
@@ -189,6 +202,7 @@ class TrainingRecord(_Record):
     prompts_truncated: int
     loop_seconds: float | None = None
     probe_tokens: int | None = None
+    drawn: DrawnRecord | None = None
     kernels: KernelsRecord | None = None
 
 
@@ -332,6 +346,13 @@ class Results(Summary):
     def is_base(self) -> bool:
         """Whether nothing was trained: these are results of a base model."""
         return self.training is None and self.adapter is None and self.trained_by is None
+
+    @property
+    def templates_shown(self) -> int:
+        """How many templates training showed; of results of earlier versions, how many the plan counted."""
+        if self.training is not None and self.training.drawn is not None:
+            return self.training.drawn.templates
+        return 0 if self.plan is None else self.plan.templates_seen
 
     @property
     def unseen(self) -> bool:

@@ -357,7 +357,7 @@ def _trained(results: Results, folder: Path) -> Trained | None:
         lr=config["optim"]["lr"],
         K=config["K"] if config["schedule"]["unit"] != "row" else None,
         templates=plan.templates,
-        templates_seen=plan.templates_seen,
+        templates_seen=results.templates_shown,
         rows=plan.train_examples,
         losses=_losses(folder),
     )

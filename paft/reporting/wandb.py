@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.reporting.logged import earlier_updates, numbers_of
-from paft.reporting.results import Results
+from paft.reporting.results import DrawnRecord, Results
 from paft.runtime.files import write_atomically
 
 # Time limits in seconds.
@@ -282,6 +282,8 @@ def _log(logger: RunLogger, results: Results, folder: Path, objective: float | N
             "distribution": wandb.Image(str(folder / "distribution.png")),
             "report": wandb.Html((folder / "report.html").read_text(encoding="utf-8"), inject=False),
         }
+    if results.training is not None and results.training.drawn is not None:
+        media["drawn"] = _drawn(results.training.drawn)
     if media:
         run.log(media)
     artifacts = []
@@ -294,6 +296,17 @@ def _log(logger: RunLogger, results: Results, folder: Path, objective: float | N
         for artifact in artifacts:  # W&B sends them in the background
             artifact.wait()
     return numbers
+
+
+def _drawn(drawn: DrawnRecord) -> Any:
+    """Return how many renderings each family had in each part of the training, as a W&B table."""
+    import wandb
+
+    kinds = (("wording", drawn.wordings), ("layout", drawn.layouts))
+    rows: list[Any] = [
+        [key, name, part, n] for key, of in kinds for name, parts in of.items() for part, n in enumerate(parts, 1)
+    ]
+    return wandb.Table(columns=["family", "name", "fifth", "renderings"], data=rows)
 
 
 def _table(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """Lightning callbacks of a training run: the record of its updates, their speed, and how far the run is."""
 
 import time
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +18,7 @@ from paft.training.forecast import Work
 
 # Losses wait on the device until there are so many, or until the oldest is so old (in seconds).
 _MOST_WAITING, _LONGEST_WAIT_S = 20, 0.5
+PARTS = 5  # of a training, in which draws are counted apart
 _WARM_UP, _MEASURED = 3, 5  # updates: the first are slow; so many behind them tell the time of the run
 
 
@@ -35,6 +37,7 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.updates = 0  # read back by this process
         self.tokens = self.truncated = 0
+        self.drawn: Counter[tuple[int, int]] = Counter()  # renderings by part of the training and template
         self.seconds = self.loop_seconds = 0.0  # of updates; of these, outside of PaftModule.training_step
         self.loss = 0.0  # of the last update that was read back
         self.earlier_wall_s = 0.0  # of the processes that this one resumes
@@ -48,11 +51,13 @@ class Recorder(Callback):
     def state_dict(self) -> dict[str, Any]:
         self.read_back()  # a run that resumes from this state does not repeat these updates
         wall = self.earlier_wall_s + time.perf_counter() - self._started
-        counts = {"tokens": self.tokens, "truncated": self.truncated}
+        drawn = [[*of, n] for of, n in self.drawn.items()]
+        counts = {"tokens": self.tokens, "truncated": self.truncated, "drawn": drawn}
         return {**counts, "seconds": self.seconds, "loop_seconds": self.loop_seconds, "wall_s": wall}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens, self.truncated = state_dict["tokens"], state_dict["truncated"]
+        self.drawn = Counter({(part, template): n for part, template, n in state_dict["drawn"]})
         self.seconds, self.loop_seconds = state_dict["seconds"], state_dict["loop_seconds"]
         self.earlier_wall_s = state_dict["wall_s"]
 
@@ -77,10 +82,12 @@ class Recorder(Callback):
         figures = dict(outputs)
         self._names = [name for name, value in figures.items() if isinstance(value, Tensor)]
         self._figures.append(torch.stack([figures.pop(name) for name in self._names]))  # a copy: the step may reuse them
-        shown = pl_module.shown  # of several candidates the one that was trained on
-        assert isinstance(shown, Update)
+        shown, total = pl_module.shown, pl_module.total_updates  # of several candidates the one that was trained on
+        assert isinstance(shown, Update) and isinstance(total, int)
         self.tokens += shown.n_tokens
         self.truncated += shown.n_truncated
+        part = (trainer.global_step - 1) * PARTS // total
+        self.drawn.update((part, template) for template in shown.templates)
         now = time.perf_counter()
         self.loop_seconds += now - self._last_end - figures.pop("step_s")
         self._last_end = now

@@ -1,6 +1,6 @@
 """Training an adapter, or a whole model, with Lightning's Trainer, all of whose settings stand here."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,12 +15,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
 from paft.model.base import Model
+from paft.prompts.by_loss import ByLossSampler
 from paft.runtime import ranks
 from paft.training.callbacks import Recorder, ShowProgress
 from paft.training.checkpoints import SaveBest, SaveState, usable_state
 from paft.training.forecast import ScoringWork, Work
 from paft.training.kernels import Kernels
 from paft.training.module import PaftModule
+from paft.training.objective import Objective
 from paft.training.probe import Probe
 
 
@@ -45,6 +47,7 @@ class Fitted:
     probe_tokens: int | None
     prompts_truncated: int
     earlier_wall_s: float
+    drawn: Mapping[tuple[int, int], int]  # renderings by part of the training, of PARTS, and template
     kernels: Kernels
     graph_shapes: int  # how many shapes of micro-batches were replayed as CUDA graphs
 
@@ -74,7 +77,9 @@ def fit(
     total, paired = data.updates.total, data.updates.paired
     several = config.method.name == "paft" and config.sampler.candidates > 1
     probe = Probe(config.sampler, total, config.seed) if several else None
-    module = PaftModule(model, config.optim, total, config.seed, validate, kernels, config.loss, paired, probe)
+    by_loss = data.updates.sampler if isinstance(data.updates.sampler, ByLossSampler) else None
+    objective = Objective(config.loss, total, paired, 0 if by_loss is None else config.examples_per_update)
+    module = PaftModule(model, config.optim, total, config.seed, validate, kernels, objective, probe, by_loss)
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch
     work = Work(total, data.updates.examples_per_update, every, scoring)
@@ -126,6 +131,7 @@ def fit(
         loop_seconds=round(recorder.loop_seconds, 4),
         prompts_truncated=recorder.truncated,
         earlier_wall_s=recorder.earlier_wall_s,
+        drawn=dict(recorder.drawn),
         kernels=module.kernels_now or kernels,
         graph_shapes=module.end_graphs(),
     )

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,20 +13,13 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
 from paft.config.schema import LossConfig, OptimConfig
-from paft.data.batch import MicroBatch, Update
+from paft.data.batch import Update
 from paft.model.base import Model
 from paft.model.graphs import TOLERANCE, Capture, Replayed
+from paft.prompts.by_loss import ByLossSampler
 from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
-from paft.training.losses import (
-    answer_logits,
-    answer_loss,
-    answer_losses,
-    cross_entropies,
-    disagreement,
-    effective_templates,
-    tilted,
-)
+from paft.training.objective import Objective, Part
 from paft.training.probe import Probe
 
 
@@ -48,9 +41,9 @@ class PaftModule(pl.LightningModule):
         seed: int,
         validate: Callable[[Model], dict[str, float]] | None = None,
         kernels: Kernels | None = None,
-        loss: LossConfig | None = None,
-        paired: bool = False,
+        objective: Objective | None = None,
         probe: Probe | None = None,
+        by_loss: ByLossSampler | None = None,
     ) -> None:
         """
         Args:
@@ -59,9 +52,9 @@ class PaftModule(pl.LightningModule):
             seed: of dropout.
             validate: called after each validation epoch; returns metrics of the model by name.
             kernels: of the run; checkpoints hold them. None: no CUDA graphs, and no record.
-            loss: what an update minimises; None: the mean over its answer tokens.
-            paired: whether each example of an update is shown under all of its templates.
+            objective: what an update minimises; None: the mean over its answer tokens.
             probe: chooses among the candidates of each draw; None: there is one.
+            by_loss: draws by the losses of the renderings, which it is told; None: they are not told apart.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -71,11 +64,12 @@ class PaftModule(pl.LightningModule):
         self.seed = seed
         self.validate = validate
         self.kernels = kernels
-        self.loss, self.paired, self.probe = loss or LossConfig(), paired, probe
+        self.objective, self.probe, self.by_loss = objective or Objective(LossConfig(), total_updates), probe, by_loss
+        self._unread: list[tuple[int, Update, Tensor]] = []  # updates whose losses by_loss was not told yet
         self.shown: Update | None = None  # the last update as it was trained on
         self._mean: list[Tensor] = []  # of the adapter's weights over the last updates, fp32
         self._averaged = 0  # over how many
-        self._graphs: Replayed[_Part] | None = None
+        self._graphs: Replayed[Part] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW over the parameters that are trained."""
@@ -139,16 +133,21 @@ class PaftModule(pl.LightningModule):
             checkpoint["average"] = {"updates": self._averaged, "mean": [mean.cpu() for mean in self._mean]}
         if self.probe is not None:
             checkpoint["probe"] = self.probe.state()
+        if self.by_loss is not None:
+            self._tell(self.by_loss)
+            checkpoint["by_loss"] = self.by_loss.state()
         if self.kernels_now is not None:
             checkpoint["kernels"] = self.kernels_now.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the mean of the weights, and which candidate the current draw took."""
+        """Restore the mean of the weights, which candidate the current draw took, and the losses that draws go by."""
         if "average" in checkpoint:
             self._averaged = checkpoint["average"]["updates"]
             self._mean = list(checkpoint["average"]["mean"])
         if self.probe is not None:
             self.probe.restore(checkpoint["probe"])
+        if self.by_loss is not None:
+            self.by_loss.restore(checkpoint["by_loss"])
 
     def on_train_batch_start(self, batch: Update, batch_idx: int) -> None:
         """Seed dropout from seed, rank and update, so that a resumed run repeats it."""
@@ -176,7 +175,11 @@ class PaftModule(pl.LightningModule):
         self.shown = shown
         if self.trainer.world_size > 1:
             sums = sum_over_ranks(sums, group["params"])
-        of_loss = self._figures(sums, group["params"])
+        of_loss = self.objective.figures(sums, group["params"])
+        if self.by_loss is not None:
+            self._unread.append((self.global_step, shown, self.objective.of_renderings(sums)))
+            if (self.global_step + 1) % self.by_loss.settings.lag == 0:
+                self._tell(self.by_loss)
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         # global_step counts this update, too
@@ -187,6 +190,8 @@ class PaftModule(pl.LightningModule):
             figures["template"] = float(shown.templates[0])
         if self.probe is not None:
             figures["probe_margin"] = self.probe.margin
+        if self.by_loss is not None:
+            figures["effective_pool"] = self.by_loss.effective_pool(shown.draw)
         return figures | {"step_s": time.perf_counter() - started}
 
     def on_validation_model_zero_grad(self) -> None:
@@ -200,57 +205,28 @@ class PaftModule(pl.LightningModule):
         return shown, self._gradients(shown, optimizer)
 
     def _gradients(self, batch: Update, optimizer: Any) -> Tensor:
-        """Compute the gradients of this rank's part of an update; return that part of its loss.
-
-        Of the mean that is a scalar, fp32; of a tilted loss the three sums, by whose weight gradients are not divided yet; of a
-        consistent loss the loss and the disagreement in it.
-        """
+        """Compute the gradients of this rank's part of an update; return what its micro-batches add up, as Objective.sums."""
         optimizer.zero_grad(set_to_none=self._graphs is None)
         n_targets = torch.full((), float(batch.n_targets), device=self.device)
-        strength = None if self.loss.name == "mean" else torch.full((), self._strength(), device=self.device)
-        sums = torch.zeros({"mean": (), "tilted": (3,), "consistent": (2,)}[self.loss.name], device=self.device)
+        strength = self.objective.strength(self.global_step)
+        of_update = None if strength is None else torch.full((), strength, device=self.device)
+        sums = torch.zeros(self.objective.n_sums, device=self.device)
         for micro_batch in batch.micro_batches:
-            sums += (self._graphs or self._add_gradients)(_Part(micro_batch, n_targets, strength))
+            sums += (self._graphs or self._add_gradients)(Part(micro_batch, n_targets, of_update))
         return sums
 
-    def _add_gradients(self, part: "_Part") -> Tensor:
-        """Add a micro-batch's gradients; return its part of the update's loss, as _gradients does."""
-        sums = self._sums(part)
-        self.manual_backward(sums if sums.dim() == 0 else sums[0])
+    def _add_gradients(self, part: Part) -> Tensor:
+        """Add a micro-batch's gradients; return what it adds to the update's sums."""
+        sums = self.objective.sums(self.model, part)
+        self.manual_backward(sums[0])
         return sums.detach()
 
-    def _sums(self, part: "_Part") -> Tensor:
-        """Return what `_gradients` adds up; the first number is differentiated."""
-        batch = part.micro_batch
-        if self.loss.name == "mean":
-            return answer_loss(self.model, batch) / part.n_targets
-        assert batch.cells is not None and part.strength is not None
-        if self.loss.name == "tilted":
-            return tilted(answer_losses(self.model, batch), batch.cells, part.strength, self.paired)
-        assert batch.aligned is not None
-        logits = answer_logits(self.model, batch)
-        losses = cross_entropies(logits, batch)
-        # Both are means over targets: a token of an answer is as many of them as the example has renderings.
-        apart = (
-            disagreement(logits, losses, batch.aligned, self.loss.toward == "best") * batch.aligned.shape[1] / part.n_targets
-        )
-        return torch.stack((losses.sum() / part.n_targets + part.strength * apart, apart))
-
-    def _strength(self) -> float:
-        """Return this update's temperature, zero in the warm-up, or its weight of the disagreement, which grows meanwhile."""
-        warmup = math.ceil(self.loss.warmup * self.total_updates)
-        if self.loss.name == "tilted":
-            return self.loss.temperature if self.global_step >= warmup else 0.0
-        return self.loss.weight * (min(1.0, self.global_step / warmup) if warmup else 1.0)
-
-    def _figures(self, sums: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the figures of an update's loss by name; divides the gradients of a tilted one by the sum of its weights."""
-        if self.loss.name == "mean":
-            return {"loss": sums}
-        if self.loss.name == "consistent":
-            return {"loss": sums[0], "disagreement": sums[1]}
-        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], sums[1])
-        return {"loss": sums[0] / sums[1], "effective_templates": effective_templates(sums, self.paired)}
+    def _tell(self, by_loss: ByLossSampler) -> None:
+        """Tell the sampler the losses of the updates since it was told last; this waits for the device."""
+        for number, update, sums in self._unread:
+            losses = [loss / n for loss, n in zip(sums.tolist(), update.targets, strict=False)]  # a last update has fewer
+            by_loss.record(number, update.templates, losses)
+        self._unread = []
 
     def _add_to_mean(self, weights: list[Tensor]) -> None:
         """Take the weights after an update into their mean."""
@@ -305,30 +281,21 @@ class PaftModule(pl.LightningModule):
         return set_peft_model_state_dict(self.model, dict(state_dict))
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A micro-batch of an update, and what a CUDA graph reads besides."""
-
-    micro_batch: MicroBatch
-    n_targets: Tensor  # of the update; scalar, fp32
-    strength: Tensor | None  # of what the loss has besides the mean; scalar, fp32
-
-
-def sum_over_ranks(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Return the sum of all ranks' losses, and sum their gradients in place; all fp32, in one all-reduce.
+def sum_over_ranks(sums: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Return the sums of all ranks, and sum their gradients in place; all fp32, in one all-reduce.
 
     Args:
-        loss: a scalar, or several sums.
+        sums: (N,), those of this rank's part of the update.
         parameters: their `grad` becomes the sum over ranks.
     """
     # A rank to which no example of the update fell has no gradients.
-    parts = [loss, *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)]
+    parts = [sums, *(torch.zeros_like(p) if p.grad is None else p.grad for p in parameters)]
     flat = torch.cat([part.flatten() for part in parts])
     torch.distributed.all_reduce(flat)
-    of_loss, *gradients = flat.split([part.numel() for part in parts])
+    of_all, *gradients = flat.split([part.numel() for part in parts])
     for parameter, gradient in zip(parameters, gradients, strict=True):
         if parameter.grad is None:
             parameter.grad = gradient.view_as(parameter)
         else:
             parameter.grad.copy_(gradient.view_as(parameter))
-    return of_loss.view_as(loss)
+    return of_all

@@ -95,7 +95,7 @@ def test_the_renderings_of_training_are_the_first_that_it_showed(tiny_overrides)
     updates = updates_of(config, len(inputs.examples.train), inputs.train, inputs.examples.task)
     first, second = (update[0] for update, _ in zip(updates.of_epoch(0), range(2), strict=False))
     assert [(template, example) for template, example, _ in shown] == [
-        (updates.sampler.template(tag.draw), inputs.examples.train[tag.row]) for tag in (first, second)
+        (updates.sampler.template(tag.draw, tag.template), inputs.examples.train[tag.row]) for tag in (first, second)
     ]
     reader = Reader(make_encoder(config, inputs.examples.task))
     assert shown[0][1].answer in text_of(reader.trained(*shown[0]))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from paft.config.schema import LossConfig, OptimConfig
+from paft.config.schema import LossConfig
 from paft.data.batch import Update, pack_answers
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoded, Encoder
@@ -19,7 +19,8 @@ from paft.jobs.train import prepare, run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.losses import answer_losses, disagreement, effective_templates, tilted
-from paft.training.module import PaftModule, _Part
+from paft.training.module import PaftModule
+from paft.training.objective import Objective, Part
 from tests.conftest import compose_config, whole_and_resumed
 from tests.model.test_graphs import Recorder
 from tests.training.test_module import adapted
@@ -43,8 +44,7 @@ def updates_of_a_run(overrides: list[str], tokens: int, epoch: int = 0) -> list[
 
 def gradient(model, update: Update, paired: bool, temperature: float = 3.0) -> tuple[Tensor, Tensor]:
     """Return an update's loss and its gradient as training computes them, by micro-batches."""
-    module = PaftModule(model, OptimConfig(lr=1, weight_decay=0, warmup=0, max_grad_norm=1), 10, 0, paired=paired)
-    module.loss = LossConfig(name="tilted", temperature=temperature)
+    objective = Objective(LossConfig(name="tilted", temperature=temperature), 10, paired)
     model.zero_grad()
     sums = torch.zeros(3)
     for batch in update.micro_batches:
@@ -52,7 +52,7 @@ def gradient(model, update: Update, paired: bool, temperature: float = 3.0) -> t
         of_batch[0].backward()
         sums += of_batch.detach()
     trained = [p for p in model.parameters() if p.requires_grad]
-    found = module._figures(sums, trained)
+    found = objective.figures(sums, trained)
     return found["loss"], parameters_to_vector([p.grad for p in trained]).clone()
 
 
@@ -146,12 +146,11 @@ def test_disagreement_is_torchs_divergence_however_an_update_is_split(tiny_overr
     own = [*tiny_overrides, *CONSISTENT, f"loss.toward={toward}", f"model.attention={attention}"]
     wanted = by_pairs(adapted(tiny_llama, attention="sdpa"), own, toward)
     for tokens in (100_000, 1):
-        module = PaftModule(model, OptimConfig(lr=1, weight_decay=0, warmup=0, max_grad_norm=1), 10, 0)
-        module.loss = LossConfig(name="consistent", weight=2, toward=toward)
+        objective = Objective(LossConfig(name="consistent", weight=2, toward=toward), 10, paired=True)
         update = updates_of_a_run(own, tokens)[0]
-        parts = [_Part(batch, torch.tensor(float(update.n_targets)), torch.tensor(2.0)) for batch in update.micro_batches]
+        parts = [Part(batch, torch.tensor(float(update.n_targets)), torch.tensor(2.0)) for batch in update.micro_batches]
         assert len(parts) == (1 if tokens > 1 else 4)
-        torch.testing.assert_close(sum(module._sums(part)[0] for part in parts), wanted, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(sum(objective.sums(model, part)[0] for part in parts), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_only_answers_of_the_same_tokens_are_compared():

@@ -1,0 +1,169 @@
+"""Draws by loss: wordings and layouts that training answers worse are drawn more often, or less often.
+
+Importance sampling and curriculum in one: the sign of a temperature says what comes more often, and it may move over the run.
+The losses are those of training itself, so that no forward pass is added.
+"""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from paft.prompts.mutate import Mutator
+from paft.prompts.pool import PromptPool
+from paft.prompts.sampling import STREAM, Sampler
+from paft.prompts.schedule import Draw
+
+_RATE = 0.1  # of the moving mean of a family's losses, a visit
+_MOST_OFTEN = 4  # no template is drawn more often than so many times as uniform draws do: families that nobody can answer exist
+_HEAVIEST = 4.0  # weight of a rare template, where weights are corrected
+_DIGITS = 4  # of a loss; ranks sum in another order than one process does, and a rounding error must not change a draw
+
+Scores = list[list[float]]  # of the wordings, and of the layouts
+
+
+class LossSettings(NamedTuple):
+    """How losses change draws.
+
+    temperature: of the softmax over the pool, in standard deviations of the templates' scores, at the beginning and at the end
+    of the run. uniform_share: of the probability, which all templates have alike. corrected: whether a template's examples
+    weigh less as it is drawn more often. lag: updates in a block; draws know the losses of all blocks but the one before.
+    """
+
+    temperature: tuple[float, float]
+    uniform_share: float
+    corrected: bool
+    lag: int
+
+
+class ByLossSampler(Sampler):
+    """Draws templates with a probability that depends on the losses of their wordings and layouts.
+
+    A family's score is the moving mean of the losses of its templates, less the mean loss of the same block of updates. The
+    draws of a block know the losses of all blocks but the one before it, however far loader workers read ahead; so they are a
+    function of the seed and of these losses alone.
+
+    Args:
+        settings: how losses change draws.
+        families: the wording and the layout of each template.
+        updates_per_epoch, total_updates: of the run.
+        k: updates that a draw holds for.
+    """
+
+    def __init__(
+        self,
+        pool: PromptPool,
+        seed: int,
+        mutator: Mutator | None,
+        share: float,
+        settings: LossSettings,
+        families: Sequence[Sequence[str]],
+        updates_per_epoch: int,
+        total_updates: int,
+        k: int,
+    ) -> None:
+        super().__init__(pool, seed, mutator, share)
+        self.settings = settings
+        self.updates_per_epoch, self.total_updates, self.k = updates_per_epoch, total_updates, k
+        names = [list(dict.fromkeys(kind)) for kind in families]
+        self._members = [[of.index(name) for name in kind] for of, kind in zip(names, families, strict=True)]
+        none: Scores = [[0.0] * len(of) for of in names]
+        self._scores = {0: none, 1: none}  # that the draws of a block go by
+        self._visits: list[tuple[int, int, float]] = []  # update, template, mean loss: of blocks that are in no scores yet
+        self._cached: tuple[int, np.ndarray] | None = None
+
+    def index(self, draw: Draw) -> int:
+        """Return the index in the pool of a draw's template; raises RuntimeError if losses that it depends on are missing."""
+        bits = np.random.Philox(key=[self.seed, STREAM], counter=[0, draw.number, draw.epoch, draw.slot])
+        place = np.random.Generator(bits).random()
+        cumulated = self.probabilities(draw).cumsum()
+        return min(int(np.searchsorted(cumulated, place, side="right")), len(cumulated) - 1)
+
+    def weight(self, draw: Draw) -> float:
+        """Return how much the examples of a draw count in the loss; 1 unless weights are corrected."""
+        if not self.settings.corrected:
+            return 1.0
+        own = self.probabilities(draw)
+        return min(1 / (len(own) * float(own[self.index(draw)])), _HEAVIEST)
+
+    def probabilities(self, draw: Draw) -> np.ndarray:
+        """Return the probability of each template in a draw, (N,) float64."""
+        block = (draw.epoch * self.updates_per_epoch + draw.number * self.k) // self.settings.lag
+        if self._cached is None or self._cached[0] != block:
+            self._cached = (block, self._probabilities(block))
+        return self._cached[1]
+
+    def effective_pool(self, draw: tuple[int, int]) -> float:
+        """Return how many templates a draw is from: all if they are drawn alike, else fewer (1 / sum of squares).
+
+        Args:
+            draw: its epoch and its number.
+        """
+        return float(1 / np.square(self.probabilities(Draw(*draw))).sum())
+
+    def record(self, update: int, templates: Sequence[int], losses: Sequence[float]) -> None:
+        """Take the losses of an update; updates come in their order.
+
+        Args:
+            update: its number in the run, from 0.
+            templates: the template of each of its examples.
+            losses: the mean cross-entropy of each one's answer tokens.
+        """
+        for template in dict.fromkeys(templates):
+            own = [loss for of, loss in zip(templates, losses, strict=True) if of == template]
+            self._visits.append((update, template, round(statistics.fmean(own), _DIGITS)))
+
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run needs, in plain types."""
+        scores = {block: [list(kind) for kind in of] for block, of in self._scores.items()}
+        return {"scores": scores, "visits": list(self._visits)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take what `state` returned."""
+        self._scores, self._visits = dict(state["scores"]), [tuple(visit) for visit in state["visits"]]
+        self._cached = None
+
+    def _probabilities(self, block: int) -> np.ndarray:
+        wordings, layouts = self._scores_of(block)
+        n, settings = len(self.pool.templates), self.settings
+        scores = np.array([wordings[w] + layouts[of] for w, of in zip(*self._members, strict=True)])
+        spread = scores.std()
+        first, last = settings.temperature
+        temperature = first + (last - first) * min(1.0, block * settings.lag / self.total_updates)
+        weights = np.exp(temperature * (scores - scores.mean()) / spread) if spread > 0 else np.ones(n)
+        return _capped((1 - settings.uniform_share) * weights / weights.sum() + settings.uniform_share / n)
+
+    def _scores_of(self, block: int) -> Scores:
+        lag = self.settings.lag
+        while (newest := max(self._scores)) < block:
+            known = [visit for visit in self._visits if visit[0] // lag == newest - 1]
+            if len({update for update, _, _ in known}) < lag:
+                raise RuntimeError(f"The losses of updates {(newest - 1) * lag} to {newest * lag - 1} are not recorded yet.")
+            self._scores[newest + 1] = self._moved(self._scores[newest], known)
+            self._visits = [visit for visit in self._visits if visit[0] // lag >= newest]
+            # A resumed run repeats updates that were read ahead, under draws that began up to k updates before.
+            self._scores = {b: of for b, of in self._scores.items() if b >= newest - 1 - -(-self.k // lag)}
+        return self._scores[block]
+
+    def _moved(self, before: Scores, visits: Sequence[tuple[int, int, float]]) -> Scores:
+        """Return scores after the visits of a block."""
+        scores = [list(kind) for kind in before]
+        mean = statistics.fmean(loss for _, _, loss in visits)
+        for _, template, loss in visits:
+            for kind, members in zip(scores, self._members, strict=True):
+                family = members[template]
+                kind[family] += _RATE * (loss - mean - kind[family])
+        return scores
+
+
+def _capped(probabilities: np.ndarray) -> np.ndarray:
+    """Return probabilities of which none is more than 4 times that of uniform draws; the others share what is cut off."""
+    most = min(1.0, _MOST_OFTEN / len(probabilities))
+    capped = np.zeros(len(probabilities), dtype=bool)
+    while (found := (probabilities > most * (1 + 1e-9)) & ~capped).any():
+        capped |= found
+        rest = 1 - most * capped.sum()
+        free = probabilities * ~capped
+        probabilities = np.where(capped, most, free * (rest / free.sum()))
+    return probabilities

@@ -1,0 +1,105 @@
+"""The loss of an update as a sum over its micro-batches, and what is reported of it."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from paft.config.schema import LossConfig
+from paft.data.batch import MicroBatch
+from paft.model.base import Model
+from paft.training.losses import answer_logits, answer_loss, cross_entropies, disagreement, effective_templates, tilted
+
+_SUMS = {"mean": 1, "tilted": 3, "consistent": 2}  # numbers of an update that micro-batches and ranks add up, by loss
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch of an update, and what a CUDA graph reads besides."""
+
+    micro_batch: MicroBatch
+    n_targets: Tensor  # of the update; scalar, fp32
+    strength: Tensor | None  # of what the loss has besides the mean; scalar, fp32
+
+
+class Objective:
+    """What an update minimises: the mean over its answer tokens, or a loss that looks at the templates that they stand under.
+
+    Args:
+        loss: which.
+        total_updates: of the run.
+        paired: whether each example of an update is shown under all of its templates.
+        renderings: the most of an update, whose losses are added up apart; 0: they are not told apart.
+    """
+
+    def __init__(self, loss: LossConfig, total_updates: int, paired: bool = False, renderings: int = 0) -> None:
+        self.loss, self.total_updates, self.paired, self.renderings = loss, total_updates, paired, renderings
+
+    @property
+    def n_sums(self) -> int:
+        """How many numbers `sums` returns."""
+        return _SUMS[self.loss.name] + self.renderings
+
+    def strength(self, update: int) -> float | None:
+        """Return an update's temperature, zero in the warm-up, or its weight of the disagreement, which grows meanwhile.
+
+        None: the loss is the mean.
+        """
+        if self.loss.name == "mean":
+            return None
+        warmup = math.ceil(self.loss.warmup * self.total_updates)
+        if self.loss.name == "tilted":
+            return self.loss.temperature if update >= warmup else 0.0
+        return self.loss.weight * (min(1.0, update / warmup) if warmup else 1.0)
+
+    def sums(self, model: Model, part: Part) -> Tensor:
+        """Return what the micro-batches of an update add up, (n_sums,) fp32; gradients flow through the first number alone.
+
+        The loss; of a tilted one the three sums, by whose weight gradients are not divided yet; of a consistent one the
+        disagreement in it. Behind them the sum of the losses of each rendering.
+        """
+        batch = part.micro_batch
+        if self.loss.name == "mean" and batch.renderings is None:
+            return (answer_loss(model, batch) / part.n_targets)[None]
+        logits = answer_logits(model, batch)
+        losses = cross_entropies(logits, batch)
+        own = self._of_loss(logits, losses, part)
+        if batch.renderings is None:
+            return own
+        # Not index_add, which on a GPU adds in any order.
+        return torch.cat([own, (batch.renderings * losses.detach()).sum(-1)])
+
+    def _of_loss(self, logits: Tensor, losses: Tensor, part: Part) -> Tensor:
+        batch = part.micro_batch
+        if self.loss.name == "mean":
+            assert batch.weights is not None
+            return ((losses * batch.weights).sum() / part.n_targets)[None]
+        assert batch.cells is not None and part.strength is not None
+        if self.loss.name == "tilted":
+            return tilted(losses, batch.cells, part.strength, self.paired)
+        assert batch.aligned is not None
+        # Both are means over targets: a token of an answer is as many of them as the example has renderings.
+        apart = (
+            disagreement(logits, losses, batch.aligned, self.loss.toward == "best") * batch.aligned.shape[1] / part.n_targets
+        )
+        return torch.stack((losses.sum() / part.n_targets + part.strength * apart, apart))
+
+    def figures(self, sums: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the figures of an update's loss by name; divides the gradients of a tilted one by the sum of its weights.
+
+        Args:
+            sums: of all micro-batches and ranks.
+            parameters: those that are trained.
+        """
+        if self.loss.name == "mean":
+            return {"loss": sums[0]}
+        if self.loss.name == "consistent":
+            return {"loss": sums[0], "disagreement": sums[1]}
+        torch._foreach_div_([p.grad for p in parameters if p.grad is not None], sums[1])
+        return {"loss": sums[0] / sums[1], "effective_templates": effective_templates(sums[:3], self.paired)}
+
+    def of_renderings(self, sums: Tensor) -> Tensor:
+        """Return the sum of the losses of each rendering of an update, (renderings,)."""
+        return sums[_SUMS[self.loss.name] :]

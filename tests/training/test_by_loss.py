@@ -1,0 +1,116 @@
+"""Training whose draws depend on its own losses: resumed, with loader workers, on two ranks, by graphs, and what is refused."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from paft.jobs.train import run_training
+from paft.runtime.errors import InputError
+from paft.runtime.launch import run_on
+from paft.training.losses import answer_losses
+from paft.training.module import PaftModule
+from paft.training.objective import Objective, Part
+from tests.conftest import compose_config, whole_and_resumed
+from tests.model.test_graphs import Recorder
+from tests.training.test_losses import ADAPTER, data_of
+from tests.training.test_module import adapted
+
+CUES = ("Answer:", "The answer is")
+OWN = ["sampler=by_loss", "sampler.lag=2", "K=1", "sampler.temperature=3", "sampler.uniform_share=0.05", "train_examples=64"]
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    (path,) = folder.glob("log/version_*/metrics.csv")
+    rows = csv.DictReader(path.open(encoding="utf-8"))
+    return [{name: float(row[name]) for name in ("loss", "template", "effective_pool")} for row in rows if row["loss"]]
+
+
+@pytest.mark.parametrize("tokens", [100_000, 1])
+def test_the_losses_of_renderings_come_back_however_an_update_is_split(tiny_overrides, tiny_llama, tokens):
+    model = adapted(tiny_llama)
+    data = data_of(*tiny_overrides, *OWN, "sampler.corrected=true", f"trainer.micro_batch_tokens={tokens}")
+    tagged = next(iter(data.updates.of_epoch(0)))
+    tagged = [type(tag)(tag.row, tag.template, tag.draw, weight=1 + i / 4) for i, tag in enumerate(tagged)]
+    update = data.renderings[tagged]
+    objective = Objective(compose_config().loss, 10, renderings=8)
+    parts = [Part(batch, torch.tensor(float(update.n_targets)), None) for batch in update.micro_batches]
+    sums = sum(objective.sums(model, part) for part in parts)
+    wanted = []
+    for tag in tagged:
+        alone = data.renderings[[tag]].micro_batches[0]
+        wanted.append(answer_losses(model, alone).sum())
+    torch.testing.assert_close(objective.of_renderings(sums), torch.stack(wanted).detach(), rtol=1e-4, atol=1e-6)
+    weighted = sum(tag.weight * loss for tag, loss in zip(tagged, wanted, strict=True)) / update.n_targets
+    torch.testing.assert_close(sums[0], weighted, rtol=1e-4, atol=1e-6)
+
+
+def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch):
+    own = [*tiny_overrides, *OWN, "trainer.checkpoint_every=1", "model.lora.dropout=0.1"]
+    whole, resumed = whole_and_resumed(own, tmp_path / "again", monkeypatch)
+    assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
+
+
+def test_loader_workers_ranks_and_graphs_change_no_draw(tiny_overrides, tmp_path, monkeypatch):
+    def trained(name: str, devices: int = 1, *more: str) -> list[list[float]]:
+        overrides = [*tiny_overrides, *OWN, "sampler.lag=6", "T=3", *more, f"output_root={tmp_path / name}"]
+        config = compose_config(*overrides, f"trainer.devices={devices}")
+        run_on(devices, "cpu", run_training, config)
+        return [[*row.values()] for row in log(tmp_path / name / config.run_name)]
+
+    usual = trained("one")
+    assert min(row[2] for row in usual) < 0.95 * usual[0][2], "losses change draws"
+    np.testing.assert_array_equal(trained("workers", 1, "trainer.workers=2"), usual)
+    np.testing.assert_allclose(trained("two", 2), usual, rtol=1e-3)
+    monkeypatch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(Recorder()))
+    np.testing.assert_allclose(trained("graphs"), usual, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["sampler.corrected=true"],
+        ["loss=tilted", "sampler.templates_per_update=4"],
+        ["loss=consistent", "sampler.templates_per_update=2", "sampler.paired=true"],
+        ["sampler.mutations=[order]", "optim.average=0.5", "sampler.temperature=-1", "sampler.temperature_end=1"],
+    ],
+)
+def test_it_goes_with_other_methods(tiny_overrides, more):
+    results = run_training(compose_config(*tiny_overrides, *OWN, *more))
+    assert np.isfinite(results.robustness.mean)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["schedule.unit=example"], "needs schedule.unit=update"),
+        (["sampler.balanced=true"], "leave one out"),
+        (["sampler.candidates=4"], "leave one out"),
+        (["sampler.corrected=true", "loss=tilted", "sampler.templates_per_update=4"], "weighs a mean"),
+        (["trainer.workers=8"], "use sampler.lag=18 or more"),
+        (["sampler.temperature=11"], "sampler.temperature"),
+        (["sampler.temperature_end=-11"], "sampler.temperature_end"),
+        (["sampler.uniform_share=0"], "sampler.uniform_share"),
+        (["sampler.lag=1"], "sampler.lag"),
+    ],
+)
+def test_what_contradicts_it_is_refused(overrides, said):
+    with pytest.raises(InputError, match=said):
+        compose_config("sampler=by_loss", *overrides)
+
+
+def test_prompts_of_one_family_are_refused(tiny_overrides, tmp_path):
+    path = tmp_path / "alike.yaml"
+    text = "{story}\n\n{question}\nA. {A}\nB. {B}\nC. {C}\nD. {D}\n"
+    path.write_text(yaml.safe_dump({"prompts": [{"id": f"p{i}", "text": f"{text}{cue}"} for i, cue in enumerate(CUES)]}))
+    with pytest.raises(InputError, match="2 training prompts are all of one"):
+        data_of(*tiny_overrides, *OWN, f"prompts.train={path}")
+
+
+def test_names_of_other_runs_stay():
+    assert compose_config("sampler.lag=8", "sampler.corrected=true").run_name == compose_config().run_name
+    assert not {"temperature", "lag", "corrected"} & {*compose_config("sampler=mutated").identity()["sampler"]}
+    assert "-K4-mutated-by-loss-" in compose_config("sampler=mutated", "sampler.temperature=1").run_name
