@@ -232,8 +232,12 @@ def _check_by_loss(config: TrainConfig) -> None:
 
 
 def _check_loss(config: TrainConfig) -> None:
-    """Refuse a loss that looks at the templates of an update where it has none, or fewer than there are ranks."""
+    """Refuse a loss that compares the templates of an update where it has none, or fewer than there are ranks."""
     sampler, ranks, name = config.sampler, config.trainer.devices, config.loss.name
+    if name == "perturbed":
+        if config.trainer.strategy == "fsdp":
+            raise InputError("loss=perturbed moves whole embeddings, which trainer.strategy=fsdp spreads; leave one out.")
+        return
     if name == "consistent" and (config.method.name != "paft" or not sampler.paired or sampler.templates_per_update < 2):
         raise InputError(
             "loss=consistent compares an example's answers under several templates: give it with method=paft, "

@@ -275,14 +275,21 @@ class LossConfig(_Section):
     """What an update minimises: the mean over its answer tokens, or one that looks at the templates that they stand under.
 
     tilted: templates with a higher loss count more. consistent: an example's answers under several templates are to agree.
+    perturbed: half of it is with the embeddings of a template's own words moved to where the loss is higher.
     """
 
-    name: Literal["mean", "tilted", "consistent"] = "mean"
+    name: Literal["mean", "tilted", "consistent", "perturbed"] = "mean"
     temperature: float = Field(default=1.0, gt=0, le=10)  # tilted: a template's weight is exp(temperature * its mean loss)
     weight: float = Field(default=1.0, gt=0, le=100)  # consistent: of the disagreement, beside the mean
     toward: Literal["best", "mean"] = "best"  # consistent: what all are drawn to, the best answered rendering, or their mean
-    # Share of the updates, the first ones, in which all templates count alike (tilted) or the weight grows (consistent).
+    size: float = Field(default=0.03, gt=0, le=1)  # perturbed: by how much of its length an embedding is moved
+    # Share of the updates, the first ones, in which the loss is the mean (tilted, perturbed) or the weight grows (consistent).
     warmup: float = Field(default=0.2, ge=0, lt=1)
+
+    @property
+    def compares(self) -> bool:
+        """Whether the templates of an update are compared."""
+        return self.name in ("tilted", "consistent")
 
 
 class PromptsConfig(_Section):
@@ -434,13 +441,20 @@ class TrainConfig(_Section):
         if self.loss.name == "mean":
             del identity["loss"]
         else:
-            for key in {"tilted": ("weight", "toward"), "consistent": ("temperature",)}[self.loss.name]:
+            for key in _OF_OTHER_LOSSES[self.loss.name]:
                 del identity["loss"][key]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number
             del identity["prompts"][split]
         return identity
 
+
+# Settings that a loss does not use.
+_OF_OTHER_LOSSES = {
+    "tilted": ("weight", "toward", "size"),
+    "consistent": ("temperature", "size"),
+    "perturbed": ("temperature", "weight", "toward"),
+}
 
 # Settings of a model that change no number.
 NO_NUMBER = ("accept_license", "api_key_env", "api_requests", "api_timeout", "price_in", "price_out")

@@ -34,6 +34,7 @@ class MicroBatch:
     # None: the losses of renderings are not told apart, and all targets count alike.
     renderings: Tensor | None = None
     weights: Tensor | None = None
+    template: Tensor | None = None  # (1, N) bool: which tokens of the packed row are a template's own. None: not asked for
 
 
 class Shown(NamedTuple):
@@ -72,6 +73,7 @@ def pack_answers(
     cells: Sequence[tuple[int, int]] | None = None,
     align: bool = False,
     shown: Shown | None = None,
+    own: Sequence[Sequence[bool]] | None = None,
 ) -> MicroBatch:
     """Pack (context, answer) pairs of token ids; the last token of an answer (end-of-text) is a target, never an input.
 
@@ -80,6 +82,7 @@ def pack_answers(
         cells: the block and the template of each pair, both counted from 0; None: all targets count alike.
         align: whether the answers of each block, which are those of one example, are compared token by token.
         shown: which renderings of the update the pairs are; None: their losses are not told apart.
+        own: of each context, which tokens are the template's own; None: nobody asks.
     """
     positions: list[int] = []
     start = 0
@@ -89,15 +92,23 @@ def pack_answers(
         start += len(context) + len(answer) - 1
     filler = size_of_bucket(len(positions), 16) - len(positions) if ragged else 0
     lengths = [len(answer) for _, answer in pairs]
+    packing = pack([Branches(context + answer[:-1]) for context, answer in pairs], ragged)
     return MicroBatch(
-        packing=pack([Branches(context + answer[:-1]) for context, answer in pairs], ragged),
+        packing=packing,
         positions=torch.tensor(positions + [0] * filler),
         targets=torch.tensor([token for _, answer in pairs for token in answer] + [IGNORED] * filler),
         cells=None if cells is None else _cells(lengths, cells, len(positions) + filler, ragged),
         aligned=_aligned([answer for _, answer in pairs], cells, ragged) if align and cells is not None else None,
         renderings=None if shown is None else _members(lengths, shown, len(positions) + filler),
         weights=None if shown is None else torch.tensor(_spread(shown.weights, lengths) + [0.0] * filler),
+        template=None if own is None else _marked(own, lengths, packing.input_ids.shape[1]),
     )
+
+
+def _marked(own: Sequence[Sequence[bool]], lengths: Sequence[int], n_tokens: int) -> Tensor:
+    """Return which tokens of a packed row are a template's own, (1, N)."""
+    marks = [mark for context, length in zip(own, lengths, strict=True) for mark in [*context, *[False] * (length - 1)]]
+    return torch.tensor([marks + [False] * (n_tokens - len(marks))])
 
 
 def _members(lengths: Sequence[int], shown: Shown, n_targets: int) -> Tensor:

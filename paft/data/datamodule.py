@@ -13,6 +13,7 @@ from paft.config.schema import TrainConfig
 from paft.data.batch import MicroBatch, Shown, Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoded, Encoder
 from paft.data.shots import Shots
+from paft.data.spans import of_template
 from paft.data.tasks.base import Example, Task
 from paft.data.updates import Tagged, Updates, updates_of
 from paft.prompts import PromptPool
@@ -56,9 +57,10 @@ class PaftDataModule(pl.LightningDataModule):
             ragged,
             config.trainer.strategy == "fsdp",
             config.dataset.shots,
-            weighed=config.loss.name != "mean",
+            weighed=config.loss.compares,
             align=config.loss.name == "consistent",
             paired=self.updates.paired,
+            own=config.loss.name == "perturbed",
             per_rendering=config.examples_per_update if isinstance(self.updates.sampler, ByLossSampler) else None,
             candidates=config.sampler.candidates if config.method.name == "paft" else 1,
         )
@@ -111,6 +113,7 @@ class Renderings(Dataset[Update]):
         align: whether it compares an example's answers under its templates.
         paired: whether each example of an update is shown under all of its templates.
         candidates: how many templates of a draw an update is rendered with.
+        own: whether the loss asks which tokens are the template's own.
         per_rendering: the most renderings of an update whose losses are told apart; None: they are not.
     """
 
@@ -127,13 +130,14 @@ class Renderings(Dataset[Update]):
         align: bool = False,
         paired: bool = False,
         candidates: int = 1,
+        own: bool = False,
         per_rendering: int | None = None,
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
         self.shots = Shots(examples, n_shots, sampler.seed)
         self.weighed, self.align, self.paired, self.candidates = weighed, align, paired, candidates
-        self.per_rendering = per_rendering
+        self.own, self.per_rendering = own, per_rendering
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
         others = [self._rendered([self._under(tag, slot) for tag in tagged]) for slot in range(1, self.candidates)]
@@ -151,11 +155,10 @@ class Renderings(Dataset[Update]):
         of_units = [sum(lengths[i] for i in unit) for unit in units]
         split = partial(split_into_micro_batches, of_units, self.micro_batch_tokens, n_ranks=ranks.n_ranks())
         pairs = [(e.context, e.continuations[0]) for e in encoded]
-        weights = [tag.weight for tag in tagged]
-        micro_batches = [self._packed(pairs, [units[n] for n in batch], weights) for batch in split(rank=ranks.rank())]
+        packed = partial(self._packed, tagged, pairs)
+        micro_batches = [packed([units[n] for n in batch]) for batch in split(rank=ranks.rank())]
         if self.in_step:
-            shortest = pairs[lengths.index(min(lengths))]
-            idle = without_targets(self._packed([shortest], [[0]], [0.0]))
+            idle = without_targets(packed([[lengths.index(min(lengths))]]))
             most = max(len(split(rank=rank)) for rank in range(ranks.n_ranks()))
             micro_batches += [idle] * (most - len(micro_batches))
         return Update(
@@ -168,16 +171,23 @@ class Renderings(Dataset[Update]):
         )
 
     def _packed(
-        self, pairs: Sequence[tuple[list[int], list[int]]], units: Sequence[Sequence[int]], weights: Sequence[float]
+        self, tagged: Sequence[Tagged], pairs: Sequence[tuple[list[int], list[int]]], units: Sequence[Sequence[int]]
     ) -> MicroBatch:
         """Pack some units of an update.
 
         Args:
-            pairs, weights: of all renderings of the update.
+            tagged, pairs: all renderings of the update, and their contexts and answers.
         """
         places = [i for unit in units for i in unit]
-        shown = None if self.per_rendering is None else Shown(places, self.per_rendering, [weights[i] for i in places])
-        return pack_answers([pairs[i] for i in places], self.ragged, self._cells(units), self.align, shown)
+        weights = [tagged[i].weight for i in places]
+        return pack_answers(
+            [pairs[i] for i in places],
+            self.ragged,
+            self._cells(units),
+            self.align,
+            shown=None if self.per_rendering is None else Shown(places, self.per_rendering, weights),
+            own=[self._own(tagged[i], pairs[i][0]) for i in places] if self.own else None,
+        )
 
     def _units(self, tagged: Sequence[Tagged]) -> list[list[int]]:
         """Return the renderings of an update by their places, those in one list that must stay in one micro-batch."""
@@ -197,7 +207,13 @@ class Renderings(Dataset[Update]):
         return [(0, template) for template, unit in enumerate(units) for _ in unit]
 
     def _encoded(self, tag: Tagged) -> Encoded:
+        return self.encoder.training(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], self._shots(tag))
+
+    def _own(self, tag: Tagged, context: Sequence[int]) -> list[bool]:
+        template = self.sampler.template(tag.draw, tag.template)
+        return of_template(self.encoder, template, self.examples[tag.row], self._shots(tag), context)
+
+    def _shots(self, tag: Tagged) -> Sequence[Example]:
         # Renderings that are compared differ in the template alone, not in what is shown before the example.
         compared = self.paired or self.candidates > 1
-        shots = self.shots.of(tag.draw._replace(slot=0) if compared else tag.draw, tag.row)
-        return self.encoder.training(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], shots)
+        return self.shots.of(tag.draw._replace(slot=0) if compared else tag.draw, tag.row)

@@ -80,8 +80,8 @@ class Encoder:
         self.space = space
         self.shots = shots
         self._behind = self._special_tokens_behind_a_text()
-        self._head = [] if chat is None else self._tokenize(chat.head)
-        tail = [] if chat is None else self._tokenize(chat.tail)
+        self._head = [] if chat is None else self.tokenize(chat.head)
+        tail = [] if chat is None else self.tokenize(chat.tail)
         self._tail_length = len(tail)
         chat_end = None if chat is None else chat.end_id
         self.end_id: int = tokenizer.eos_token_id if chat_end is None else chat_end
@@ -105,6 +105,17 @@ class Encoder:
     def prompt(self, template: PromptTemplate, example: Example) -> str:
         """Return the rendering of an example that is scored, behind the shots, as a text without any chat template."""
         return render_with_shots(template, example, self.shots, self.answer, self.space)
+
+    def before_the_answer(self, prompt: str) -> str:
+        """Return the text that a prompt's answer follows: within the chat template, or without white space at its end."""
+        return self._context(prompt)[0]
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a text at the beginning of a sequence, without those that the tokenizer puts behind it."""
+        # A chat template writes its own special tokens.
+        ids: list[int] = self.tokenizer(text, add_special_tokens=self.chat is None).input_ids
+        n = len(self._behind)
+        return ids[:-n] if n and self.chat is None and ids[-n:] == self._behind else ids
 
     def answer_tokens(self, examples: Sequence[Example]) -> list[list[int]]:
         """Return the number of tokens of each answer that an example offers, as it follows a prompt after a space."""
@@ -159,7 +170,7 @@ class Encoder:
 
     def _encode(self, prompt: str, answers: Sequence[str], end: list[int]) -> Encoded:
         context, space = self._context(prompt)
-        ids = self._tokenize(context) or [self.tokenizer.eos_token_id]  # an empty prompt: some token must predict the answer
+        ids = self.tokenize(context) or [self.tokenizer.eos_token_id]  # an empty prompt: some token must predict the answer
         spaces = [space_before(answer, context, self.space) if space is None else space for answer in answers]
         continuations = [self._continuation(context, ids, own + text) + end for own, text in zip(spaces, answers, strict=True)]
         room = self.cutoff - max(map(len, continuations), default=1)
@@ -187,12 +198,6 @@ class Encoder:
         """Return the text before the answer, and the white space that belongs to the answer (None: the prompt has none)."""
         return (self.chat.wrap(prompt), "") if self.chat is not None else split_white_space(prompt)
 
-    def _tokenize(self, text: str) -> list[int]:
-        # A chat template writes its own special tokens.
-        ids: list[int] = self.tokenizer(text, add_special_tokens=self.chat is None).input_ids
-        n = len(self._behind)
-        return ids[:-n] if n and self.chat is None and ids[-n:] == self._behind else ids
-
     def _special_tokens_behind_a_text(self) -> list[int]:
         """Return what the tokenizer puts behind every text, as some do with end-of-text: an answer could not follow it."""
         with_special, plain = self.tokenizer("a").input_ids, self.tokenizer("a", add_special_tokens=False).input_ids
@@ -216,7 +221,7 @@ class Encoder:
 
     def _continuation(self, context: str, ids: list[int], text: str) -> list[int]:
         """Return the tokens of `text` as they follow the context and its tokens `ids`."""
-        whole = self._tokenize(context + text)
+        whole = self.tokenize(context + text)
         if whole[: len(ids)] == ids and len(whole) > len(ids):
             return whole[len(ids) :]
         # The tokenizer merges across the boundary: the answer is tokenised alone, as generation would.

@@ -8,12 +8,14 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
 from paft.data.shots import Shots
+from paft.data.spans import of_template
 from paft.data.tasks.base import Example
 from paft.data.updates import Seen, Updates, mutator_of, updates_of
 from paft.jobs.preflight import BesideRun
 from paft.model.base import Model, attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
+from paft.prompts import PromptPool
 from paft.prompts.sampling import families_of, names_families
 from paft.prompts.schedule import Draw
 from paft.reporting.plan import Plan
@@ -55,6 +57,8 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
         if config.loss.name == "consistent":
             _check_aligned(updates, examples.train, encoder)
+        if config.loss.name == "perturbed":
+            _check_own_words(inputs.train, examples.train[0], encoder)
         renderings = len(examples.train) * config.T * (updates.templates_per_update if updates.paired else 1)
         tokens = round(sum(lengths) / len(lengths) * renderings)
     return Plan(
@@ -85,7 +89,7 @@ def _foreseen(config: TrainConfig) -> TrainConfig:
 def _kept_together(config: TrainConfig) -> int:
     """Return how many renderings of an update must be in one micro-batch."""
     n = config.sampler.templates_per_update
-    if config.loss.name == "mean":
+    if not config.loss.compares:
         return 1
     return n if config.sampler.paired else -(-config.examples_per_update // n)
 
@@ -104,6 +108,21 @@ def _check_aligned(updates: Updates, examples: Sequence[Example], encoder: Encod
         "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, or use "
         "loss=mean."
     )
+
+
+def _check_own_words(pool: PromptPool, example: Example, encoder: Encoder) -> None:
+    """Raise InputError if it cannot be told which tokens are a template's own words, or if no template has any."""
+    if not encoder.tokenizer.is_fast:
+        raise InputError(
+            "loss=perturbed: the model's tokenizer does not say where in a text its tokens stand, which a fast one does; use a "
+            "model that has a tokenizer.json, or another loss."
+        )
+    contexts = ((template, encoder.training(template, example).context) for template in pool.templates)
+    if not any(any(of_template(encoder, template, example, (), context)) for template, context in contexts):
+        raise InputError(
+            "loss=perturbed: no token of the training prompts is a template's own word, because the chat template changes them "
+            "or they hold fields alone; set model.chat_template=false, or use another loss."
+        )
 
 
 # Learning rates that models of less than so many weights learnt with from 400 to 3,000 rows, 150 to 1,125 updates: 0.13 billion

@@ -92,6 +92,7 @@ def _model(config: TrainConfig | EvaluateConfig, results: Results) -> str:
 _LOSSES = {
     "mean": "",
     "tilted": ", tilted loss (temperature {temperature:g})",
+    "perturbed": ", perturbed loss (size {size:g})",
     "consistent": ", consistent loss (weight {weight:g}, toward the {toward})",
 }
 

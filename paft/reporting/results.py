@@ -190,7 +190,8 @@ class TrainingRecord(_Record):
 
     loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
     meanwhile may hide. It, kernels and best_validation_worst are None in results of earlier versions. probe_tokens are those of
-    the forward passes that tried candidate templates, None where there were none. drawn is None where there was one template.
+    the forward passes that tried candidate templates, repeated_tokens those of updates that were computed a second time with
+    perturbed embeddings; None where there were none. drawn is None where there was one template.
     """
 
     updates: int
@@ -202,6 +203,7 @@ class TrainingRecord(_Record):
     prompts_truncated: int
     loop_seconds: float | None = None
     probe_tokens: int | None = None
+    repeated_tokens: int | None = None
     drawn: DrawnRecord | None = None
     kernels: KernelsRecord | None = None
 

@@ -15,6 +15,7 @@ from paft.data.batch import Update
 from paft.runtime import ranks
 from paft.runtime.progress import Progress
 from paft.training.forecast import Work
+from paft.training.module import PaftModule
 
 # Losses wait on the device until there are so many, or until the oldest is so old (in seconds).
 _MOST_WAITING, _LONGEST_WAIT_S = 20, 0.5
@@ -37,6 +38,7 @@ class Recorder(Callback):
     def __init__(self) -> None:
         self.updates = 0  # read back by this process
         self.tokens = self.truncated = 0
+        self.repeated_tokens = 0  # of updates that were computed again with perturbed embeddings
         self.drawn: Counter[tuple[int, int]] = Counter()  # renderings by part of the training and template
         self.seconds = self.loop_seconds = 0.0  # of updates; of these, outside of PaftModule.training_step
         self.loss = 0.0  # of the last update that was read back
@@ -52,11 +54,12 @@ class Recorder(Callback):
         self.read_back()  # a run that resumes from this state does not repeat these updates
         wall = self.earlier_wall_s + time.perf_counter() - self._started
         drawn = [[*of, n] for of, n in self.drawn.items()]
-        counts = {"tokens": self.tokens, "truncated": self.truncated, "drawn": drawn}
-        return {**counts, "seconds": self.seconds, "loop_seconds": self.loop_seconds, "wall_s": wall}
+        counts = {"tokens": self.tokens, "repeated_tokens": self.repeated_tokens, "truncated": self.truncated}
+        return {**counts, "drawn": drawn, "seconds": self.seconds, "loop_seconds": self.loop_seconds, "wall_s": wall}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens, self.truncated = state_dict["tokens"], state_dict["truncated"]
+        self.repeated_tokens = state_dict["repeated_tokens"]
         self.drawn = Counter({(part, template): n for part, template, n in state_dict["drawn"]})
         self.seconds, self.loop_seconds = state_dict["seconds"], state_dict["loop_seconds"]
         self.earlier_wall_s = state_dict["wall_s"]
@@ -82,16 +85,17 @@ class Recorder(Callback):
         figures = dict(outputs)
         self._names = [name for name, value in figures.items() if isinstance(value, Tensor)]
         self._figures.append(torch.stack([figures.pop(name) for name in self._names]))  # a copy: the step may reuse them
-        shown, total = pl_module.shown, pl_module.total_updates  # of several candidates the one that was trained on
-        assert isinstance(shown, Update) and isinstance(total, int)
+        assert isinstance(pl_module, PaftModule) and pl_module.shown is not None
+        shown, update = pl_module.shown, trainer.global_step - 1  # of several candidates the one that was trained on
         self.tokens += shown.n_tokens
+        self.repeated_tokens += shown.n_tokens if pl_module.objective.repeats(update) else 0
         self.truncated += shown.n_truncated
-        part = (trainer.global_step - 1) * PARTS // total
+        part = update * PARTS // pl_module.total_updates
         self.drawn.update((part, template) for template in shown.templates)
         now = time.perf_counter()
         self.loop_seconds += now - self._last_end - figures.pop("step_s")
         self._last_end = now
-        self._rows.append((trainer.global_step - 1, {"epoch": trainer.current_epoch, **figures}))
+        self._rows.append((update, {"epoch": trainer.current_epoch, **figures}))
         if len(self._rows) >= _MOST_WAITING or now >= self._last_read + _LONGEST_WAIT_S:
             self.read_back()
 

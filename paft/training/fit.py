@@ -32,8 +32,9 @@ class Fitted:
 
     updates counts those of the whole run. tokens are real ones (no padding), of all ranks. seconds is the time of the
     updates alone; loop_seconds is the part of it around the model, during which the device may be at work. probe_tokens are
-    those of the forward passes that tried candidate templates, None where there were none. prompts_truncated counts the
-    renderings that were cut off. earlier_wall_s is the wall-clock time of the processes that this one resumed.
+    those of the forward passes that tried candidate templates, repeated_tokens those of updates that were computed a second
+    time with perturbed embeddings; None where there were none. prompts_truncated counts the renderings that were cut off.
+    earlier_wall_s is the wall-clock time of the processes that this one resumed.
     best_validation_mean and best_validation_worst (of its prompts) are accuracies, None without validation.
     """
 
@@ -45,6 +46,7 @@ class Fitted:
     seconds: float
     loop_seconds: float
     probe_tokens: int | None
+    repeated_tokens: int | None
     prompts_truncated: int
     earlier_wall_s: float
     drawn: Mapping[tuple[int, int], int]  # renderings by part of the training, of PARTS, and template
@@ -123,6 +125,7 @@ def fit(
     return Fitted(
         updates=data.updates.total,
         tokens=recorder.tokens,
+        repeated_tokens=recorder.repeated_tokens or None,
         probe_tokens=None if probe is None else probe.tokens,
         best_validation_mean=None if best.best_model_score is None else float(best.best_model_score),
         best_validation_worst=best.worst,

@@ -217,9 +217,7 @@ class PaftModule(pl.LightningModule):
 
     def _add_gradients(self, part: Part) -> Tensor:
         """Add a micro-batch's gradients; return what it adds to the update's sums."""
-        sums = self.objective.sums(self.model, part)
-        self.manual_backward(sums[0])
-        return sums.detach()
+        return self.objective.add_gradients(self.model, part, self.manual_backward)
 
     def _tell(self, by_loss: ByLossSampler) -> None:
         """Tell the sampler the losses of the updates since it was told last; this waits for the device."""

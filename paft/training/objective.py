@@ -1,7 +1,7 @@
 """The loss of an update as a sum over its micro-batches, and what is reported of it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,11 @@ from torch import Tensor
 from paft.config.schema import LossConfig
 from paft.data.batch import MicroBatch
 from paft.model.base import Model
+from paft.training.embeddings import ShiftedEmbeddings
 from paft.training.losses import answer_logits, answer_loss, cross_entropies, disagreement, effective_templates, tilted
 
-_SUMS = {"mean": 1, "tilted": 3, "consistent": 2}  # numbers of an update that micro-batches and ranks add up, by loss
+# Numbers of an update that micro-batches and ranks add up, by loss.
+_SUMS = {"mean": 1, "tilted": 3, "consistent": 2, "perturbed": 2}
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Part:
 
 
 class Objective:
-    """What an update minimises: the mean over its answer tokens, or a loss that looks at the templates that they stand under.
+    """What an update minimises: the mean over its answer tokens, or a loss that looks at templates besides.
 
     Args:
         loss: which.
@@ -43,16 +45,50 @@ class Objective:
         return _SUMS[self.loss.name] + self.renderings
 
     def strength(self, update: int) -> float | None:
-        """Return an update's temperature, zero in the warm-up, or its weight of the disagreement, which grows meanwhile.
+        """Return what an update's loss has besides the mean; None: it is the mean.
 
-        None: the loss is the mean.
+        That is a temperature, zero in the warm-up; the weight of the disagreement, which grows meanwhile; or the size of the
+        perturbation, of which the warm-up has none.
         """
         if self.loss.name == "mean":
             return None
         warmup = math.ceil(self.loss.warmup * self.total_updates)
+        if self.loss.name == "perturbed":
+            return self.loss.size if update >= warmup else None
         if self.loss.name == "tilted":
             return self.loss.temperature if update >= warmup else 0.0
         return self.loss.weight * (min(1.0, update / warmup) if warmup else 1.0)
+
+    def repeats(self, update: int) -> bool:
+        """Return whether an update is computed a second time, with perturbed embeddings."""
+        return self.loss.name == "perturbed" and self.strength(update) is not None
+
+    def add_gradients(self, model: Model, part: Part, backward: Callable[[Tensor], None]) -> Tensor:
+        """Add a micro-batch's gradients to the model's; return what it adds to the update's sums, as `sums`.
+
+        Of a perturbed loss the second number is by how much the perturbation made the loss worse.
+
+        Args:
+            backward: differentiates a scalar.
+        """
+        if self.loss.name == "perturbed" and part.strength is not None:
+            return self._add_perturbed(model, part, part.strength, backward)
+        sums = self.sums(model, part)
+        backward(sums[0])
+        return sums.detach()
+
+    def _add_perturbed(self, model: Model, part: Part, size: Tensor, backward: Callable[[Tensor], None]) -> Tensor:
+        """Add half of the gradients as they are, and half of those with embeddings moved to where the loss is higher."""
+        mask = part.micro_batch.template
+        assert mask is not None
+        with ShiftedEmbeddings(model) as shifted:
+            clean = self.sums(model, part)
+            backward(clean[0] / 2)
+            shifted.move(size, mask)
+            moved = self.sums(model, part)
+            backward(moved[0] / 2)
+        clean, moved = clean.detach(), moved.detach()
+        return torch.cat([((clean + moved) / 2)[:1], (moved - clean)[:1], clean[2:]])
 
     def sums(self, model: Model, part: Part) -> Tensor:
         """Return what the micro-batches of an update add up, (n_sums,) fp32; gradients flow through the first number alone.
@@ -73,9 +109,10 @@ class Objective:
 
     def _of_loss(self, logits: Tensor, losses: Tensor, part: Part) -> Tensor:
         batch = part.micro_batch
-        if self.loss.name == "mean":
-            assert batch.weights is not None
-            return ((losses * batch.weights).sum() / part.n_targets)[None]
+        if self.loss.name in ("mean", "perturbed"):
+            weighted = losses if batch.weights is None else losses * batch.weights
+            mean = (weighted.sum() / part.n_targets)[None]
+            return mean if self.loss.name == "mean" else torch.cat([mean, torch.zeros_like(mean)])
         assert batch.cells is not None and part.strength is not None
         if self.loss.name == "tilted":
             return tilted(losses, batch.cells, part.strength, self.paired)
@@ -95,6 +132,8 @@ class Objective:
         """
         if self.loss.name == "mean":
             return {"loss": sums[0]}
+        if self.loss.name == "perturbed":
+            return {"loss": sums[0], "perturbation": sums[1]}
         if self.loss.name == "consistent":
             return {"loss": sums[0], "disagreement": sums[1]}
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], sums[1])
