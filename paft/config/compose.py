@@ -174,6 +174,8 @@ def _check_sampler(config: TrainConfig) -> None:
     sampler, several = config.sampler, f"sampler.templates_per_update={config.sampler.templates_per_update}"
     if config.loss.name != "mean":
         _check_loss(config)
+    if config.loss.unlabelled is not None and config.loss.name != "consistent":
+        raise InputError("loss.unlabelled gives rows for loss=consistent to compare; use that loss, or leave them out.")
     if config.method.name != "paft":
         return  # nothing is drawn
     if sampler.paired and (sampler.templates_per_update < 2 or config.examples_per_update % sampler.templates_per_update):

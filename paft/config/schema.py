@@ -282,6 +282,10 @@ class LossConfig(_Section):
     temperature: float = Field(default=1.0, gt=0, le=10)  # tilted: a template's weight is exp(temperature * its mean loss)
     weight: float = Field(default=1.0, gt=0, le=100)  # consistent: of the disagreement, beside the mean
     toward: Literal["best", "mean"] = "best"  # consistent: what all are drawn to, the best answered rendering, or their mean
+    unlabelled: str | None = (
+        None  # consistent: a file of rows whose answers are not read, on which predictions are to agree, too
+    )
+    unlabelled_per_update: PositiveInt = 2  # of them, each under all templates of the update
     size: float = Field(default=0.03, gt=0, le=1)  # perturbed: by how much of its length an embedding is moved
     # Share of the updates, the first ones, in which the loss is the mean (tilted, perturbed) or the weight grows (consistent).
     warmup: float = Field(default=0.2, ge=0, lt=1)
@@ -441,7 +445,8 @@ class TrainConfig(_Section):
         if self.loss.name == "mean":
             del identity["loss"]
         else:
-            for key in _OF_OTHER_LOSSES[self.loss.name]:
+            unlabelled = ("unlabelled", "unlabelled_per_update") if self.loss.unlabelled is None else ()
+            for key in (*_OF_OTHER_LOSSES[self.loss.name], *unlabelled):
                 del identity["loss"][key]
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number

@@ -51,7 +51,7 @@ class Update:
 
     micro_batches: list[MicroBatch]
     n_tokens: int
-    targets: list[int]  # number of answer tokens of each rendering; the loss is the mean over all
+    targets: list[int]  # answer tokens of each rendering, over all of which the loss is the mean; an unlabelled one has none
     templates: list[int]  # index of the template of each rendering
     n_truncated: int  # prompts that lost their beginning to the cut-off
     draw: tuple[int, int] = (0, 0)  # epoch and number of the first example's draw
@@ -61,6 +61,11 @@ class Update:
     def n_targets(self) -> int:
         """Number of answer tokens."""
         return sum(self.targets)
+
+    @property
+    def n_compared(self) -> int:
+        """Number of tokens whose predictions are compared: those of answers, and one of each unlabelled rendering."""
+        return sum(max(1, n) for n in self.targets)
 
     def to(self, device: torch.device) -> "Update":
         """Return a copy on the device; copying to a GPU goes on while this process prepares the next update."""

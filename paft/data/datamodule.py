@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from paft.config.schema import TrainConfig
-from paft.data.batch import MicroBatch, Shown, Update, pack_answers, split_into_micro_batches, without_targets
+from paft.data.batch import IGNORED, MicroBatch, Shown, Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoded, Encoder
 from paft.data.shots import Shots
 from paft.data.spans import of_template
@@ -40,28 +40,31 @@ class PaftDataModule(pl.LightningDataModule):
         config: TrainConfig,
         task: Task,
         ragged: bool = False,
+        unlabelled: Sequence[Example] = (),
     ) -> None:
         """
         Args:
             pool: what templates are drawn from.
             task: of the examples.
             ragged: as in paft.packing.pack; what the model's attention takes.
+            unlabelled: further examples, whose answers are not read.
         """
         super().__init__()
-        self.updates = updates_of(config, len(examples), pool, task)
+        self.updates = updates_of(config, len(examples), pool, task, len(unlabelled))
         self.renderings = Renderings(
-            examples,
+            [*examples, *unlabelled],
             self.updates.sampler,
             encoder,
             config.trainer.micro_batch_tokens,
             ragged,
             config.trainer.strategy == "fsdp",
             config.dataset.shots,
+            len(examples),
             weighed=config.loss.compares,
             align=config.loss.name == "consistent",
             paired=self.updates.paired,
             own=config.loss.name == "perturbed",
-            per_rendering=config.examples_per_update if isinstance(self.updates.sampler, ByLossSampler) else None,
+            per_rendering=self.updates.most_renderings if isinstance(self.updates.sampler, ByLossSampler) else None,
             candidates=config.sampler.candidates if config.method.name == "paft" else 1,
         )
         self.workers = config.trainer.workers
@@ -108,6 +111,7 @@ class Renderings(Dataset[Update]):
         in_step: whether all ranks must have the same number of micro-batches, as those of a sharded model; those that have
             fewer repeat a sequence of which nothing is trained on.
         n_shots: how many other examples are shown before each.
+        n_labelled: how many of the examples have answers, the first ones; None: all.
         weighed: whether the loss looks at the templates of an update; what belongs to one of them then stays in one
             micro-batch, or, if paired, all renderings of an example.
         align: whether it compares an example's answers under its templates.
@@ -126,6 +130,7 @@ class Renderings(Dataset[Update]):
         ragged: bool = False,
         in_step: bool = False,
         n_shots: int = 0,
+        n_labelled: int | None = None,
         weighed: bool = False,
         align: bool = False,
         paired: bool = False,
@@ -135,7 +140,8 @@ class Renderings(Dataset[Update]):
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
-        self.shots = Shots(examples, n_shots, sampler.seed)
+        self.n_labelled = len(examples) if n_labelled is None else n_labelled
+        self.shots = Shots(examples[: self.n_labelled], n_shots, sampler.seed)
         self.weighed, self.align, self.paired, self.candidates = weighed, align, paired, candidates
         self.own, self.per_rendering = own, per_rendering
 
@@ -149,6 +155,8 @@ class Renderings(Dataset[Update]):
         return Tagged(tag.row, self.sampler.index(draw), draw)
 
     def _rendered(self, tagged: list[Tagged]) -> Update:
+        comparable = self._comparable(tagged)
+        tagged = [tag for tag in tagged if tag.row < self.n_labelled or tag.row in comparable]
         encoded = [self._encoded(tag) for tag in tagged]
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
         units = self._units(tagged)
@@ -164,7 +172,7 @@ class Renderings(Dataset[Update]):
         return Update(
             micro_batches=micro_batches,
             n_tokens=sum(lengths),
-            targets=[len(e.continuations[0]) for e in encoded],
+            targets=[sum(token != IGNORED for token in e.continuations[0]) for e in encoded],
             templates=[t.template for t in tagged],
             n_truncated=sum(e.truncated for e in encoded),
             draw=(tagged[0].draw.epoch, tagged[0].draw.number),
@@ -206,7 +214,20 @@ class Renderings(Dataset[Update]):
             return [(block, template) for block, unit in enumerate(units) for template in range(len(unit))]
         return [(0, template) for template, unit in enumerate(units) for _ in unit]
 
+    def _comparable(self, tagged: Sequence[Tagged]) -> set[int]:
+        """Return the unlabelled rows whose answers have the same tokens under all of their templates."""
+        answers: dict[int, list[list[list[int]]]] = {}
+        for tag in tagged:
+            if tag.row >= self.n_labelled:
+                template = self.sampler.template(tag.draw, tag.template)
+                asked = self.encoder.asking(template, self.examples[tag.row], self._shots(tag))
+                answers.setdefault(tag.row, []).append(asked.continuations)
+        return {row for row, own in answers.items() if all(one == own[0] for one in own)}
+
     def _encoded(self, tag: Tagged) -> Encoded:
+        if tag.row >= self.n_labelled:  # its answer would follow the context; what is predicted there is compared
+            template = self.sampler.template(tag.draw, tag.template)
+            return replace(self.encoder.asking(template, self.examples[tag.row], self._shots(tag)), continuations=[[IGNORED]])
         return self.encoder.training(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], self._shots(tag))
 
     def _own(self, tag: Tagged, context: Sequence[int]) -> list[bool]:

@@ -98,6 +98,11 @@ class Encoder:
         prompt = render_with_shots(template, example, shots, self.answer, self.space)
         return self._encode(prompt, [right_answer(template, example, self.answer)], end=[self.end_id])
 
+    def asking(self, template: PromptTemplate, example: Example, shots: Sequence[Example] = ()) -> Encoded:
+        """Encode a rendering, behind its shots, with each of its choices, or with a word as free-form answers may begin."""
+        answers = answers_under(template, example, self.answer) or ["a"]
+        return self._encode(render_with_shots(template, example, shots, self.answer, self.space), answers, end=[])
+
     def scoring(self, template: PromptTemplate, example: Example) -> Encoded:
         """Encode a rendering with each of its choices (none for free-form answers)."""
         return self._encode(self.prompt(template, example), answers_under(template, example, self.answer), end=[])

@@ -9,7 +9,7 @@ from typing import Any
 from paft.config.adapter import find_adapter
 from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
 from paft.data.checks import LeftOut, leave_out
-from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled
+from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled, unlabelled_rows
 from paft.data.tasks.base import LABELS, LETTERS, Example, Task
 from paft.prompts import PromptPool, PromptTemplate, TemplateError, find_pool
 from paft.prompts.pool import Answer, check_fields
@@ -50,10 +50,12 @@ def load_inputs(config: TrainConfig) -> Inputs:
     examples = load_examples(config.dataset, config.data_root, config.train_examples, config.eval_examples)
     dataset, task = config.dataset, examples.task
     _check_answers(dataset, task)
+    examples = replace(examples, unlabelled=_unlabelled(config, task))
     train = validation = None
     if config.method.trains:
         train = _user_pool(config, task) if config.method.name == "user" else _train_pool(config, task)
         validation = _validation_pool(config, task, train)
+        check_shown("train", train, examples.unlabelled)
     if train is not None and validation is not None and not config.evaluate:
         return _on_validation(config, examples, train, validation)
     whole_test = _pool(dataset, task, "test", config.prompts.test)
@@ -75,6 +77,7 @@ def load_inputs(config: TrainConfig) -> Inputs:
             warnings.append(
                 f"{chose.total} of the {n} test prompts, or nearly these, chose the checkpoint, too, which flatters it."
             )
+    warnings += _say_unlabelled(examples.unlabelled, examples.test)
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, examples.test))
     files = replace(examples.files, train=(*(examples.files.train or ()), *examples.validation))
     tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
@@ -113,7 +116,7 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
         check_shown(split, shown, [*own, *shots])
     allowed, n = config.prompts.allow_seen, len(pool.templates)
     seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
-    warnings = (*examples.files.remarks, _NO_TEST)
+    warnings = (*examples.files.remarks, _NO_TEST, *_say_unlabelled(examples.unlabelled, rows))
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, rows))
     files = replace(examples.files, train=examples.train, test=examples.validation)
     scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
@@ -243,6 +246,28 @@ def _say_shots(shots: Sequence[Example]) -> tuple[str, ...]:
         return ()
     rows = "1 training row with its answer" if len(shots) == 1 else f"{len(shots)} training rows with their answers"
     return (f"shots: {rows} before each row, the same for all rows that are scored, drawn anew in training",)
+
+
+def _unlabelled(config: TrainConfig, task: Task) -> tuple[Example, ...]:
+    """Return the rows of loss.unlabelled; raises InputError if there are fewer than an update holds."""
+    if config.loss.unlabelled is None:
+        return ()
+    rows, n = unlabelled_rows(Path(config.loss.unlabelled), task, config.dataset.name), config.loss.unlabelled_per_update
+    if len(rows) < n:
+        raise InputError(f"loss.unlabelled_per_update={n}: {config.loss.unlabelled} has {len(rows)} rows; lower it.")
+    return rows
+
+
+def _say_unlabelled(unlabelled: Sequence[Example], tested: Sequence[Example]) -> list[str]:
+    """Return a warning if rows that are scored are among those that predictions are to agree on."""
+    shown = {tuple(sorted(example.fields.items())) for example in unlabelled}
+    n = sum(tuple(sorted(example.fields.items())) in shown for example in tested)
+    if not n:
+        return []
+    return [
+        f"{n} of the {len(tested)} rows that are scored are among the unlabelled rows of loss.unlabelled, so that training saw "
+        "them without their answers (transduction)."
+    ]
 
 
 def _fewer_rows(asked: int | None, drawn: Sequence[Example]) -> tuple[str, ...]:

@@ -41,11 +41,13 @@ class Examples:
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
     files: Files | None = field(default=None, compare=False, repr=False)  # what they were drawn from; None: dropped again
+    unlabelled: tuple[Example, ...] = ()  # further training rows, whose answers are not read
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """The fingerprint of each split."""
-        return {name: fingerprint(getattr(self, name)) for name in ("train", "validation", "test")}
+        splits = ("train", "validation", "test", *(["unlabelled"] if self.unlabelled else []))
+        return {name: fingerprint(getattr(self, name)) for name in splits}
 
 
 def load_examples(config: DatasetConfig, data_root: str | None, train: int | None, test: int | None) -> Examples:
@@ -176,6 +178,12 @@ def load_unlabelled(
     rows = list(file.rows())
     examples = [task.example(where, row, f"row-{i}", config.name, labelled=False) for i, (where, row) in enumerate(rows)]
     return task, tuple(examples), [row for _, row in rows], _shots_at_hand(config, _near(config, trained_on), data_root)
+
+
+def unlabelled_rows(path: Path, task: Task, part: str) -> tuple[Example, ...]:
+    """Return the rows of a file as examples of a task whose answers are not read; raises InputError naming file and line."""
+    rows = enumerate(read_rows(path))
+    return tuple(task.example(where, row, f"unlabelled-{i}", part, labelled=False) for i, (where, row) in rows)
 
 
 def _name_of_test(config: DatasetConfig) -> str:

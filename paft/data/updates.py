@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,15 +16,21 @@ from paft.prompts.sampling import BalancedSampler, Sampler, families_of
 from paft.prompts.schedule import Draw
 
 _STREAM = 0x44415441  # "DATA": the data order has its own seed stream
+_UNLABELLED_STREAM = 0x554E4C41  # "UNLA": that of the unlabelled rows, too
 
 
-def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Task) -> "Updates":
-    """Return the updates of a run on n_examples examples of a task, under templates that are drawn from a pool."""
+def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Task, n_unlabelled: int = 0) -> "Updates":
+    """Return the updates of a run on n_examples examples of a task, under templates that are drawn from a pool.
+
+    Args:
+        n_unlabelled: further examples, whose answers are not read.
+    """
     schedule, drawn = Schedule(config.K, config.schedule.unit), config.method.name == "paft"
     per_update, paired = (config.sampler.templates_per_update, config.sampler.paired) if drawn else (1, False)
     per_epoch = -(-n_examples // (config.examples_per_update // (per_update if paired else 1)))
     sampler = sampler_of(config, pool, task, schedule.draws_per_epoch(per_epoch, n_examples), per_epoch)
-    return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired)
+    unlabelled = Unlabelled(n_unlabelled, config.loss.unlabelled_per_update) if n_unlabelled else None
+    return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired, unlabelled)
 
 
 def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoch: int, updates_per_epoch: int) -> Sampler:
@@ -58,6 +65,13 @@ class Tagged:
     weight: float = 1.0  # how much its answer tokens count in the loss
 
 
+class Unlabelled(NamedTuple):
+    """Rows whose answers are not read: how many there are, and how many each update holds besides the others."""
+
+    rows: int
+    per_update: int
+
+
 class Updates:
     """The updates of a run: a pure function of seed, epoch and update.
 
@@ -69,6 +83,8 @@ class Updates:
         examples_per_update: renderings, if paired.
         templates_per_update: how many templates an update holds, each for as many examples.
         paired: whether each example of an update is shown under all of its templates.
+        unlabelled: further rows, whose indices follow those of the examples; they come in turn, each time in another order.
+            None: there are none.
     """
 
     def __init__(
@@ -80,6 +96,7 @@ class Updates:
         sampler: Sampler,
         templates_per_update: int = 1,
         paired: bool = False,
+        unlabelled: Unlabelled | None = None,
     ) -> None:
         self.n_examples = n_examples
         self.examples_per_update = examples_per_update
@@ -88,6 +105,7 @@ class Updates:
         self.sampler = sampler
         self.templates_per_update = templates_per_update
         self.paired = paired
+        self.unlabelled = unlabelled
 
     @property
     def rows_per_update(self) -> int:
@@ -111,6 +129,7 @@ class Updates:
         for update in range(first_update, self.per_epoch):
             start = update * self.rows_per_update
             rows = order[start : start + self.rows_per_update]
+            rows += self._unlabelled(epoch * self.per_epoch + update)
             tagged = []
             for i, row in enumerate(rows):
                 n = self.templates_per_update
@@ -118,6 +137,24 @@ class Updates:
                     draw = self.schedule.draw(epoch=epoch, update=update, position=start + i, row=row, slot=slot)
                     tagged.append(Tagged(row, self.sampler.index(draw), draw, self.sampler.weight(draw)))
             yield tagged
+
+    @property
+    def most_renderings(self) -> int:
+        """The most renderings of an update."""
+        unlabelled = 0 if self.unlabelled is None else self.unlabelled.per_update * self.templates_per_update
+        return self.examples_per_update + unlabelled
+
+    def _unlabelled(self, number: int) -> list[int]:
+        """Return the unlabelled rows of an update of the run."""
+        if self.unlabelled is None:
+            return []
+        n, size = self.unlabelled
+        rows = []
+        for place in range(number * size, (number + 1) * size):
+            turn, index = divmod(place, n)
+            bits = np.random.Philox(key=[self.sampler.seed, _UNLABELLED_STREAM], counter=[0, 0, turn, 0])
+            rows.append(self.n_examples + int(np.random.Generator(bits).permutation(n)[index]))
+        return rows
 
     def seen(self) -> "Seen":
         """Return what the whole run sees of the pool."""

@@ -39,7 +39,7 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     seen = Seen(0, 0, 0)
     if inputs.train is not None:
         drawn_from = inputs.train.head(1) if config.method.searches else inputs.train  # a search chooses a single one
-        updates = updates_of(_foreseen(config), len(examples.train), drawn_from, examples.task)
+        updates = updates_of(_foreseen(config), len(examples.train), drawn_from, examples.task, len(examples.unlabelled))
         seen = updates.seen()
         count = updates.total
         lengths = []
@@ -56,10 +56,11 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
         memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
         if config.loss.name == "consistent":
-            _check_aligned(updates, examples.train, encoder)
+            _check_aligned(updates, [*examples.train, *examples.unlabelled], len(examples.train), encoder)
         if config.loss.name == "perturbed":
             _check_own_words(inputs.train, examples.train[0], encoder)
         renderings = len(examples.train) * config.T * (updates.templates_per_update if updates.paired else 1)
+        renderings += count * (updates.most_renderings - config.examples_per_update)  # of unlabelled rows
         tokens = round(sum(lengths) / len(lengths) * renderings)
     return Plan(
         train_examples=len(examples.train),
@@ -94,20 +95,28 @@ def _kept_together(config: TrainConfig) -> int:
     return n if config.sampler.paired else -(-config.examples_per_update // n)
 
 
-def _check_aligned(updates: Updates, examples: Sequence[Example], encoder: Encoder) -> None:
-    """Raise InputError if no answer of a sample of updates has the same tokens under all of its templates."""
+def _check_aligned(updates: Updates, examples: Sequence[Example], n_labelled: int, encoder: Encoder) -> None:
+    """Raise InputError if no answer of a sample of updates has the same tokens under all of its templates.
+
+    Args:
+        examples: the first n_labelled have answers; those of the others are not read.
+    """
+    comparable = {False: n_labelled == len(examples), True: False}  # by whether rows have answers
     for tagged in islice(updates.of_epoch(0), _SAMPLED_UPDATES):
-        answers: dict[int, set[tuple[int, ...]]] = {}
+        answers: dict[int, set[tuple[tuple[int, ...], ...]]] = {}
         for tag in tagged:
-            encoded = encoder.training(updates.sampler.template(tag.draw, tag.template), examples[tag.row])
-            answers.setdefault(tag.row, set()).add(tuple(encoded.continuations[0]))
-        if any(len(found) == 1 for found in answers.values()):
-            return
-    raise InputError(
-        f"loss=consistent: in the first {_SAMPLED_UPDATES} updates no answer has the same tokens under all templates "
-        "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, or use "
-        "loss=mean."
-    )
+            encode = encoder.training if tag.row < n_labelled else encoder.asking
+            encoded = encode(updates.sampler.template(tag.draw, tag.template), examples[tag.row])
+            answers.setdefault(tag.row, set()).add(tuple(map(tuple, encoded.continuations)))
+        for row, found in answers.items():
+            comparable[row < n_labelled] |= len(found) == 1
+    if not all(comparable.values()):
+        of = "answer" if not comparable[True] else "answer of an unlabelled row"
+        raise InputError(
+            f"loss=consistent: in the first {_SAMPLED_UPDATES} updates no {of} has the same tokens under all templates "
+            "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, or use "
+            "loss=mean."
+        )
 
 
 def _check_own_words(pool: PromptPool, example: Example, encoder: Encoder) -> None:

@@ -293,7 +293,8 @@ def _fit(
     """
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
-    data = PaftDataModule(inputs.examples.train, pool, run.encoder, config, inputs.examples.task, packs_ragged(model))
+    examples, ragged = inputs.examples, packs_ragged(model)
+    data = PaftDataModule(examples.train, pool, run.encoder, config, examples.task, ragged, examples.unlabelled)
 
     def validate(model: Model) -> dict[str, float]:
         examples = inputs.examples.validation[: config.validation.examples]

@@ -80,7 +80,7 @@ def fit(
     several = config.method.name == "paft" and config.sampler.candidates > 1
     probe = Probe(config.sampler, total, config.seed) if several else None
     by_loss = data.updates.sampler if isinstance(data.updates.sampler, ByLossSampler) else None
-    objective = Objective(config.loss, total, paired, 0 if by_loss is None else config.examples_per_update)
+    objective = Objective(config.loss, total, paired, 0 if by_loss is None else data.updates.most_renderings)
     module = PaftModule(model, config.optim, total, config.seed, validate, kernels, objective, probe, by_loss)
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch

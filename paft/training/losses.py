@@ -40,22 +40,26 @@ def answer_loss(model: Model, batch: MicroBatch) -> Tensor:
     return answer_losses(model, batch).sum()
 
 
-def disagreement(logits: Tensor, losses: Tensor, aligned: Tensor, toward_best: bool) -> Tensor:
+def disagreement(logits: Tensor, losses: Tensor, batch: MicroBatch, toward_best: bool) -> Tensor:
     """Return by how much the predictions of the same answer token under several templates differ, summed over tokens; scalar.
 
     Of G templates, the mean of a divergence in nats: KL(best || each), where best is the prediction under the template whose
     own loss of that token is lowest, through which no gradient flows (self-distillation); or KL(each || mean of all), which
-    makes it the Jensen-Shannon divergence.
+    makes it the Jensen-Shannon divergence. Where no answer is known, best is the prediction that is most certain (entropy).
 
     Args:
         logits: (P, V).
         losses: (P,), their cross-entropies.
-        aligned: (N, G), as in paft.data.batch.MicroBatch.
+        batch: what they are of; it compares answers.
     """
+    aligned = batch.aligned
+    assert aligned is not None
     there = aligned[:, 0] >= 0
     of_tokens = logits.log_softmax(-1)[aligned.clamp(min=0)]  # (N, G, V)
     if toward_best:
-        best = losses.detach()[aligned.clamp(min=0)].argmin(1)
+        entropy = -(of_tokens.detach().exp() * of_tokens.detach()).sum(-1)
+        known = (batch.targets != IGNORED)[aligned.clamp(min=0)]
+        best = torch.where(known, losses.detach()[aligned.clamp(min=0)], entropy).argmin(1)
         target = of_tokens.gather(1, best[:, None, None].expand(-1, 1, of_tokens.shape[-1])).detach()
         divergence = (target.exp() * (target - of_tokens)).sum(-1)
     else:

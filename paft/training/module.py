@@ -208,11 +208,12 @@ class PaftModule(pl.LightningModule):
         """Compute the gradients of this rank's part of an update; return what its micro-batches add up, as Objective.sums."""
         optimizer.zero_grad(set_to_none=self._graphs is None)
         n_targets = torch.full((), float(batch.n_targets), device=self.device)
+        n_compared = torch.full((), float(batch.n_compared), device=self.device)
         strength = self.objective.strength(self.global_step)
         of_update = None if strength is None else torch.full((), strength, device=self.device)
         sums = torch.zeros(self.objective.n_sums, device=self.device)
         for micro_batch in batch.micro_batches:
-            sums += (self._graphs or self._add_gradients)(Part(micro_batch, n_targets, of_update))
+            sums += (self._graphs or self._add_gradients)(Part(micro_batch, n_targets, of_update, n_compared))
         return sums
 
     def _add_gradients(self, part: Part) -> Tensor:
@@ -222,8 +223,9 @@ class PaftModule(pl.LightningModule):
     def _tell(self, by_loss: ByLossSampler) -> None:
         """Tell the sampler the losses of the updates since it was told last; this waits for the device."""
         for number, update, sums in self._unread:
-            losses = [loss / n for loss, n in zip(sums.tolist(), update.targets, strict=False)]  # a last update has fewer
-            by_loss.record(number, update.templates, losses)
+            own = zip(update.templates, sums.tolist(), update.targets, strict=False)  # a last update has fewer
+            known = [(template, loss / n) for template, loss, n in own if n]
+            by_loss.record(number, *map(list, zip(*known, strict=True)))
         self._unread = []
 
     def _add_to_mean(self, weights: list[Tensor]) -> None:

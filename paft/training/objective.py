@@ -24,6 +24,7 @@ class Part:
     micro_batch: MicroBatch
     n_targets: Tensor  # of the update; scalar, fp32
     strength: Tensor | None  # of what the loss has besides the mean; scalar, fp32
+    n_compared: Tensor | None = None  # tokens of the update whose predictions are compared; scalar, fp32
 
 
 class Objective:
@@ -116,11 +117,9 @@ class Objective:
         assert batch.cells is not None and part.strength is not None
         if self.loss.name == "tilted":
             return tilted(losses, batch.cells, part.strength, self.paired)
-        assert batch.aligned is not None
-        # Both are means over targets: a token of an answer is as many of them as the example has renderings.
-        apart = (
-            disagreement(logits, losses, batch.aligned, self.loss.toward == "best") * batch.aligned.shape[1] / part.n_targets
-        )
+        assert batch.aligned is not None and part.n_compared is not None
+        # Both are means over tokens: one of an answer is as many of them as the example has renderings.
+        apart = disagreement(logits, losses, batch, self.loss.toward == "best") * batch.aligned.shape[1] / part.n_compared
         return torch.stack((losses.sum() / part.n_targets + part.strength * apart, apart))
 
     def figures(self, sums: Tensor, parameters: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Losses that look at the templates of an update: what they are, however an update is split, dealt to ranks or replayed."""
 
 import csv
+from dataclasses import replace
 from itertools import count, groupby
 from pathlib import Path
 
@@ -148,7 +149,8 @@ def test_disagreement_is_torchs_divergence_however_an_update_is_split(tiny_overr
     for tokens in (100_000, 1):
         objective = Objective(LossConfig(name="consistent", weight=2, toward=toward), 10, paired=True)
         update = updates_of_a_run(own, tokens)[0]
-        parts = [Part(batch, torch.tensor(float(update.n_targets)), torch.tensor(2.0)) for batch in update.micro_batches]
+        n = torch.tensor(float(update.n_targets))
+        parts = [Part(batch, n, torch.tensor(2.0), n_compared=n) for batch in update.micro_batches]
         assert len(parts) == (1 if tokens > 1 else 4)
         torch.testing.assert_close(sum(objective.sums(model, part)[0] for part in parts), wanted, rtol=1e-4, atol=1e-6)
 
@@ -157,10 +159,11 @@ def test_only_answers_of_the_same_tokens_are_compared():
     pairs = [([1, 2], [7, 0]), ([3], [7, 0]), ([1], [8, 0]), ([1, 2, 3], [9, 0])]
     batch = pack_answers(pairs, cells=[(0, 0), (0, 1), (1, 0), (1, 1)], align=True)
     assert batch.aligned.tolist() == [[0, 2], [1, 3]]
-    ragged = pack_answers(pairs, True, [(0, 0), (0, 1), (1, 0), (1, 1)], align=True).aligned
-    assert ragged.tolist() == [[0, 2], [1, 3], *[[-1, -1]] * 14]
+    ragged = pack_answers(pairs, True, [(0, 0), (0, 1), (1, 0), (1, 1)], align=True)
+    assert ragged.aligned.tolist() == [[0, 2], [1, 3], *[[-1, -1]] * 14]
     logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
-    apart = [disagreement(logits, torch.zeros(16), aligned, True) for aligned in (batch.aligned, ragged)]
+    padded = replace(batch, targets=ragged.targets)
+    apart = [disagreement(logits, torch.zeros(16), one, True) for one in (padded, ragged)]
     assert apart[0] == pytest.approx(float(apart[1])) and apart[0] > 0
 
 
