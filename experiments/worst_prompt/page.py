@@ -52,9 +52,16 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     page += ["## By seed", "", *table(["seed", "baseline", "method", "difference"], _by_seed(headline))]
     page += ["CVaR10 of the headline's prompts.", "", "## Compute", ""]
     page += table(
-        ["", "trained tokens", "updates", "seconds of training", "tokens of other forward passes"],
+        ["", "trained tokens", "updates", "seconds of training", "tokens of other forward passes", "trained twice"],
         [
-            [arm, f"{f['tokens']:,.0f}", f"{f['updates']:,.0f}", f"{f['seconds']:,.0f}", f"{f['probe_tokens']:,.0f}"]
+            [
+                arm,
+                f"{f['tokens']:,.0f}",
+                f"{f['updates']:,.0f}",
+                f"{f['seconds']:,.0f}",
+                f"{f['probe_tokens']:,.0f}",
+                f"{f['repeated_tokens']:,.0f}",
+            ]
             for arm, f in tokens.items()
         ],
     )

@@ -154,15 +154,23 @@ def compute(arms: Mapping[str, Sequence[FinishedRun]]) -> tuple[dict[str, dict[s
         trained = [run.results.training for run in runs if run.results.training is not None]
         found[arm] = {
             name: sum(float(getattr(record, name) or 0) for record in trained) / len(trained)
-            for name in ("tokens", "updates", "seconds", "probe_tokens")
+            for name in ("tokens", "updates", "seconds", "probe_tokens", "repeated_tokens")
         }
-        found[arm]["equivalents"] = found[arm]["tokens"] + FORWARD * found[arm]["probe_tokens"]
+        found[arm]["equivalents"] = sum(map(equivalents, runs)) / len(trained)
     baseline, method = found["baseline"]["equivalents"], found["method"]["equivalents"]
     if abs(method / baseline - 1) > MOST_APART:
         change = 100 * (method / baseline - 1)
         than = f"{abs(change):.1f}% {'more' if change > 0 else 'fewer'} token-equivalents than the baseline"
         return found, [f"the method had {than}; make their compute equal"]
     return found, []
+
+
+def equivalents(run: FinishedRun) -> float:
+    """Return the tokens that a run was trained on, and what else it computed as if it had been trained on."""
+    record = run.results.training
+    if record is None:
+        return 0.0
+    return record.tokens + (record.repeated_tokens or 0) + FORWARD * (record.probe_tokens or 0)
 
 
 def _git(*arguments: str) -> str:

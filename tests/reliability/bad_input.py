@@ -125,6 +125,7 @@ _ALPACA = {"instruction": "Add.", "input": "1, 1", "output": "2"}
 _MISSPELT = (("train", "refund"), ("test", "Refnd"))
 GSM8K_FILES = {"gsm8k/train.jsonl": TRAIN, "gsm8k/test.jsonl": TEST}
 WANDB = "logger=wandb"
+AGREE = "loss=consistent ; sampler.paired=true ; sampler.templates_per_update=2"
 SHORT_OF_STORY = "{question} {A} {B} {C} {D}"
 WHOLE = "{story} {question} {A} {B} {C} {D}"
 SMALL = "train_examples=24 ; T=2 ; eval_examples=6 ; eval_prompts=3 ; trainer.accelerator=cpu"
@@ -273,6 +274,38 @@ _CONFIG: _Table = [
         "evaluate=false scores the validation prompts, and there are none; give some: prompts.validation=FILE.",
     ),
     ("average above one", "optim.average=1.1", {}, "optim.average=1.1: input should be less than or equal to 1"),
+    ("temperature too high", "sampler.temperature=11", {}, "sampler.temperature=11: input should be less than or equal to 10"),
+    ("losses by row", "sampler=by_loss ; schedule.unit=example", {}, "and needs schedule.unit=update."),
+    ("losses come too late", "sampler=by_loss ; trainer.workers=8", {}, "use sampler.lag=18 or more, or fewer workers."),
+    ("losses and a deck", "sampler=by_loss ; sampler.balanced=true", {}, "sampler.balanced deals all alike; leave one out."),
+    (
+        "losses of one family",
+        f"{OWN} ; {OWN_PROMPTS} ; sampler=by_loss",
+        OWN_FILES,
+        "training prompts are all of one; use sampler=uniform.",
+    ),
+    ("more candidates than prompts", "train_prompts=2 ; sampler=worst_of", {}, "is more than the 2 training prompts"),
+    ("nothing to tilt", "loss=tilted", {}, "give it with method=paft and sampler.templates_per_update=4, say."),
+    ("nothing to agree", "loss=consistent", {}, "sampler.paired=true and sampler.templates_per_update=2, say."),
+    ("a perturbation of zero", "loss=perturbed ; loss.size=0", {}, "loss.size=0: input should be greater than 0"),
+    (
+        "unlabelled rows that lack a field",
+        f"{AGREE} ; loss.unlabelled=some.jsonl",
+        {"some.jsonl": lines({"story": "Mia went home."})},
+        "some.jsonl, line 1: the row lacks the field 'question', which story_facts needs.",
+    ),
+    (
+        "no unlabelled rows",
+        f"{AGREE} ; loss.unlabelled=none.jsonl",
+        {},
+        "none.jsonl",
+    ),
+    (
+        "too few unlabelled rows",
+        f"{AGREE} ; loss.unlabelled=own/train.jsonl ; loss.unlabelled_per_update=99 ; {OWN} ; {OWN_PROMPTS}",
+        OWN_FILES,
+        "loss.unlabelled_per_update=99: own/train.jsonl has",
+    ),
     ("training a served model", "model.api=http://127.0.0.1:1/v1 ; model.name=m", {}, "a served model cannot be trained here"),
     ("nothing to choose", "evaluate=false ; method=base", {}, "evaluate=false: method=base has no settings to choose; leave"),
     (

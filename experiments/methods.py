@@ -1,0 +1,217 @@
+"""Which methods beyond uniform draws are worth their cost? Each beside the best of those without, at as much compute.
+
+    python -m experiments.methods rows                                        # the unlabelled rows of one of them
+    python -m experiments.methods commands                                    # what to run; seed by seed
+    python -m experiments.methods page RUNS --out experiments/results/methods [--keep]
+
+methods.yaml says what is compared with what. The runs score validation prompts and rows alone (`evaluate=false`), so that the
+test is left to whatever is registered afterwards (`python -m experiments.worst_prompt`, with a registration of its own).
+"""
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from experiments.worst_prompt.ablations import says
+from experiments.worst_prompt.arms import paired
+from experiments.worst_prompt.registered import Bounds, equivalents
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import compose_training
+from paft.data.tasks.story_facts import generate_rows
+from paft.evaluation.statistics import Array, Estimate
+from paft.evaluation.tail import cvar
+from paft.reporting.collect import Collected, collect, keep_runs
+from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
+from paft.reporting.runs import FinishedRun, TableRow, check_alike
+from paft.reporting.sweep import origin
+from paft.runtime.errors import InputError
+from paft.runtime.files import check_place, write_atomically
+
+FILE = Path(__file__).with_name("methods.yaml")
+ROWS = Path("outputs/methods/unlabelled.jsonl")
+_N_ROWS = 400
+_OTHER_SEED = 1  # of the generator: none of these rows is trained on with its answer, or scored
+
+
+class Methods(BaseModel):
+    """What is compared: arms as overrides of conf/train.yaml, and with which other arm each is compared."""
+
+    model_config = ConfigDict(extra="forbid")
+    common: list[str]  # overrides of all arms
+    seeds: list[int] = Field(min_length=3)
+    arms: dict[str, list[str]]
+    against: dict[str, str]
+    equivalent: Bounds
+
+    @model_validator(mode="after")
+    def _known(self) -> "Methods":
+        for name in (*self.against, *self.against.values()):
+            if name not in self.arms:
+                raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(self.arms)}")
+        if "evaluate=false" not in self.common:
+            raise ValueError("common needs evaluate=false: methods are screened without looking at the test")
+        return self
+
+    def overrides(self, arm: str, seed: int) -> list[str]:
+        """Return what is typed for a run."""
+        return [*self.common, *self.arms[arm], f"seed={seed}"]
+
+
+def read(path: Path = FILE) -> Methods:
+    """Read what is compared; raises InputError that names the file and what is wrong."""
+    try:
+        return Methods.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file of methods.") from None
+    except (ValidationError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())[:300]}; see Methods in {__file__}.") from None
+
+
+def main() -> None:
+    """Run the command in sys.argv."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.methods", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="rows | commands | page")
+    rows = commands.add_parser("rows", help=f"write {_N_ROWS} rows without answers to {ROWS}")
+    rows.set_defaults(command=lambda _: write_rows())
+    typed = commands.add_parser("commands", help="print the command of each run")
+    typed.add_argument("--methods", type=Path, default=FILE)
+    typed.set_defaults(command=lambda a: print_commands(a.methods))
+    page = commands.add_parser("page", help="compare the arms that are finished")
+    page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    page.add_argument("--methods", type=Path, default=FILE)
+    page.add_argument("--out", type=Path, default=Path("outputs/methods"))
+    page.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
+    page.set_defaults(command=lambda a: _page(a.runs, a.methods, a.out, a.keep))
+    arguments = parser.parse_args()
+    arguments.command(arguments)
+
+
+def write_rows() -> None:
+    """Write rows of the training split of another seed, without their answers."""
+    check_place(f"{ROWS}", ROWS.parent)
+    ROWS.parent.mkdir(parents=True, exist_ok=True)
+    rows = generate_rows("train", _N_ROWS, seed=_OTHER_SEED)
+    lines = [json.dumps({name: value for name, value in row.items() if name != "answer"}) for row in rows]
+    write_atomically(ROWS, "\n".join([*lines, ""]))
+    print(f"{_N_ROWS} rows: {ROWS}")
+
+
+def print_commands(path: Path) -> None:
+    """Print the command of each run, seed by seed, so that whatever is cut off, the rest is paired."""
+    methods = read(path)
+    for seed in methods.seeds:
+        for arm in methods.arms:
+            print(shlex.join(["paft", "train", *methods.overrides(arm, seed)]))
+
+
+def _page(runs: Sequence[Path], path: Path, out: Path, keep: bool) -> None:
+    check_place(f"--out {out}", out)
+    write_page(collect(runs), read(path), out, keep)
+
+
+def runs_by_arm(collected: Collected, methods: Methods) -> dict[str, list[FinishedRun]]:
+    """Return the finished runs of each arm that has some, by seed; raises InputError if none has, or if they differ."""
+    by_name = {run.results.run: run for run in collected.runs}
+    names = {arm: [compose_training(methods.overrides(arm, seed)).run_name for seed in methods.seeds] for arm in methods.arms}
+    found = {arm: [by_name[name] for name in own if name in by_name] for arm, own in names.items()}
+    found = {arm: own for arm, own in found.items() if own}
+    if not found:
+        raise InputError("There is no finished run of any method; `commands` prints those that there should be.")
+    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
+    return found
+
+
+def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) -> None:
+    """Write README.md and results.json: each arm, and how it compares with the one beside it."""
+    found = runs_by_arm(collected, methods)
+    every = [run for own in found.values() for run in own]
+    n, seeds, bounds = _accuracy(every[:1]).shape[1], len(methods.seeds), methods.equivalent
+    missing = [f"{arm}: {len(found.get(arm, []))} of {seeds} seeds" for arm in methods.arms if len(found.get(arm, [])) < seeds]
+    compared = [Compared.of(arm, other, found) for arm, other in methods.against.items() if arm in found and other in found]
+    page = ["# Which methods beyond uniform draws are worth their cost", "", *origin(every)]
+    page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
+    page += table(["arm", "settings", "seeds", "CVaR10", "mean"], [_row(arm, methods, own) for arm, own in found.items()])
+    headings = ["difference", "seeds", "CVaR10", "mean", "compute", "seconds", "says"]
+    page += table(headings, [one.row(bounds) for one in compared if one is not None])
+    page += [
+        f"Percent, on {n} validation prompts and validation rows; the test was not scored. CVaR10: the mean of the worst tenth "
+        "of the prompts within a trained model, mean ± std over seeds. In brackets 95% intervals for other seeds and "
+        "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents (a "
+        "forward pass alone is half a trained token, a perturbed update is two) as a share of the other arm's; seconds: of the "
+        "updates, on one machine beside other work. Equivalent: both intervals are within "
+        f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean.",
+        "",
+        f"All arms: `{' '.join(methods.common)}`. Made by `python -m experiments.methods page`.",
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    write(out, page)
+    arms = {arm: {"seeds": [run.seed for run in own], "accuracy": _accuracy(own).tolist()} for arm, own in found.items()}
+    differences = [one.as_json() for one in compared if one is not None]
+    write_json(out, {"methods": methods.model_dump(), "arms": arms, "differences": differences, "missing": missing})
+    if keep:
+        keep_runs(Collected(every, {}, []), out)
+    print("\n".join(page))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """An arm beside the one that it is compared with, on the seeds that both have."""
+
+    arm: str
+    other: str
+    seeds: list[int]
+    tail: Estimate  # of CVaR10
+    mean: Estimate
+    compute: float  # token-equivalents, as a share of the other arm's
+    seconds: float  # of the updates, the same
+
+    @classmethod
+    def of(cls, arm: str, other: str, runs: Mapping[str, Sequence[FinishedRun]]) -> "Compared | None":
+        """Compare two arms; None if they share no seed."""
+        both = paired(runs[arm], runs[other])
+        if both is None:
+            return None
+        own, others = ([run for run in runs[name] if run.seed in both.seeds] for name in (arm, other))
+        compute = sum(map(equivalents, own)) / sum(map(equivalents, others))
+        seconds = sum(map(_training_seconds, own)) / sum(map(_training_seconds, others))
+        return cls(arm, other, both.seeds, both.tail(), both.mean(), compute, seconds)
+
+    def row(self, bounds: Bounds) -> list[str]:
+        """Return the row of the table."""
+        estimates = [bracketed(self.tail, "+"), bracketed(self.mean, "+")]
+        costs = [f"{self.compute:.2f}", f"{self.seconds:.2f}"]
+        return [f"{self.arm} minus {self.other}", str(len(self.seeds)), *estimates, *costs, says(self.tail, self.mean, bounds)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers in plain types."""
+        return {**vars(self), "tail": vars(self.tail), "mean": vars(self.mean)}
+
+
+def _row(arm: str, methods: Methods, runs: Sequence[FinishedRun]) -> list[str]:
+    accuracy = _accuracy(runs)
+    tails = 100 * cvar(accuracy, 0.1)
+    std = f" ± {tails.std(ddof=1):.1f}" if len(runs) > 1 else ""
+    settings = f"`{' '.join(methods.arms[arm])}`"
+    return [arm, settings, str(len(runs)), f"{tails.mean():.1f}{std}", percent(float(accuracy.mean()))]
+
+
+def _accuracy(runs: Sequence[FinishedRun]) -> Array:
+    """Return the accuracy of each run under each prompt, (S, P)."""
+    return TableRow(list(runs), runs[0].dataset).correct.mean(2)
+
+
+def _training_seconds(run: FinishedRun) -> float:
+    return 0.0 if run.results.training is None else run.results.training.seconds
+
+
+if __name__ == "__main__":
+    run_plain(main)
