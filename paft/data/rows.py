@@ -69,6 +69,8 @@ def load_examples(config: DatasetConfig, data_root: str | None, train: int | Non
     if sample is not None:
         remarks += never_first(sample.name, task, train_file)
         remarks += never_first(_name_of_test(config), task, whole)
+    if data_root is not None and (train is None or train > len(rest)):
+        remarks += _fewer_than_published(data_root, task, train_file)
     files = Files(tuple(train_file), tuple(whole), tuple(remarks), _shots(config, rest[:train]))
     return Examples(task, tuple(rest[:train]), tuple(validation), tested, files)
 
@@ -93,6 +95,17 @@ def _train_and_validation(
     if len(config.parts) > 1:
         rest, validation = shuffled(rest), shuffled(validation)
     return train_file, rest, validation
+
+
+def _fewer_than_published(data_root: str, task: Task, train_file: Sequence[Example]) -> list[str]:
+    """Return a remark if a run on the whole training split has fewer rows than there are of it."""
+    published = task.published_rows
+    if published is None or len(train_file) >= published:
+        return []
+    return [
+        f"data_root={data_root} holds {len(train_file):,} of the {published:,} published training rows of {task.name}, "
+        "so that this is not training on the whole set."
+    ]
 
 
 def _shots(config: DatasetConfig, train: Sequence[Example]) -> tuple[Example, ...]:

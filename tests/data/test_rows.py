@@ -395,3 +395,20 @@ def test_a_story_answers_its_question(split):
 def test_a_row_of_a_stranger_is_refused_in_one_sentence(line, sentence, own):
     (own / "train.jsonl").write_text(line + "\n")
     assert sentence in refused(own)
+
+
+def test_a_part_of_a_set_is_no_whole_one(tmp_path):
+    rows = [{"question": f"What is {i} + 1?", "answer": f"It is one more.\n#### {i + 1}"} for i in range(60)]
+    write(tmp_path / "gsm8k" / "train.jsonl", rows[:50])
+    write(tmp_path / "gsm8k" / "test.jsonl", rows[50:])
+
+    def remarks(n: int | None) -> tuple[str, ...]:
+        files = load_examples(dataset("dataset=gsm8k"), str(tmp_path), n, None).files
+        assert files is not None
+        return files.remarks
+
+    said = f"data_root={tmp_path} holds 50 of the 7,473 published training rows of gsm8k, so that this is not"
+    for n in (None, 5000):
+        (remark,) = remarks(n)
+        assert remark.startswith(said)
+    assert remarks(8) == ()

@@ -15,4 +15,5 @@ GSM8K = Task(
     ("question",),
     about="a mathematical word problem of primary school is solved step by step, and the solution ends in a number",
     read=_read,
+    published_rows=7_473,
 )

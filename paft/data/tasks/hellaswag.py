@@ -27,4 +27,5 @@ HELLASWAG = Task(
     gold="label",
     about="the beginning of a text about an everyday scene (ctx) is to be continued with the best of four endings",
     read=_read,
+    published_rows=39_905,
 )

@@ -17,4 +17,5 @@ PIQA = Task(
     gold="label",
     about="a practical goal is given, and one of two solutions (sol1, sol2) really reaches it",
     read=_read,
+    published_rows=16_113,
 )

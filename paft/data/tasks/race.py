@@ -22,6 +22,7 @@ RACE, RACE_MIDDLE, RACE_HIGH = (
         about="an article is followed by a question about it, and one of four options answers it",
         read=_read,
         shares_pools_with="race",
+        published_rows=rows,
     )
-    for name in ("race", "race_middle", "race_high")
+    for name, rows in (("race", 87_866), ("race_middle", 25_421), ("race_high", 62_445))
 )
