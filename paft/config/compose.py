@@ -17,7 +17,15 @@ from paft.config.adapter import Adapter, base_of_adapter, find_adapter, peft_set
 from paft.config.base_model import called, with_gguf_file
 from paft.config.hints import HINT, hint, leaves
 from paft.config.loggers import check_loggers
-from paft.config.schema import CHAT_TEMPLATE_DATE, DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig, is_function
+from paft.config.schema import (
+    CHAT_TEMPLATE_DATE,
+    WORKERS_OF_A_GPU,
+    DatasetConfig,
+    EvaluateConfig,
+    ModelConfig,
+    TrainConfig,
+    is_function,
+)
 from paft.config.texts import read_texts
 from paft.runtime.errors import InputError
 
@@ -225,11 +233,14 @@ def _check_by_loss(config: TrainConfig) -> None:
         raise InputError(f"{by_loss}, and {other}; leave one out.")
     if sampler.corrected and config.loss.name != "mean":
         raise InputError(f"sampler.corrected=true weighs a mean, and loss={config.loss.name} is none; leave one out.")
-    ahead = 2 * (config.trainer.workers or 0) + 2  # updates: two a worker, Lightning's one, and the one at work
+    workers = config.trainer.workers
+    if workers is None:
+        workers = 0 if config.trainer.accelerator == "cpu" else WORKERS_OF_A_GPU
+    ahead = 2 * workers + 2  # updates: two a worker, Lightning's one, and the one at work
     if sampler.lag < ahead:
         raise InputError(
-            f"sampler.lag={sampler.lag}: trainer.workers={config.trainer.workers} read {ahead} updates ahead, when losses are "
-            f"not known yet; use sampler.lag={ahead} or more, or fewer workers."
+            f"sampler.lag={sampler.lag}: {workers} loader workers (trainer.workers) read {ahead} updates ahead, when losses "
+            f"are not known yet; use sampler.lag={ahead} or more, or fewer workers."
         )
 
 
@@ -238,7 +249,7 @@ def _check_loss(config: TrainConfig) -> None:
     sampler, ranks, name = config.sampler, config.trainer.devices, config.loss.name
     if name == "perturbed":
         if config.trainer.strategy == "fsdp":
-            raise InputError("loss=perturbed moves whole embeddings, which trainer.strategy=fsdp spreads; leave one out.")
+            raise InputError("loss=perturbed was never tried with trainer.strategy=fsdp; leave one of the two out.")
         return
     if name == "consistent" and (config.method.name != "paft" or not sampler.paired or sampler.templates_per_update < 2):
         raise InputError(

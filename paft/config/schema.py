@@ -29,8 +29,9 @@ _NOT_PART_OF_THE_RUN = {
 }  # fmt: skip
 
 # Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
+WORKERS_OF_A_GPU = 2  # its update is as short as it takes to render one; a CPU would compute it more slowly meanwhile
 _OF_THE_DRAWS = {"K", "schedule", "sampler"}
-_OF_THE_TRAINING = {"T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
+_OF_THE_TRAINING = {"loss", "T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
 CHAT_TEMPLATE_DATE = "2024-07-26"  # what Llama 3.1's chat template writes where it is told no date
 _SEARCHES = ("top_accuracy", "robust", "zopo")
 
@@ -247,7 +248,7 @@ class SamplerConfig(_Section):
     # Draws by loss: above 0 what is answered worse is drawn more often, below 0 less often; 0: it makes no difference.
     temperature: float = Field(default=0.0, ge=-10, le=10)
     temperature_end: Annotated[float, Field(ge=-10, le=10)] | None = None  # at the end of the run; None: the same
-    uniform_share: float = Field(default=0.3, gt=0, le=1)  # of the probability, which all templates have alike
+    uniform_share: float = Field(default=0.3, gt=0, lt=1)  # of the probability, which all templates have alike
     corrected: bool = False  # whether what is drawn more often counts less in the loss
     lag: int = Field(default=16, ge=2)  # updates in a block, whose losses the draws of the next but one know
 
@@ -286,7 +287,8 @@ class LossConfig(_Section):
         None  # consistent: a file of rows whose answers are not read, on which predictions are to agree, too
     )
     unlabelled_per_update: PositiveInt = 2  # of them, each under all templates of the update
-    size: float = Field(default=0.03, gt=0, le=1)  # perturbed: by how much of its length an embedding is moved
+    # perturbed: by how much of its length an embedding is moved; bf16 would round most of a smaller shift away
+    size: float = Field(default=0.03, ge=0.01, le=1)
     # Share of the updates, the first ones, in which the loss is the mean (tilted, perturbed) or the weight grows (consistent).
     warmup: float = Field(default=0.2, ge=0, lt=1)
 
@@ -440,11 +442,13 @@ class TrainConfig(_Section):
             del identity["sampler"]
         elif method == "paft":
             identity["sampler"]["mutations"].sort()  # their order changes nothing
+            if self.sampler.temperature_end == self.sampler.temperature:
+                identity["sampler"]["temperature_end"] = None
             for key in without_effect:
                 del identity["sampler"][key]
-        if self.loss.name == "mean":
+        if method != "base" and self.loss.name == "mean":
             del identity["loss"]
-        else:
+        elif method != "base":
             unlabelled = ("unlabelled", "unlabelled_per_update") if self.loss.unlabelled is None else ()
             for key in (*_OF_OTHER_LOSSES[self.loss.name], *unlabelled):
                 del identity["loss"][key]

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from paft.config.schema import TrainConfig
+from paft.config.schema import WORKERS_OF_A_GPU, TrainConfig
 from paft.data.batch import IGNORED, MicroBatch, Shown, Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoded, Encoder
 from paft.data.shots import Shots
@@ -20,8 +20,6 @@ from paft.prompts import PromptPool
 from paft.prompts.by_loss import ByLossSampler
 from paft.prompts.sampling import Sampler as PromptSampler
 from paft.runtime import ranks
-
-_WORKERS_OF_A_GPU = 2  # a GPU's update is as short as it takes to render one; a CPU would compute it more slowly meanwhile
 
 
 class PaftDataModule(pl.LightningDataModule):
@@ -56,10 +54,10 @@ class PaftDataModule(pl.LightningDataModule):
             self.updates.sampler,
             encoder,
             config.trainer.micro_batch_tokens,
-            ragged,
-            config.trainer.strategy == "fsdp",
-            config.dataset.shots,
-            len(examples),
+            ragged=ragged,
+            in_step=config.trainer.strategy == "fsdp",
+            n_shots=config.dataset.shots,
+            n_labelled=len(examples),
             weighed=config.loss.compares,
             align=config.loss.name == "consistent",
             paired=self.updates.paired,
@@ -77,7 +75,7 @@ class PaftDataModule(pl.LightningDataModule):
         sampler = EpochSampler(self.updates, epoch, done)
         workers = self.workers
         if workers is None:
-            workers = _WORKERS_OF_A_GPU if self.trainer.strategy.root_device.type == "cuda" else 0
+            workers = WORKERS_OF_A_GPU if self.trainer.strategy.root_device.type == "cuda" else 0
         return DataLoader(self.renderings, batch_size=None, sampler=sampler, num_workers=workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -155,9 +153,7 @@ class Renderings(Dataset[Update]):
         return Tagged(tag.row, self.sampler.index(draw), draw)
 
     def _rendered(self, tagged: list[Tagged]) -> Update:
-        comparable = self._comparable(tagged)
-        tagged = [tag for tag in tagged if tag.row < self.n_labelled or tag.row in comparable]
-        encoded = [self._encoded(tag) for tag in tagged]
+        tagged, encoded = self._comparable(tagged, [self._encoded(tag) for tag in tagged])
         lengths = [len(e.context) + len(e.continuations[0]) for e in encoded]
         units = self._units(tagged)
         of_units = [sum(lengths[i] for i in unit) for unit in units]
@@ -214,21 +210,26 @@ class Renderings(Dataset[Update]):
             return [(block, template) for block, unit in enumerate(units) for template in range(len(unit))]
         return [(0, template) for template, unit in enumerate(units) for _ in unit]
 
-    def _comparable(self, tagged: Sequence[Tagged]) -> set[int]:
-        """Return the unlabelled rows whose answers have the same tokens under all of their templates."""
-        answers: dict[int, list[list[list[int]]]] = {}
-        for tag in tagged:
-            if tag.row >= self.n_labelled:
-                template = self.sampler.template(tag.draw, tag.template)
-                asked = self.encoder.asking(template, self.examples[tag.row], self._shots(tag))
-                answers.setdefault(tag.row, []).append(asked.continuations)
-        return {row for row, own in answers.items() if all(one == own[0] for one in own)}
-
     def _encoded(self, tag: Tagged) -> Encoded:
-        if tag.row >= self.n_labelled:  # its answer would follow the context; what is predicted there is compared
-            template = self.sampler.template(tag.draw, tag.template)
-            return replace(self.encoder.asking(template, self.examples[tag.row], self._shots(tag)), continuations=[[IGNORED]])
-        return self.encoder.training(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], self._shots(tag))
+        """Return a rendering with its right answer; of an unlabelled row, with all that it may be answered with."""
+        encode = self.encoder.training if tag.row < self.n_labelled else self.encoder.asking
+        return encode(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], self._shots(tag))
+
+    def _comparable(self, tagged: Sequence[Tagged], encoded: Sequence[Encoded]) -> tuple[list[Tagged], list[Encoded]]:
+        """Leave unlabelled rows out whose answers have other tokens under another template; of the rest none is trained on.
+
+        What is predicted where their answers would begin is compared.
+        """
+        answers: dict[int, list[list[list[int]]]] = {}
+        for tag, one in zip(tagged, encoded, strict=True):
+            answers.setdefault(tag.row, []).append(one.continuations)
+        kept = []
+        for tag, one in zip(tagged, encoded, strict=True):
+            if tag.row < self.n_labelled:
+                kept.append((tag, one))
+            elif all(own == answers[tag.row][0] for own in answers[tag.row]):
+                kept.append((tag, replace(one, continuations=[[IGNORED]])))
+        return [tag for tag, _ in kept], [one for _, one in kept]
 
     def _own(self, tag: Tagged, context: Sequence[int]) -> list[bool]:
         template = self.sampler.template(tag.draw, tag.template)

@@ -119,8 +119,18 @@ class Encoder:
         """Return the tokens of a text at the beginning of a sequence, without those that the tokenizer puts behind it."""
         # A chat template writes its own special tokens.
         ids: list[int] = self.tokenizer(text, add_special_tokens=self.chat is None).input_ids
+        return ids[: self._own_length(ids)]
+
+    def tokenize_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return the same, and where in the text each token begins and ends; by a fast tokenizer."""
+        found = self.tokenizer(text, add_special_tokens=self.chat is None, return_offsets_mapping=True)
+        n = self._own_length(found.input_ids)
+        return found.input_ids[:n], found.offset_mapping[:n]
+
+    def _own_length(self, ids: list[int]) -> int:
+        """Return how many tokens of a text are not those that the tokenizer puts behind it."""
         n = len(self._behind)
-        return ids[:-n] if n and self.chat is None and ids[-n:] == self._behind else ids
+        return len(ids) - n if n and self.chat is None and ids[-n:] == self._behind else len(ids)
 
     def answer_tokens(self, examples: Sequence[Example]) -> list[list[int]]:
         """Return the number of tokens of each answer that an example offers, as it follows a prompt after a space."""

@@ -22,9 +22,8 @@ def of_template(
     """
     text = encoder.before_the_answer(render_with_shots(template, example, shots, encoder.answer, encoder.space))
     own = _own_characters(text, template, example)
-    ids = encoder.tokenize(text)
-    places = encoder.tokenizer(text, add_special_tokens=encoder.chat is None, return_offsets_mapping=True).offset_mapping
-    marks = [end > start and all(own[start:end]) for start, end in places[: len(ids)]]
+    ids, places = encoder.tokenize_with_places(text)
+    marks = [end > start and all(own[start:end]) for start, end in places]
     if len(context) > len(marks):  # an empty prompt
         return [False] * len(context)
     # A context that was cut off ends as the whole one does; its first tokens may be those before the rendering.

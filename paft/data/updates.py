@@ -33,6 +33,15 @@ def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Tas
     return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired, unlabelled)
 
 
+def foreseen(config: TrainConfig) -> TrainConfig:
+    """Return the config with draws that can be foreseen: uniform ones where they depend on losses.
+
+    The first two blocks of `sampler.lag` updates are the same.
+    """
+    sampler = config.sampler.model_copy(update={"temperature": 0.0, "temperature_end": None})
+    return config.model_copy(update={"sampler": sampler})
+
+
 def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoch: int, updates_per_epoch: int) -> Sampler:
     """Return the sampler of a run: uniform, balanced or by loss, with or without layout mutations."""
     chosen, mutator = config.sampler, mutator_of(config, task)
@@ -42,7 +51,17 @@ def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoc
         end = chosen.temperature if chosen.temperature_end is None else chosen.temperature_end
         settings = LossSettings((chosen.temperature, end), chosen.uniform_share, chosen.corrected, chosen.lag)
         families, total = families_of(pool, task.choice_fields), updates_per_epoch * config.T
-        return ByLossSampler(pool, config.seed, mutator, chosen.share, settings, families, updates_per_epoch, total, config.K)
+        return ByLossSampler(
+            pool,
+            config.seed,
+            mutator,
+            chosen.share,
+            settings=settings,
+            families=families,
+            updates_per_epoch=updates_per_epoch,
+            total_updates=total,
+            k=config.K,
+        )
     per_draw = max(chosen.templates_per_update, chosen.candidates)
     return BalancedSampler(pool, config.seed, mutator, chosen.share, draws_per_epoch, per_draw, task.choice_fields)
 

@@ -43,7 +43,8 @@ def user_of(config: TrainConfig, inputs: Inputs) -> TrainConfig:
 
 def _alone(config: TrainConfig, method: MethodConfig) -> TrainConfig:
     """Return the config of a run of another method that is shown beside nothing and measures nothing more."""
-    # One prompt has nothing to be weighed against: its loss is the mean.
-    unused: dict[str, Any] = {"compare_with": [], "extra_measures": [], "rerun": None, "loss": LossConfig()}
+    # One prompt has nothing to be compared with: its loss is the mean.
+    loss = LossConfig() if config.loss.compares or not method.trains else config.loss
+    unused: dict[str, Any] = {"compare_with": [], "extra_measures": [], "rerun": None, "loss": loss}
     score_base = config.score_base or not method.trains
     return config.model_copy(update={**unused, "method": method, "score_base": score_base, "fail_under": FailUnderConfig()})

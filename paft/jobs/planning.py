@@ -10,7 +10,7 @@ from paft.data.inputs import Inputs, TestInputs
 from paft.data.shots import Shots
 from paft.data.spans import of_template
 from paft.data.tasks.base import Example
-from paft.data.updates import Seen, Updates, mutator_of, updates_of
+from paft.data.updates import Seen, Updates, foreseen, mutator_of, updates_of
 from paft.jobs.preflight import BesideRun
 from paft.model.base import Model, attention_of, device_of, load_config
 from paft.model.fused import fused_kind
@@ -39,7 +39,7 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     seen = Seen(0, 0, 0)
     if inputs.train is not None:
         drawn_from = inputs.train.head(1) if config.method.searches else inputs.train  # a search chooses a single one
-        updates = updates_of(_foreseen(config), len(examples.train), drawn_from, examples.task, len(examples.unlabelled))
+        updates = updates_of(foreseen(config), len(examples.train), drawn_from, examples.task, len(examples.unlabelled))
         seen = updates.seen()
         count = updates.total
         lengths = []
@@ -79,12 +79,6 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         search_renderings=config.method.budget or 0 if config.method.searches else 0,
         test_renderings=len(inputs.test.templates) * len(examples.test),
     )
-
-
-def _foreseen(config: TrainConfig) -> TrainConfig:
-    """Return the config with draws that can be foreseen: uniform ones in place of those that depend on losses."""
-    sampler = config.sampler.model_copy(update={"temperature": 0.0, "temperature_end": None})
-    return config.model_copy(update={"sampler": sampler})
 
 
 def _kept_together(config: TrainConfig) -> int:
@@ -213,6 +207,9 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
             f"train prompts: after {2 * config.sampler.lag} updates losses say which are drawn more often; the draws above are "
             "as many uniform ones"
         )
+    if config.loss.name == "perturbed":
+        share = 100 * (1 - config.loss.warmup)
+        notes.append(f"loss: the last {share:g}% of the updates are computed twice, which the tokens above do not count")
     if config.sampler.candidates > 1:
         notes.append(
             f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of "

@@ -119,7 +119,8 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     without_weights = skeleton(config.model, trained=config.method.trains)
     encoder = make_encoder(config, inputs.examples.task, inputs.shots)
     examples = inputs.examples
-    encoder.check(inputs.templates, [*examples.train, *examples.validation, *examples.test, *inputs.shots])
+    shown = [*examples.train, *examples.validation, *examples.test, *examples.unlabelled, *inputs.shots]
+    encoder.check(inputs.templates, shown)
     plan = make_plan(config, inputs, encoder, without_weights)
     n_weights = sum(parameter.numel() for parameter in without_weights.parameters())
     advised = tuple(advice(config, plan, n_weights))

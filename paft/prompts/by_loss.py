@@ -4,6 +4,7 @@ Importance sampling and curriculum in one: the sign of a temperature says what c
 The losses are those of training itself, so that no forward pass is added.
 """
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,20 +16,37 @@ from paft.prompts.pool import PromptPool
 from paft.prompts.sampling import STREAM, Sampler
 from paft.prompts.schedule import Draw
 
-_RATE = 0.1  # of the moving mean of a family's losses, a visit
+_RATE = 0.1  # of moving means, a visit
 _MOST_OFTEN = 4  # no template is drawn more often than so many times as uniform draws do: families that nobody can answer exist
 _HEAVIEST = 4.0  # weight of a rare template, where weights are corrected
+_LUCK = 2.0  # times the expected spread of noise: what a dozen families may have by luck
+_UNIFORM_BLOCKS = 2  # the first ones, whose draws know no losses
 _DIGITS = 4  # of a loss; ranks sum in another order than one process does, and a rounding error must not change a draw
 
-Scores = list[list[float]]  # of the wordings, and of the layouts
+
+class Visit(NamedTuple):
+    """The mean loss of a template in an update."""
+
+    update: int
+    template: int
+    loss: float
+
+
+class Scores(NamedTuple):
+    """What is known of the families at a time: the wordings in the first list of each pair, the layouts in the second."""
+
+    of_families: list[list[float]]  # moving means of losses, less the mean loss of the same block
+    visits: list[list[int]]
+    noise: float  # moving mean of the squared distance between a loss and what its families' scores say
 
 
 class LossSettings(NamedTuple):
     """How losses change draws.
 
-    temperature: of the softmax over the pool, in standard deviations of the templates' scores, at the beginning and at the end
-    of the run. uniform_share: of the probability, which all templates have alike. corrected: whether a template's examples
-    weigh less as it is drawn more often. lag: updates in a block; draws know the losses of all blocks but the one before.
+    temperature: of the softmax over the pool, at the beginning and at the end of the run; scores are divided by their standard
+    deviation, and count as far as they are more than noise. uniform_share: of the probability, which all templates have alike.
+    corrected: whether a template's examples weigh less as it is drawn more often. lag: updates in a block; draws know the
+    losses of all blocks but the one before.
     """
 
     temperature: tuple[float, float]
@@ -55,8 +73,9 @@ class ByLossSampler(Sampler):
         self,
         pool: PromptPool,
         seed: int,
-        mutator: Mutator | None,
-        share: float,
+        mutator: Mutator | None = None,
+        share: float = 1.0,
+        *,
         settings: LossSettings,
         families: Sequence[Sequence[str]],
         updates_per_epoch: int,
@@ -68,13 +87,15 @@ class ByLossSampler(Sampler):
         self.updates_per_epoch, self.total_updates, self.k = updates_per_epoch, total_updates, k
         names = [list(dict.fromkeys(kind)) for kind in families]
         self._members = [[of.index(name) for name in kind] for of, kind in zip(names, families, strict=True)]
-        none: Scores = [[0.0] * len(of) for of in names]
+        none = Scores([[0.0] * len(of) for of in names], [[0] * len(of) for of in names], 0.0)
         self._scores = {0: none, 1: none}  # that the draws of a block go by
-        self._visits: list[tuple[int, int, float]] = []  # update, template, mean loss: of blocks that are in no scores yet
+        self._visits: list[Visit] = []  # of blocks that are in no scores yet
         self._cached: tuple[int, np.ndarray] | None = None
 
     def index(self, draw: Draw) -> int:
         """Return the index in the pool of a draw's template; raises RuntimeError if losses that it depends on are missing."""
+        if self._block(draw) < _UNIFORM_BLOCKS:
+            return super().index(draw)
         bits = np.random.Philox(key=[self.seed, STREAM], counter=[0, draw.number, draw.epoch, draw.slot])
         place = np.random.Generator(bits).random()
         cumulated = self.probabilities(draw).cumsum()
@@ -89,7 +110,7 @@ class ByLossSampler(Sampler):
 
     def probabilities(self, draw: Draw) -> np.ndarray:
         """Return the probability of each template in a draw, (N,) float64."""
-        block = (draw.epoch * self.updates_per_epoch + draw.number * self.k) // self.settings.lag
+        block = self._block(draw)
         if self._cached is None or self._cached[0] != block:
             self._cached = (block, self._probabilities(block))
         return self._cached[1]
@@ -112,49 +133,67 @@ class ByLossSampler(Sampler):
         """
         for template in dict.fromkeys(templates):
             own = [loss for of, loss in zip(templates, losses, strict=True) if of == template]
-            self._visits.append((update, template, round(statistics.fmean(own), _DIGITS)))
+            self._visits.append(Visit(update, template, round(statistics.fmean(own), _DIGITS)))
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, in plain types."""
-        scores = {block: [list(kind) for kind in of] for block, of in self._scores.items()}
-        return {"scores": scores, "visits": list(self._visits)}
+        scores = [(block, *of) for block, of in self._scores.items()]
+        return {"scores": scores, "visits": [tuple(visit) for visit in self._visits]}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take what `state` returned."""
-        self._scores, self._visits = dict(state["scores"]), [tuple(visit) for visit in state["visits"]]
+        self._scores = {block: Scores(*of) for block, *of in state["scores"]}
+        self._visits = [Visit(*visit) for visit in state["visits"]]
         self._cached = None
 
+    def _block(self, draw: Draw) -> int:
+        return (draw.epoch * self.updates_per_epoch + draw.number * self.k) // self.settings.lag
+
     def _probabilities(self, block: int) -> np.ndarray:
-        wordings, layouts = self._scores_of(block)
         n, settings = len(self.pool.templates), self.settings
-        scores = np.array([wordings[w] + layouts[of] for w, of in zip(*self._members, strict=True)])
-        spread = scores.std()
         first, last = settings.temperature
         temperature = first + (last - first) * min(1.0, block * settings.lag / self.total_updates)
-        weights = np.exp(temperature * (scores - scores.mean()) / spread) if spread > 0 else np.ones(n)
+        weights = np.exp(temperature * self._standardised(self._scores_of(block)))
         return _capped((1 - settings.uniform_share) * weights / weights.sum() + settings.uniform_share / n)
+
+    def _standardised(self, scores: Scores) -> np.ndarray:
+        """Return the score of each template in standard deviations, (N,), less whatever share of the spread is noise."""
+        own = sum(np.array(of)[members] for of, members in zip(scores.of_families, self._members, strict=True))
+        # The variance of a moving mean of n numbers, each of variance 1, that began at zero.
+        settled = [_RATE / (2 - _RATE) * (1 - (1 - _RATE) ** (2 * np.array(of))) for of in scores.visits]
+        noise = scores.noise * sum(of[members].mean() for of, members in zip(settled, self._members, strict=True))
+        assert isinstance(own, np.ndarray)
+        spread, luck = own.var(), _LUCK * noise
+        if spread <= luck:
+            return np.zeros_like(own)
+        return (1 - luck / spread) * (own - own.mean()) / math.sqrt(spread)
 
     def _scores_of(self, block: int) -> Scores:
         lag = self.settings.lag
         while (newest := max(self._scores)) < block:
-            known = [visit for visit in self._visits if visit[0] // lag == newest - 1]
-            if len({update for update, _, _ in known}) < lag:
+            known = [visit for visit in self._visits if visit.update // lag == newest - 1]
+            if len({visit.update for visit in known}) < lag:
                 raise RuntimeError(f"The losses of updates {(newest - 1) * lag} to {newest * lag - 1} are not recorded yet.")
             self._scores[newest + 1] = self._moved(self._scores[newest], known)
-            self._visits = [visit for visit in self._visits if visit[0] // lag >= newest]
+            self._visits = [visit for visit in self._visits if visit.update // lag >= newest]
             # A resumed run repeats updates that were read ahead, under draws that began up to k updates before.
             self._scores = {b: of for b, of in self._scores.items() if b >= newest - 1 - -(-self.k // lag)}
         return self._scores[block]
 
-    def _moved(self, before: Scores, visits: Sequence[tuple[int, int, float]]) -> Scores:
-        """Return scores after the visits of a block."""
-        scores = [list(kind) for kind in before]
-        mean = statistics.fmean(loss for _, _, loss in visits)
-        for _, template, loss in visits:
-            for kind, members in zip(scores, self._members, strict=True):
-                family = members[template]
-                kind[family] += _RATE * (loss - mean - kind[family])
-        return scores
+    def _moved(self, before: Scores, visits: Sequence[Visit]) -> Scores:
+        """Return what is known after the visits of a block."""
+        scores, counts, noise = [list(of) for of in before.of_families], [list(of) for of in before.visits], before.noise
+        mean = statistics.fmean(visit.loss for visit in visits)
+        if not any(map(any, counts)):  # the first block: nothing is known of families, so that all is noise
+            noise = statistics.pvariance(visit.loss for visit in visits)
+        for visit in visits:
+            families, apart = [of[visit.template] for of in self._members], visit.loss - mean
+            expected = sum(of[family] for of, family in zip(scores, families, strict=True))
+            noise += _RATE * ((apart - expected) ** 2 - noise)
+            for of, count, family in zip(scores, counts, families, strict=True):
+                of[family] += _RATE * (apart - of[family])
+                count[family] += 1
+        return Scores(scores, counts, noise)
 
 
 def _capped(probabilities: np.ndarray) -> np.ndarray:

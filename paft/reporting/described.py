@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from paft.config.command import command
-from paft.config.schema import EvaluateConfig, TrainConfig
+from paft.config.schema import EvaluateConfig, SamplerConfig, TrainConfig
 from paft.reporting.model_card import base_name
 from paft.reporting.results import PoolRecord, Results, ScoringSettings
 
@@ -109,9 +109,17 @@ def _method(config: TrainConfig) -> str:
     if config.K == 1 and unit != "row":
         drawn = f"for every {unit} (K=1)"
     more = f", sampler {' '.join(config.sampler.label)}" if config.sampler.label else ""
+    if config.sampler.by_loss:
+        more += f" ({_temperature(config.sampler)})"
     return (
         f"PAFT, a prompt template drawn anew {drawn}{more}{_LOSSES[config.loss.name].format(**vars(config.loss))}: {training}"
     )
+
+
+def _temperature(sampler: SamplerConfig) -> str:
+    end = sampler.temperature_end
+    moves = "" if end in (None, sampler.temperature) else f" to {end:g}"
+    return f"temperature {sampler.temperature:g}{moves}{', corrected' if sampler.corrected else ''}"
 
 
 def _training(config: TrainConfig, results: Results) -> list[Fact]:
@@ -127,6 +135,8 @@ def _training(config: TrainConfig, results: Results) -> list[Fact]:
     else:
         prompts = f"{results.templates_shown} of the {plan.templates} prompts of {pool}"
     rows = f"{plan.train_examples:,} rows of {_source(config)} under {prompts}"
+    if config.loss.unlabelled is not None:
+        rows += f", and rows of {config.loss.unlabelled} without their answers"
     facts = [Fact("trained on", f"{rows}; {training.updates:,} updates, {training.tokens:,} tokens, {_time(training.seconds)}")]
     if results.selection is not None:
         facts.append(Fact("prompt", results.selection.chosen.text, code=True))

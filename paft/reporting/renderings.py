@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from scipy.special import softmax
@@ -13,7 +14,7 @@ from paft.data.inputs import Inputs
 from paft.data.render import render
 from paft.data.shots import Shots
 from paft.data.tasks.base import LETTERS, Example
-from paft.data.updates import updates_of
+from paft.data.updates import foreseen, updates_of
 from paft.evaluation.store import StoredCell
 from paft.prompts import PromptTemplate
 
@@ -159,10 +160,11 @@ def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: in
     if chosen is not None:
         pool = replace(pool, templates=tuple(template for template in pool.templates if template.id == chosen))
     examples = inputs.examples.train
-    updates = updates_of(config, len(examples), pool, inputs.examples.task)
+    updates = updates_of(foreseen(config), len(examples), pool, inputs.examples.task)
+    known = 2 * config.sampler.lag if config.sampler.by_loss else None  # updates whose draws do not depend on losses
     shots = Shots(examples, config.dataset.shots, updates.sampler.seed)
     shown: dict[str, Trained] = {}
-    for tagged in (tag for update in updates.of_epoch(0) for tag in update):
+    for tagged in (tag for update in islice(updates.of_epoch(0), known) for tag in update):
         template = updates.sampler.template(tagged.draw, tagged.template)
         shown.setdefault(template.id, (template, examples[tagged.row], shots.of(tagged.draw, tagged.row)))
         if len(shown) == n:

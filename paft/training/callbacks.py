@@ -40,6 +40,7 @@ class Recorder(Callback):
         self.tokens = self.truncated = 0
         self.repeated_tokens = 0  # of updates that were computed again with perturbed embeddings
         self.drawn: Counter[tuple[int, int]] = Counter()  # renderings by part of the training and template
+        self._counts_draws = True  # False: an earlier version, which did not, began the run
         self.seconds = self.loop_seconds = 0.0  # of updates; of these, outside of PaftModule.training_step
         self.loss = 0.0  # of the last update that was read back
         self.earlier_wall_s = 0.0  # of the processes that this one resumes
@@ -54,13 +55,16 @@ class Recorder(Callback):
         self.read_back()  # a run that resumes from this state does not repeat these updates
         wall = self.earlier_wall_s + time.perf_counter() - self._started
         drawn = [[*of, n] for of, n in self.drawn.items()]
-        counts = {"tokens": self.tokens, "repeated_tokens": self.repeated_tokens, "truncated": self.truncated}
-        return {**counts, "drawn": drawn, "seconds": self.seconds, "loop_seconds": self.loop_seconds, "wall_s": wall}
+        counts: dict[str, Any] = {"tokens": self.tokens, "repeated_tokens": self.repeated_tokens, "truncated": self.truncated}
+        if self._counts_draws:
+            counts["drawn"] = drawn
+        return {**counts, "seconds": self.seconds, "loop_seconds": self.loop_seconds, "wall_s": wall}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.tokens, self.truncated = state_dict["tokens"], state_dict["truncated"]
-        self.repeated_tokens = state_dict["repeated_tokens"]
-        self.drawn = Counter({(part, template): n for part, template, n in state_dict["drawn"]})
+        self.repeated_tokens = state_dict.get("repeated_tokens", 0)  # states of earlier versions have neither
+        self._counts_draws = "drawn" in state_dict
+        self.drawn = Counter({(part, template): n for part, template, n in state_dict.get("drawn", [])})
         self.seconds, self.loop_seconds = state_dict["seconds"], state_dict["loop_seconds"]
         self.earlier_wall_s = state_dict["wall_s"]
 
@@ -91,7 +95,7 @@ class Recorder(Callback):
         self.repeated_tokens += shown.n_tokens if pl_module.objective.repeats(update) else 0
         self.truncated += shown.n_truncated
         part = update * PARTS // pl_module.total_updates
-        self.drawn.update((part, template) for template in shown.templates)
+        self.drawn.update((part, template) for template in (shown.templates if self._counts_draws else ()))
         now = time.perf_counter()
         self.loop_seconds += now - self._last_end - figures.pop("step_s")
         self._last_end = now

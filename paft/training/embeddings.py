@@ -36,8 +36,9 @@ class ShiftedEmbeddings:
         """
         assert self._shift is not None and self._shift.grad is not None and self._lengths is not None
         gradient = self._shift.grad.float()
-        # The smallest normal number: gradients of a loss in the thousandths are far above it, and a zero stays a zero.
-        unit = gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        # By its largest component first, because squares of small numbers vanish; a zero stays a zero.
+        gradient = gradient / gradient.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        unit = gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(0.5)
         self._shift = (size * self._lengths * unit * where[..., None]).to(self._shift.dtype)
 
     def __enter__(self) -> "ShiftedEmbeddings":

@@ -84,7 +84,8 @@ def fit(
     module = PaftModule(model, config.optim, total, config.seed, validate, kernels, objective, probe, by_loss)
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch
-    work = Work(total, data.updates.examples_per_update, every, scoring)
+    repeats_from = next((update for update in range(total) if objective.repeats(update)), None)
+    work = Work(total, data.updates.examples_per_update, every, scoring, repeats_from)
     best = SaveBest(folder / "checkpoints", module.averaged)
     state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
     in_order_before = torch.are_deterministic_algorithms_enabled()

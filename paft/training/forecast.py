@@ -24,12 +24,16 @@ class ScoringWork:
 
 @dataclass(frozen=True)
 class Work:
-    """The work of a run: its updates, the examples of each, the updates between two validations, and what is scored."""
+    """The work of a run: its updates, the examples of each, the updates between two validations, and what is scored.
+
+    repeats_from is the first update that is computed twice; None: none is.
+    """
 
     updates: int
     examples_per_update: int
     updates_per_validation: int
     scoring: ScoringWork
+    repeats_from: int | None = None
 
     def left(self, done: int, update_s: float, rendering_s: float | None) -> tuple[float, float]:
         """Return the seconds of training (validation included) and of scoring that are left after `done` updates.
@@ -44,7 +48,10 @@ class Work:
             rendering_s = 0.0 if self.scoring.generated else _SCORED_TO_TRAINED * update_s / self.examples_per_update
         validations = self.updates // self.updates_per_validation - done // self.updates_per_validation
         validating_s = validations * self.scoring.validation_renderings * rendering_s
-        return (self.updates - done) * update_s + validating_s, self.scoring.test_renderings * rendering_s
+        updates = self.updates - done
+        if self.repeats_from is not None and done < self.repeats_from:  # update_s is of those that are computed once
+            updates += self.updates - self.repeats_from
+        return updates * update_s + validating_s, self.scoring.test_renderings * rendering_s
 
     def line(self, update_s: float, loop_s: float, rendering_s: float | None) -> str:
         """Return the line of the plan about the time of the whole run, search included.

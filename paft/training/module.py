@@ -65,7 +65,8 @@ class PaftModule(pl.LightningModule):
         self.validate = validate
         self.kernels = kernels
         self.objective, self.probe, self.by_loss = objective or Objective(LossConfig(), total_updates), probe, by_loss
-        self._unread: list[tuple[int, Update, Tensor]] = []  # updates whose losses by_loss was not told yet
+        # Updates whose losses by_loss was not told yet: number, template and answer tokens of each rendering, sums of losses.
+        self._unread: list[tuple[int, list[int], list[int], Tensor]] = []
         self.shown: Update | None = None  # the last update as it was trained on
         self._mean: list[Tensor] = []  # of the adapter's weights over the last updates, fp32
         self._averaged = 0  # over how many
@@ -160,6 +161,9 @@ class PaftModule(pl.LightningModule):
         that this process spent here; the device may still be at work.
         """
         started = time.perf_counter()
+        step = self.global_step
+        if self._graphs is not None and self.objective.repeats(step) and not self.objective.repeats(step - 1):
+            self._graphs.forget()  # those of updates that were computed once
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
         (group,) = optimizer.param_groups
@@ -177,7 +181,10 @@ class PaftModule(pl.LightningModule):
             sums = sum_over_ranks(sums, group["params"])
         of_loss = self.objective.figures(sums, group["params"])
         if self.by_loss is not None:
-            self._unread.append((self.global_step, shown, self.objective.of_renderings(sums)))
+            losses = self.objective.of_renderings(
+                sums
+            ).clone()  # not a view, which would keep what it was cut from: all gradients
+            self._unread.append((self.global_step, shown.templates, shown.targets, losses))
             if (self.global_step + 1) % self.by_loss.settings.lag == 0:
                 self._tell(self.by_loss)
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
@@ -222,8 +229,8 @@ class PaftModule(pl.LightningModule):
 
     def _tell(self, by_loss: ByLossSampler) -> None:
         """Tell the sampler the losses of the updates since it was told last; this waits for the device."""
-        for number, update, sums in self._unread:
-            own = zip(update.templates, sums.tolist(), update.targets, strict=False)  # a last update has fewer
+        for number, templates, targets, sums in self._unread:
+            own = zip(templates, sums.tolist(), targets, strict=False)  # a last update has fewer
             known = [(template, loss / n) for template, loss, n in own if n]
             by_loss.record(number, *map(list, zip(*known, strict=True)))
         self._unread = []

@@ -200,6 +200,13 @@ def test_a_continued_run_counts_what_came_before():
     assert (after.tokens_per_s, after.truncated) == (500, 3) and after.earlier_wall_s > 0
 
 
+def test_a_state_of_an_earlier_version_counts_no_draws():
+    after, state = Recorder(), Recorder().state_dict()
+    del state["drawn"], state["repeated_tokens"]
+    after.load_state_dict(state)
+    assert "drawn" not in after.state_dict() and after.drawn == {}
+
+
 def test_a_moved_run_keeps_its_best_checkpoint(tmp_path):
     state = SaveBest(tmp_path / "one").state_dict() | {
         "best_model_score": torch.tensor(0.7),

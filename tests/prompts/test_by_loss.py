@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from paft.prompts.by_loss import ByLossSampler, LossSettings, _capped
-from paft.prompts.pool import PromptPool
-from paft.prompts.sampling import families_of
+from paft.prompts.sampling import Sampler, families_of
 from paft.prompts.schedule import Draw
 from tests.prompts.test_sampling import POOL, TASK
 
@@ -20,7 +19,9 @@ WORDINGS, LAYOUTS = families_of(POOL, TASK.choice_fields)
 def sampler(temperature: float = 1.0, end: float | None = None, share: float = 0.3, lag: int = 4, k: int = 1, **other):
     end = temperature if end is None else end
     settings = LossSettings((temperature, end), share, other.pop("corrected", False), lag)
-    return ByLossSampler(POOL, 0, None, 1.0, settings, (WORDINGS, LAYOUTS), PER_EPOCH, TOTAL, k, **other)
+    return ByLossSampler(
+        POOL, 0, settings=settings, families=(WORDINGS, LAYOUTS), updates_per_epoch=PER_EPOCH, total_updates=TOTAL, k=k, **other
+    )
 
 
 def draw_of(update: int, k: int = 1) -> Draw:
@@ -74,10 +75,10 @@ def test_draws_do_not_depend_on_how_far_ahead_they_are_made(k):
 def test_draws_of_the_first_two_blocks_are_uniform_and_later_ones_wait_for_losses():
     one = sampler(lag=4)
     np.testing.assert_allclose(one.probabilities(draw_of(7)), 1 / len(POOL.templates))
-    run(one, hard, range(4), ahead=8)
-    assert one.probabilities(draw_of(8)).std() > 0
-    with pytest.raises(RuntimeError, match="losses of updates 4 to 7 are not recorded yet"):
-        one.index(draw_of(12))
+    run(one, hard, range(40), ahead=4)
+    assert one.probabilities(draw_of(44)).std() > 0
+    with pytest.raises(RuntimeError, match="losses of updates 40 to 43 are not recorded yet"):
+        one.index(draw_of(48))
 
 
 @pytest.mark.parametrize("k", [1, 3, 20])
@@ -90,7 +91,6 @@ def test_a_sampler_restored_anywhere_goes_on_as_one_that_was_not_interrupted(k, 
         for update in range(stop, min(stop + ahead - 1, 90)):
             first.index(draw_of(update, k))  # read ahead
         state = json.loads(json.dumps(first.state()))
-        state["scores"] = {int(block): scores for block, scores in state["scores"].items()}
         again = sampler(k=k)
         again.restore(state)
         assert before + run(again, hard, range(stop, 90), ahead) == whole, stop
@@ -136,8 +136,23 @@ def test_the_effective_pool_is_the_whole_pool_where_draws_are_uniform():
     assert 1 < one.effective_pool((1, 9)) < 0.9 * len(POOL.templates)
 
 
-def test_families_without_differences_are_drawn_alike():
-    one = sampler(5.0)
-    run(one, lambda _: 1.0, range(60))
-    np.testing.assert_allclose(one.probabilities(draw_of(59)), 1 / len(POOL.templates))
-    assert isinstance(POOL, PromptPool)
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.3])
+def test_noise_alone_leaves_draws_nearly_uniform(noise):
+    rng = np.random.default_rng(0)
+    one = sampler(share=0.05, lag=8)
+    run(one, lambda _: 1.0 + noise * rng.normal(), range(TOTAL))
+    assert one.effective_pool((3, 47)) > 0.9 * len(POOL.templates)
+
+
+def test_differences_beyond_noise_move_draws_as_far_as_they_are_known():
+    rng = np.random.default_rng(0)
+    one, pools = sampler(2.0, share=0.05, lag=8), []
+    for first, end in ((0, 40), (40, TOTAL)):
+        run(one, lambda i: hard(i) / 4 + 0.3 * rng.normal(), range(first, end))
+        pools.append(one.effective_pool((draw_of(end - 1).epoch, draw_of(end - 1).number)))
+    assert len(POOL.templates) >= round(pools[0], 6) > pools[1]
+
+
+def test_the_first_two_blocks_draw_what_a_uniform_sampler_does():
+    one, uniform = sampler(lag=8), Sampler(POOL, 0)
+    assert [one.index(draw_of(u)) for u in range(16)] == [uniform.index(draw_of(u)) for u in range(16)]

@@ -287,7 +287,7 @@ _CONFIG: _Table = [
     ("more candidates than prompts", "train_prompts=2 ; sampler=worst_of", {}, "is more than the 2 training prompts"),
     ("nothing to tilt", "loss=tilted", {}, "give it with method=paft and sampler.templates_per_update=4, say."),
     ("nothing to agree", "loss=consistent", {}, "sampler.paired=true and sampler.templates_per_update=2, say."),
-    ("a perturbation of zero", "loss=perturbed ; loss.size=0", {}, "loss.size=0: input should be greater than 0"),
+    ("a perturbation of zero", "loss=perturbed ; loss.size=0", {}, "loss.size=0: input should be greater than or equal"),
     (
         "unlabelled rows that lack a field",
         f"{AGREE} ; loss.unlabelled=some.jsonl",

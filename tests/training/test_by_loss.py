@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from paft.jobs.train import run_training
+from paft.prompts import by_loss
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.losses import answer_losses
@@ -49,16 +50,25 @@ def test_the_losses_of_renderings_come_back_however_an_update_is_split(tiny_over
 
 
 def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.setattr(by_loss, "_LUCK", 0.0)
     own = [*tiny_overrides, *OWN, "trainer.checkpoint_every=1", "model.lora.dropout=0.1"]
     whole, resumed = whole_and_resumed(own, tmp_path / "again", monkeypatch)
     assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
 
 
+def run_on_noise(config) -> None:
+    """Train, in this process or as a rank, with draws that go by noise, too: a random model has hardly anything else."""
+    by_loss._LUCK = 0.0
+    run_training(config)
+
+
 def test_loader_workers_ranks_and_graphs_change_no_draw(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.setattr(by_loss, "_LUCK", 0.0)
+
     def trained(name: str, devices: int = 1, *more: str) -> list[list[float]]:
         overrides = [*tiny_overrides, *OWN, "sampler.lag=6", "T=3", *more, f"output_root={tmp_path / name}"]
         config = compose_config(*overrides, f"trainer.devices={devices}")
-        run_on(devices, "cpu", run_training, config)
+        run_on(devices, "cpu", run_on_noise, config)
         return [[*row.values()] for row in log(tmp_path / name / config.run_name)]
 
     usual = trained("one")
@@ -94,6 +104,8 @@ def test_it_goes_with_other_methods(tiny_overrides, more):
         (["sampler.temperature=11"], "sampler.temperature"),
         (["sampler.temperature_end=-11"], "sampler.temperature_end"),
         (["sampler.uniform_share=0"], "sampler.uniform_share"),
+        (["sampler.uniform_share=1"], "sampler.uniform_share"),
+        (["sampler.lag=4"], "2 loader workers .* use sampler.lag=6 or more"),  # those of a GPU, if there is one
         (["sampler.lag=1"], "sampler.lag"),
     ],
 )
@@ -110,7 +122,23 @@ def test_prompts_of_one_family_are_refused(tiny_overrides, tmp_path):
         data_of(*tiny_overrides, *OWN, f"prompts.train={path}")
 
 
+@pytest.mark.parametrize("more", [["K=32"], ["K=4", "sampler.lag=2"]])
+def test_a_run_whose_draws_hold_longer_than_the_lag_is_written(tiny_overrides, more):
+    results = run_training(compose_config(*tiny_overrides, "sampler=by_loss", "train_examples=64", *more))
+    assert results.training.drawn.templates >= 1
+
+
+def test_what_waits_to_be_told_keeps_no_gradients_alive(tiny_overrides, monkeypatch):
+    kept = []
+    tell = PaftModule._tell
+    monkeypatch.setattr(PaftModule, "_tell", lambda module, own: kept.extend(module._unread) or tell(module, own))
+    run_training(compose_config(*tiny_overrides, *OWN))
+    assert kept and all(losses.untyped_storage().nbytes() == losses.nbytes for *_, losses in kept)
+
+
 def test_names_of_other_runs_stay():
+    same = compose_config("sampler=by_loss", "sampler.temperature_end=1").run_name
+    assert same == compose_config("sampler=by_loss").run_name
     assert compose_config("sampler.lag=8", "sampler.corrected=true").run_name == compose_config().run_name
     assert not {"temperature", "lag", "corrected"} & {*compose_config("sampler=mutated").identity()["sampler"]}
     assert "-K4-mutated-by-loss-" in compose_config("sampler=mutated", "sampler.temperature=1").run_name

@@ -37,3 +37,10 @@ def test_the_loop_is_named_where_it_is_more_than_a_third_of_an_update():
     line = work().line(0.006, 0.0025, 0.0001)
     assert line.endswith("; of the 6 ms of an update the loop around the model takes 2.5")
     assert "loop" not in work().line(0.006, 0.0019, 0.0001)
+
+
+def test_updates_that_are_computed_twice_take_twice_the_time():
+    sizes = ScoringWork(validation_renderings=40, test_renderings=0)
+    once, twice = (Work(600, 8, 600, sizes, repeats_from=first) for first in (None, 120))
+    assert twice.left(0, 1.0, 0.0)[0] == once.left(0, 1.0, 0.0)[0] + 480
+    assert twice.left(300, 2.0, 0.0) == once.left(300, 2.0, 0.0), "by then such updates are what was timed"

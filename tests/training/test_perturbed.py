@@ -9,6 +9,8 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from paft.config.schema import LossConfig
+from paft.data.inputs import load_inputs
+from paft.jobs.beside import base_of, user_of
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
@@ -97,6 +99,30 @@ def test_only_marked_tokens_are_moved_and_none_without_a_gradient(tiny_llama):
     assert torch.equal(table(ids), before.detach())
 
 
+def test_small_gradients_are_scaled_and_zeros_stay(tiny_llama):
+    model = adapted(tiny_llama)
+    with ShiftedEmbeddings(model) as shifted:
+        table = model.get_input_embeddings()
+        before = table(torch.arange(4)[None])
+        (before[0, :3].sum(-1) * torch.tensor([1e-30, 1e-12, 1.0])).sum().backward()
+        shifted.move(torch.tensor(0.03), torch.ones(1, 4, dtype=torch.bool))
+        apart = (table(torch.arange(4)[None]) - before).norm(dim=-1) / before.norm(dim=-1)
+    torch.testing.assert_close(apart[0].detach(), torch.tensor([0.03, 0.03, 0.03, 0]), rtol=1e-3, atol=1e-7)
+
+
+def test_in_bf16_most_of_the_shift_is_left(tiny_llama):
+    model = adapted(tiny_llama).to(torch.bfloat16)
+    ids = torch.arange(50)[None]
+    with ShiftedEmbeddings(model) as shifted:
+        table = model.get_input_embeddings()
+        before = table(ids)
+        wanted = torch.randn(before.shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+        (before * wanted).sum().backward()
+        shifted.move(torch.tensor(0.03), torch.ones(1, 50, dtype=torch.bool))
+        moved = (table(ids) - before).float()
+    assert torch.nn.functional.cosine_similarity(moved, wanted.float(), dim=-1).min() > 0.95
+
+
 def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch):
     own = [*tiny_overrides, *OWN, "trainer.checkpoint_every=1", "model.lora.dropout=0.1"]
     whole, resumed = whole_and_resumed(own, tmp_path / "again", monkeypatch)
@@ -127,7 +153,7 @@ def test_it_goes_with_other_methods_and_samplers(tiny_overrides, more):
 
 @pytest.mark.parametrize(
     ("overrides", "said"),
-    [(["loss.size=0"], "loss.size"), (["loss.size=1.5"], "loss.size"), (["loss.warmup=1"], "loss.warmup")],
+    [(["loss.size=0.001"], "loss.size"), (["loss.size=1.5"], "loss.size"), (["loss.warmup=1"], "loss.warmup")],
 )
 def test_what_is_out_of_range_is_refused(overrides, said):
     with pytest.raises(InputError, match=said):
@@ -138,6 +164,13 @@ def test_a_tokenizer_that_does_not_say_where_tokens_stand_is_refused(tiny_overri
     monkeypatch.setattr("transformers.PreTrainedTokenizerFast.is_fast", False)
     with pytest.raises(InputError, match="loss=perturbed: the model's tokenizer does not say where"):
         data_of(*tiny_overrides, *OWN)
+
+
+def test_a_fixed_prompt_beside_it_is_trained_by_the_same_loss_and_the_base_model_by_none(tiny_overrides):
+    config = compose_config(*tiny_overrides, "loss=perturbed")
+    assert user_of(config, load_inputs(config)).loss.name == "perturbed" and base_of(config).loss.name == "mean"
+    base = compose_config("method=base").run_name
+    assert compose_config("method=base", "loss=perturbed", "loss.size=0.1").run_name == base
 
 
 def test_names_of_other_runs_stay():

@@ -75,7 +75,7 @@ def test_the_loss_is_written_out_by_torchs_divergence(own, tiny_llama, toward, a
         predictions, scores = [], []
         for tag in of:
             encoded = data.renderings._encoded(tag)
-            context, answer = encoded.context, encoded.continuations[0]
+            context, answer = encoded.context, encoded.continuations[0] if tag.row < 24 else [IGNORED]
             logits = plain(torch.tensor([context + answer[:-1]])).logits[0, len(context) - 1 :]
             predictions.append(logits.log_softmax(-1))
             if answer == [IGNORED]:
@@ -174,6 +174,15 @@ def test_rows_that_cannot_be_used_are_refused(own, rows, said):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match=said):
         prepare(compose_config(*own))
+
+
+def test_an_option_longer_than_the_cutoff_is_named(own):
+    path = Path(next(o for o in own if "loss.unlabelled=" in o).split("=", 1)[1])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[2]["A"] = "the barn " * 2000
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"unlabelled\.jsonl, line 3: an answer has"):
+        prepare(compose_config(*own, "dataset.answer=text"))
 
 
 def test_an_update_of_results_counts_them(own):
