@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from experiments.worst_prompt.ablations import says
 from experiments.worst_prompt.arms import paired
+from experiments.worst_prompt.files import check_against, read_yaml
 from experiments.worst_prompt.registered import Bounds, equivalents
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
@@ -52,9 +52,7 @@ class Methods(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> "Methods":
-        for name in (*self.against, *self.against.values()):
-            if name not in self.arms:
-                raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(self.arms)}")
+        check_against(self.arms, self.against)
         if "evaluate=false" not in self.common:
             raise ValueError("common needs evaluate=false: methods are screened without looking at the test")
         return self
@@ -66,12 +64,7 @@ class Methods(BaseModel):
 
 def read(path: Path = FILE) -> Methods:
     """Read what is compared; raises InputError that names the file and what is wrong."""
-    try:
-        return Methods.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file of methods.") from None
-    except (ValidationError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())[:300]}; see Methods in {__file__}.") from None
+    return read_yaml(path, Methods, "there is no such file of methods.")
 
 
 def main() -> None:

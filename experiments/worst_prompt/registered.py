@@ -8,12 +8,11 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from experiments.worst_prompt.files import check_against, read_yaml
 from paft.config.compose import compose_training
 from paft.reporting.runs import FinishedRun
-from paft.runtime.errors import InputError
 
 FILE = Path(__file__).with_name("registered.yaml")
 # What a forward pass alone costs of a token's training: with frozen weights the backward pass costs about as much as
@@ -49,9 +48,7 @@ class Ablations(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> "Ablations":
-        for name in (*self.against, *self.against.values()):
-            if name not in self.arms:
-                raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(self.arms)}")
+        check_against(self.arms, self.against)
         return self
 
 
@@ -91,14 +88,7 @@ class Registered(BaseModel):
 
 def read(path: Path = FILE) -> Registered:
     """Read a registration; raises InputError that names the file and the key."""
-    try:
-        return Registered.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(
-            f"{path}: nothing is registered; choose the arms on validation prompts, then write this file."
-        ) from None
-    except (ValidationError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())[:300]}; see Registered in {__file__}.") from None
+    return read_yaml(path, Registered, "nothing is registered; choose the arms on validation prompts, then write this file.")
 
 
 def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]], path: Path = FILE) -> list[str]:

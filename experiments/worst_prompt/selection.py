@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from experiments.worst_prompt.files import read_yaml
 from paft.config.compose import compose_training
 from paft.evaluation.statistics import Array
 from paft.evaluation.tail import cvar, kind_of
@@ -60,12 +60,7 @@ class Candidates(BaseModel):
 
 def read(path: Path = FILE) -> Candidates:
     """Read candidates; raises InputError that names the file and what is wrong."""
-    try:
-        return Candidates.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file of candidates.") from None
-    except (ValidationError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())[:300]}; see Candidates in {__file__}.") from None
+    return read_yaml(path, Candidates, "there is no such file of candidates.")
 
 
 @dataclass(frozen=True)

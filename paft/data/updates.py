@@ -125,6 +125,7 @@ class Updates:
         self.templates_per_update = templates_per_update
         self.paired = paired
         self.unlabelled = unlabelled
+        self._turn: tuple[int, list[int]] | None = None  # the unlabelled rows' last order, and which one it is
 
     @property
     def rows_per_update(self) -> int:
@@ -171,8 +172,10 @@ class Updates:
         rows = []
         for place in range(number * size, (number + 1) * size):
             turn, index = divmod(place, n)
-            bits = np.random.Philox(key=[self.sampler.seed, _UNLABELLED_STREAM], counter=[0, 0, turn, 0])
-            rows.append(self.n_examples + int(np.random.Generator(bits).permutation(n)[index]))
+            if self._turn is None or self._turn[0] != turn:
+                bits = np.random.Philox(key=[self.sampler.seed, _UNLABELLED_STREAM], counter=[0, 0, turn, 0])
+                self._turn = turn, np.random.Generator(bits).permutation(n).tolist()
+            rows.append(self.n_examples + self._turn[1][index])
         return rows
 
     def seen(self) -> "Seen":

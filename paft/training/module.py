@@ -215,7 +215,8 @@ class PaftModule(pl.LightningModule):
         """Compute the gradients of this rank's part of an update; return what its micro-batches add up, as Objective.sums."""
         optimizer.zero_grad(set_to_none=self._graphs is None)
         n_targets = torch.full((), float(batch.n_targets), device=self.device)
-        n_compared = torch.full((), float(batch.n_compared), device=self.device)
+        compares = self.objective.loss.name == "consistent"
+        n_compared = torch.full((), float(batch.n_compared), device=self.device) if compares else None
         strength = self.objective.strength(self.global_step)
         of_update = None if strength is None else torch.full((), strength, device=self.device)
         sums = torch.zeros(self.objective.n_sums, device=self.device)

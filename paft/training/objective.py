@@ -24,7 +24,7 @@ class Part:
     micro_batch: MicroBatch
     n_targets: Tensor  # of the update; scalar, fp32
     strength: Tensor | None  # of what the loss has besides the mean; scalar, fp32
-    n_compared: Tensor | None = None  # tokens of the update whose predictions are compared; scalar, fp32
+    n_compared: Tensor | None = None  # tokens of the update whose predictions are compared, if they are; scalar, fp32
 
 
 class Objective:

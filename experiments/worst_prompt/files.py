@@ -1,0 +1,35 @@
+"""Reading what an experiment compares from a YAML file."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from paft.runtime.errors import InputError
+
+Content = TypeVar("Content", bound=BaseModel)
+
+
+def read_yaml(path: Path, kind: type[Content], missing: str) -> Content:
+    """Read a file as what it describes; raises InputError that names the file and what is wrong.
+
+    Args:
+        missing: what to say where there is no such file.
+    """
+    try:
+        return kind.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"{path}: {missing}") from None
+    except (ValidationError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: {said}; see {kind.__name__} in {inspect.getfile(kind)}.") from None
+
+
+def check_against(arms: Iterable[str], against: Mapping[str, str]) -> None:
+    """Raise ValueError if an arm is compared with one that is not there."""
+    for name in (*against, *against.values()):
+        if name not in arms:
+            raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(arms)}")
