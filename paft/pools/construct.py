@@ -12,7 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from paft.pools.generators import Generator, Message, Reply, UnavailableError
-from paft.pools.meta_prompts import STRATEGIES, Strategy, ask
+from paft.pools.meta_prompts import STRATEGIES, Strategy, ask, plain_templates
 from paft.pools.replies import read_whole, templates_in
 from paft.pools.screening import Candidate, Verdict, screen
 from paft.pools.splitting import FEWEST_LAYOUTS, SplitWay, split
@@ -24,6 +24,7 @@ from paft.runtime.files import write_atomically
 
 _POOLS = ("train", "validation", "test")
 LEAST = 10  # "about ten good prompts" suffice in most cases (paper, section 5)
+_HOPELESS = 0.1  # a share of survivors below which more calls are no way to a pool
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def construct(plan: Construction) -> dict[str, Any]:
             f"kept in {replies_folder}: mend or remove the generator and give the same command again."
         )
     replies = [json.loads((replies_folder / f"{call.digest}.json").read_text(encoding="utf-8")) for call in calls]
-    whole, cut = _candidates(plan, calls, replies)
-    judged = [*screen(whole, plan.form, plan.max_words), *cut, *_unreadable(calls, replies)]
+    candidates, rejected = _candidates(plan, calls, replies)
+    judged = [*screen(candidates, plan.form, plan.max_words), *rejected, *_unreadable(calls, replies)]
     survivors = _templates(plan, [candidate for candidate, verdict in judged if verdict.reason is None])
     report = _report(plan, replies, judged) | {"written": written}
     for name in _POOLS:  # an earlier construction's pools do not belong to the new candidates
@@ -99,9 +100,11 @@ def construct(plan: Construction) -> dict[str, Any]:
     _write_report(plan.out, report)
     if len(survivors) < LEAST:
         why = ", ".join(f"{reason} {n}" for reason, n in report["rejected"].items())
+        hopeless = len(survivors) < _HOPELESS * len(judged)
+        advice = "use a larger model" if hopeless else f"ask more often (--calls {2 * plan.calls}) or add generators"
         raise InputError(
             f"Only {len(survivors)} of {len(judged)} candidates survived, at least {LEAST} are needed ({why}); read "
-            f"{plan.out / 'candidates.jsonl'}, then ask more often (--calls {2 * plan.calls}) or add generators."
+            f"{plan.out / 'candidates.jsonl'}, then {advice}."
         )
     splits = split(survivors, plan.way, plan.seed)
     texts = {n: PromptPool(n, tuple(splits[n]), plan.form.answer, plan.form.options).to_yaml() for n in _POOLS}
@@ -163,18 +166,26 @@ def _save(path: Path, call: _Call, reply: Reply) -> None:
 def _candidates(
     plan: Construction, calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]
 ) -> tuple[list[Candidate], list[tuple[Candidate, Verdict]]]:
-    """Return the whole candidates of all replies, and the last candidates of replies that were cut off."""
+    """Return the candidates of all replies, and those rejected at once: where a reply was cut off, and copies of the request.
+
+    Small models hand back the templates that the few-shot request shows them.
+    """
     whole: list[Candidate] = []
-    cut: list[tuple[Candidate, Verdict]] = []
+    rejected: list[tuple[Candidate, Verdict]] = []
+    shown = plain_templates(plan.form)
     for call, saved in zip(calls, replies, strict=True):
         source = call.generator.name
         prefix = f"{plan.name}-{source}-{call.strategy.removesuffix('-shot')}-{call.number + 1:02}"
         texts = templates_in(saved["reply"]["text"])
         candidates = [Candidate(text, f"{prefix}-{n:02}", source, call.strategy) for n, text in enumerate(texts, 1)]
         if candidates and saved["reply"]["finish_reason"] == "length":
-            cut.append((candidates.pop(), Verdict("cut off", "the reply ended here, at the limit of its length")))
-        whole += candidates
-    return whole, cut
+            rejected.append((candidates.pop(), Verdict("cut off", "the reply ended here, at the limit of its length")))
+        for candidate in candidates:
+            if call.strategy == "few-shot" and candidate.text.strip() in shown:
+                rejected.append((candidate, Verdict("near-copy", "the request shows this template as an example")))
+            else:
+                whole.append(candidate)
+    return whole, rejected
 
 
 def _unreadable(calls: Sequence[_Call], replies: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Candidate, Verdict]]:

@@ -1,4 +1,4 @@
-"""Reading candidate templates out of a model's reply: JSON, code fences, numbered lists, quotations, or paragraphs."""
+"""Reading candidate templates out of a model's reply: JSON, code fences, tags, numbered lists, quotations, or paragraphs."""
 
 import json
 import re
@@ -10,6 +10,7 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
 _NUMBER = re.compile(
     r"^[ \t]*(?:\*\*|#+[ \t]*)?(?:(?:prompt|template)[ \t]*)?#?(\d{1,3})[.):][ \t]*(?:\*\*)?[ \t]*", re.I | re.M
 )
+_TAGGED = re.compile(r"<template>[ \t]*\n?(.*?)\n?[ \t]*(?:</template>|\Z)", re.S | re.I)  # as requests show templates
 _TITLE = re.compile(r"^[^{}\n]*\*\*:?[ \t]*\n|^[^{}\n]{1,60}:[ \t]*\n(?=```)")
 _FAREWELL = re.compile(r"\n[ \t]*\n[^{}]*[.!?]\Z")  # a last paragraph of whole sentences, without a placeholder
 _PLACEHOLDER = re.compile(r"\{\w+\}")
@@ -24,7 +25,7 @@ def templates_in(reply: str) -> list[str]:
     Only texts with a {placeholder} count. Texts that are no template all the same, e.g. a comment in a list, are left to
     screening. A reply in none of the known formats is taken as a single text.
     """
-    readers = (_json, _fences, _numbered, _quoted, _paragraphs, lambda text: [_bare(text)])
+    readers = (_json, _tagged, _fences, _numbered, _quoted, _paragraphs, lambda text: [_bare(text)])
     return next((texts for read in readers if (texts := _with_placeholders(read(reply)))), [])
 
 
@@ -34,7 +35,15 @@ def read_whole(reply: str) -> bool:
 
 
 def _with_placeholders(texts: list[str]) -> list[str]:
-    return [text for text in texts if _PLACEHOLDER.search(text)]
+    return [text for text in map(_untagged, texts) if _PLACEHOLDER.search(text)]
+
+
+def _untagged(text: str) -> str:
+    return tagged[1] if (tagged := _TAGGED.fullmatch(text.strip())) else text
+
+
+def _tagged(reply: str) -> list[str]:
+    return _TAGGED.findall(reply)
 
 
 def _json(reply: str) -> list[str]:

@@ -372,6 +372,7 @@ def test_a_model_that_refuses_leaves_a_record_and_says_what_to_do(task, serve, m
     server = serve(lambda number: (200, completion("I'm sorry, but I can't help with that."), {}, 0))
     code, sentence = run(monkeypatch, command(task, server.url))
     assert code == 2 and sentence.startswith("Only 0 of 2 candidates survived, at least 10 are needed (unreadable 2); ")
+    assert sentence.endswith("then use a larger model.")
     assert len(list((task / "out" / "replies").glob("*.json"))) == 2
     assert not (task / "out" / "train.yaml").exists()
 
@@ -383,6 +384,20 @@ def test_too_few_survivors_are_counted_with_their_reasons(task, serve, monkeypat
     assert code == 2
     assert "Only 3 of 12 candidates survived, at least 10 are needed (near-copy 5, fields 2, no cue 2); " in sentence
     assert sentence.endswith("then ask more often (--calls 2) or add generators.")
+
+
+def test_a_model_that_hands_back_the_example_writes_nothing(task, serve, monkeypatch):
+    example = "Premise: {premise}\nA. {A}\nB. {B}\nAnswer:"
+    server = serve(lambda number: answers([f"<template>\n{example}\n</template>"]))
+    code, sentence = run(monkeypatch, command(task, server.url))
+    verdicts = {candidate["strategy"]: candidate["detail"] for candidate in record(task)}
+    assert code == 2 and verdicts == {"zero-shot": "", "few-shot": "the request shows this template as an example"}
+
+
+def test_a_generator_that_writes_hardly_any_template_is_to_be_replaced(task, serve, monkeypatch):
+    server = serve(lambda number: answers([*["{premise}"] * 20, *wordings(number, 1)]))
+    code, sentence = run(monkeypatch, command(task, server.url))
+    assert code == 2 and sentence.endswith("then use a larger model.")
 
 
 def test_pools_that_a_person_changed_are_not_written_over(task, serve, monkeypatch):

@@ -36,6 +36,9 @@ REPLIES = {
     "nested objects": json.dumps({"prompts": {"1": ONE, "2": TWO}}),
     "objects with an unusual key": json.dumps([{"id": 1, "prompt_template": ONE}, {"id": 2, "prompt_template": TWO}]),
     "numbered from ten": f"10. {ONE}\n11. {TWO}",
+    "tags": f"<template>\n{ONE}\n</template>\n\n<template>\n{TWO}\n</template>",
+    "tags in a fence": f"```\n<template>\n{ONE}\n</template>\n<template>\n{TWO}\n</template>\n```",
+    "tags in json": json.dumps([f"<template>\n{text}\n</template>" for text in BOTH]),
     "quoted lines with dashes": "\n".join(f"- {json.dumps(text)}" for text in BOTH),
 }
 
