@@ -222,6 +222,8 @@ def _report(
         by_generator[generator.name] = {"candidates": len(verdicts), "kept": sum(v.reason is None for v in verdicts)}
     return {
         "name": plan.name,
+        "answer": plan.form.answer,
+        "options": plan.form.options,
         "calls": len(replies),
         "candidates": len(judged),
         "kept": sum(verdict.reason is None for _, verdict in judged),

@@ -10,7 +10,7 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
 _NUMBER = re.compile(
     r"^[ \t]*(?:\*\*|#+[ \t]*)?(?:(?:prompt|template)[ \t]*)?#?(\d{1,3})[.):][ \t]*(?:\*\*)?[ \t]*", re.I | re.M
 )
-_TAGGED = re.compile(r"<template>[ \t]*\n?(.*?)\n?[ \t]*(?:</template>|\Z)", re.S | re.I)  # as requests show templates
+_TAGGED = re.compile(r"<template>[ \t]*\n?(.*?)\s*(?:</template>|(?=<template>)|\Z)", re.S | re.I)  # as requests show templates
 _TITLE = re.compile(r"^[^{}\n]*\*\*:?[ \t]*\n|^[^{}\n]{1,60}:[ \t]*\n(?=```)")
 _FAREWELL = re.compile(r"\n[ \t]*\n[^{}]*[.!?]\Z")  # a last paragraph of whole sentences, without a placeholder
 _PLACEHOLDER = re.compile(r"\{\w+\}")

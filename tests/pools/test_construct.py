@@ -389,7 +389,7 @@ def test_too_few_survivors_are_counted_with_their_reasons(task, serve, monkeypat
 def test_a_model_that_hands_back_the_example_writes_nothing(task, serve, monkeypatch):
     example = "Premise: {premise}\nA. {A}\nB. {B}\nAnswer:"
     server = serve(lambda number: answers([f"<template>\n{example}\n</template>"]))
-    code, sentence = run(monkeypatch, command(task, server.url))
+    code, _ = run(monkeypatch, command(task, server.url))
     verdicts = {candidate["strategy"]: candidate["detail"] for candidate in record(task)}
     assert code == 2 and verdicts == {"zero-shot": "", "few-shot": "the request shows this template as an example"}
 

@@ -37,6 +37,7 @@ REPLIES = {
     "objects with an unusual key": json.dumps([{"id": 1, "prompt_template": ONE}, {"id": 2, "prompt_template": TWO}]),
     "numbered from ten": f"10. {ONE}\n11. {TWO}",
     "tags": f"<template>\n{ONE}\n</template>\n\n<template>\n{TWO}\n</template>",
+    "a tag left open": f"Two:\n<template>\n{ONE}\n\n<template>\n{TWO}\n</template>\nGood luck!",
     "tags in a fence": f"```\n<template>\n{ONE}\n</template>\n<template>\n{TWO}\n</template>\n```",
     "tags in json": json.dumps([f"<template>\n{text}\n</template>" for text in BOTH]),
     "quoted lines with dashes": "\n".join(f"- {json.dumps(text)}" for text in BOTH),
