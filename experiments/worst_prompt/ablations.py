@@ -19,15 +19,21 @@ def ablation_lines(collected: Collected, registered: Registered) -> list[str]:
     for arm, own in runs.items():
         if own:
             accuracy = TableRow(own, own[0].dataset).correct.mean(2)
-            tail, mean = float(cvar(accuracy, 0.1).mean()), float(accuracy.mean())
-            means.append([arm, f"`{' '.join(ablations.arms[arm])}`", str(len(own)), percent(tail), percent(mean)])
+            tails = cvar(accuracy, 0.1)
+            cells = [
+                str(len(own)),
+                percent(float(tails.mean())),
+                f"{percent(float(tails.min()))} to {percent(float(tails.max()))}",
+            ]
+            means.append([arm, f"`{' '.join(ablations.arms[arm])}`", *cells, percent(float(accuracy.mean()))])
         other = ablations.against.get(arm)
         arms = paired(own, runs[other]) if own and other is not None else None
         if arms is not None:
             differences.append([f"{arm} minus {other}", str(len(arms.seeds)), *_differences(arms, ablations.equivalent)])
     if not means:
         return []
-    lines = ["## What else matters", "", *table(["arm", "differs in", "seeds", "CVaR10", "mean"], means)]
+    headings = ["arm", "differs in", "seeds", "CVaR10", "lowest and highest seed", "mean"]
+    lines = ["## What else matters", "", *table(headings, means)]
     lines += table(["difference", "seeds", "CVaR10", "mean", "says"], differences)
     bounds = ablations.equivalent
     return [
