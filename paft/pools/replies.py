@@ -10,7 +10,7 @@ _FENCE = re.compile(r"```[^\n`]*\n(.*?)(?:```|\Z)", re.S)
 _NUMBER = re.compile(
     r"^[ \t]*(?:\*\*|#+[ \t]*)?(?:(?:prompt|template)[ \t]*)?#?(\d{1,3})[.):][ \t]*(?:\*\*)?[ \t]*", re.I | re.M
 )
-_TAGGED = re.compile(r"<template>[ \t]*\n?(.*?)\s*(?:</template>|(?=<template>)|\Z)", re.S | re.I)  # as requests show templates
+_TAGGED = re.compile(r"<template>(.*?)(?:</template>|(?=<template>)|\Z)", re.S | re.I)  # as requests show templates
 _TITLE = re.compile(r"^[^{}\n]*\*\*:?[ \t]*\n|^[^{}\n]{1,60}:[ \t]*\n(?=```)")
 _FAREWELL = re.compile(r"\n[ \t]*\n[^{}]*[.!?]\Z")  # a last paragraph of whole sentences, without a placeholder
 _PLACEHOLDER = re.compile(r"\{\w+\}")
@@ -39,11 +39,11 @@ def _with_placeholders(texts: list[str]) -> list[str]:
 
 
 def _untagged(text: str) -> str:
-    return tagged[1] if (tagged := _TAGGED.fullmatch(text.strip())) else text
+    return tagged[1].strip() if (tagged := _TAGGED.fullmatch(text.strip())) else text
 
 
 def _tagged(reply: str) -> list[str]:
-    return _TAGGED.findall(reply)
+    return [text.strip() for text in _TAGGED.findall(reply)]
 
 
 def _json(reply: str) -> list[str]:
