@@ -40,7 +40,8 @@ def ablation_lines(collected: Collected, registered: Registered) -> list[str]:
         *lines,
         f"Percent, on all test prompts. Equivalent: both 95% intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean, which is stricter than two one-sided tests at "
-        "5%. Intervals as above; they are not corrected for how many arms there are.",
+        f"5%. Registered with {len(ablations.seeds)} seeds; what is there of them stands here. Intervals as above; they are "
+        "not corrected for how many arms there are.",
         "",
     ]
 

@@ -12,7 +12,6 @@ import numpy as np
 from experiments.worst_prompt.ablations import ablation_lines
 from experiments.worst_prompt.arms import Arms, arms_of
 from experiments.worst_prompt.registered import FORWARD, Registered, compute, exploratory, unregistered
-from paft.evaluation.statistics import difference_interval
 from paft.evaluation.tail import SHARES, cvar
 from paft.reporting.collect import Collected, keep_runs
 from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
@@ -117,9 +116,8 @@ def _by_kind(arms: Arms) -> list[list[str]]:
     rows = []
     for kind in dict.fromkeys(arms.kinds):
         own = arms.of_kinds([kind])
-        difference = difference_interval(own.method.mean(0), own.baseline.mean(0), own.groups)
         means = [percent(float(side.mean())) for side in (own.baseline, own.method)]
-        rows.append([kind, str(len(own.kinds)), *means, bracketed(difference, "+")])
+        rows.append([kind, str(len(own.kinds)), *means, bracketed(own.mean(), "+")])
     return rows
 
 
