@@ -102,8 +102,8 @@ class Updates:
         examples_per_update: renderings, if paired.
         templates_per_update: how many templates an update holds, each for as many examples.
         paired: whether each example of an update is shown under all of its templates.
-        unlabelled: further rows, whose indices follow those of the examples; they come in turn, each time in another order.
-            None: there are none.
+        unlabelled: further rows, whose indices follow those of the examples; they come in turn, each time in another order,
+            whose last rows wait for the next where no whole update is left. None: there are none.
     """
 
     def __init__(
@@ -169,14 +169,11 @@ class Updates:
         if self.unlabelled is None:
             return []
         n, size = self.unlabelled
-        rows = []
-        for place in range(number * size, (number + 1) * size):
-            turn, index = divmod(place, n)
-            if self._turn is None or self._turn[0] != turn:
-                bits = np.random.Philox(key=[self.sampler.seed, _UNLABELLED_STREAM], counter=[0, 0, turn, 0])
-                self._turn = turn, np.random.Generator(bits).permutation(n).tolist()
-            rows.append(self.n_examples + self._turn[1][index])
-        return rows
+        turn, place = divmod(number, n // size)  # no update holds rows of two turns, because it could hold one of them twice
+        if self._turn is None or self._turn[0] != turn:
+            bits = np.random.Philox(key=[self.sampler.seed, _UNLABELLED_STREAM], counter=[0, 0, turn, 0])
+            self._turn = turn, np.random.Generator(bits).permutation(n).tolist()
+        return [self.n_examples + i for i in self._turn[1][place * size : (place + 1) * size]]
 
     def seen(self) -> "Seen":
         """Return what the whole run sees of the pool."""

@@ -88,7 +88,7 @@ class BalancedSampler(Sampler):
         dealt = (draw.epoch * self.draws_per_epoch + draw.number) * self.per_draw + draw.slot
         deck, place = divmod(dealt, len(self.pool.templates))
         if deck not in self._decks:
-            self._decks = {deck: self._shuffled(deck)}  # draws come in their order: one deck is enough
+            self._decks[deck] = self._shuffled(deck)  # all are kept, because frozen draws come in the order of the rows
         return self._decks[deck][place]
 
     @cached_property

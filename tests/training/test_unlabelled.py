@@ -51,7 +51,8 @@ def test_they_come_in_turn_beside_the_others_under_all_templates_of_the_update(o
         assert len({tuple(templates) for templates in shown.values()}) == 1
         rows += [row for row in shown if row >= 24]
     assert len(rows) == 2 * len(updates) == 24
-    assert all({*rows[i : i + 5]} == {*range(24, 29)} for i in range(0, 20, 5)) and rows[:5] != rows[5:10]
+    turns = [rows[i : i + 4] for i in range(0, 24, 4)]  # of five rows, of which one waits for the next turn
+    assert all(len({*turn}) == 4 for turn in turns) and {*rows} == {*range(24, 29)} and len({*map(tuple, turns)}) > 1
     assert list(data.updates.of_epoch(1, first_update=3)) == updates[len(updates) // 2 + 3 :]
 
 
