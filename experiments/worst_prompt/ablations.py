@@ -6,7 +6,7 @@ from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected
 from paft.reporting.page import bracketed, percent, table
-from paft.reporting.runs import TableRow
+from paft.reporting.runs import TableRow, commits
 
 
 def ablation_lines(collected: Collected, registered: Registered) -> list[str]:
@@ -41,7 +41,8 @@ def ablation_lines(collected: Collected, registered: Registered) -> list[str]:
         f"Percent, on all test prompts. Equivalent: both 95% intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean, which is stricter than two one-sided tests at "
         f"5%. Registered with {len(ablations.seeds)} seeds; what is there of them stands here. Intervals as above; they are "
-        "not corrected for how many arms there are.",
+        "not corrected for how many arms there are. Made at "
+        f"{commits(run.results.git for own in runs.values() for run in own)}.",
         "",
     ]
 

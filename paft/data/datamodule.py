@@ -139,7 +139,7 @@ class Renderings(Dataset[Update]):
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
         self.n_labelled = len(examples) if n_labelled is None else n_labelled
-        self.shots = Shots(examples[: self.n_labelled], n_shots, sampler.seed)
+        self.shots = Shots(examples[: self.n_labelled], n_shots, sampler.seed, compared=paired or candidates > 1)
         self.weighed, self.align, self.paired, self.candidates = weighed, align, paired, candidates
         self.own, self.per_rendering = own, per_rendering
 
@@ -213,7 +213,7 @@ class Renderings(Dataset[Update]):
     def _encoded(self, tag: Tagged) -> Encoded:
         """Return a rendering with its right answer; of an unlabelled row, with all that it may be answered with."""
         encode = self.encoder.training if tag.row < self.n_labelled else self.encoder.asking
-        return encode(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], self._shots(tag))
+        return encode(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], self.shots.of(tag.draw, tag.row))
 
     def _comparable(self, tagged: Sequence[Tagged], encoded: Sequence[Encoded]) -> tuple[list[Tagged], list[Encoded]]:
         """Leave unlabelled rows out whose answers have other tokens under another template; of the rest none is trained on.
@@ -233,9 +233,4 @@ class Renderings(Dataset[Update]):
 
     def _own(self, tag: Tagged, context: Sequence[int]) -> list[bool]:
         template = self.sampler.template(tag.draw, tag.template)
-        return of_template(self.encoder, template, self.examples[tag.row], self._shots(tag), context)
-
-    def _shots(self, tag: Tagged) -> Sequence[Example]:
-        # Renderings that are compared differ in the template alone, not in what is shown before the example.
-        compared = self.paired or self.candidates > 1
-        return self.shots.of(tag.draw._replace(slot=0) if compared else tag.draw, tag.row)
+        return of_template(self.encoder, template, self.examples[tag.row], self.shots.of(tag.draw, tag.row), context)

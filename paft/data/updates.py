@@ -150,12 +150,15 @@ class Updates:
             start = update * self.rows_per_update
             rows = order[start : start + self.rows_per_update]
             rows += self._unlabelled(epoch * self.per_epoch + update)
-            tagged = []
+            tagged, drawn = [], dict[Draw, tuple[int, float]]()  # rows share draws
             for i, row in enumerate(rows):
                 n = self.templates_per_update
                 for slot in range(n) if self.paired else (i * n // len(rows),):
                     draw = self.schedule.draw(epoch=epoch, update=update, position=start + i, row=row, slot=slot)
-                    tagged.append(Tagged(row, self.sampler.index(draw), draw, self.sampler.weight(draw)))
+                    if draw not in drawn:
+                        drawn[draw] = self.sampler.index(draw), self.sampler.weight(draw)
+                    template, weight = drawn[draw]
+                    tagged.append(Tagged(row, template, draw, weight))
             yield tagged
 
     @property

@@ -49,9 +49,9 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
             encoded = encoder.training(template, example, shots.of(Draw(0, 0), i))
             lengths.append(len(encoded.context) + len(encoded.continuations[0]))
         longest = max(lengths)
-        examples_per_device = -(-config.examples_per_update // config.trainer.devices)  # rounded up
+        renderings_per_device = -(-updates.most_renderings // config.trainer.devices)  # rounded up
         together = _kept_together(config) * longest
-        micro_batch_tokens = max(together, min(config.trainer.micro_batch_tokens, examples_per_device * longest))
+        micro_batch_tokens = max(together, min(config.trainer.micro_batch_tokens, renderings_per_device * longest))
         device = device_of(config.trainer.accelerator)
         shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
         memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
@@ -195,9 +195,12 @@ def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:
 
 def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     """Return what is to be known of how training prompts are drawn: families found by clustering, prompts without parts."""
-    pool, notes = inputs.train, []
+    pool, notes = inputs.train, list[str]()
+    if config.loss.name == "perturbed":
+        share = 100 * (1 - config.loss.warmup)
+        notes.append(f"loss: the last {share:g}% of the updates are computed twice, which the tokens above do not count")
     if pool is None or config.method.name != "paft":
-        return []
+        return notes
     if (config.sampler.balanced or config.sampler.by_loss) and not names_families(pool):
         n = len({*families_of(pool, inputs.examples.task.choice_fields)[0]})
         for_what = "which take turns" if config.sampler.balanced else "whose losses are compared"
@@ -207,9 +210,6 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
             f"train prompts: after {2 * config.sampler.lag} updates losses say which are drawn more often; the draws above are "
             "as many uniform ones"
         )
-    if config.loss.name == "perturbed":
-        share = 100 * (1 - config.loss.warmup)
-        notes.append(f"loss: the last {share:g}% of the updates are computed twice, which the tokens above do not count")
     if config.sampler.candidates > 1:
         notes.append(
             f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of "

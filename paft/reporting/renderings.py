@@ -162,7 +162,7 @@ def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: in
     examples = inputs.examples.train
     updates = updates_of(foreseen(config), len(examples), pool, inputs.examples.task)
     known = 2 * config.sampler.lag if config.sampler.by_loss else None  # updates whose draws do not depend on losses
-    shots = Shots(examples, config.dataset.shots, updates.sampler.seed)
+    shots = Shots(examples, config.dataset.shots, updates.sampler.seed, compared=updates.paired)
     shown: dict[str, Trained] = {}
     for tagged in (tag for update in islice(updates.of_epoch(0), known) for tag in update):
         template = updates.sampler.template(tagged.draw, tagged.template)

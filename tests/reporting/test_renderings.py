@@ -101,6 +101,13 @@ def test_the_renderings_of_training_are_the_first_that_it_showed(tiny_overrides)
     assert shown[0][1].answer in text_of(reader.trained(*shown[0]))
 
 
+def test_the_shots_shown_are_those_of_training_where_templates_share_them(tiny_overrides):
+    paired = ["sampler.paired=true", "sampler.templates_per_update=2", "dataset.shots=2"]
+    config = compose_config(*tiny_overrides, *paired)
+    (_, one, shots), (_, other, same) = first_trained(config, load_inputs(config), None, n=2)
+    assert one == other and len(shots) == 2 and shots == same
+
+
 def test_of_a_search_the_prompt_that_was_found_is_shown(tiny_overrides):
     config = compose_config(*tiny_overrides, "method=top_accuracy")
     inputs = load_inputs(config)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from paft.config.schema import SamplerConfig
+from paft.data.shots import Shots
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
@@ -51,10 +52,10 @@ def test_the_worst_candidate_of_the_draws_first_update_is_taken_for_all_its_upda
 def test_candidates_differ_in_the_template_alone(tiny_overrides, monkeypatch):
     data = data_of(*tiny_overrides, *WORST, "dataset.shots=2")
     tag = next(iter(data.updates.of_epoch(0)))[0]
-    seen = []
-    monkeypatch.setattr(type(data.renderings.shots), "of", lambda _, draw, row: seen.append((draw, row)) or ())
+    seen, of = [], Shots.of
+    monkeypatch.setattr(Shots, "of", lambda shots, draw, row: seen.append(of(shots, draw, row)) or seen[-1])
     data.renderings[[tag]]
-    assert len(seen) == 4 and len({*seen}) == 1
+    assert len(seen) == 4 and len(seen[0]) == 2 and seen == [seen[0]] * 4
 
 
 def test_of_equal_candidates_the_first_is_taken():
