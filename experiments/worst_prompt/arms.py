@@ -25,7 +25,10 @@ class Arms:
 
     def of_kinds(self, kinds: Sequence[str]) -> "Arms":
         """Return the arms on the prompts of some kinds of layout."""
-        own = [i for i, kind in enumerate(self.kinds) if kind in kinds]
+        return self.of([i for i, kind in enumerate(self.kinds) if kind in kinds])
+
+    def of(self, own: Sequence[int]) -> "Arms":
+        """Return the arms on some of the prompts, which are named by their places."""
         return Arms(
             self.method[:, own],
             self.baseline[:, own],

@@ -1,0 +1,202 @@
+"""If all your prompts have their parts in one order, does changing the order make up for prompts that nobody has written?
+
+    python -m experiments.one_order pools                                        # the training prompts of the arms
+    python -m experiments.one_order commands                                     # what to run; seed by seed
+    python -m experiments.one_order page RUNS --out experiments/results/one_order [--keep]
+
+Of the 60 shipped training prompts of story_facts 31 show the story, then the question, then the options. They are trained on as
+they are, with their parts in other orders, and beside as many prompts, and all prompts, of five orders. The 50 shipped test
+prompts are scored; 16 have another order than the 31, and 13 of these have the options above the story. The arms were fixed
+before they were run, and nothing was chosen by these scores; but they are in no registration.
+"""
+
+import argparse
+import random
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from experiments.worst_prompt.arms import paired
+from paft.cli.hydra_app import run_plain
+from paft.config.compose import compose_training
+from paft.data.tasks.story_facts import STORY_FACTS
+from paft.evaluation.statistics import Array
+from paft.prompts.pool import load_pool, shipped_pool_path
+from paft.prompts.readers import read_prompts
+from paft.prompts.template import PromptTemplate
+from paft.prompts.writers import write_pool
+from paft.reporting.collect import Collected, collect, keep_runs
+from paft.reporting.page import bracketed, percent, table, write, write_json
+from paft.reporting.runs import FinishedRun, TableRow, check_alike
+from paft.reporting.sweep import origin
+from paft.runtime.errors import InputError
+from paft.runtime.files import check_place
+
+SEEDS = (0, 1, 2)
+POOLS = Path("outputs/one_order/pools")
+ORDER = ("story", "question", "options")
+_FORM = STORY_FACTS.form("text", "shown")
+_ONE = f"prompts.train={POOLS}/one_order.yaml"
+_SOME = f"prompts.train={POOLS}/five_orders_{{seed}}.yaml"
+COMMON = ("scale=cpu", "dataset=story_facts", "train_examples=400", "model.dtype=bf16", "validation.prompts=4",
+          "eval_prompts=null", "eval_examples=100", "score_base=false")  # fmt: skip
+ARMS = {
+    "31 prompts of one order": ("K=1", _ONE),
+    "the same in three orders": ("K=1", _ONE, "sampler=mutated", "sampler.mutations=[order]"),
+    "the same in all six orders": ("K=1", _ONE, "sampler=mutated", "sampler.mutations=[order,options_first]"),
+    "31 prompts of five orders": ("K=1", _SOME),
+    "60 prompts of five orders": ("K=1",),
+    "31 prompts of one order, K=4": ("K=4", _ONE),
+    "60 prompts of five orders, K=4": ("K=4",),
+}
+AGAINST = {
+    "the same in three orders": "31 prompts of one order",
+    "the same in all six orders": "31 prompts of one order",
+    "31 prompts of five orders": "31 prompts of one order",
+    "60 prompts of five orders": "the same in all six orders",
+    "31 prompts of one order, K=4": "31 prompts of one order",
+    "60 prompts of five orders, K=4": "60 prompts of five orders",
+}
+SAME, OTHER, ABOVE = "in the order of the 31", "in another order", "of these, options above the story"
+
+
+def main() -> None:
+    """Run the command in sys.argv."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.one_order", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True, metavar="pools | commands | page")
+    pools = commands.add_parser("pools", help=f"write the training prompts of the arms to {POOLS}")
+    pools.set_defaults(command=lambda _: write_pools(POOLS))
+    typed = commands.add_parser("commands", help="print the command of each run")
+    typed.set_defaults(command=lambda _: print_commands())
+    page = commands.add_parser("page", help="compare the arms that are finished")
+    page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    page.add_argument("--out", type=Path, default=Path("outputs/one_order"))
+    page.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
+    page.set_defaults(command=lambda a: _page(a.runs, a.out, a.keep))
+    arguments = parser.parse_args()
+    arguments.command(arguments)
+
+
+def order_of(template: PromptTemplate) -> tuple[str, ...]:
+    """Return the order in which a template first shows its fields, the options as one."""
+    options = _FORM.choice_fields
+    return tuple(dict.fromkeys("options" if name in options else name for name in template.field_order))
+
+
+def write_pools(out: Path) -> None:
+    """Write the shipped training prompts of one order, and for each seed as many that are drawn from all."""
+    check_place(f"{out}", out)
+    pool = load_pool(shipped_pool_path("story_facts", "text", "shown", "train"), _FORM)
+    out.mkdir(parents=True, exist_ok=True)
+    one = [template for template in pool.templates if order_of(template) == ORDER]
+    drawn = {f"five_orders_{seed}": random.Random(seed).sample(pool.templates, len(one)) for seed in SEEDS}
+    for name, templates in {"one_order": one, **drawn}.items():
+        taken = tuple(sorted(templates, key=lambda template: template.id))
+        write_pool(replace(pool, templates=taken), out / f"{name}.yaml")
+        print(f"{out}/{name}.yaml: {len(taken)} prompts, {len({*map(order_of, taken)})} orders")
+
+
+def overrides(arm: str, seed: int) -> list[str]:
+    """Return what is typed for a run."""
+    return [*COMMON, *(override.replace("{seed}", str(seed)) for override in ARMS[arm]), f"seed={seed}"]
+
+
+def print_commands() -> None:
+    """Print the command of each run, seed by seed, so that whatever is cut off, the rest is paired."""
+    for seed in SEEDS:
+        for arm in ARMS:
+            print(shlex.join(["paft", "train", *overrides(arm, seed)]))
+
+
+def _page(runs: Sequence[Path], out: Path, keep: bool) -> None:
+    check_place(f"--out {out}", out)
+    write_page(collect(runs), out, keep)
+
+
+def runs_by_arm(collected: Collected) -> dict[str, list[FinishedRun]]:
+    """Return the finished runs of each arm that has some, by seed; raises InputError if none has, or if they differ."""
+    by_name = {run.results.run: run for run in collected.runs}
+    names = {arm: [compose_training(overrides(arm, seed)).run_name for seed in SEEDS] for arm in ARMS}
+    found = {arm: [by_name[name] for name in own if name in by_name] for arm, own in names.items()}
+    found = {arm: own for arm, own in found.items() if own}
+    if not found:
+        raise InputError("There is no finished run of any arm; `commands` prints those that there should be.")
+    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
+    return found
+
+
+def groups_of(run: FinishedRun) -> dict[str, Array]:
+    """Return which test prompts have the order of the 31, another one, and the options above the story (P,)."""
+    by_id = {str(row["id"]): str(row["text"]) for _, row in read_prompts(run.pool_file("test")).rows}
+    orders = [order_of(PromptTemplate(by_id[id_], id=id_)) for id_ in run.matrix(run.dataset).prompt_ids]
+    same = np.array([order == ORDER for order in orders])
+    above = np.array([order.index("options") < order.index("story") for order in orders])
+    return {SAME: same, OTHER: ~same, ABOVE: above}
+
+
+def write_page(collected: Collected, out: Path, keep: bool) -> None:
+    """Write README.md and results.json: each arm on the prompts of each order, and the differences."""
+    found = runs_by_arm(collected)
+    every = [run for own in found.values() for run in own]
+    groups = groups_of(every[0])
+    accuracy = {arm: TableRow(own, own[0].dataset).correct.mean(2) for arm, own in found.items()}
+    missing = [
+        f"{arm}: {len(found.get(arm, []))} of {len(SEEDS)} seeds" for arm in ARMS if len(found.get(arm, [])) < len(SEEDS)
+    ]
+    n_examples = every[0].matrix(every[0].dataset).correct.shape[1]
+    page = ["# Prompts of one order, and the same prompts in all orders", "", *origin(every)]
+    page += [f"Not all runs are finished: {'; '.join(missing)}.", ""] if missing else []
+    headings = [f"{int(own.sum())} {name}" for name, own in groups.items()]
+    rows = [[arm, str(len(own)), *(_cell(own[:, which]) for which in groups.values())] for arm, own in accuracy.items()]
+    page += table(["trained on", "seeds", *headings], rows)
+    page += [
+        "Percent: the mean over seeds and, in parentheses, the accuracy of the worst prompt of each seed, averaged. "
+        f"{len(groups[SAME])} shipped test prompts, {n_examples} test examples.",
+        "",
+        "## Differences",
+        "",
+        *table(["", "seeds", *headings, "all, CVaR10"], _differences(found, groups)),
+        "Points of the mean; the last column: of the mean of the worst tenth of all test prompts. In brackets 95% intervals for"
+        " other seeds and other families of wordings, where there are three seeds and ten families; they do not cover other "
+        "examples or other tasks, and are not corrected for how many there are.",
+        "",
+        "In three orders: the options never come before the story; so the prompts that have them there are in orders that "
+        "training never showed. All arms have as many rows and updates; prompts in other orders are as long as before.",
+        "",
+        f"All arms: `{' '.join(COMMON)}`. Made by `python -m experiments.one_order page`.",
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    write(out, page)
+    write_json(out, {
+        "common": COMMON, "missing": missing, "groups": {name: own.tolist() for name, own in groups.items()},
+        "arms": {arm: {"overrides": ARMS[arm], "seeds": [run.seed for run in found[arm]], "accuracy": own.tolist()}
+                 for arm, own in accuracy.items()},
+    })  # fmt: skip
+    if keep:
+        keep_runs(Collected(every, {}, []), out)
+    print("\n".join(page))
+
+
+def _cell(accuracy: Array) -> str:
+    """Return the mean of accuracies (S, P), and of the worst of each seed."""
+    return f"{percent(float(accuracy.mean()))} ({percent(float(accuracy.min(1).mean()))})"
+
+
+def _differences(found: Mapping[str, Sequence[FinishedRun]], groups: Mapping[str, Array]) -> list[list[str]]:
+    rows = []
+    for arm, other in AGAINST.items():
+        arms = paired(found[arm], found[other]) if arm in found and other in found else None
+        if arms is not None:
+            means = [arms.of(np.flatnonzero(own).tolist()).mean() for own in groups.values()]
+            cells = [bracketed(estimate, "+") for estimate in [*means, arms.tail()]]
+            rows.append([f"{arm} minus {other}", str(len(arms.seeds)), *cells])
+    return rows
+
+
+if __name__ == "__main__":
+    run_plain(main)
