@@ -36,12 +36,15 @@ def form_of(dataset: str, kind: str) -> Form:
 
 
 def shipped() -> dict[str, dict[str, Audited]]:
-    """Read the shipped pools: data set/kind -> split -> prompts."""
+    """Read the shipped pools: data set, kind and group -> split -> prompts."""
     audited: dict[str, dict[str, Audited]] = {}
     for folder in sorted(POOLS.glob("*/*")):
         form = form_of(folder.parent.name, folder.name)
-        splits = [s for s in ("train", "validation", "test", "adversarial") if (folder / f"{s}.yaml").is_file()]
-        audited[f"{folder.parent.name}, {folder.name}"] = {s: read_for_audit(folder / f"{s}.yaml", form) for s in splits}
+        for group, prefix in (("", ""), (", v2", "v2_")):  # of v2 without the pairs of known wordings and layouts
+            files = {split: folder / f"{prefix}{split}.yaml" for split in ("train", "validation", "test", "adversarial")}
+            own = {split: read_for_audit(path, form) for split, path in files.items() if path.is_file()}
+            if own:
+                audited[f"{folder.parent.name}, {folder.name}{group}"] = own
     return audited
 
 

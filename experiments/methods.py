@@ -11,24 +11,21 @@ test is left to whatever is registered afterwards (`python -m experiments.worst_
 import argparse
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from experiments.worst_prompt.ablations import says
-from experiments.worst_prompt.arms import paired
+from experiments.worst_prompt.ablations import Compared
 from experiments.worst_prompt.files import check_against, read_yaml
-from experiments.worst_prompt.registered import Bounds, equivalents
+from experiments.worst_prompt.registered import FORWARD, Bounds
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
 from paft.data.tasks.story_facts import generate_rows
-from paft.evaluation.statistics import Array, Estimate
+from paft.evaluation.statistics import Array
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected, collect, keep_runs
-from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
+from paft.reporting.page import bullets, percent, table, write, write_json
 from paft.reporting.runs import FinishedRun, TableRow, check_alike
 from paft.reporting.sweep import origin
 from paft.runtime.errors import InputError
@@ -129,18 +126,18 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
     every = [run for own in found.values() for run in own]
     n, seeds, bounds = _accuracy(every[:1]).shape[1], len(methods.seeds), methods.equivalent
     missing = [f"{arm}: {len(found.get(arm, []))} of {seeds} seeds" for arm in methods.arms if len(found.get(arm, [])) < seeds]
-    compared = [Compared.of(arm, other, found) for arm, other in methods.against.items() if arm in found and other in found]
+    compared = [one for one in (Compared.of(arm, other, found) for arm, other in methods.against.items()) if one is not None]
     page = ["# Which methods beyond uniform draws are worth their cost", "", *origin(every)]
     page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
     page += table(["arm", "settings", "seeds", "CVaR10", "mean"], [_row(arm, methods, own) for arm, own in found.items()])
-    headings = ["difference", "seeds", "CVaR10", "mean", "compute", "seconds", "says"]
-    page += table(headings, [one.row(bounds) for one in compared if one is not None])
+    headings = ["difference", "seeds", "CVaR10", "mean", "says", "compute", "seconds"]
+    page += table(headings, [[*one.cells(bounds), f"{one.compute:.2f}", f"{one.seconds:.2f}"] for one in compared])
     page += [
         f"Percent, on {n} validation prompts and validation rows; the test was not scored. CVaR10: the mean of the worst tenth "
         "of the prompts within a trained model, mean ± std over seeds. In brackets 95% intervals for other seeds and "
-        "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents (a "
-        "forward pass alone is half a trained token, a perturbed update is two) as a share of the other arm's; seconds: of the "
-        "updates, on one machine beside other work. Equivalent: both intervals are within "
+        "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents (one "
+        f"of a forward pass alone is {FORWARD:g} of a trained one, a perturbed update is two) as a share of the other arm's; "
+        "seconds: of the updates, on one machine beside other work. Equivalent: both intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean.",
         "",
         f"All arms: `{' '.join(methods.common)}`. Made by `python -m experiments.methods page`.",
@@ -148,45 +145,11 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)
     arms = {arm: {"seeds": [run.seed for run in own], "accuracy": _accuracy(own).tolist()} for arm, own in found.items()}
-    differences = [one.as_json() for one in compared if one is not None]
+    differences = [one.as_json() for one in compared]
     write_json(out, {"methods": methods.model_dump(), "arms": arms, "differences": differences, "missing": missing})
     if keep:
         keep_runs(Collected(every, {}, []), out)
     print("\n".join(page))
-
-
-@dataclass(frozen=True)
-class Compared:
-    """An arm beside the one that it is compared with, on the seeds that both have."""
-
-    arm: str
-    other: str
-    seeds: list[int]
-    tail: Estimate  # of CVaR10
-    mean: Estimate
-    compute: float  # token-equivalents, as a share of the other arm's
-    seconds: float  # of the updates, the same
-
-    @classmethod
-    def of(cls, arm: str, other: str, runs: Mapping[str, Sequence[FinishedRun]]) -> "Compared | None":
-        """Compare two arms; None if they share no seed."""
-        both = paired(runs[arm], runs[other])
-        if both is None:
-            return None
-        own, others = ([run for run in runs[name] if run.seed in both.seeds] for name in (arm, other))
-        compute = sum(map(equivalents, own)) / sum(map(equivalents, others))
-        seconds = sum(map(_training_seconds, own)) / sum(map(_training_seconds, others))
-        return cls(arm, other, both.seeds, both.tail(), both.mean(), compute, seconds)
-
-    def row(self, bounds: Bounds) -> list[str]:
-        """Return the row of the table."""
-        estimates = [bracketed(self.tail, "+"), bracketed(self.mean, "+")]
-        costs = [f"{self.compute:.2f}", f"{self.seconds:.2f}"]
-        return [f"{self.arm} minus {self.other}", str(len(self.seeds)), *estimates, *costs, says(self.tail, self.mean, bounds)]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the numbers in plain types."""
-        return {**vars(self), "tail": vars(self.tail), "mean": vars(self.mean)}
 
 
 def _row(arm: str, methods: Methods, runs: Sequence[FinishedRun]) -> list[str]:
@@ -200,10 +163,6 @@ def _row(arm: str, methods: Methods, runs: Sequence[FinishedRun]) -> list[str]:
 def _accuracy(runs: Sequence[FinishedRun]) -> Array:
     """Return the accuracy of each run under each prompt, (S, P)."""
     return TableRow(list(runs), runs[0].dataset).correct.mean(2)
-
-
-def _training_seconds(run: FinishedRun) -> float:
-    return 0.0 if run.results.training is None else run.results.training.seconds
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ AGAINST = {
     "31 prompts of one order, K=4": "31 prompts of one order",
     "60 prompts of five orders, K=4": "60 prompts of five orders",
 }
-SAME, OTHER, ABOVE = "in the order of the 31", "in another order", "of these, options above the story"
+SAME, OTHER, ABOVE = "in the order of the 31", "in another order", "of these with the options above the story"
 
 
 def main() -> None:

@@ -7,6 +7,7 @@
     python -m experiments.worst_prompt commands                                     # those of the registered comparison
     python -m experiments.worst_prompt keep RUNS --out experiments/results/worst_prompt/story_facts  # as they end
     python -m experiments.worst_prompt page RUNS --out experiments/results/worst_prompt/story_facts
+    python -m experiments.worst_prompt composition EVALUATIONS --out experiments/results/worst_prompt/composition
 
 The protocol: the settings of both arms are chosen on validation prompts (`evaluate=false`), with equal trials; the choice is
 written into registered.yaml and committed; then the registered runs are made on fresh seeds, and the test prompts are scored
@@ -20,8 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.worst_prompt import selection
+from experiments.worst_prompt.composition import write_composition
 from experiments.worst_prompt.few_families import write_pools
 from experiments.worst_prompt.page import write_page
+from experiments.worst_prompt.planning import budget_lines
 from experiments.worst_prompt.registered import FILE, read
 from paft.cli.hydra_app import run_plain
 from paft.reporting.collect import Collected, collect, keep_runs
@@ -34,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.worst_prompt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="commands | choose | budget | pools | keep | page")
+    commands = parser.add_subparsers(required=True, metavar="commands | choose | budget | pools | keep | page | composition")
     budget = commands.add_parser("budget", help="how many hours a plan takes, from the times of finished runs")
     budget.add_argument("--pilot", type=Path, nargs="+", required=True, help="finished runs like those of the plan")
     budget.add_argument("--arms", type=int, default=2)
@@ -66,18 +69,19 @@ def main() -> None:
     page.add_argument("--out", type=Path, default=Path("outputs/worst_prompt"))
     page.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
     page.set_defaults(command=lambda a: _page(a.runs, a.registered, a.out, a.keep))
+    pairs = commands.add_parser("composition", help="compare the arms' adapters on known wordings and layouts in unseen pairs")
+    pairs.add_argument("runs", type=Path, nargs="+", help="folders of evaluations, or folders that hold them")
+    pairs.add_argument("--registered", type=Path, default=FILE)
+    pairs.add_argument("--out", type=Path, default=Path("outputs/worst_prompt/composition"))
+    pairs.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
+    pairs.set_defaults(command=lambda a: _composition(a.runs, a.registered, a.out, a.keep))
     arguments = parser.parse_args()
     arguments.command(arguments)
 
 
 def print_budget(pilot: Sequence[Path], arms: int, seeds: int) -> None:
     """Print the hours that a plan takes on this machine, from the times of a pilot's runs."""
-    runs = collect(pilot).runs
-    trained = [run.results.training.seconds for run in runs if run.results.training is not None]
-    whole = [run.results.wall_s for run in runs]
-    mean, training = sum(whole) / len(whole), sum(trained) / max(1, len(trained))
-    print(f"Of {len(runs)} runs: {mean / 60:.1f} minutes each, of which {training / 60:.1f} are training.")
-    print(f"{arms} arms x {seeds} seeds: {arms * seeds * mean / 3600:.1f} hours.")
+    print("\n".join(budget_lines(collect(pilot).runs, arms, seeds)))
 
 
 def print_candidates(path: Path) -> None:
@@ -119,6 +123,11 @@ def _keep(runs: Sequence[Path], registered: Path, out: Path) -> None:
 def _page(runs: Sequence[Path], registered: Path, out: Path, keep: bool) -> None:
     check_place(f"--out {out}", out)
     write_page(collect(runs), read(registered), registered, out, keep)
+
+
+def _composition(runs: Sequence[Path], registered: Path, out: Path, keep: bool) -> None:
+    check_place(f"--out {out}", out)
+    write_composition(collect(runs, "evaluation"), read(registered), out, keep)
 
 
 if __name__ == "__main__":

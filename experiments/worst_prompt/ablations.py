@@ -1,48 +1,103 @@
 """The ablations of the page: arms of uniform PAFT that differ in one thing, and whether the difference matters."""
 
-from experiments.worst_prompt.arms import Arms, paired, runs_of
-from experiments.worst_prompt.registered import Bounds, Registered
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.worst_prompt.arms import paired, runs_of
+from experiments.worst_prompt.registered import Ablations, Bounds, Registered, equivalents, uncommitted
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected
-from paft.reporting.page import bracketed, percent, table
-from paft.reporting.runs import TableRow, commits
+from paft.reporting.page import bracketed, bullets, percent, table
+from paft.reporting.runs import FinishedRun, TableRow, commits
+
+Runs = Mapping[str, Sequence[FinishedRun]]
 
 
-def ablation_lines(collected: Collected, registered: Registered) -> list[str]:
-    """Return the section of the ablations; none where none is registered or finished."""
+@dataclass(frozen=True)
+class Compared:
+    """An arm beside the one that it is compared with, on the seeds that both have."""
+
+    arm: str
+    other: str
+    seeds: list[int]
+    tail: Estimate  # of CVaR10
+    mean: Estimate
+    compute: float  # token-equivalents, as a share of the other arm's
+    seconds: float  # of the updates, the same
+    states: int  # of the code, at which the runs were made
+
+    @classmethod
+    def of(cls, arm: str, other: str, runs: Runs) -> "Compared | None":
+        """Compare two arms; None if one has no run, or they share no seed."""
+        both = paired(runs.get(arm, []), runs.get(other, []))
+        if both is None:
+            return None
+        own, others = ([run for run in runs[name] if run.seed in both.seeds] for name in (arm, other))
+        compute = sum(map(equivalents, own)) / sum(map(equivalents, others))
+        seconds = sum(map(_training_seconds, own)) / sum(map(_training_seconds, others))
+        states = len({str(run.results.git) for run in [*own, *others]})
+        return cls(arm, other, both.seeds, both.tail(), both.mean(), compute, seconds, states)
+
+    @property
+    def name(self) -> str:
+        """What the difference is called."""
+        return f"{self.arm} minus {self.other}"
+
+    def cells(self, bounds: Bounds) -> list[str]:
+        """Return the cells of a table: the difference, its seeds, both estimates, and what they say."""
+        estimates = [bracketed(self.tail, "+"), bracketed(self.mean, "+")]
+        return [self.name, str(len(self.seeds)), *estimates, says(self.tail, self.mean, bounds)]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers in plain types."""
+        return {**vars(self), "tail": vars(self.tail), "mean": vars(self.mean)}
+
+
+def ablated_runs(collected: Collected, registered: Registered) -> dict[str, list[FinishedRun]]:
+    """Return the finished runs of each arm of the ablations that has some."""
     ablations = registered.ablations
     if ablations is None:
-        return []
-    runs = {arm: runs_of(collected, registered, arm, ablations.seeds) for arm in ablations.arms}
-    means, differences = [], []
+        return {}
+    found = {arm: runs_of(collected, registered, arm, ablations.seeds) for arm in ablations.arms}
+    return {arm: own for arm, own in found.items() if own}
+
+
+def compared(runs: Runs, ablations: Ablations) -> list[Compared]:
+    """Compare the arms that have runs."""
+    found = [Compared.of(arm, other, runs) for arm, other in ablations.against.items()]
+    return [one for one in found if one is not None]
+
+
+def ablation_lines(runs: Runs, ablations: Ablations, path: Path) -> list[str]:
+    """Return the section of the page.
+
+    Args:
+        path: the file of the registration.
+    """
+    means = []
     for arm, own in runs.items():
-        if own:
-            accuracy = TableRow(own, own[0].dataset).correct.mean(2)
-            tails = cvar(accuracy, 0.1)
-            cells = [
-                str(len(own)),
-                percent(float(tails.mean())),
-                f"{percent(float(tails.min()))} to {percent(float(tails.max()))}",
-            ]
-            means.append([arm, f"`{' '.join(ablations.arms[arm])}`", *cells, percent(float(accuracy.mean()))])
-        other = ablations.against.get(arm)
-        arms = paired(own, runs[other]) if own and other is not None else None
-        if arms is not None:
-            differences.append([f"{arm} minus {other}", str(len(arms.seeds)), *_differences(arms, ablations.equivalent)])
-    if not means:
-        return []
+        accuracy = TableRow(list(own), own[0].dataset).correct.mean(2)
+        tails = cvar(accuracy, 0.1)
+        cells = [str(len(own)), percent(float(tails.mean())), f"{percent(float(tails.min()))} to {percent(float(tails.max()))}"]
+        means.append([arm, f"`{' '.join(ablations.arms[arm])}`", *cells, percent(float(accuracy.mean()))])
     headings = ["arm", "differs in", "seeds", "CVaR10", "lowest and highest seed", "mean"]
-    lines = ["## What else matters", "", *table(headings, means)]
-    lines += table(["difference", "seeds", "CVaR10", "mean", "says"], differences)
-    bounds = ablations.equivalent
+    bounds, every = ablations.equivalent, [run for own in runs.values() for run in own]
+    differences = [[*one.cells(bounds), f"{one.compute:.2f}", str(one.states)] for one in compared(runs, ablations)]
+    problems = uncommitted(every, path)
     return [
-        *lines,
+        "## What else matters",
+        "",
+        *(["EXPLORATORY:", "", *bullets(problems)] if problems else []),
+        *table(headings, means),
+        *table(["difference", "seeds", "CVaR10", "mean", "says", "compute", "states of the code"], differences),
         f"Percent, on all test prompts. Equivalent: both 95% intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean, which is stricter than two one-sided tests at "
         f"5%. Registered with {len(ablations.seeds)} seeds; what is there of them stands here. Intervals as above; they are "
-        "not corrected for how many arms there are. Made at "
-        f"{commits(run.results.git for own in runs.values() for run in own)}.",
+        "not corrected for how many arms there are. Compute: token-equivalents, as a share of the other arm's. Made at "
+        f"{commits(run.results.git for run in every)}.",
         "",
     ]
 
@@ -61,6 +116,5 @@ def says(tail: Estimate, mean: Estimate, bounds: Bounds) -> str:
     return "not decided"
 
 
-def _differences(arms: Arms, bounds: Bounds) -> list[str]:
-    tail, mean = arms.tail(), arms.mean()
-    return [bracketed(tail, "+"), bracketed(mean, "+"), says(tail, mean, bounds)]
+def _training_seconds(run: FinishedRun) -> float:
+    return 0.0 if run.results.training is None else run.results.training.seconds

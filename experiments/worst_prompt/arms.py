@@ -1,6 +1,6 @@
 """Two arms of a comparison, paired by seed, on the test prompts and on kinds of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.worst_prompt.registered import Registered
@@ -68,17 +68,19 @@ def arms_of(collected: Collected, registered: Registered) -> tuple[dict[str, lis
 
 def paired(method: Sequence[FinishedRun], baseline: Sequence[FinishedRun]) -> Arms | None:
     """Pair the runs of two arms by their seeds; None if they share none."""
-    both = sorted({run.seed for run in method if run.seed is not None} & {run.seed for run in baseline})
+    one, other = ({run.seed: run for run in side if run.seed is not None} for side in (method, baseline))
+    return arms_by_seed(one, other)
+
+
+def arms_by_seed(method: Mapping[int, FinishedRun], baseline: Mapping[int, FinishedRun]) -> Arms | None:
+    """Pair runs of two arms that are given by their seeds; None if they share none."""
+    both = sorted({*method} & {*baseline})
     if not both:
         return None
-    part = method[0].dataset
-    one, other = (
-        TableRow(sorted((run for run in side if run.seed in both), key=lambda run: run.seed or 0), part)
-        for side in (method, baseline)
-    )
-    first = one.runs[0]
+    first = method[both[0]]
+    one, other = (TableRow([side[seed] for seed in both], first.dataset) for side in (method, baseline))
     by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
-    prompts = [by_id[id_] for id_ in first.matrix(part).prompt_ids]
+    prompts = [by_id[id_] for id_ in first.matrix(first.dataset).prompt_ids]
     wordings = [str(row.get("wording") or row["id"]) for row in prompts]
     kinds = [kind_of(str(row.get("layout") or "")) for row in prompts]
     return Arms(one.correct, other.correct, one.groups, both, wordings, kinds)

@@ -9,8 +9,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments.worst_prompt.ablations import ablation_lines
+from experiments.worst_prompt.ablations import ablated_runs, ablation_lines, compared
 from experiments.worst_prompt.arms import Arms, arms_of
+from experiments.worst_prompt.measures import measure_lines
+from experiments.worst_prompt.planning import power_lines
 from experiments.worst_prompt.registered import FORWARD, Registered, compute, exploratory, unregistered
 from paft.evaluation.tail import SHARES, cvar
 from paft.reporting.collect import Collected, keep_runs
@@ -49,7 +51,13 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     ]
     page += ["## By kind of layout", "", *table(["kind", "prompts", "baseline", "method", "difference"], _by_kind(arms))]
     page += ["## By seed", "", *table(["seed", "baseline", "method", "difference"], _by_seed(headline))]
-    page += ["CVaR10 of the headline's prompts.", "", "## Compute", ""]
+    page += ["CVaR10 of the headline's prompts.", ""]
+    both = {
+        arm: sorted((run for run in own if run.seed in arms.seeds), key=lambda run: run.seed or 0) for arm, own in runs.items()
+    }
+    page += measure_lines(both)
+    page += power_lines(both["method"], both["baseline"], len(arms.kinds), arms.method.shape[2])
+    page += ["## Compute", ""]
     page += table(
         ["", "trained tokens", "updates", "seconds of training", "tokens of other forward passes", "trained twice"],
         [
@@ -65,7 +73,9 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
         ],
     )
     page += [f"Means over runs. A token of a forward pass alone counts as {FORWARD:g} of a trained one.", ""]
-    page += ablation_lines(collected, registered)
+    ablated = ablated_runs(collected, registered)
+    if registered.ablations is not None and ablated:
+        page += ablation_lines(ablated, registered.ablations, path)
     page += [f"Baseline: `{' '.join(registered.baseline)}`. Method: `{' '.join(registered.method)}`. Both: "
              f"`{' '.join(registered.common)}`.", "", "Made by `python -m experiments.worst_prompt page`."]  # fmt: skip
     _forest(every, out / "forest.png")
@@ -74,6 +84,8 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     write_json(out, {
         "registered": registered.model_dump(), "exploratory": problems, "unequal": unequal, "seeds": arms.seeds,
         "endpoints": {name: {"cvar10": vars(own.tail()), "mean": vars(own.mean())} for name, own in every.items()},
+        "kinds": {kind: vars(arms.of_kinds([kind]).mean()) for kind in dict.fromkeys(arms.kinds)},
+        "ablations": [one.as_json() for one in compared(ablated, registered.ablations)] if registered.ablations else [],
     })  # fmt: skip
     if keep:
         keep_runs(collected, out)

@@ -15,9 +15,7 @@ from paft.config.compose import compose_training
 from paft.reporting.runs import FinishedRun
 
 FILE = Path(__file__).with_name("registered.yaml")
-# What a forward pass alone costs of a token's training: with frozen weights the backward pass costs about as much as
-# the forward pass (python -m experiments.benchmarks.pass_cost measures it on a machine).
-FORWARD = 0.5
+FORWARD = 0.4  # what a forward pass alone costs of a token's training, as measured: experiments/results/pass_cost
 MOST_APART = 0.01  # of the budget: arms whose token-equivalents differ by more are not at equal compute
 
 
@@ -102,12 +100,17 @@ def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]
         wanted = {registered.run_name(arm, seed) for seed in registered.seeds}
         there = {run.results.run for run in runs}
         problems += [f"{name} is registered and not there" for name in sorted(wanted - there)]
+    return list(dict.fromkeys([*problems, *uncommitted([run for runs in arms.values() for run in runs], path)]))
+
+
+def uncommitted(runs: Sequence[FinishedRun], path: Path = FILE) -> list[str]:
+    """Return which runs were not made at a commit that holds the registration as it is, as sentences."""
     commit = _git("log", "-1", "--format=%H", "--", str(path.absolute()))
     if not commit:
-        return [*problems, f"{path.name} is in no commit"]
-    if _git("status", "--porcelain", "--", str(path.absolute())):
-        problems.append(f"{path.name} was changed after its commit")
-    for run in (run for runs in arms.values() for run in runs):
+        return [f"{path.name} is in no commit"]
+    changed = _git("status", "--porcelain", "--", str(path.absolute()))
+    problems = [f"{path.name} was changed after its commit"] if changed else []
+    for run in runs:
         git = run.results.git
         if git.commit is None:
             problems.append(f"{run.results.run} names no commit")
@@ -118,7 +121,7 @@ def exploratory(registered: Registered, arms: Mapping[str, Sequence[FinishedRun]
                 f"{run.results.run} was made at {git.commit[:7]}, whose history does not hold the commit of {path.name} "
                 f"({commit[:7]})"
             )
-    return list(dict.fromkeys(problems))
+    return problems
 
 
 def unregistered(runs: Sequence[FinishedRun], registered: Registered) -> list[str]:

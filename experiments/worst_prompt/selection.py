@@ -13,12 +13,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from experiments.worst_prompt.files import read_yaml
+from experiments.worst_prompt.planning import budget_lines, power_lines
 from paft.config.compose import compose_training
 from paft.evaluation.statistics import Array
 from paft.evaluation.tail import cvar, kind_of
 from paft.prompts.readers import read_prompts
 from paft.reporting.collect import Collected, keep_runs
-from paft.reporting.page import percent, table, write, write_json
+from paft.reporting.page import bullets, percent, table, write, write_json
 from paft.reporting.runs import FinishedRun, check_alike
 from paft.reporting.sweep import origin
 from paft.runtime.errors import InputError
@@ -27,6 +28,8 @@ FILE = Path(__file__).with_name("candidates.yaml")
 Side = Literal["baseline", "method"]
 SIDES: tuple[Side, Side] = ("baseline", "method")
 _MOST = 12  # candidates in all
+PLANNED_SEEDS = 12
+STUDY = (200, 25)  # test prompts and examples of the comparison that is registered with the choice
 
 
 class Candidates(BaseModel):
@@ -131,6 +134,7 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
     n_prompts = found[0].accuracy.shape[1]
     names = {run for trial in found for run in _names(candidates, trial)}
     runs = [run for run in collected.runs if run.results.run in names]
+    taken = {side: _runs_of(runs, candidates, found, side, best) for side in SIDES}
     complete = all(len(trial.seeds) == len(candidates.seeds) for trial in found) and len(found) == len(rows)
     page = ["# Which settings the comparison is registered with", "", *origin(runs)]
     page += [candidates.note, ""] if candidates.note else []
@@ -141,6 +145,8 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
         "worst tenth of the prompts within a trained model, mean over seeds ± std over seeds. Lower bound: that mean minus its "
         "standard error; of each side the highest is chosen. Kinds of layout: mean accuracy.",
         "",
+        *bullets(budget_lines(taken["method"] + taken["baseline"], 2, PLANNED_SEEDS)),
+        *power_lines(taken["method"], taken["baseline"], *STUDY),
         "What makes a run, for each candidate: candidates.yaml. Made by `python -m experiments.worst_prompt choose`.",
     ]
     out.mkdir(parents=True, exist_ok=True)
@@ -153,6 +159,14 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
     if keep:
         keep_runs(Collected(runs, {}, []), out)
     print("\n".join(page))
+
+
+def _runs_of(
+    runs: Sequence[FinishedRun], candidates: Candidates, found: Sequence[Trial], side: Side, best: Mapping[Side, str]
+) -> list[FinishedRun]:
+    """Return the runs of the candidate that is best of a side."""
+    names = {run for trial in found if (trial.side, trial.name) == (side, best.get(side)) for run in _names(candidates, trial)}
+    return [run for run in runs if run.results.run in names]
 
 
 def _names(candidates: Candidates, trial: Trial) -> list[str]:

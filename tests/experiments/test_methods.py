@@ -38,7 +38,7 @@ def test_the_page_compares_arms_at_their_compute_and_names_what_is_missing(small
     write_page(collect([root]), found, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
     (row,) = (line for line in page.splitlines() if line.startswith("| perturbed minus uniform"))
-    assert row.split("|")[5].strip() == "2.00", "an update computed twice costs twice as much"
+    assert row.split("|")[6].strip() == "2.00", "an update computed twice costs twice as much"
     assert "by loss: 0 of 3 seeds" in page and "| by loss minus" not in page
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["differences"][0]["seeds"] == [0, 1, 2] and len(content["arms"]["uniform"]["accuracy"][0]) == 40

@@ -13,16 +13,18 @@ from experiments.worst_prompt import selection
 from experiments.worst_prompt.__main__ import main, print_budget, print_candidates, print_commands
 from experiments.worst_prompt.ablations import says
 from experiments.worst_prompt.arms import Arms, arms_of
+from experiments.worst_prompt.composition import write_composition
 from experiments.worst_prompt.few_families import SIZE, write_pools
 from experiments.worst_prompt.page import verdict, write_page
 from experiments.worst_prompt.registered import Ablations, Bounds, Registered, compute, exploratory, read, unregistered
 from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import Estimate
+from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
 from paft.prompts.readers import read_prompts
 from paft.reporting.collect import collect
 from paft.runtime.errors import InputError
-from tests.conftest import compose_config, small_run
+from tests.conftest import compose_config, compose_evaluation, small_run
 
 KINDS = ["prose", "markup", "transcript", "trailing-marks", "options-first"]
 
@@ -75,8 +77,27 @@ def test_the_page_compares_the_arms_at_each_endpoint(registered, tmp_path):
     assert {p.name for p in (tmp_path / "out").iterdir()} >= {"forest.png", "curve.png", "runs", "pools"}
     assert "| frozen | `schedule.unit=row` | 3 |" in page and "| 3 layouts minus K=1 | 3 |" in page
     assert "is not registered" not in page
+    assert "| fifth percentile of the prompts |" in page and "| POSIX (nats) |" in page and "| baseline |" in page
+    assert "## What such a study can find" in page and {*content["kinds"]} == {*KINDS, "sections"}
+    assert [one["arm"] for one in content["ablations"]] == ["frozen", "3 layouts"]
+    assert page.count("EXPLORATORY") == 2, "the ablations' commits are checked, too"
     again = arms_of(collect([tmp_path / "out" / "runs"]), registered)[1]  # from what was kept
     assert again.method.shape == (3, 200, 3) and again.kinds.count("sections") == 100
+
+
+def test_evaluations_on_unseen_pairs_are_paired_by_the_seed_of_the_training(registered, tmp_path):
+    root = root_of(registered)
+    for arm, seeds in {"baseline": (100, 101, 102), "method": (101, 102)}.items():
+        for seed in seeds:
+            adapter = root / registered.run_name(arm, seed) / "adapter"
+            few = ["eval_examples=3", "prompts.test=v2_composition", "prompts.allow_seen=true", "trainer.accelerator=cpu"]
+            run_evaluation(compose_evaluation(f"adapter={adapter}", *few, f"output_root={tmp_path}", "trainer.progress=false"))
+    write_composition(collect([tmp_path]), registered, tmp_path / "out", keep=True)
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "| CVaR10 | 40 |" in page and "2 paired seeds of the registered comparison, 3 examples" in page
+    assert len(collect([tmp_path / "out" / "runs"]).runs) == 4
+    with pytest.raises(InputError, match="No seed was evaluated on v2_composition"):
+        write_composition(collect([tmp_path]), registered.model_copy(update={"seeds": [100, 103, 104]}), tmp_path / "no", False)
 
 
 def test_what_does_not_hold_makes_it_exploratory(registered):

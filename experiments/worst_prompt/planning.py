@@ -1,0 +1,46 @@
+"""What a comparison of two arms costs, from the times of runs like it, and what it can find, from how much they vary."""
+
+from collections.abc import Sequence
+
+from paft.reporting.page import table
+from paft.reporting.power import power, read_pilot
+from paft.reporting.runs import FinishedRun
+
+DIFFERENCES = (0.02, 0.05, 0.1)
+SEEDS = (3, 12, 24, 48)
+
+
+def budget_lines(runs: Sequence[FinishedRun], arms: int, seeds: int) -> list[str]:
+    """Return what runs took, and what so many arms of so many seeds take, as two sentences."""
+    trained = [run.results.training.seconds for run in runs if run.results.training is not None]
+    whole = [run.results.wall_s for run in runs]
+    mean, training = sum(whole) / len(whole), sum(trained) / max(1, len(trained))
+    return [
+        f"Of {len(runs)} runs: {mean / 60:.1f} minutes each, of which {training / 60:.1f} are training.",
+        f"{arms} arms x {seeds} seeds: {arms * seeds * mean / 3600:.1f} hours.",
+    ]
+
+
+def power_lines(method: Sequence[FinishedRun], baseline: Sequence[FinishedRun], prompts: int, examples: int) -> list[str]:
+    """Return the section of a page; nothing where an arm has fewer than two runs, or one has more than the other.
+
+    Args:
+        prompts: of the study.
+        examples: of the study.
+    """
+    if len(method) < 2 or len(method) != len(baseline):
+        return []
+    pilot = read_pilot([run.folder for run in method], [run.folder for run in baseline])
+    rows = [
+        [f"{100 * difference:g}", *(f"{100 * power(pilot, difference, n, prompts, examples, 0.1):.0f}" for n in SEEDS)]
+        for difference in DIFFERENCES
+    ]
+    stds = f"{100 * pilot.seed:.1f} over seeds, {100 * pilot.prompt:.1f} over prompts, {100 * pilot.interaction:.1f} of both"
+    return [
+        "## What such a study can find",
+        "",
+        *table(["true difference of CVaR10, points", *(f"{n} seeds" for n in SEEDS)], rows),
+        "Percent of studies whose interval lies above zero, as `paft power` simulates them from these runs (std of accuracies: "
+        f"{stds} together, {100 * pilot.method:.1f} of method and prompt), with {prompts} prompts and {examples} examples.",
+        "",
+    ]
