@@ -4,8 +4,9 @@
     python -m experiments.methods commands                                    # what to run; seed by seed
     python -m experiments.methods page RUNS --out experiments/results/methods [--keep]
 
-methods.yaml says what is compared with what. The runs score validation prompts and rows alone (`evaluate=false`), so that the
-test is left to whatever is registered afterwards (`python -m experiments.worst_prompt`, with a registration of its own).
+methods.yaml says what is compared with what; `--methods FILE` takes another such file: worst_prompt/plateau.yaml compares other
+learning rates. The runs score validation prompts and rows alone (`evaluate=false`), so that the test is left to whatever is
+registered afterwards (`python -m experiments.worst_prompt`, with a registration of its own).
 """
 
 import argparse
@@ -41,6 +42,7 @@ class Methods(BaseModel):
     """What is compared: arms as overrides of conf/train.yaml, and with which other arm each is compared."""
 
     model_config = ConfigDict(extra="forbid")
+    title: str
     common: list[str]  # overrides of all arms
     seeds: list[int] = Field(min_length=3)
     arms: dict[str, list[str]]
@@ -127,7 +129,7 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
     n, seeds, bounds = _accuracy(every[:1]).shape[1], len(methods.seeds), methods.equivalent
     missing = [f"{arm}: {len(found.get(arm, []))} of {seeds} seeds" for arm in methods.arms if len(found.get(arm, [])) < seeds]
     compared = [one for one in (Compared.of(arm, other, found) for arm, other in methods.against.items()) if one is not None]
-    page = ["# Which methods beyond uniform draws are worth their cost", "", *origin(every)]
+    page = [f"# {methods.title}", "", *origin(every)]
     page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
     page += table(["arm", "settings", "seeds", "CVaR10", "mean"], [_row(arm, methods, own) for arm, own in found.items()])
     headings = ["difference", "seeds", "CVaR10", "mean", "says", "compute", "seconds"]

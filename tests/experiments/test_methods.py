@@ -21,6 +21,7 @@ def small(tiny_llama, tmp_path_factory) -> tuple[Methods, Path]:
     root = tmp_path_factory.mktemp("runs")
     common = [*small_run(tiny_llama, root), "prompts=v2", "evaluate=false", "eval_prompts=null", "eval_examples=3"]
     found = Methods(
+        title="Which is better",
         common=common,
         seeds=[0, 1, 2],
         arms={"uniform": ["K=1"], "perturbed": ["K=1", "loss=perturbed", "loss.warmup=0"], "by loss": ["sampler=by_loss"]},
@@ -51,8 +52,9 @@ def test_without_a_finished_run_there_is_no_page(small, tmp_path):
         runs_by_arm(collect([small[1]]), small[0].model_copy(update={"seeds": [7, 8, 9]}))
 
 
-def test_every_arm_composes_without_a_look_at_the_test_and_has_a_name_of_its_own():
-    own = read()
+@pytest.mark.parametrize("file", [methods.FILE, methods.FILE.parent / "worst_prompt" / "plateau.yaml"])
+def test_every_arm_composes_without_a_look_at_the_test_and_has_a_name_of_its_own(file):
+    own = read(file)
     names = [compose_training(own.overrides(arm, seed)).run_name for seed in own.seeds for arm in own.arms]
     assert len({*names}) == len(names) == 3 * len(own.arms) and all(name.endswith("-validation") for name in names)
 
