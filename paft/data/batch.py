@@ -64,7 +64,11 @@ class Update:
 
     @property
     def n_compared(self) -> int:
-        """Number of tokens whose predictions are compared: those of answers, and one of each unlabelled rendering."""
+        """Number of tokens over which the comparison is the mean: of answers, and one of each unlabelled rendering.
+
+        Answers that are not the same tokens under all templates are compared with nothing and count, so that the loss of an
+        update does not grow where few can be compared.
+        """
         return sum(max(1, n) for n in self.targets)
 
     def to(self, device: torch.device) -> "Update":

@@ -6,6 +6,7 @@ import torch
 import paft
 from paft.evaluation.likelihood import choice_log_probs
 from paft.jobs.launch import launch_evaluation, launch_training
+from paft.jobs.less_memory import less_for_training
 from paft.jobs.preflight import check_evaluation, check_run
 from paft.model.base import load_base
 from paft.runtime.errors import NotEnoughMemoryError
@@ -48,6 +49,20 @@ def test_a_run_that_has_computed_nothing_leaves_nothing(error, tiny_overrides, t
         "cutoff=1024, give model.activation_checkpointing=true."
     )
     assert not list((tmp_path / "runs").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["loss=tilted", "sampler.templates_per_update=4"], "lower examples_per_update=8, give"),
+        (
+            ["loss=tilted", "sampler.paired=true", "sampler.templates_per_update=4"],
+            "lower sampler.templates_per_update=4, give",
+        ),
+    ],
+)
+def test_what_is_compared_is_named_because_a_smaller_micro_batch_would_not_part_it(overrides, said):
+    assert said in less_for_training(compose_config(*overrides))
 
 
 def test_a_run_resumes_from_its_checkpoint_with_a_smaller_micro_batch(tiny_overrides, tmp_path, monkeypatch):

@@ -1208,16 +1208,19 @@ def apart(row: Case, model: Path, without_heavy: Path) -> tuple[str, float]:
         folder = Path(scratch)
         write_files(row, folder, model)
         before, started = files_below(folder), time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, *command_line(row, model)],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, *command_line(row, model)],
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"it did not end within {_TIMEOUT_S} s", float(_TIMEOUT_S)
         seconds = time.perf_counter() - started
         return wrong(row, model, done.returncode, done.stderr, before, files_below(folder)), seconds
 
