@@ -92,7 +92,11 @@ def ablation_lines(runs: Runs, ablations: Ablations, path: Path) -> list[str]:
         "",
         *(["EXPLORATORY:", "", *bullets(problems)] if problems else []),
         *table(headings, means),
-        *table(["difference", "seeds", "CVaR10", "mean", "says", "compute", "states of the code"], differences),
+        *(
+            table(["difference", "seeds", "CVaR10", "mean", "says", "compute", "states of the code"], differences)
+            if differences
+            else []
+        ),
         f"Percent, on all test prompts. Equivalent: both 95% intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean, which is stricter than two one-sided tests at "
         f"5%. Registered with {len(ablations.seeds)} seeds; what is there of them stands here. Intervals as above; they are "
