@@ -24,6 +24,7 @@ from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
 from paft.data.tasks.story_facts import STORY_FACTS
 from paft.evaluation.statistics import Array
+from paft.prompts.parts import shown_order
 from paft.prompts.pool import load_pool, shipped_pool_path
 from paft.prompts.readers import read_prompts
 from paft.prompts.template import PromptTemplate
@@ -84,8 +85,7 @@ def main() -> None:
 
 def order_of(template: PromptTemplate) -> tuple[str, ...]:
     """Return the order in which a template first shows its fields, the options as one."""
-    options = _FORM.choice_fields
-    return tuple(dict.fromkeys("options" if name in options else name for name in template.field_order))
+    return shown_order(template, _FORM.choice_fields)
 
 
 def write_pools(out: Path) -> None:

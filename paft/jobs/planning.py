@@ -16,6 +16,7 @@ from paft.model.base import Model, attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
 from paft.prompts import PromptPool
+from paft.prompts.parts import read_parts, shown_order
 from paft.prompts.sampling import families_of, names_families
 from paft.prompts.schedule import Draw
 from paft.reporting.plan import Plan
@@ -163,6 +164,23 @@ def advice(config: TrainConfig, plan: Plan, n_weights: int) -> list[str]:
     if lines and config.dataset.own_rows and config.model.lora is not None:
         lines.append(f"preset=own_rows{'_small' if small else ''}: sets K, T and optim.lr for few rows of your own")
     return lines
+
+
+def layout_advice(config: TrainConfig, inputs: Inputs) -> list[str]:
+    """Return what to type where all training templates show their parts in one order, which training then ties a model to.
+
+    By how much: experiments/results/one_order.
+    """
+    pool, choice_fields = inputs.train, inputs.examples.task.choice_fields
+    if pool is None or config.method.name != "paft" or config.sampler.mutations:
+        return []
+    orders = {shown_order(template, choice_fields) for template in pool.templates}
+    if len(orders) > 1 or len(*orders) < 2 or not any(read_parts(template, choice_fields) for template in pool.templates):
+        return []
+    return [
+        f"sampler=mutated: every template shows {', '.join(*orders)} in this order, and a model that is trained on one order "
+        "fails under others; or write templates in others"
+    ]
 
 
 def _count(n: int, what: str) -> str:

@@ -22,7 +22,7 @@ from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
 from paft.jobs.measures import CHOSEN_BEFORE, outdated, scored_before, summary_of
-from paft.jobs.planning import advice, make_plan, print_beside, print_inputs
+from paft.jobs.planning import advice, layout_advice, make_plan, print_beside, print_inputs
 from paft.jobs.preflight import BesideRun, CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, save_model, with_adapter
 from paft.model.attention import packs_ragged
@@ -123,7 +123,7 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
     encoder.check(inputs.templates, shown)
     plan = make_plan(config, inputs, encoder, without_weights)
     n_weights = sum(parameter.numel() for parameter in without_weights.parameters())
-    advised = tuple(advice(config, plan, n_weights))
+    advised = (*advice(config, plan, n_weights), *layout_advice(config, inputs))
     return PreparedRun(config, checked.folder, inputs, encoder, plan, checked.beside, advised)
 
 

@@ -66,6 +66,11 @@ class Parts:
         return "".join(part.text + gap for part, gap in zip(self.parts, self.separators, strict=True)) + self.cue
 
 
+def shown_order(template: PromptTemplate, choice_fields: Collection[str]) -> tuple[str, ...]:
+    """Return the order in which a template first shows its fields, the options as one, which is called "options"."""
+    return tuple(dict.fromkeys("options" if name in choice_fields else name for name in template.field_order))
+
+
 def read_parts(template: PromptTemplate, choice_fields: Collection[str]) -> Parts | None:
     """Return the parts of a template; None if its fields and sentences are not in lines of their own.
 

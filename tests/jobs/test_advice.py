@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from paft.jobs.planning import advice
+from paft.data.inputs import load_inputs
+from paft.jobs.planning import advice, layout_advice
 from paft.jobs.train import run_training
 from paft.reporting.plan import Plan
 from tests.conftest import compose_config
@@ -64,6 +65,32 @@ def test_the_reasons():
         "optim.lr=0.002: a model of 134 million weights learns little in 24 updates at 0.0001, which suits larger models and "
         "more rows",
     ]
+
+
+ONE_ORDER = (
+    "Read.\n{story}\n{question}\n- {A}\n- {B}\n- {C}\n- {D}\nAnswer:",
+    "{story}\n\n{question}\n{A} / {B} / {C} / {D}\nSay:",
+)
+OTHER_ORDER = "{question}\n\n{story}\n\n{A}, {B}, {C} or {D}?\nAnswer:"
+A_SENTENCE = "After {story} I ask {question} and offer {A}, {B}, {C} and {D}:"
+
+
+@pytest.mark.parametrize(
+    ("texts", "overrides", "said"),
+    [
+        (ONE_ORDER, [], ["sampler=mutated: every template shows story, question, options in this order, and a model that is"]),
+        ((*ONE_ORDER, OTHER_ORDER), [], []),
+        (ONE_ORDER, ["sampler=mutated"], []),
+        (ONE_ORDER, ["method=user"], []),
+        ((A_SENTENCE,), [], []),  # it has no parts that could be moved
+    ],
+)
+def test_layouts_where_all_prompts_have_one_order(texts, overrides, said, tiny_overrides, tmp_path):
+    prompts = tmp_path / "mine.jsonl"
+    prompts.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    inputs = load_inputs(compose_config(*tiny_overrides, f"prompts.train={prompts}"))
+    config = compose_config(*tiny_overrides, *overrides)
+    assert [line[: len(said[0])] if said else line for line in layout_advice(config, inputs)] == said
 
 
 def test_the_presets_follow_their_own_advice():
