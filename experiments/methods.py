@@ -132,14 +132,14 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
     page = [f"# {methods.title}", "", *origin(every)]
     page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
     page += table(["arm", "settings", "seeds", "CVaR10", "mean"], [_row(arm, methods, own) for arm, own in found.items()])
-    headings = ["difference", "seeds", "CVaR10", "mean", "says", "compute", "seconds"]
-    page += table(headings, [[*one.cells(bounds), f"{one.compute:.2f}", f"{one.seconds:.2f}"] for one in compared])
+    headings = ["difference", "seeds", "CVaR10", "mean", "says", "compute"]
+    page += table(headings, [[*one.cells(bounds), f"{one.compute:.2f}"] for one in compared])
     page += [
         f"Percent, on {n} validation prompts and validation rows; the test was not scored. CVaR10: the mean of the worst tenth "
         "of the prompts within a trained model, mean ± std over seeds. In brackets 95% intervals for other seeds and "
-        "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents (one "
-        f"of a forward pass alone is {FORWARD:g} of a trained one, a perturbed update is two) as a share of the other arm's; "
-        "seconds: of the updates, on one machine beside other work. Equivalent: both intervals are within "
+        "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents, "
+        f"as a share of the other arm's; a token of a forward pass alone counts as {FORWARD:g} of a trained one, a perturbed "
+        "update as two. Equivalent: both intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean.",
         "",
         f"All arms: `{' '.join(methods.common)}`. Made by `python -m experiments.methods page`.",

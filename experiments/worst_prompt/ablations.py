@@ -11,7 +11,7 @@ from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected
 from paft.reporting.page import bracketed, bullets, percent, table
-from paft.reporting.runs import FinishedRun, TableRow, commits
+from paft.reporting.runs import FinishedRun, TableRow, check_alike, commits
 
 Runs = Mapping[str, Sequence[FinishedRun]]
 
@@ -57,11 +57,12 @@ class Compared:
 
 
 def ablated_runs(collected: Collected, registered: Registered) -> dict[str, list[FinishedRun]]:
-    """Return the finished runs of each arm of the ablations that has some."""
+    """Return the finished runs of each arm of the ablations that has some; InputError if they were tested differently."""
     ablations = registered.ablations
     if ablations is None:
         return {}
     found = {arm: runs_of(collected, registered, arm, ablations.seeds) for arm in ablations.arms}
+    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
     return {arm: own for arm, own in found.items() if own}
 
 
@@ -71,10 +72,11 @@ def compared(runs: Runs, ablations: Ablations) -> list[Compared]:
     return [one for one in found if one is not None]
 
 
-def ablation_lines(runs: Runs, ablations: Ablations, path: Path) -> list[str]:
+def ablation_lines(runs: Runs, found: Sequence[Compared], ablations: Ablations, path: Path) -> list[str]:
     """Return the section of the page.
 
     Args:
+        found: what compared(runs, ablations) returns.
         path: the file of the registration.
     """
     means = []
@@ -82,25 +84,30 @@ def ablation_lines(runs: Runs, ablations: Ablations, path: Path) -> list[str]:
         accuracy = TableRow(list(own), own[0].dataset).correct.mean(2)
         tails = cvar(accuracy, 0.1)
         cells = [str(len(own)), percent(float(tails.mean())), f"{percent(float(tails.min()))} to {percent(float(tails.max()))}"]
-        means.append([arm, f"`{' '.join(ablations.arms[arm])}`", *cells, percent(float(accuracy.mean()))])
+        means.append(
+            [
+                arm,
+                f"`{' '.join(ablations.arms[arm])}`" if ablations.arms[arm] else "nothing",
+                *cells,
+                percent(float(accuracy.mean())),
+            ]
+        )
     headings = ["arm", "differs in", "seeds", "CVaR10", "lowest and highest seed", "mean"]
     bounds, every = ablations.equivalent, [run for own in runs.values() for run in own]
-    differences = [[*one.cells(bounds), f"{one.compute:.2f}", str(one.states)] for one in compared(runs, ablations)]
-    problems = uncommitted(every, path)
+    differences = [[*one.cells(bounds), f"{one.compute:.2f}", str(one.states)] for one in found]
+    n_runs = {arm: len(runs.get(arm, [])) for arm in ablations.arms}
+    missing = [f"{arm}: {n} of {len(ablations.seeds)} seeds" for arm, n in n_runs.items() if n < len(ablations.seeds)]
+    problems = [*missing, *uncommitted(every, path)]
     return [
         "## What else matters",
         "",
-        *(["EXPLORATORY:", "", *bullets(problems)] if problems else []),
+        *(["EXPLORATORY, not as registered:", "", *bullets(problems)] if problems else []),
         *table(headings, means),
-        *(
-            table(["difference", "seeds", "CVaR10", "mean", "says", "compute", "states of the code"], differences)
-            if differences
-            else []
-        ),
+        *(table(["difference", "seeds", "CVaR10", "mean", "says", "compute", "states"], differences) if differences else []),
         f"Percent, on all test prompts. Equivalent: both 95% intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean, which is stricter than two one-sided tests at "
-        f"5%. Registered with {len(ablations.seeds)} seeds; what is there of them stands here. Intervals as above; they are "
-        "not corrected for how many arms there are. Compute: token-equivalents, as a share of the other arm's. Made at "
+        "5%. Intervals as above; they are not corrected for how many arms there are. Compute: token-equivalents, as a share of "
+        "the other arm's. States: at how many commits the runs of both arms were made. Made at "
         f"{commits(run.results.git for run in every)}.",
         "",
     ]

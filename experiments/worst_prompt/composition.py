@@ -12,7 +12,7 @@ from experiments.worst_prompt.registered import Registered
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected, keep_runs
 from paft.reporting.page import bracketed, percent, table, write, write_json
-from paft.reporting.runs import FinishedRun
+from paft.reporting.runs import FinishedRun, check_alike
 from paft.reporting.sweep import origin
 from paft.runtime.errors import InputError
 
@@ -20,13 +20,16 @@ POOL = "v2_composition"
 
 
 def evaluations(collected: Collected, registered: Registered, arm: str) -> dict[int, FinishedRun]:
-    """Return the evaluations on these pairs of an arm's adapters, by the seed of the training."""
+    """Return the evaluations on these pairs of an arm's adapters, by the seed of the training; InputError for two of one."""
     seeds = {registered.run_name(arm, seed): seed for seed in registered.seeds}
-    return {
-        seeds[run.results.trained_by]: run
-        for run in collected.runs
-        if run.results.trained_by in seeds and run.results.fingerprints.pools["test"].name == POOL
-    }
+    found: dict[int, FinishedRun] = {}
+    for run in collected.runs:
+        if run.results.trained_by in seeds and run.results.fingerprints.pools["test"].name == POOL:
+            seed = seeds[run.results.trained_by]
+            if seed in found:
+                raise InputError(f"{found[seed].folder} and {run.folder} are of one adapter; give one of them.")
+            found[seed] = run
+    return found
 
 
 def write_composition(collected: Collected, registered: Registered, out: Path, keep: bool) -> None:
@@ -44,12 +47,13 @@ def write_composition(collected: Collected, registered: Registered, out: Path, k
         values = [percent(float(cvar(side.mean(2), share).mean())) for side in (both.baseline, both.method)]
         rows.append([what, str(len(both.kinds)), *values, bracketed(difference, "+")])
     own = [run for side in runs.values() for seed, run in side.items() if seed in both.seeds]
+    check_alike(own, lambda run: run.measured_by)
     page = ["# Known wordings in known layouts, in unseen pairs", "", *origin(own)]
     page += table(["", "prompts", "baseline", "method", "difference"], rows)
     page += [
-        f"Percent; {len(both.seeds)} paired seeds of the registered comparison, {both.method.shape[2]} examples. Each prompt "
-        f"of {POOL} has a wording and a layout that training prompts have, but none of them has both. It was registered as no "
-        "endpoint. CVaR10 and the intervals are as on the page of the comparison.",
+        f"Percent; {len(both.seeds)} of {len(registered.seeds)} registered pairs of seeds, {both.method.shape[2]} examples. "
+        f"Each prompt of {POOL} has a wording and a layout that training prompts have, but none of them has both. It was "
+        "registered as no endpoint. CVaR10 and the intervals are as on the page of the comparison.",
         "",
         "Made by `python -m experiments.worst_prompt composition`.",
     ]

@@ -10,6 +10,7 @@ from paft.reporting.page import bracketed, percent, table
 from paft.reporting.results import Results
 from paft.reporting.runs import FinishedRun, TableRow
 
+POSIX = "POSIX (nats)"
 Value = Callable[[Results], float | None]
 
 
@@ -25,7 +26,7 @@ MEASURES: dict[str, Value] = {
     "std over prompts, less the examples' noise": lambda r: None if r.uncertainty is None else r.uncertainty.std.value,
     "answers that another prompt changes": lambda r: None if r.sensitivity is None else r.sensitivity.flip_rate,
     "PSS": lambda r: None if r.sensitivity is None else r.sensitivity.pss,
-    "POSIX (nats)": lambda r: None if r.sensitivity is None else r.sensitivity.posix,
+    POSIX: lambda r: None if r.sensitivity is None else r.sensitivity.posix,
     "calibration error under a prompt": lambda r: _calibration(r, "ece"),
     "the same under the worst prompt": lambda r: _calibration(r, "worst_ece"),
 }
@@ -43,16 +44,18 @@ def measure_lines(runs: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
         if None in (*baseline, *method):
             continue
         a, b = (np.array(values, dtype=float) for values in (baseline, method))
-        shown: Callable[[Estimate], str] = _nats if name.startswith("POSIX") else lambda estimate: bracketed(estimate, "+")
-        ends = [f"{v.mean():.3f}" if name.startswith("POSIX") else percent(float(v.mean())) for v in (a, b)]
-        rows.append([name, *ends, shown(over_seeds(b - a))])
+        difference = over_seeds(b - a)
+        if name == POSIX:
+            rows.append([name, *(f"{v.mean():.3f}" for v in (a, b)), _nats(difference)])
+        else:
+            rows.append([name, *(percent(float(v.mean())) for v in (a, b)), bracketed(difference, "+")])
     return [
         "## Other measures",
         "",
         *table(["on all test prompts", "baseline", "method", "difference"], rows),
         "Percent, but for POSIX; means over seeds. In brackets 95% intervals for other seeds alone: they do not cover other "
-        "prompts. PSS and POSIX: by how much a prompt changes what is right, and an answer's log-probability a token; 0: not "
-        "at all.",
+        "prompts. PSS: how often another prompt makes a right answer wrong, or a wrong one right. POSIX: by how much "
+        "another prompt changes the log-probability of an answer, a token.",
         "",
         *_parts(runs),
     ]
@@ -79,8 +82,8 @@ def _parts(sides: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
     if not rows:
         return []
     return [
-        *table(["std of the accuracy, points", "over prompts", "over seeds", "over prompts within a seed, beyond both"], rows),
-        "Less the noise of finitely many examples: what the prompt decides for every seed, the seed for every prompt, and the "
-        "seed for one prompt alone.",
+        *table(["std of the accuracy, points", "over prompts", "over seeds", "prompt x seed"], rows),
+        "Less the noise of finitely many examples. Over prompts: of a prompt's mean over seeds; over seeds: of a seed's mean "
+        "over prompts; prompt x seed: what a prompt gains or loses with one seed in particular.",
         "",
     ]

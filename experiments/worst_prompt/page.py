@@ -74,8 +74,9 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     )
     page += [f"Means over runs. A token of a forward pass alone counts as {FORWARD:g} of a trained one.", ""]
     ablated = ablated_runs(collected, registered)
+    differences = compared(ablated, registered.ablations) if registered.ablations is not None else []
     if registered.ablations is not None and ablated:
-        page += ablation_lines(ablated, registered.ablations, path)
+        page += ablation_lines(ablated, differences, registered.ablations, path)
     page += [f"Baseline: `{' '.join(registered.baseline)}`. Method: `{' '.join(registered.method)}`. Both: "
              f"`{' '.join(registered.common)}`.", "", "Made by `python -m experiments.worst_prompt page`."]  # fmt: skip
     _forest(every, out / "forest.png")
@@ -85,7 +86,7 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
         "registered": registered.model_dump(), "exploratory": problems, "unequal": unequal, "seeds": arms.seeds,
         "endpoints": {name: {"cvar10": vars(own.tail()), "mean": vars(own.mean())} for name, own in every.items()},
         "kinds": {kind: vars(arms.of_kinds([kind]).mean()) for kind in dict.fromkeys(arms.kinds)},
-        "ablations": [one.as_json() for one in compared(ablated, registered.ablations)] if registered.ablations else [],
+        "ablations": [one.as_json() for one in differences],
     })  # fmt: skip
     if keep:
         keep_runs(collected, out)

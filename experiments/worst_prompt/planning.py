@@ -35,12 +35,13 @@ def power_lines(method: Sequence[FinishedRun], baseline: Sequence[FinishedRun], 
         [f"{100 * difference:g}", *(f"{100 * power(pilot, difference, n, prompts, examples, 0.1):.0f}" for n in SEEDS)]
         for difference in DIFFERENCES
     ]
-    stds = f"{100 * pilot.seed:.1f} over seeds, {100 * pilot.prompt:.1f} over prompts, {100 * pilot.interaction:.1f} of both"
+    stds = {"seeds": pilot.seed, "prompts": pilot.prompt, "prompt x seed": pilot.interaction, "method x prompt": pilot.method}
+    said = ", ".join(f"{name} {100 * std:.1f}" for name, std in stds.items())
     return [
         "## What such a study can find",
         "",
         *table(["true difference of CVaR10, points", *(f"{n} seeds" for n in SEEDS)], rows),
-        "Percent of studies whose interval lies above zero, as `paft power` simulates them from these runs (std of accuracies: "
-        f"{stds} together, {100 * pilot.method:.1f} of method and prompt), with {prompts} prompts and {examples} examples.",
+        "Percent of studies whose interval lies above zero, as `paft power` simulates them from how much these runs vary (std: "
+        f"{said}), with {prompts} prompts and {examples} examples.",
         "",
     ]

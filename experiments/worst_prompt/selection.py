@@ -145,7 +145,7 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
         "worst tenth of the prompts within a trained model, mean over seeds ± std over seeds. Lower bound: that mean minus its "
         "standard error; of each side the highest is chosen. Kinds of layout: mean accuracy.",
         "",
-        *bullets(budget_lines(taken["method"] + taken["baseline"], 2, PLANNED_SEEDS)),
+        *bullets(budget_lines(runs, 2, PLANNED_SEEDS)),
         *power_lines(taken["method"], taken["baseline"], *STUDY),
         "What makes a run, for each candidate: candidates.yaml. Made by `python -m experiments.worst_prompt choose`.",
     ]

@@ -64,7 +64,7 @@ class Update:
 
     @property
     def n_compared(self) -> int:
-        """Number of tokens over which the comparison is the mean: of answers, and one of each unlabelled rendering.
+        """Number of tokens by which the loss of the comparison is divided: of answers, and one of each unlabelled rendering.
 
         Answers that are not the same tokens under all templates are compared with nothing and count, so that the loss of an
         update does not grow where few can be compared.

@@ -14,9 +14,10 @@ def less_for_training(config: TrainConfig) -> str:
     """
     more = [f"lower cutoff={config.cutoff}"]
     if config.loss.compares:  # what is compared is in one micro-batch, however small trainer.micro_batch_tokens is
-        of_example, of_update = config.sampler.templates_per_update, config.examples_per_update
-        paired = f"sampler.templates_per_update={of_example}"
-        more.append(f"lower {paired if config.sampler.paired else f'examples_per_update={of_update}'}")
+        if config.sampler.paired:
+            more.append(f"lower sampler.templates_per_update={config.sampler.templates_per_update}")
+        else:
+            more.append(f"lower examples_per_update={config.examples_per_update}")
     if config.method.trains and not config.model.activation_checkpointing:
         more.append("give model.activation_checkpointing=true")
     whole = config.method.trains and config.model.lora is None

@@ -16,7 +16,8 @@ from paft.model.base import Model, attention_of, device_of, load_config
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
 from paft.prompts import PromptPool
-from paft.prompts.parts import read_parts, shown_order
+from paft.prompts.mutate import Mutator
+from paft.prompts.parts import shown_order
 from paft.prompts.sampling import families_of, names_families
 from paft.prompts.schedule import Draw
 from paft.reporting.plan import Plan
@@ -172,13 +173,17 @@ def layout_advice(config: TrainConfig, inputs: Inputs) -> list[str]:
     By how much: experiments/results/one_order.
     """
     pool, choice_fields = inputs.train, inputs.examples.task.choice_fields
-    if pool is None or config.method.name != "paft" or config.sampler.mutations:
+    if pool is None or config.method.name != "paft" or "order" in config.sampler.mutations:
         return []
     orders = {shown_order(template, choice_fields) for template in pool.templates}
-    if len(orders) > 1 or len(*orders) < 2 or not any(read_parts(template, choice_fields) for template in pool.templates):
+    mutator = Mutator(["order"], choice_fields, None, "text")
+    if len(orders) > 1 or not any(mutator.can_change(t) and not mutator.keeps_order(t) for t in pool.templates):
+        return []
+    (order,) = orders
+    if len(order) < 2:
         return []
     return [
-        f"sampler=mutated: every template shows {', '.join(*orders)} in this order, and a model that is trained on one order "
+        f"sampler=mutated: every template shows {', '.join(order)} in this order, and a model that is trained on one order "
         "fails under others; or write templates in others"
     ]
 

@@ -1,13 +1,15 @@
 """How many seeds, prompts and examples show a difference: power, simulated from the runs of a pilot.
 
 The pilot says how much accuracies vary over seeds, over prompts, and over both together, beyond the noise of the examples.
+A seed that does badly on one hard prompt does so on others, too: prompts are apart from their mean by a factor of the seed's
+own, which is fitted so that the worst tenth varies over seeds as much as the pilot's.
 Arms like it are drawn again and again, one of them better by the difference at every prompt, and compared as `paft compare`
 compares CVaR10: by an interval for other seeds and other families of prompts. Half of what a method does to a prompt (in
 variance) it does to the prompt's family.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ ENOUGH = 0.8
 _PROMPTS_PER_FAMILY = 4
 _TRIALS = 200
 _LEAST_NOISE = 1e-4
+_SEEDS_TO_MATCH = 100
+_SOME_HARDNESS = 0.3
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Pilot:
     """How accuracies vary, as the runs of a pilot show it; all values are fractions.
 
     accuracies are those of the pilot's prompts, averaged over its runs: the shape of their distribution. seed, prompt and
-    interaction are stds as in SeedVariance; method is the std over prompts of the difference of two methods, beyond chance.
+    interaction are stds as in SeedVariance; hardness is the std over seeds of the factor by which prompts are apart from their
+    mean, which is a part of the interaction; method is the std over prompts of the difference of two methods, beyond chance.
     noise is the variance of scores over examples, as a share of what it would be if answers were right or wrong: 1 if they are.
     """
 
@@ -42,6 +47,7 @@ class Pilot:
     interaction: float
     method: float
     noise: float = 1.0
+    hardness: float = 0.0
 
 
 def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
@@ -67,7 +73,22 @@ def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
 
     accuracies = np.mean([side.mean((0, 2)) for side in sides], axis=0)
     noise = _noise(np.concatenate(sides))
-    return Pilot(accuracies, average("seed"), average("prompt"), average("interaction"), method, noise)
+    pilot = Pilot(accuracies, average("seed"), average("prompt"), average("interaction"), method, noise)
+    return replace(pilot, hardness=_hardness(pilot, sides))
+
+
+def _hardness(pilot: Pilot, sides: Sequence[Array]) -> float:
+    """Return the hardness with which the worst tenth of drawn arms varies over seeds as much as that of the pilot (S, P, E)."""
+    _, prompts, examples = sides[0].shape
+
+    def variance(hardness: float) -> float:
+        rng = np.random.default_rng(0)
+        drawn = (_arms(replace(pilot, hardness=hardness), 0.0, _SEEDS_TO_MATCH, prompts, examples, rng) for _ in range(5))
+        return float(np.mean([cvar(arm, 0.1).var(ddof=1) for arms in drawn for arm in arms]))
+
+    found = float(np.mean([cvar(side.mean(2), 0.1).var(ddof=1) for side in sides]))
+    none, some = variance(0.0), variance(_SOME_HARDNESS)
+    return _SOME_HARDNESS * max(0.0, (found - none) / max(some - none, 1e-12)) ** 0.5  # variances grow with its square
 
 
 def _noise(correct: Array) -> float:
@@ -107,11 +128,13 @@ def _arms(
     centre = pilot.accuracies.mean()
     scale = pilot.prompt / max(float(pilot.accuracies.std()), 1e-9)  # without the noise of examples and seeds
     common = centre + scale * (rng.choice(pilot.accuracies, prompts) - centre)
+    of_each = max(0.0, pilot.interaction**2 - (pilot.hardness * pilot.prompt) ** 2) ** 0.5
     arms = []
     for gain in (difference, 0.0):
         of_family = rng.standard_normal(-(-prompts // _PROMPTS_PER_FAMILY)).repeat(_PROMPTS_PER_FAMILY)[:prompts]
         own = pilot.method / 2 * (rng.standard_normal(prompts) + of_family)
-        of_seeds = pilot.seed * rng.standard_normal((seeds, 1)) + pilot.interaction * rng.standard_normal((seeds, prompts))
+        harder = pilot.hardness * rng.standard_normal((seeds, 1)) * (common - centre)
+        of_seeds = pilot.seed * rng.standard_normal((seeds, 1)) + harder + of_each * rng.standard_normal((seeds, prompts))
         truth = np.clip(common + own + of_seeds - _room(common) + gain, 0, 1)
         answers = round(examples / max(pilot.noise, _LEAST_NOISE))
         arms.append(rng.binomial(answers, truth) / answers)

@@ -94,7 +94,7 @@ def test_evaluations_on_unseen_pairs_are_paired_by_the_seed_of_the_training(regi
             run_evaluation(compose_evaluation(f"adapter={adapter}", *few, f"output_root={tmp_path}", "trainer.progress=false"))
     write_composition(collect([tmp_path]), registered, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "| CVaR10 | 40 |" in page and "2 paired seeds of the registered comparison, 3 examples" in page
+    assert "| CVaR10 | 40 |" in page and "2 of 3 registered pairs of seeds, 3 examples" in page
     assert len(collect([tmp_path / "out" / "runs"]).runs) == 4
     with pytest.raises(InputError, match="No seed was evaluated on v2_composition"):
         write_composition(collect([tmp_path]), registered.model_copy(update={"seeds": [100, 103, 104]}), tmp_path / "no", False)

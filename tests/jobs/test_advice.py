@@ -71,6 +71,7 @@ ONE_ORDER = (
     "Read.\n{story}\n{question}\n- {A}\n- {B}\n- {C}\n- {D}\nAnswer:",
     "{story}\n\n{question}\n{A} / {B} / {C} / {D}\nSay:",
 )
+MUTATED = "sampler=mutated: every template shows story, question, options in this order, and a model that is"
 OTHER_ORDER = "{question}\n\n{story}\n\n{A}, {B}, {C} or {D}?\nAnswer:"
 A_SENTENCE = "After {story} I ask {question} and offer {A}, {B}, {C} and {D}:"
 
@@ -78,11 +79,13 @@ A_SENTENCE = "After {story} I ask {question} and offer {A}, {B}, {C} and {D}:"
 @pytest.mark.parametrize(
     ("texts", "overrides", "said"),
     [
-        (ONE_ORDER, [], ["sampler=mutated: every template shows story, question, options in this order, and a model that is"]),
+        (ONE_ORDER, [], [MUTATED]),
         ((*ONE_ORDER, OTHER_ORDER), [], []),
         (ONE_ORDER, ["sampler=mutated"], []),
         (ONE_ORDER, ["method=user"], []),
+        (ONE_ORDER, ["sampler=mutated", "sampler.mutations=[casing]"], [MUTATED]),
         ((A_SENTENCE,), [], []),  # it has no parts that could be moved
+        (("{story}\n{question}\nOne of the following:\n- {A}\n- {B}\n- {C}\n- {D}\nAnswer:",), [], []),  # its parts stay
     ],
 )
 def test_layouts_where_all_prompts_have_one_order(texts, overrides, said, tiny_overrides, tmp_path):

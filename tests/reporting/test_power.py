@@ -1,10 +1,13 @@
 """How many seeds, prompts and examples show a difference: power from a pilot."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from paft.evaluation.statistics import seed_variance
 from paft.evaluation.tail import cvar, cvar_difference
-from paft.reporting.power import SEEDS, Pilot, _arms, _influence, _noise, cheapest, power, read_pilot
+from paft.reporting.power import SEEDS, Pilot, _arms, _hardness, _influence, _noise, cheapest, power, read_pilot
 from paft.runtime.errors import InputError
 
 PILOT = Pilot(np.random.default_rng(0).normal(0.8, 0.05, 50), seed=0.01, prompt=0.05, interaction=0.02, method=0.01)
@@ -20,6 +23,22 @@ def test_power_grows_with_the_difference_and_with_the_study():
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_where_there_is_no_difference_few_studies_find_one(share):
     assert power(PILOT, 0.0, 8, 200, 100, share, trials=300) <= 0.05
+
+
+def test_arms_vary_over_seeds_in_their_tails_as_the_pilot_does(tmp_path):
+    """Seeds that make all hard prompts harder together move the tail more than luck that is each prompt's own."""
+    rng = np.random.default_rng(0)
+    effects = 0.1 * (1 - rng.gamma(1.0, 1.0, 100))
+    for hardness in (0.0, 0.5):
+        harder = 1 + hardness * rng.standard_normal((40, 1))
+        truth = np.clip(0.8 + harder * effects + 0.01 * rng.standard_normal((40, 100)), 0, 1)
+        side = (rng.random((40, 100, 100)) < truth[..., None]).astype(float)
+        own = seed_variance(side, np.arange(100))
+        pilot = Pilot(side.mean((0, 2)), own.seed, own.prompt, own.interaction, method=0.0)
+        pilot = replace(pilot, hardness=_hardness(pilot, [side]))
+        drawn = np.concatenate(_arms(pilot, 0.0, 200, 100, 100, rng))
+        assert cvar(drawn, 0.1).std() == pytest.approx(cvar(side.mean(2), 0.1).std(), rel=0.35)
+        assert pilot.hardness == pytest.approx(hardness, abs=0.2)
 
 
 def test_the_noise_of_a_pilot_is_that_of_its_scores():
