@@ -281,6 +281,9 @@ def test_of_each_side_the_best_lower_bound_is_chosen(tiny_llama, tmp_path):
         and "| method | balanced | - |" in page
         and page.count("| yes |") == 2
     )
+    first = candidates.model_copy(update={"seeds": [0, 9]})  # one seed of each is finished: nothing can be chosen yet
+    selection.write_selection(collect([tmp_path]), first, tmp_path / "early", keep=False)
+    assert "Of 3 runs:" in (tmp_path / "early" / "README.md").read_text()
     again = selection.trials(collect([tmp_path / "out" / "runs"]), candidates)
     assert all((a.accuracy == b.accuracy).all() for a, b in zip(found, again, strict=True))
 
