@@ -8,6 +8,7 @@ Of the 60 shipped training prompts of story_facts 31 show the story, then the qu
 
 * these 31 as they are,
 * these 31 with their parts in another order at each draw, the options never above the story (three orders), or anywhere (six),
+* these 31 as `sampler=mutated` has them, which changes labels, separators, case and options besides the six orders,
 * 31 that are drawn from all 60, which have five orders, for each seed anew,
 * all 60.
 
@@ -54,12 +55,15 @@ ARMS = {
     "31 prompts of one order": ("K=1", _ONE),
     "the same in three orders": ("K=1", _ONE, "sampler=mutated", "sampler.mutations=[order]"),
     "the same in all six orders": ("K=1", _ONE, "sampler=mutated", "sampler.mutations=[order,options_first]"),
+    "the same, mutated as shipped": ("K=1", _ONE, "sampler=mutated"),
     "31 prompts of five orders": ("K=1", _SOME),
     "60 prompts of five orders": ("K=1",),
 }
 AGAINST = (
     ("the same in three orders", "31 prompts of one order"),
     ("the same in all six orders", "31 prompts of one order"),
+    ("the same, mutated as shipped", "31 prompts of one order"),
+    ("the same, mutated as shipped", "the same in all six orders"),
     ("31 prompts of five orders", "31 prompts of one order"),
     ("the same in all six orders", "31 prompts of five orders"),
     ("60 prompts of five orders", "31 prompts of five orders"),
