@@ -324,7 +324,7 @@ _CONFIG: _Table = [
     ("a bound of nothing", "fail_under.median=50", {}, "Could not override 'fail_under.median'"),
     ("a bound for all", "fail_under=80", {}, "fail_under=80: this is a section; set one of its keys, e.g. fail_under.mean=..."),
     ("a tail of three", f"{SMALL} ; fail_under.cvar10=50", {}, "fail_under.cvar10=50: of 3 test prompts the worst"),
-    ("no rows left to score", "evaluate=false ; validation.examples=500", {}, "validation rows, so evaluate=false has none to score; lower it"),
+    ("no rows left to score", "evaluate=false ; validation.examples=500", {}, "validation rows, so evaluate=false has none"),
     ("T zero", "T=0", {}, "T=0: input should be greater than 0"),
     ("seed negative", "seed=-1", {}, "seed=-1: input should be greater than or equal to 0"),
     ("seed beyond 31 bits", "seed=2147483648", {}, "seed=2147483648: input should be less than 2147483648"),
