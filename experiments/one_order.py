@@ -12,9 +12,9 @@ Of the 60 shipped training prompts of story_facts 31 show the story, then the qu
 * 31 that are drawn from all 60, which have five orders, for each seed anew,
 * all 60.
 
-The 50 shipped test prompts are scored; 16 have another order than the 31, and 13 of these have the options above the story. All
-arms but `mutated as shipped`, which was added when the others were known, were fixed before they were run. Nothing was chosen by
-these scores, but the arms are in no registration.
+The 50 shipped test prompts are scored; 16 have another order than the 31, and 13 of these have the options above the story.
+All arms were fixed before they were run, but for `mutated as shipped`, which was added when the others were known. Nothing was
+chosen by these scores, but the arms are in no registration.
 """
 
 import argparse
