@@ -67,6 +67,7 @@ AGAINST = (
     ("the same, mutated as shipped", "the same in all six orders"),
     ("31 prompts of five orders", "31 prompts of one order"),
     ("the same in all six orders", "31 prompts of five orders"),
+    ("the same, mutated as shipped", "31 prompts of five orders"),
     ("60 prompts of five orders", "31 prompts of five orders"),
 )
 SAME, OTHER, ABOVE = "in the order of the 31", "in another order", "of these with the options above the story"

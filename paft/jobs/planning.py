@@ -173,7 +173,7 @@ def layout_advice(config: TrainConfig, inputs: Inputs) -> list[str]:
     By how much: experiments/results/one_order.
     """
     pool, choice_fields = inputs.train, inputs.examples.task.choice_fields
-    if pool is None or config.method.name != "paft" or "order" in config.sampler.mutations:
+    if pool is None or config.method.name != "paft" or {"order", "options_first"} <= {*config.sampler.mutations}:
         return []
     orders = {shown_order(template, choice_fields) for template in pool.templates}
     mutator = Mutator(["order"], choice_fields, None, "text")
@@ -183,8 +183,8 @@ def layout_advice(config: TrainConfig, inputs: Inputs) -> list[str]:
     if len(order) < 2:
         return []
     return [
-        f"sampler=mutated: every template shows {', '.join(order)} in this order, and a model that is trained on one order "
-        "fails under others; or write templates in others"
+        f"sampler=mutated: every template shows {', '.join(order)} in this order, and a model that was trained on one order "
+        "failed under others (docs/which.md); or write templates in others"
     ]
 
 

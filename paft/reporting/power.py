@@ -29,6 +29,7 @@ _TRIALS = 200
 _LEAST_NOISE = 1e-4
 _SEEDS_TO_MATCH = 100
 _SOME_HARDNESS = 0.3
+_CLEARLY = 0.05
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,13 @@ def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
 
 
 def _hardness(pilot: Pilot, sides: Sequence[Array]) -> float:
-    """Return the hardness with which the worst tenth of drawn arms varies over seeds as much as that of the pilot (S, P, E)."""
+    """Return the hardness with which the worst tenth of drawn arms varies over seeds as much as that of the pilot (S, P, E).
+
+    At most what the interaction leaves room for.
+    """
     _, prompts, examples = sides[0].shape
+    if pilot.prompt == 0:
+        return 0.0
 
     def variance(hardness: float) -> float:
         rng = np.random.default_rng(0)
@@ -88,7 +94,10 @@ def _hardness(pilot: Pilot, sides: Sequence[Array]) -> float:
 
     found = float(np.mean([cvar(side.mean(2), 0.1).var(ddof=1) for side in sides]))
     none, some = variance(0.0), variance(_SOME_HARDNESS)
-    return _SOME_HARDNESS * max(0.0, (found - none) / max(some - none, 1e-12)) ** 0.5  # variances grow with its square
+    if found <= none or some < (1 + _CLEARLY) * none:  # in the second case prompts vary too little for it to matter
+        return 0.0
+    most = pilot.interaction / pilot.prompt
+    return min(most, _SOME_HARDNESS * ((found - none) / (some - none)) ** 0.5)  # variances grow with its square
 
 
 def _noise(correct: Array) -> float:

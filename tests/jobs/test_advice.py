@@ -71,7 +71,7 @@ ONE_ORDER = (
     "Read.\n{story}\n{question}\n- {A}\n- {B}\n- {C}\n- {D}\nAnswer:",
     "{story}\n\n{question}\n{A} / {B} / {C} / {D}\nSay:",
 )
-MUTATED = "sampler=mutated: every template shows story, question, options in this order, and a model that is"
+MUTATED = "sampler=mutated: every template shows story, question, options in this order, and a model that was"
 OTHER_ORDER = "{question}\n\n{story}\n\n{A}, {B}, {C} or {D}?\nAnswer:"
 A_SENTENCE = "After {story} I ask {question} and offer {A}, {B}, {C} and {D}:"
 
@@ -84,6 +84,7 @@ A_SENTENCE = "After {story} I ask {question} and offer {A}, {B}, {C} and {D}:"
         (ONE_ORDER, ["sampler=mutated"], []),
         (ONE_ORDER, ["method=user"], []),
         (ONE_ORDER, ["sampler=mutated", "sampler.mutations=[casing]"], [MUTATED]),
+        (ONE_ORDER, ["sampler=mutated", "sampler.mutations=[order]"], [MUTATED]),  # it never puts the options first
         ((A_SENTENCE,), [], []),  # it has no parts that could be moved
         (("{story}\n{question}\nOne of the following:\n- {A}\n- {B}\n- {C}\n- {D}\nAnswer:",), [], []),  # its parts stay
     ],

@@ -41,6 +41,15 @@ def test_arms_vary_over_seeds_in_their_tails_as_the_pilot_does(tmp_path):
         assert pilot.hardness == pytest.approx(hardness, abs=0.2)
 
 
+def test_a_pilot_whose_prompts_hardly_vary_has_no_hardness_to_fit():
+    rng = np.random.default_rng(0)
+    for prompt in (0.0, 0.01):
+        pilot = Pilot(rng.normal(0.8, 0.01, 60), seed=0.02, prompt=prompt, interaction=0.01, method=0.0)
+        side = (rng.random((8, 60, 100)) < rng.normal(0.8, 0.05, (8, 1, 1))).astype(float)  # by luck its seeds vary more
+        assert _hardness(pilot, [side]) <= pilot.interaction / max(prompt, 1e-9)
+        assert 0 <= power(replace(pilot, hardness=_hardness(pilot, [side])), 0.05, 8, 60, 100, 0.1, trials=20) <= 1
+
+
 def test_the_noise_of_a_pilot_is_that_of_its_scores():
     """The variance over examples of right and wrong is p (1 - p); that of scores is less, and arms are drawn with it."""
     rng = np.random.default_rng(0)
