@@ -18,18 +18,17 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from experiments.worst_prompt.ablations import Compared
-from experiments.worst_prompt.files import check_against, read_yaml
+from experiments.worst_prompt.arms import runs_by_arm
+from experiments.worst_prompt.files import add_page_arguments, check_against, read_yaml
 from experiments.worst_prompt.registered import FORWARD, Bounds
 from paft.cli.hydra_app import run_plain
-from paft.config.compose import compose_training
 from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.statistics import Array
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected, collect, keep_runs
 from paft.reporting.page import bullets, percent, table, write, write_json
-from paft.reporting.runs import FinishedRun, TableRow, check_alike
+from paft.reporting.runs import FinishedRun, TableRow
 from paft.reporting.sweep import origin
-from paft.runtime.errors import InputError
 from paft.runtime.files import check_place, write_atomically
 
 FILE = Path(__file__).with_name("methods.yaml")
@@ -78,10 +77,8 @@ def main() -> None:
     typed.add_argument("--methods", type=Path, default=FILE)
     typed.set_defaults(command=lambda a: print_commands(a.methods))
     page = commands.add_parser("page", help="compare the arms that are finished")
-    page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    add_page_arguments(page, Path("outputs/methods"))
     page.add_argument("--methods", type=Path, default=FILE)
-    page.add_argument("--out", type=Path, default=Path("outputs/methods"))
-    page.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
     page.set_defaults(command=lambda a: _page(a.runs, a.methods, a.out, a.keep))
     arguments = parser.parse_args()
     arguments.command(arguments)
@@ -110,21 +107,9 @@ def _page(runs: Sequence[Path], path: Path, out: Path, keep: bool) -> None:
     write_page(collect(runs), read(path), out, keep)
 
 
-def runs_by_arm(collected: Collected, methods: Methods) -> dict[str, list[FinishedRun]]:
-    """Return the finished runs of each arm that has some, by seed; raises InputError if none has, or if they differ."""
-    by_name = {run.results.run: run for run in collected.runs}
-    names = {arm: [compose_training(methods.overrides(arm, seed)).run_name for seed in methods.seeds] for arm in methods.arms}
-    found = {arm: [by_name[name] for name in own if name in by_name] for arm, own in names.items()}
-    found = {arm: own for arm, own in found.items() if own}
-    if not found:
-        raise InputError("There is no finished run of any method; `commands` prints those that there should be.")
-    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
-    return found
-
-
 def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) -> None:
     """Write README.md and results.json: each arm, and how it compares with the one beside it."""
-    found = runs_by_arm(collected, methods)
+    found = runs_by_arm(collected, {arm: [methods.overrides(arm, seed) for seed in methods.seeds] for arm in methods.arms})
     every = [run for own in found.values() for run in own]
     n, seeds, bounds = _accuracy(every[:1]).shape[1], len(methods.seeds), methods.equivalent
     missing = [f"{arm}: {len(found.get(arm, []))} of {seeds} seeds" for arm in methods.arms if len(found.get(arm, [])) < seeds]

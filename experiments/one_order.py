@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.worst_prompt.arms import paired
+from experiments.worst_prompt.arms import paired, runs_by_arm
+from experiments.worst_prompt.files import add_page_arguments
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
 from paft.data.tasks.story_facts import STORY_FACTS
@@ -39,9 +40,8 @@ from paft.prompts.template import PromptTemplate
 from paft.prompts.writers import write_pool
 from paft.reporting.collect import Collected, collect, keep_runs
 from paft.reporting.page import bracketed, percent, table, write, write_json
-from paft.reporting.runs import FinishedRun, TableRow, check_alike
+from paft.reporting.runs import FinishedRun, TableRow
 from paft.reporting.sweep import origin
-from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
 SEEDS = (0, 1, 2)
@@ -84,9 +84,7 @@ def main() -> None:
     typed = commands.add_parser("commands", help="print the command of each run")
     typed.set_defaults(command=lambda _: print_commands())
     page = commands.add_parser("page", help="compare the arms that are finished")
-    page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
-    page.add_argument("--out", type=Path, default=Path("outputs/one_order"))
-    page.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
+    add_page_arguments(page, Path("outputs/one_order"))
     page.set_defaults(command=lambda a: _page(a.runs, a.out, a.keep))
     arguments = parser.parse_args()
     arguments.command(arguments)
@@ -145,18 +143,6 @@ def _page(runs: Sequence[Path], out: Path, keep: bool) -> None:
     write_page(collect(runs), out, keep)
 
 
-def runs_by_arm(collected: Collected) -> dict[str, list[FinishedRun]]:
-    """Return the finished runs of each arm that has some, by seed; raises InputError if none has, or if they differ."""
-    by_name = {run.results.run: run for run in collected.runs}
-    names = {arm: [compose_training(overrides(arm, seed)).run_name for seed in SEEDS] for arm in ARMS}
-    found = {arm: [by_name[name] for name in own if name in by_name] for arm, own in names.items()}
-    found = {arm: own for arm, own in found.items() if own}
-    if not found:
-        raise InputError("There is no finished run of any arm; `commands` prints those that there should be.")
-    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
-    return found
-
-
 def groups_of(run: FinishedRun) -> dict[str, Array]:
     """Return which test prompts have the order of the 31, another one, and the options above the story (P,)."""
     by_id = {str(row["id"]): str(row["text"]) for _, row in read_prompts(run.pool_file("test")).rows}
@@ -168,7 +154,7 @@ def groups_of(run: FinishedRun) -> dict[str, Array]:
 
 def write_page(collected: Collected, out: Path, keep: bool) -> None:
     """Write README.md and results.json: each arm on the prompts of each order, and the differences."""
-    found = runs_by_arm(collected)
+    found = runs_by_arm(collected, {arm: [overrides(arm, seed) for seed in SEEDS] for arm in ARMS})
     every = [run for own in found.values() for run in own]
     groups = groups_of(every[0])
     accuracy = {arm: TableRow(own, own[0].dataset).correct.mean(2) for arm, own in found.items()}

@@ -23,6 +23,7 @@ from pathlib import Path
 from experiments.worst_prompt import selection
 from experiments.worst_prompt.composition import write_composition
 from experiments.worst_prompt.few_families import write_pools
+from experiments.worst_prompt.files import add_page_arguments
 from experiments.worst_prompt.page import write_page
 from experiments.worst_prompt.planning import budget_lines
 from experiments.worst_prompt.registered import FILE, read
@@ -49,10 +50,8 @@ def main() -> None:
     typed.add_argument("--registered", type=Path, default=FILE)
     typed.set_defaults(command=lambda a: print_candidates(a.candidates) if a.stage == 1 else print_commands(a.registered))
     choose = commands.add_parser("choose", help="show all candidates on validation prompts, and choose one of each side")
-    choose.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    add_page_arguments(choose, Path("outputs/worst_prompt/selection"))
     choose.add_argument("--candidates", type=Path, default=selection.FILE)
-    choose.add_argument("--out", type=Path, default=Path("outputs/worst_prompt/selection"))
-    choose.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
     choose.set_defaults(command=lambda a: _choose(a.runs, a.candidates, a.out, a.keep))
     pools = commands.add_parser("pools", help="write the training prompts of the ablations: few families, or many")
     pools.add_argument("--registered", type=Path, default=FILE)
@@ -64,16 +63,12 @@ def main() -> None:
     keep.add_argument("--out", type=Path, default=Path("outputs/worst_prompt"))
     keep.set_defaults(command=lambda a: _keep(a.runs, a.registered, a.out))
     page = commands.add_parser("page", help="compare the arms")
-    page.add_argument("runs", type=Path, nargs="+", help="folders of runs, or folders that hold them")
+    add_page_arguments(page, Path("outputs/worst_prompt"))
     page.add_argument("--registered", type=Path, default=FILE)
-    page.add_argument("--out", type=Path, default=Path("outputs/worst_prompt"))
-    page.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
     page.set_defaults(command=lambda a: _page(a.runs, a.registered, a.out, a.keep))
     pairs = commands.add_parser("composition", help="compare the arms' adapters on known wordings and layouts in unseen pairs")
-    pairs.add_argument("runs", type=Path, nargs="+", help="folders of evaluations, or folders that hold them")
+    add_page_arguments(pairs, Path("outputs/worst_prompt/composition"), of="evaluations")
     pairs.add_argument("--registered", type=Path, default=FILE)
-    pairs.add_argument("--out", type=Path, default=Path("outputs/worst_prompt/composition"))
-    pairs.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")
     pairs.set_defaults(command=lambda a: _composition(a.runs, a.registered, a.out, a.keep))
     arguments = parser.parse_args()
     arguments.command(arguments)

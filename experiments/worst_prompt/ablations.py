@@ -26,7 +26,6 @@ class Compared:
     tail: Estimate  # of CVaR10
     mean: Estimate
     compute: float  # token-equivalents, as a share of the other arm's
-    seconds: float  # of the updates, the same
     states: int  # of the code, at which the runs were made
 
     @classmethod
@@ -37,19 +36,13 @@ class Compared:
             return None
         own, others = ([run for run in runs[name] if run.seed in both.seeds] for name in (arm, other))
         compute = sum(map(equivalents, own)) / sum(map(equivalents, others))
-        seconds = sum(map(_training_seconds, own)) / sum(map(_training_seconds, others))
         states = len({str(run.results.git) for run in [*own, *others]})
-        return cls(arm, other, both.seeds, both.tail(), both.mean(), compute, seconds, states)
-
-    @property
-    def name(self) -> str:
-        """What the difference is called."""
-        return f"{self.arm} minus {self.other}"
+        return cls(arm, other, both.seeds, both.tail(), both.mean(), compute, states)
 
     def cells(self, bounds: Bounds) -> list[str]:
         """Return the cells of a table: the difference, its seeds, both estimates, and what they say."""
         estimates = [bracketed(self.tail, "+"), bracketed(self.mean, "+")]
-        return [self.name, str(len(self.seeds)), *estimates, says(self.tail, self.mean, bounds)]
+        return [f"{self.arm} minus {self.other}", str(len(self.seeds)), *estimates, says(self.tail, self.mean, bounds)]
 
     def as_json(self) -> dict[str, Any]:
         """Return the numbers in plain types."""
@@ -125,7 +118,3 @@ def says(tail: Estimate, mean: Estimate, bounds: Bounds) -> str:
     if tail.high < 0:
         return "worse at the worst prompts"
     return "not decided"
-
-
-def _training_seconds(run: FinishedRun) -> float:
-    return 0.0 if run.results.training is None else run.results.training.seconds

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.worst_prompt.registered import Registered
+from paft.config.compose import compose_training
 from paft.evaluation.statistics import Array, Estimate, Groups
 from paft.evaluation.tail import cvar_difference, kind_of
 from paft.prompts.readers import read_prompts
@@ -51,6 +52,22 @@ def runs_of(collected: Collected, registered: Registered, arm: str, seeds: Seque
     """Return the finished runs of an arm."""
     names = {registered.run_name(arm, seed) for seed in seeds}
     return [run for run in collected.runs if run.results.run in names]
+
+
+def runs_by_arm(collected: Collected, typed: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[FinishedRun]]:
+    """Return the finished runs of each arm that has some; raises InputError if none has, or if they were tested differently.
+
+    Args:
+        typed: the overrides of each run of each arm.
+    """
+    by_name = {run.results.run: run for run in collected.runs}
+    names = {arm: [compose_training(overrides).run_name for overrides in own] for arm, own in typed.items()}
+    found = {arm: [by_name[name] for name in own if name in by_name] for arm, own in names.items()}
+    found = {arm: own for arm, own in found.items() if own}
+    if not found:
+        raise InputError("There is no finished run of any arm; `commands` prints those that there should be.")
+    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
+    return found
 
 
 def arms_of(collected: Collected, registered: Registered) -> tuple[dict[str, list[FinishedRun]], Arms]:

@@ -1,5 +1,6 @@
-"""Reading what an experiment compares from a YAML file."""
+"""What the comparisons take: a YAML file that says what is compared, finished runs, and a place for the page."""
 
+import argparse
 import inspect
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -33,3 +34,10 @@ def check_against(arms: Iterable[str], against: Mapping[str, str]) -> None:
     for name in (*against, *against.values()):
         if name not in arms:
             raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(arms)}")
+
+
+def add_page_arguments(parser: argparse.ArgumentParser, out: Path, of: str = "runs") -> None:
+    """Add the arguments of every command that makes a page of finished runs: where these are, where it goes, what is kept."""
+    parser.add_argument("runs", type=Path, nargs="+", help=f"folders of {of}, or folders that hold them")
+    parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--keep", action="store_true", help="copy what the page is made from to OUT/runs and OUT/pools")

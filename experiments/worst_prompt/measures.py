@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from scipy import stats
 
 from paft.evaluation.statistics import Array, Estimate
+from paft.evaluation.tail import half_width
 from paft.reporting.page import bracketed, percent, table
 from paft.reporting.results import Results
 from paft.reporting.runs import FinishedRun, TableRow
@@ -66,7 +66,7 @@ def over_seeds(differences: Array) -> Estimate:
     mean, n = float(differences.mean()), len(differences)
     if n < 3:
         return Estimate(mean)
-    half = float(stats.t.ppf(0.975, n - 1)) * float(differences.std(ddof=1)) / n**0.5
+    half = half_width(differences, 0.0, 2)  # without a variance over prompts
     return Estimate(mean, mean - half, mean + half)
 
 

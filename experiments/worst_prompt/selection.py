@@ -73,8 +73,13 @@ class Trial:
     side: Side
     name: str
     accuracy: Array
-    seeds: list[int]
+    runs: list[FinishedRun]
     kinds: list[str]  # of the prompts
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of its runs."""
+        return [run.seed or 0 for run in self.runs]
 
     @property
     def tails(self) -> Array:
@@ -108,7 +113,7 @@ def _trial(side: Side, name: str, runs: Sequence[FinishedRun]) -> Trial:
     by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
     kinds = [kind_of(str(by_id[id_].get("layout") or "")) for id_ in first.matrix(first.dataset).prompt_ids]
     accuracy = np.stack([run.matrix(run.dataset).correct.mean(axis=1) for run in runs])
-    return Trial(side, name, accuracy, [run.seed or 0 for run in runs], kinds)
+    return Trial(side, name, accuracy, list(runs), kinds)
 
 
 def chosen(found: Sequence[Trial], candidates: Candidates) -> Mapping[Side, str]:
@@ -132,9 +137,8 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
             own = next((trial for trial in found if (trial.side, trial.name) == (side, name)), None)
             rows.append(_row(side, name, own, kinds, best.get(side) == name))
     n_prompts = found[0].accuracy.shape[1]
-    names = {run for trial in found for run in _names(candidates, trial)}
-    runs = [run for run in collected.runs if run.results.run in names]
-    taken = {side: _runs_of(runs, candidates, found, side, best) for side in SIDES}
+    runs = [run for trial in found for run in trial.runs]
+    taken = {trial.side: trial.runs for trial in found if trial.name == best.get(trial.side)}
     complete = all(len(trial.seeds) == len(candidates.seeds) for trial in found) and len(found) == len(rows)
     page = ["# Which settings the comparison is registered with", "", *origin(runs)]
     page += [candidates.note, ""] if candidates.note else []
@@ -146,7 +150,7 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
         "standard error; of each side the highest is chosen. Kinds of layout: mean accuracy.",
         "",
         *bullets(budget_lines(runs, 2, PLANNED_SEEDS)),
-        *power_lines(taken["method"], taken["baseline"], *STUDY),
+        *power_lines(taken.get("method", []), taken.get("baseline", []), *STUDY),
         "What makes a run, for each candidate: candidates.yaml. Made by `python -m experiments.worst_prompt choose`.",
     ]
     out.mkdir(parents=True, exist_ok=True)
@@ -159,19 +163,6 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
     if keep:
         keep_runs(Collected(runs, {}, []), out)
     print("\n".join(page))
-
-
-def _runs_of(
-    runs: Sequence[FinishedRun], candidates: Candidates, found: Sequence[Trial], side: Side, best: Mapping[Side, str]
-) -> list[FinishedRun]:
-    """Return the runs of the candidate that is best of a side."""
-    names = {run for trial in found if (trial.side, trial.name) == (side, best.get(side)) for run in _names(candidates, trial)}
-    return [run for run in runs if run.results.run in names]
-
-
-def _names(candidates: Candidates, trial: Trial) -> list[str]:
-    overrides = candidates.overrides(trial.side, trial.name)
-    return [compose_training([*overrides, f"seed={seed}"]).run_name for seed in trial.seeds]
 
 
 def _row(side: Side, name: str, trial: Trial | None, kinds: Sequence[str], is_best: bool) -> list[str]:

@@ -8,10 +8,12 @@ import pytest
 import yaml
 
 from experiments import methods
-from experiments.methods import Methods, main, read, runs_by_arm, write_page
+from experiments.methods import Methods, main, read, write_page
+from experiments.worst_prompt.arms import runs_by_arm
 from paft.config.compose import compose_training
 from paft.jobs.train import run_training
 from paft.reporting.collect import collect
+from paft.reporting.runs import FinishedRun
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, small_run
 
@@ -34,6 +36,10 @@ def small(tiny_llama, tmp_path_factory) -> tuple[Methods, Path]:
     return found, root
 
 
+def arms_in(folder: Path, found: Methods) -> dict[str, list[FinishedRun]]:
+    return runs_by_arm(collect([folder]), {arm: [found.overrides(arm, seed) for seed in found.seeds] for arm in found.arms})
+
+
 def test_the_page_compares_arms_at_their_compute_and_names_what_is_missing(small, tmp_path):
     found, root = small
     write_page(collect([root]), found, tmp_path / "out", keep=True)
@@ -43,13 +49,13 @@ def test_the_page_compares_arms_at_their_compute_and_names_what_is_missing(small
     assert "by loss: 0 of 3 seeds" in page and "| by loss minus" not in page
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["differences"][0]["seeds"] == [0, 1, 2] and len(content["arms"]["uniform"]["accuracy"][0]) == 40
-    again = runs_by_arm(collect([tmp_path / "out" / "runs"]), found)
+    again = arms_in(tmp_path / "out" / "runs", found)
     assert {arm: len(own) for arm, own in again.items()} == {"uniform": 3, "perturbed": 3}
 
 
 def test_without_a_finished_run_there_is_no_page(small, tmp_path):
-    with pytest.raises(InputError, match="no finished run of any method"):
-        runs_by_arm(collect([small[1]]), small[0].model_copy(update={"seeds": [7, 8, 9]}))
+    with pytest.raises(InputError, match="no finished run of any arm"):
+        arms_in(small[1], small[0].model_copy(update={"seeds": [7, 8, 9]}))
 
 
 @pytest.mark.parametrize("file", [methods.FILE, methods.FILE.parent / "worst_prompt" / "plateau.yaml"])
