@@ -23,7 +23,7 @@ from paft.runtime import ranks
 from paft.runtime.console import check_readable, print_in_any_locale
 from paft.runtime.errors import BelowBoundError, InputError, first_sentence
 from paft.runtime.launched import find_place, reports
-from paft.runtime.memory import in_short, is_out_of_memory
+from paft.runtime.memory import device_is_lost, in_short, is_out_of_memory
 
 if TYPE_CHECKING:
     from paft.reporting.results import Results
@@ -189,6 +189,8 @@ def _sentence(error: Exception, config: type[BaseModel] = TrainConfig) -> str | 
         return "dataset, model, method, trainer and logger cannot be null; name one of the files in conf/ for each."
     if is_out_of_memory(error):  # of a command that loads a model without a run: merge, pools
         return f"Memory ran out ({in_short(error)}): end what else uses this device, or use a smaller model."
+    if device_is_lost(error):
+        return f"The GPU went away ({in_short(error)}): what is finished stays, and the same command resumes once it is back."
     if isinstance(error, OSError) and error.errno in _BAD_PLACES:  # a file we may not read; Hydra's own folder of a sweep
         return f"{error.filename}: {error.strerror}; give a place that this user can read and write."
     return None

@@ -1,4 +1,4 @@
-"""Telling that memory ran out, in whatever form a library says so, and explaining it in one sentence.
+"""Telling that memory ran out, or that a GPU went away, in whatever form a library says so.
 
 Imports nothing heavy, so that every room and every command may use it.
 """
@@ -19,6 +19,13 @@ _WORDS = re.compile(
 # Where it is the usual cause and nothing else is said: a library cannot set itself up (cublasCreate, cusolverDnCreate ...),
 # or cuDNN's attention finds no room for its workspace.
 _SIGNS = re.compile(r"when calling `\w+Create\(|CUDNN_STATUS_NOT_INITIALIZED|mha_graph(?:\.|->)execute\(")
+# A GPU that fell off its bus, was taken from this process, or has broken memory. What a kernel of ours could cause as well (an
+# illegal memory access) is not among them, because its traceback is needed.
+_LOST = re.compile(
+    r"CUDA error: unknown error|CUDA unknown error|no CUDA-capable device|busy or unavailable|uncorrectable .*ECC|"
+    r"ECC error|MPS server|MPS client|hipErrorNoDevice|Unable to determine the device handle",
+    re.IGNORECASE,
+)
 _LONGEST = 140  # characters of a library's own message
 
 
@@ -31,6 +38,11 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError | OSError) and bool(_WORDS.search(said) or _SIGNS.search(said))
+
+
+def device_is_lost(error: BaseException) -> bool:
+    """Say whether an error means that the GPU went away in the middle, which no setting of this process can mend."""
+    return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
 
 
 @contextmanager

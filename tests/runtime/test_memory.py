@@ -5,9 +5,10 @@ import weakref
 import pytest
 import torch
 
+from paft.cli.hydra_app import run_plain
 from paft.runtime.errors import InputError, NotEnoughMemoryError
 from paft.runtime.launch import run_on
-from paft.runtime.memory import in_short, is_out_of_memory, out_of_memory_is_an_input_error
+from paft.runtime.memory import device_is_lost, in_short, is_out_of_memory, out_of_memory_is_an_input_error
 
 _FAILED = "execute(handle, variant_pack, workspace_ptr.get()).is_good() to be true, but got false"
 _PLEASE = ".  (Could this error message be improved?  If so, please report an enhancement request to PyTorch.)"
@@ -98,6 +99,35 @@ def test_nothing_else_is_taken_for_it(error):
     with pytest.raises(type(error)) as told, out_of_memory_is_an_input_error(lambda: "lower K"):
         raise error
     assert told.value is error
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: unknown error\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+        "CUDA error: uncorrectable ECC error encountered",
+        "CUDA error: no CUDA-capable device is detected",
+        "CUDA error: the remote procedural call between the MPS server and the MPS client failed",
+        "CUDA unknown error - this may be due to an incorrectly set up environment",
+    ],
+)
+def test_a_gpu_that_went_away_is_told_from_memory_and_from_mistakes_of_ours(said, capsys):
+    error = RuntimeError(said)
+    assert device_is_lost(error) and not is_out_of_memory(error)
+    with pytest.raises(SystemExit) as left:
+        run_plain(lambda: _raise(error))
+    printed = capsys.readouterr().err
+    assert left.value.code == 2 and printed.startswith("error: The GPU went away (CUDA") and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [*(error for error, _ in RECORDED), *OTHERS], ids=lambda value: str(value)[:60])
+def test_no_other_error_means_that_the_gpu_went_away(error):
+    assert not device_is_lost(error)
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 def test_the_error_of_this_machine_is_one():
