@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -22,9 +22,6 @@ from paft.runtime import ranks
 from paft.runtime.errors import InputError
 from paft.runtime.launch import SIGNALS, stop
 from paft.runtime.memory import is_out_of_memory
-
-if TYPE_CHECKING:
-    from paft.training.module import PaftModule
 
 _SAME_SIGNAL_S = 1.0  # a signal that arrives again so soon is the same one, delivered twice
 _USUAL_EVERY, _SHARE = 50, 0.05  # updates between two states, unless saving them would take more than this share of the time
@@ -114,12 +111,13 @@ class SaveState(Checkpoint):
         run: the digest that identifies the run; it is stored in each state.
         every: updates between two states; None: 50, or as many more as keep the time of saving below 5%.
         keep: how many of the newest states are kept, so that one damaged by a failing disk does not lose the run.
+        total_updates: of the run.
     """
 
-    def __init__(self, folder: Path, run: str, every: int | None, keep: int) -> None:
-        self.folder, self.run, self.every, self.keep = folder, run, every, keep
+    def __init__(self, folder: Path, run: str, every: int | None, keep: int, total_updates: int) -> None:
+        self.folder, self.run, self.every, self.keep, self.total_updates = folder, run, every, keep, total_updates
         self._previous_handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        self._update = self._of = self._saved_update = 0  # updates that are done, of the whole run, and in the last state
+        self._update = self._saved_update = 0  # updates that are done, and those in the last state
         self._saved_at = self._saving_s = 0.0  # when the last state was whole, and how long it took
         self._asked_update, self._asked_at, self._ask_every = 0, 0.0, 1  # ranks for signals
         self._updating = False
@@ -139,7 +137,6 @@ class SaveState(Checkpoint):
             for scratch in self.folder.glob("*.tmp"):  # left by a kill while a state was written
                 scratch.unlink()
         self._update = self._saved_update = self._asked_update = trainer.global_step
-        self._of = cast("PaftModule", pl_module).total_updates
         self._saved_at = self._asked_at = time.perf_counter()
         self._updating = True
         if threading.current_thread() is threading.main_thread():  # Python allows handlers in this thread alone
@@ -204,7 +201,7 @@ class SaveState(Checkpoint):
     def _stop(self, number: int) -> None:
         """Act on a signal, and say after which update, and from where the run resumes."""
         start = "from there" if self._saved_update == self._update else f"from update {self._saved_update}"
-        where = (f"after update {self._update} of {self._of}", start if self._saved_update else "from the beginning")
+        where = (f"after update {self._update} of {self.total_updates}", start if self._saved_update else "from the beginning")
         stop(number, self._previous_handlers[signal.Signals(number)], where)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -87,7 +87,8 @@ def fit(
     repeats_from = next((update for update in range(total) if objective.repeats(update)), None)
     work = Work(total, data.updates.examples_per_update, every, scoring, repeats_from)
     best = SaveBest(folder / "checkpoints", module.averaged)
-    state = SaveState(folder / "checkpoints", identity, config.trainer.checkpoint_every, config.trainer.checkpoints_kept)
+    often, kept = config.trainer.checkpoint_every, config.trainer.checkpoints_kept
+    state = SaveState(folder / "checkpoints", identity, often, kept, total)
     in_order_before = torch.are_deterministic_algorithms_enabled()
     # It costs a kernel for each new tensor, and shows mistakes only.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

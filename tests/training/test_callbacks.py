@@ -148,7 +148,7 @@ def test_one_bar_counts_the_updates_of_all_epochs_and_begins_where_a_resumed_run
 def test_by_default_a_state_is_saved_when_saving_takes_a_small_share_of_the_time(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
-    saver = SaveState(tmp_path, "this", every=None, keep=1)
+    saver = SaveState(tmp_path, "this", every=None, keep=1, total_updates=10)
     saver._saved_at, saver._saving_s = 100.0, 1.0
     now[0] = 119.0
     assert not saver._is_due(50)
@@ -163,7 +163,7 @@ def test_ranks_ask_each_other_for_signals_every_half_second(tmp_path, monkeypatc
     now, asked = [0.0], []
     monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(checkpoints.ranks, "n_ranks", lambda: 2)
-    saver = SaveState(tmp_path, "this", every=None, keep=1)
+    saver = SaveState(tmp_path, "this", every=None, keep=1, total_updates=10)
     other = [0, 0.0]  # its signal, and the seconds of its updates
 
     def gather(value):

@@ -66,7 +66,7 @@ def test_a_damaged_state_never_takes_the_place_of_a_new_one(tmp_path):
 
     for update in (10, 20):  # 20 is damaged; the run went on from 10
         (tmp_path / f"update-{update:07}.ckpt").write_bytes(b"")
-    SaveState(tmp_path, "this", every=1, keep=1)._save(Trainer())
+    SaveState(tmp_path, "this", every=1, keep=1, total_updates=10)._save(Trainer())
     assert [path.name for path in tmp_path.iterdir()] == ["update-0000011.ckpt"]
 
 
