@@ -1,7 +1,7 @@
 """The LightningDataModule: renders each update with the templates that the schedule draws for it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -58,12 +58,7 @@ class PaftDataModule(pl.LightningDataModule):
             in_step=config.trainer.strategy == "fsdp",
             n_shots=config.dataset.shots,
             n_labelled=len(examples),
-            weighed=config.loss.compares,
-            align=config.loss.name == "consistent",
-            paired=self.updates.paired,
-            own=config.loss.name == "perturbed",
-            per_rendering=self.updates.most_renderings if isinstance(self.updates.sampler, ByLossSampler) else None,
-            candidates=config.sampler.candidates if config.method.name == "paft" else 1,
+            needs=needs_of(config, self.updates),
         )
         self.workers = config.trainer.workers
 
@@ -100,6 +95,30 @@ class EpochSampler(Sampler[list[Tagged]]):
         return self.updates.of_epoch(self.epoch, first_update=self.done)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a run's loss and sampler need to know of the renderings of an update; by default nothing."""
+
+    paired: bool = False  # which of them are one example, shown under all templates of the update
+    weighed: bool = False  # which are of one template, or, if paired, of one example: these stay in one micro-batch
+    aligned: bool = False  # which tokens are the same token of an example's answer
+    own: bool = False  # which tokens are the template's own
+    losses_of: int | None = None  # which tokens are of which rendering, of so many at most; None: losses are not told apart
+    candidates: bool = False  # how they would be under other templates of the draw
+
+
+def needs_of(config: TrainConfig, updates: Updates) -> Needs:
+    """Return what the loss and the sampler of a run need."""
+    return Needs(
+        paired=updates.paired,
+        weighed=config.loss.compares,
+        aligned=config.loss.name == "consistent",
+        own=config.loss.name == "perturbed",
+        losses_of=updates.most_renderings if isinstance(updates.sampler, ByLossSampler) else None,
+        candidates=updates.candidates is not None,
+    )
+
+
 class Renderings(Dataset[Update]):
     """Turns the tagged examples of an update into packed micro-batches.
 
@@ -110,13 +129,7 @@ class Renderings(Dataset[Update]):
             fewer repeat a sequence of which nothing is trained on.
         n_shots: how many other examples are shown before each.
         n_labelled: how many of the examples have answers, the first ones; None: all.
-        weighed: whether the loss looks at the templates of an update; what belongs to one of them then stays in one
-            micro-batch, or, if paired, all renderings of an example.
-        align: whether it compares an example's answers under its templates.
-        paired: whether each example of an update is shown under all of its templates.
-        candidates: how many templates of a draw an update is rendered with.
-        own: whether the loss asks which tokens are the template's own.
-        per_rendering: the most renderings of an update whose losses are told apart; None: they are not.
+        needs: of the run's loss and sampler.
     """
 
     def __init__(
@@ -129,22 +142,16 @@ class Renderings(Dataset[Update]):
         in_step: bool = False,
         n_shots: int = 0,
         n_labelled: int | None = None,
-        weighed: bool = False,
-        align: bool = False,
-        paired: bool = False,
-        candidates: int = 1,
-        own: bool = False,
-        per_rendering: int | None = None,
+        needs: Needs = Needs(),
     ) -> None:
         self.examples, self.sampler, self.encoder = examples, sampler, encoder
         self.micro_batch_tokens, self.ragged, self.in_step = micro_batch_tokens, ragged, in_step
         self.n_labelled = len(examples) if n_labelled is None else n_labelled
-        self.shots = Shots(examples[: self.n_labelled], n_shots, sampler.seed, compared=paired or candidates > 1)
-        self.weighed, self.align, self.paired, self.candidates = weighed, align, paired, candidates
-        self.own, self.per_rendering = own, per_rendering
+        self.shots = Shots(examples[: self.n_labelled], n_shots, sampler.seed, compared=needs.paired or needs.candidates)
+        self.needs = needs
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
-        others = [self._rendered([self._under(tag, slot) for tag in tagged]) for slot in range(1, self.candidates)]
+        others = [self._rendered([self._under(tag, slot) for tag in tagged]) for slot in range(1, tagged[0].candidates)]
         return replace(self._rendered(tagged), others=others)
 
     def _under(self, tag: Tagged, slot: int) -> Tagged:
@@ -188,25 +195,25 @@ class Renderings(Dataset[Update]):
             [pairs[i] for i in places],
             self.ragged,
             self._cells(units),
-            self.align,
-            shown=None if self.per_rendering is None else Shown(places, self.per_rendering, weights),
-            own=[self._own(tagged[i], pairs[i][0]) for i in places] if self.own else None,
+            self.needs.aligned,
+            shown=None if self.needs.losses_of is None else Shown(places, self.needs.losses_of, weights),
+            own=[self._own(tagged[i], pairs[i][0]) for i in places] if self.needs.own else None,
         )
 
     def _units(self, tagged: Sequence[Tagged]) -> list[list[int]]:
         """Return the renderings of an update by their places, those in one list that must stay in one micro-batch."""
-        if not self.weighed:
+        if not self.needs.weighed:
             return [[i] for i in range(len(tagged))]
         units: dict[int, list[int]] = {}
         for i, tag in enumerate(tagged):
-            units.setdefault(tag.row if self.paired else tag.draw.slot, []).append(i)
+            units.setdefault(tag.row if self.needs.paired else tag.draw.slot, []).append(i)
         return list(units.values())
 
     def _cells(self, units: Sequence[Sequence[int]]) -> list[tuple[int, int]] | None:
         """Return the block and the template of each rendering; the units are blocks if paired, else templates."""
-        if not self.weighed:
+        if not self.needs.weighed:
             return None
-        if self.paired:
+        if self.needs.paired:
             return [(block, template) for block, unit in enumerate(units) for template in range(len(unit))]
         return [(0, template) for template, unit in enumerate(units) for _ in unit]
 

@@ -1,5 +1,6 @@
 """The updates of a run: the examples that each optimiser update sees, and the template of each example."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from paft.prompts.schedule import Draw
 
 _STREAM = 0x44415441  # "DATA": the data order has its own seed stream
 _UNLABELLED_STREAM = 0x554E4C41  # "UNLA": that of the unlabelled rows, too
+_TRIED_STREAM = 0x574F5253  # "WORS": which draws take the worst candidate, too
 
 
 def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Task, n_unlabelled: int = 0) -> "Updates":
@@ -30,7 +32,13 @@ def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Tas
     per_epoch = -(-n_examples // (config.examples_per_update // (per_update if paired else 1)))
     sampler = sampler_of(config, pool, task, schedule.draws_per_epoch(per_epoch, n_examples), per_epoch)
     unlabelled = Unlabelled(n_unlabelled, config.loss.unlabelled_per_update) if n_unlabelled else None
-    return Updates(n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired, unlabelled)
+    candidates = None
+    if drawn and config.sampler.candidates > 1:
+        first = math.ceil(config.sampler.warmup * per_epoch * config.T)
+        candidates = Candidates(config.sampler.candidates, config.sampler.adversarial, first)
+    return Updates(
+        n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired, unlabelled, candidates
+    )
 
 
 def foreseen(config: TrainConfig) -> TrainConfig:
@@ -82,6 +90,7 @@ class Tagged:
     template: int
     draw: Draw
     weight: float = 1.0  # how much its answer tokens count in the loss
+    candidates: int = 1  # of its draw, that the update is rendered with: training takes the worst of them
 
 
 class Unlabelled(NamedTuple):
@@ -89,6 +98,14 @@ class Unlabelled(NamedTuple):
 
     rows: int
     per_update: int
+
+
+class Candidates(NamedTuple):
+    """Several templates of a draw, of which training takes the one that the model answers worst."""
+
+    n: int
+    share: float  # of the draws; the others have one candidate
+    first_update: int  # of the run; draws that begin before it have one candidate
 
 
 class Updates:
@@ -104,6 +121,7 @@ class Updates:
         paired: whether each example of an update is shown under all of its templates.
         unlabelled: further rows, whose indices follow those of the examples; they come in turn, each time in another order,
             whose last rows wait for the next where no whole update is left. None: there are none.
+        candidates: for schedules by update alone. None: each draw has one.
     """
 
     def __init__(
@@ -116,6 +134,7 @@ class Updates:
         templates_per_update: int = 1,
         paired: bool = False,
         unlabelled: Unlabelled | None = None,
+        candidates: Candidates | None = None,
     ) -> None:
         self.n_examples = n_examples
         self.examples_per_update = examples_per_update
@@ -125,6 +144,7 @@ class Updates:
         self.templates_per_update = templates_per_update
         self.paired = paired
         self.unlabelled = unlabelled
+        self.candidates = candidates
         self._turn: tuple[int, list[int]] | None = None  # the unlabelled rows' last order, and which one it is
 
     @property
@@ -150,15 +170,15 @@ class Updates:
             start = update * self.rows_per_update
             rows = order[start : start + self.rows_per_update]
             rows += self._unlabelled(epoch * self.per_epoch + update)
-            tagged, drawn = [], dict[Draw, tuple[int, float]]()  # rows share draws
+            tagged, drawn = [], dict[Draw, tuple[int, float, int]]()  # rows share draws
             for i, row in enumerate(rows):
                 n = self.templates_per_update
                 for slot in range(n) if self.paired else (i * n // len(rows),):
                     draw = self.schedule.draw(epoch=epoch, update=update, position=start + i, row=row, slot=slot)
                     if draw not in drawn:
-                        drawn[draw] = self.sampler.index(draw), self.sampler.weight(draw)
-                    template, weight = drawn[draw]
-                    tagged.append(Tagged(row, template, draw, weight))
+                        drawn[draw] = self.sampler.index(draw), self.sampler.weight(draw), self._n_candidates(draw)
+                    template, weight, candidates = drawn[draw]
+                    tagged.append(Tagged(row, template, draw, weight, candidates))
             yield tagged
 
     @property
@@ -166,6 +186,16 @@ class Updates:
         """The most renderings of an update."""
         unlabelled = 0 if self.unlabelled is None else self.unlabelled.per_update * self.templates_per_update
         return self.examples_per_update + unlabelled
+
+    def _n_candidates(self, draw: Draw) -> int:
+        """Return how many templates a draw takes the worst of: by its place in the run, whatever training has learnt."""
+        if (
+            self.candidates is None
+            or draw.epoch * self.per_epoch + draw.number * self.schedule.k < self.candidates.first_update
+        ):
+            return 1
+        bits = np.random.Philox(key=[self.sampler.seed, _TRIED_STREAM], counter=[0, draw.number, draw.epoch, 0])
+        return self.candidates.n if np.random.Generator(bits).random() < self.candidates.share else 1
 
     def _unlabelled(self, number: int) -> list[int]:
         """Return the unlabelled rows of an update of the run."""

@@ -77,8 +77,7 @@ def fit(
     """
     device = model.device
     total, paired = data.updates.total, data.updates.paired
-    several = config.method.name == "paft" and config.sampler.candidates > 1
-    probe = Probe(config.sampler, total, config.seed) if several else None
+    probe = None if data.updates.candidates is None else Probe()
     by_loss = data.updates.sampler if isinstance(data.updates.sampler, ByLossSampler) else None
     objective = Objective(config.loss, total, paired, 0 if by_loss is None else data.updates.most_renderings)
     module = PaftModule(model, config.optim, total, config.seed, validate, kernels, objective, probe, by_loss)

@@ -208,7 +208,7 @@ class PaftModule(pl.LightningModule):
 
     def _computed(self, batch: Update, optimizer: Any) -> tuple[Update, Tensor]:
         """Return the update under the candidate that is trained on, and what `_gradients` returns of it."""
-        shown = batch if self.probe is None else self.probe.chosen(self.model, batch, self.global_step)
+        shown = batch if self.probe is None else self.probe.chosen(self.model, batch)
         return shown, self._gradients(shown, optimizer)
 
     def _gradients(self, batch: Update, optimizer: Any) -> Tensor:

@@ -5,51 +5,38 @@ updates. It depends on nothing but the weights and the draw, so that a resumed r
 (https://arxiv.org/abs/2002.09024), with templates for perturbations.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
-from paft.config.schema import SamplerConfig
 from paft.data.batch import Update
 from paft.model.base import Model
 from paft.runtime import ranks
 from paft.training.losses import answer_loss
 
-_STREAM = 0x574F5253  # "WORS": which draws take the worst candidate has its own seed stream
 _DIGITS = 4  # of a loss; ranks sum in another order than one process does, and nearly equal losses must not decide differently
 
 
 class Probe:
-    """Chooses the candidate that each update is trained on.
+    """Chooses the candidate that each update is trained on: of several the worst, for all updates of their draw."""
 
-    Args:
-        sampler: how many draws take the worst candidate, and from when on.
-        total_updates: of the run.
-        seed: of the run.
-    """
-
-    def __init__(self, sampler: SamplerConfig, total_updates: int, seed: int) -> None:
-        self._share, self._seed = sampler.adversarial, seed
-        self._from_update = math.ceil(sampler.warmup * total_updates)
+    def __init__(self) -> None:
         self._draw: tuple[int, int] | None = None
         self._chosen = 0
         self.margin = 0.0  # of the last choice: its loss minus the mean of all candidates
         self.tokens = 0  # of all forward passes, real ones, of all ranks
 
-    def chosen(self, model: Model, update: Update, number: int) -> Update:
+    def chosen(self, model: Model, update: Update) -> Update:
         """Return the update as it is under the candidate that its draw takes.
 
         Args:
             update: with all candidates.
-            number: of the update in the run, from 0.
         """
         candidates = [update, *update.others]
         if update.draw != self._draw:
             chosen, margin = 0, 0.0
-            if number >= self._from_update and self._is_adversarial(update.draw):
+            if update.others:
                 losses = losses_of(model, candidates)
                 chosen = worst(losses)
                 margin = losses[chosen] - sum(losses) / len(losses)
@@ -65,10 +52,6 @@ class Probe:
         """Take what `state` returned."""
         self._draw = None if state["draw"] is None else (state["draw"][0], state["draw"][1])
         self._chosen, self.margin, self.tokens = state["chosen"], state["margin"], state["tokens"]
-
-    def _is_adversarial(self, draw: tuple[int, int]) -> bool:
-        bits = np.random.Philox(key=[self._seed, _STREAM], counter=[0, draw[1], draw[0], 0])
-        return bool(np.random.Generator(bits).random() < self._share)
 
 
 def losses_of(model: Model, candidates: Sequence[Update]) -> list[float]:

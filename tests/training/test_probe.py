@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from paft.config.schema import SamplerConfig
 from paft.data.shots import Shots
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
@@ -34,18 +33,16 @@ def test_the_worst_candidate_of_the_draws_first_update_is_taken_for_all_its_upda
     assert len(candidates) == 4 and len({one.templates[0] for one in candidates}) > 1
     with torch.no_grad():
         losses = [float(sum(answer_loss(model, b) for b in one.micro_batches)) / one.n_targets for one in candidates]
-    probe = Probe(SamplerConfig(candidates=4, adversarial=1, warmup=0), 6, 0)
+    probe = Probe()
     assert losses_of(model, candidates) == pytest.approx(losses, abs=1e-4)
     taken = int(np.argmax(losses))
-    assert probe.chosen(model, updates[0], 0) is candidates[taken]
+    assert probe.chosen(model, updates[0]) is candidates[taken]
     assert probe.margin == pytest.approx(max(losses) - sum(losses) / 4, abs=2e-4)
     assert probe.tokens == sum(one.n_tokens for one in candidates)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()  # whatever the weights are now
-    assert (
-        probe.chosen(model, updates[1], 1).templates == [updates[1].templates, *(o.templates for o in updates[1].others)][taken]
-    )
+    assert probe.chosen(model, updates[1]).templates == [updates[1].templates, *(o.templates for o in updates[1].others)][taken]
     assert probe.tokens == sum(one.n_tokens for one in candidates)
 
 
@@ -56,6 +53,18 @@ def test_candidates_differ_in_the_template_alone(tiny_overrides, monkeypatch):
     monkeypatch.setattr(Shots, "of", lambda shots, draw, row: seen.append(of(shots, draw, row)) or seen[-1])
     data.renderings[[tag]]
     assert len(seen) == 4 and len(seen[0]) == 2 and seen == [seen[0]] * 4
+
+
+def test_only_the_draws_that_take_the_worst_are_rendered_with_several(tiny_overrides):
+    data = data_of(*tiny_overrides, *WORST, "sampler.adversarial=0.5", "sampler.warmup=0.5", "train_examples=64")
+    by_draw = {}
+    for epoch in (0, 1):
+        for tagged in data.updates.of_epoch(epoch):
+            update = data.renderings[tagged]
+            by_draw.setdefault(update.draw, []).append(1 + len(update.others))
+    assert [len(set(numbers)) for numbers in by_draw.values()] == [1] * 8 and {*by_draw[0, 0]} == {1}
+    assert {n for (epoch, _), (n, *_) in by_draw.items() if epoch == 0} == {1}
+    assert {n for (epoch, _), (n, *_) in by_draw.items() if epoch == 1} == {1, 4}
 
 
 def test_of_equal_candidates_the_first_is_taken():
