@@ -99,7 +99,9 @@ def write_page(cells: dict[tuple[str, str], list[list[str]]], typed: list[str], 
         raise InputError(f"{runs}: no run of these data sets and models is finished.")
     devices = sorted({f"{run.results.device.name} ({run.results.dtype})" for run in used})
     page = ["# Which data set and model can show what", "", *bullets(_READING), *table(_HEADINGS, rows)]
-    page += [f"Percent. Settings of all: `{' '.join([*_SCALE, *_TEST, *typed])}`; of a model: {_of_models(cells)}.", ""]
+    settings = dict(one.partition("=")[::2] for one in [*_SCALE, *_TEST, *typed])
+    page += [f"Percent. Settings of all: `{' '.join(f'{k}={v}' for k, v in settings.items())}`; of a model: "
+             f"{_of_models(cells)}.", ""]  # fmt: skip
     page += [f"On {', '.join(devices)}. Made by `python -m experiments.learnable --data DIR` at "
              f"{commits(run.results.git for run in used)}."]  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)

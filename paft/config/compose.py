@@ -248,8 +248,6 @@ def _check_loss(config: TrainConfig) -> None:
     """Refuse a loss that compares the templates of an update where it has none, or fewer than there are ranks."""
     sampler, ranks, name = config.sampler, config.trainer.devices, config.loss.name
     if name == "perturbed":
-        if config.trainer.strategy == "fsdp":
-            raise InputError("loss=perturbed was never tried with trainer.strategy=fsdp; leave one of the two out.")
         return
     if name == "consistent" and (config.method.name != "paft" or not sampler.paired or sampler.templates_per_update < 2):
         raise InputError(

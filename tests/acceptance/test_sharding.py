@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -41,7 +42,25 @@ def sharded(config: TrainConfig | EvaluateConfig) -> None:
     paft.jobs.train.run_training(config)
     everybody: list[list[int]] = [[], []]
     torch.distributed.all_gather_object(everybody, counts)
-    assert everybody[0] == everybody[1] and len(set(counts)) > 1
+    assert everybody[0] == everybody[1] and (len(set(counts)) > 1 or config.loss.compares)
+
+
+LOSSES = [
+    ["loss=perturbed", "loss.warmup=0", "sampler=worst_of", "sampler.adversarial=1", "sampler.warmup=0"],
+    ["loss=consistent", "sampler.templates_per_update=2", "sampler.paired=true"],
+]
+
+
+@pytest.mark.parametrize("own", LOSSES, ids=lambda own: own[0])
+def test_a_sharded_model_has_the_losses_of_a_whole_one(own, tiny_overrides, tmp_path):
+    folders = []
+    for strategy, work in (("auto", paft.jobs.train.run_training), ("fsdp", sharded)):
+        root = tmp_path / strategy
+        config = compose_config(*tiny_overrides, *SHAPE, *own, "T=1", f"trainer.strategy={strategy}", f"output_root={root}")
+        run_on(2, "cpu", work, config)
+        folders.append(root / config.run_name)
+    adapters = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in folders]
+    assert all(torch.equal(adapters[0][key], adapters[1][key]) for key in adapters[0])
 
 
 def test_a_sharded_model_trains_and_scores_as_a_whole_one(tiny_overrides, tmp_path):
