@@ -9,7 +9,8 @@ import pytest
 
 import paft
 from paft.reporting.results import read_results
-from tests.reliability.bad_input import ROOT, lines
+from tests.reliability.bad_input import ROOT
+from tests.reliability.bad_inputs.files import lines
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from paft.prompts.schedule import Draw
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
 from tests.data.test_updates import same
-from tests.reliability.bad_input import lines, question
+from tests.reliability.bad_inputs.files import lines, question
 
 TASK = BUILT_IN["story_facts"]
 EXAMPLES = [TASK.example("here", row, f"{i}", "story_facts") for i, row in enumerate(generate_rows("train", 21))]

@@ -21,7 +21,7 @@ from paft.model.base import load_base
 from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config
-from tests.reliability.bad_input import lines, question
+from tests.reliability.bad_inputs.files import lines, question
 from tests.reliability.strike import ROOT, start
 from tests.test_ranks import trained
 

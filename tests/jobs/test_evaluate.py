@@ -25,7 +25,7 @@ from paft.prompts.seen import Seen
 from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
-from tests.reliability.bad_input import lines, question
+from tests.reliability.bad_inputs.files import lines, question
 
 OWN_PROMPTS = [{"text": "{question} A: {A} B: {B}\nAnswer:"}, {"text": "Choose A ({A}) or B ({B}). {question}"}]
 UNSEEN = [{"text": "{question} Is it {A} (A) or {B} (B)?"}, {"text": "(A) {A}, (B) {B}: which letter for {question}"}]

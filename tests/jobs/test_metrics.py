@@ -32,7 +32,7 @@ from paft.reporting.sweep import report
 from paft.runtime.errors import BelowBoundError, InputError
 from paft.runtime.launch import run_on
 from tests.conftest import compose_config, compose_evaluation
-from tests.reliability.bad_input import lines
+from tests.reliability.bad_inputs.files import lines
 
 LENGTH = "def score(output, answer, row):\n    return min(1, len(output) / 4000)\n"
 RAISES = "def score(output, answer, row):\n    return 1 if output[:4] in ('', 'the ') else 1 / 0\n"  # on a model's texts alone

@@ -21,7 +21,7 @@ from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.results import Results, read_results
 from tests.conftest import compose_config, compose_evaluation
 from tests.evaluation.test_scoring import setting_of
-from tests.reliability.bad_input import lines, question
+from tests.reliability.bad_inputs.files import lines, question
 
 SMALL = [
     "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false", "train_examples=16", "T=1", "eval_examples=12",

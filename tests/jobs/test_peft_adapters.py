@@ -28,7 +28,7 @@ from paft.runtime.errors import InputError
 from tests.conftest import compose_evaluation
 from tests.local_hub import LocalHub
 from tests.model.test_architectures import answer_log_probs
-from tests.reliability.bad_input import lines, question
+from tests.reliability.bad_inputs.files import lines, question
 from tests.tiny_gguf import save_tiny_gguf
 
 PROMPTS = [{"text": "{question} Is it {A} (A) or {B} (B)?"}, {"text": "(A) {A}, (B) {B}: which letter for {question}"}]

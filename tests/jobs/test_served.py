@@ -24,7 +24,8 @@ from paft.jobs.evaluate import run_evaluation
 from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_evaluation
-from tests.reliability.bad_input import is_one_sentence, lines, question
+from tests.reliability.bad_input import is_one_sentence
+from tests.reliability.bad_inputs.files import lines, question
 from tests.served import Fault, TinyServer, error, served
 
 CHAT = (

@@ -1,6 +1,6 @@
 """Bad input: one sentence that says where and what, exit code 2, no traceback, and nothing left behind.
 
-The table of all commands' bad inputs is that of tests/reliability/bad_input.py.
+The tables of all commands' bad inputs are those of tests/reliability/bad_inputs/.
 """
 
 import json
@@ -20,7 +20,9 @@ from paft.jobs.rerun import repeated
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 from tests.conftest import NO_COMMIT, compose_config, compose_evaluation
-from tests.reliability.bad_input import ROOT, ROWS, Case, apart, files_below, here, is_one_sentence, write_without_heavy
+from tests.reliability.bad_input import ROOT, apart, files_below, here, is_one_sentence, write_without_heavy
+from tests.reliability.bad_inputs import ROWS
+from tests.reliability.bad_inputs.case import Case
 
 LIGHT = [row for row in ROWS if row.needs == "nothing"]
 HEAVY = [row for row in ROWS if row.needs != "nothing"]
@@ -29,7 +31,8 @@ HEAVY = [row for row in ROWS if row.needs != "nothing"]
 ALL_LIGHT = """
 import json, sys, tempfile
 from pathlib import Path
-from tests.reliability.bad_input import ROWS, here
+from tests.reliability.bad_input import here
+from tests.reliability.bad_inputs import ROWS
 from paft.data.tasks import story_facts
 story_facts.N_ROWS = {"train": 100, "test": 20}
 found = []
