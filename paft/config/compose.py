@@ -19,12 +19,12 @@ from paft.config.hints import HINT, hint, leaves
 from paft.config.loggers import check_loggers
 from paft.config.schema import (
     CHAT_TEMPLATE_DATE,
-    WORKERS_OF_A_GPU,
     DatasetConfig,
     EvaluateConfig,
     ModelConfig,
     TrainConfig,
     is_function,
+    updates_ahead,
 )
 from paft.config.texts import read_texts
 from paft.runtime.errors import InputError
@@ -233,10 +233,8 @@ def _check_by_loss(config: TrainConfig) -> None:
         raise InputError(f"{by_loss}, and {other}; leave one out.")
     if sampler.corrected and config.loss.name != "mean":
         raise InputError(f"sampler.corrected=true weighs a mean, and loss={config.loss.name} is none; leave one out.")
-    workers = config.trainer.workers
-    if workers is None:
-        workers = 0 if config.trainer.accelerator == "cpu" else WORKERS_OF_A_GPU
-    ahead = 2 * workers + 2  # updates: two a worker, Lightning's one, and the one at work
+    workers = config.trainer.workers or 0  # null: as many as the lag leaves room for
+    ahead = updates_ahead(workers)
     if sampler.lag < ahead:
         raise InputError(
             f"sampler.lag={sampler.lag}: {workers} loader workers (trainer.workers) read {ahead} updates ahead, when losses "

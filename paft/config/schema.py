@@ -29,11 +29,16 @@ _NOT_PART_OF_THE_RUN = {
 }  # fmt: skip
 
 # Settings that some methods do not use: left out of their identity, so that sweeping them repeats no run.
-WORKERS_OF_A_GPU = 2  # its update is as short as it takes to render one; a CPU would compute it more slowly meanwhile
 _OF_THE_DRAWS = {"K", "schedule", "sampler"}
 _OF_THE_TRAINING = {"loss", "T", "examples_per_update", "optim", "validation", "train_examples", "seed"}
 CHAT_TEMPLATE_DATE = "2024-07-26"  # what Llama 3.1's chat template writes where it is told no date
 _SEARCHES = ("top_accuracy", "robust", "zopo")
+WORKERS_OF_A_GPU = 2  # its update is as short as it takes to render one; a CPU would compute it more slowly meanwhile
+
+
+def updates_ahead(workers: int) -> int:
+    """Return how many updates are drawn ahead of their losses: two a loader worker, Lightning's one, and the one at work."""
+    return 2 * workers + 2
 
 
 def _no_bool(value: Any) -> Any:

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from paft.config.schema import WORKERS_OF_A_GPU, TrainConfig
+from paft.config.schema import WORKERS_OF_A_GPU, TrainConfig, updates_ahead
 from paft.data.batch import IGNORED, MicroBatch, Shown, Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoded, Encoder
 from paft.data.shots import Shots
@@ -71,6 +71,8 @@ class PaftDataModule(pl.LightningDataModule):
         workers = self.workers
         if workers is None:
             workers = WORKERS_OF_A_GPU if self.trainer.strategy.root_device.type == "cuda" else 0
+            if isinstance(self.updates.sampler, ByLossSampler):
+                workers = min(workers, (self.updates.sampler.settings.lag - updates_ahead(0)) // 2)
         return DataLoader(self.renderings, batch_size=None, sampler=sampler, num_workers=workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:

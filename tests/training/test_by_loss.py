@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,13 +106,21 @@ def test_it_goes_with_other_methods(tiny_overrides, more):
         (["sampler.temperature_end=-11"], "sampler.temperature_end"),
         (["sampler.uniform_share=0"], "sampler.uniform_share"),
         (["sampler.uniform_share=1"], "sampler.uniform_share"),
-        (["sampler.lag=4"], "2 loader workers .* use sampler.lag=6 or more"),  # those of a GPU, if there is one
+        (["sampler.lag=4", "trainer.workers=2"], "2 loader workers .* use sampler.lag=6 or more"),
         (["sampler.lag=1"], "sampler.lag"),
     ],
 )
 def test_what_contradicts_it_is_refused(overrides, said):
     with pytest.raises(InputError, match=said):
         compose_config("sampler=by_loss", *overrides)
+
+
+@pytest.mark.parametrize(("lag", "workers"), [(2, 0), (3, 0), (4, 1), (6, 2), (16, 2)])
+def test_on_a_gpu_as_many_workers_render_ahead_as_the_lag_leaves_room_for(lag, workers, tiny_overrides):
+    data = data_of(*tiny_overrides, *OWN, f"sampler.lag={lag}")
+    strategy = SimpleNamespace(root_device=torch.device("cuda"))
+    data.trainer = SimpleNamespace(current_epoch=0, global_step=0, strategy=strategy)
+    assert data.train_dataloader().num_workers == workers
 
 
 def test_prompts_of_one_family_are_refused(tiny_overrides, tmp_path):
