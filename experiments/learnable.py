@@ -16,7 +16,7 @@ from pathlib import Path
 from experiments.studies import train
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
-from paft.evaluation.statistics import Estimate, can_promise, mean_interval
+from paft.evaluation.statistics import Estimate, can_promise, corrected_std, difference_interval
 from paft.reporting.collect import collect
 from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
 from paft.reporting.runs import FinishedRun, TableRow, commits
@@ -42,7 +42,7 @@ DATASETS = {
 _SCALE = ["K=1", "T=3", "train_examples=2000", "validation.prompts=4", "validation.examples=24"]
 _TEST = ["eval_prompts=10", "eval_examples=200"]
 _HEADINGS = ["data set", "model", "seeds", "chance", "one choice throughout", "untuned", "answers by place", "tuned",
-             "answers by place", "can show"]  # fmt: skip
+             "answers by place", "gain", "std over prompts", "can show"]  # fmt: skip
 
 
 def main() -> None:
@@ -111,10 +111,12 @@ def write_page(cells: dict[tuple[str, str], list[list[str]]], typed: list[str], 
 
 
 _READING = (
-    "A row can show something about prompts if, by its 95% interval, the tuned model is better than chance and than one choice "
-    "throughout. Where it is not, nothing that is measured there says anything of a method: neither a gain nor its absence.",
+    "A row can show something about prompts if, by its 95% intervals, the tuned model is better than chance, than one choice "
+    "throughout and than it was untuned. Where it is not, nothing that is measured there says anything of a method: neither a "
+    "gain nor its absence. Where prompts hardly differ (std over prompts, of the tuned model, less the noise of finitely many "
+    "rows), there is little that a method could mend.",
     "In brackets 95% intervals for other prompts and rows of the kind, of the mean over seeds. One seed is exploratory: "
-    "another may learn where this one did not.",
+    "another may learn where this one did not, as may more rows.",
 )
 
 
@@ -125,36 +127,41 @@ def _of_models(cells: dict[tuple[str, str], list[list[str]]]) -> str:
 def _row(dataset: str, model: str, tuned: Sequence[FinishedRun], base: FinishedRun) -> tuple[list[str], dict[str, object]]:
     """Return a row of the table, and its numbers."""
     matrix = base.matrix(base.dataset)
-    before, after = (_mean(list(runs)) for runs in ([base], tuned))
+    before, after = TableRow([base], base.dataset), TableRow(list(tuned), base.dataset)
     constant = matrix.constant or 0.0
     given = [sum(shares) / len(tuned) for shares in zip(*(run.matrix(run.dataset).given for run in tuned), strict=True)]
-    says = can_show(after, max(matrix.chance, constant))
+    gain, std = _gain(before, after), corrected_std(after.correct.mean(0), after.groups)
+    says = can_show(after.mean, max(matrix.chance, constant), gain)
     seeds = ", ".join(str(run.seed) for run in tuned)
-    row = [dataset, model, seeds, percent(matrix.chance), percent(constant), bracketed(before), answers_given(matrix.given),
-           bracketed(after), answers_given(given), says]  # fmt: skip
+    row = [dataset, model, seeds, percent(matrix.chance), percent(constant), bracketed(before.mean),
+           answers_given(matrix.given),
+           bracketed(after.mean), answers_given(given), bracketed(gain, "+"), percent(std), says]  # fmt: skip
     return row, {
         "dataset": dataset, "model": model, "seeds": [run.seed for run in tuned], "chance": matrix.chance, "constant": constant,
-        "untuned": vars(before), "tuned": vars(after), "given": given, "says": says,
+        "untuned": vars(before.mean), "tuned": vars(after.mean), "gain": vars(gain), "std": std, "given": given, "says": says,
     }  # fmt: skip
 
 
-def _mean(runs: list[FinishedRun]) -> Estimate:
-    row = TableRow(runs, runs[0].dataset)
-    correct = row.correct.mean(0)
-    return mean_interval(correct, row.groups) if can_promise(correct, row.groups) else Estimate(float(correct.mean()))
+def _gain(before: TableRow, after: TableRow) -> Estimate:
+    """Return by how much the tuned model is better on the same cells."""
+    untuned, tuned = before.correct.mean(0), after.correct.mean(0)
+    if not can_promise(tuned - untuned, after.groups):
+        return Estimate(float((tuned - untuned).mean()))
+    return difference_interval(tuned, untuned, after.groups)
 
 
-def can_show(tuned: Estimate, without_reading: float) -> str:
-    """Say whether a tuned model is better than what is right without reading a row.
+def can_show(tuned: Estimate, without_reading: float, gain: Estimate) -> str:
+    """Say whether a tuned model is better than what is right without reading a row, and than it was.
 
     Args:
         without_reading: the larger of chance and of one choice throughout.
+        gain: of training.
     """
-    if tuned.low is None or tuned.high is None:
+    if tuned.low is None or gain.low is None:
         return "not known: too few prompts or rows for an interval"
-    if tuned.low > without_reading:
-        return "yes"
-    return "no: not told from answering without reading"
+    if tuned.low <= without_reading:
+        return "no: not told from answering without reading"
+    return "yes" if gain.low > 0 else "no: training is not shown to have taught it anything"
 
 
 if __name__ == "__main__":

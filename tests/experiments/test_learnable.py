@@ -52,14 +52,19 @@ def test_what_is_not_finished_is_one_sentence(data, tmp_path, monkeypatch, capsy
     assert exit_.value.code == 2 and "there is no finished" in capsys.readouterr().err
 
 
+GAIN, NONE = Estimate(0.1, 0.05, 0.15), Estimate(0.1, -0.05, 0.25)
+
+
 @pytest.mark.parametrize(
-    ("tuned", "says"),
+    ("tuned", "gain", "says"),
     [
-        (Estimate(0.6, 0.55, 0.65), "yes"),
-        (Estimate(0.6, 0.45, 0.75), "no: not told from answering without reading"),
-        (Estimate(0.4, 0.35, 0.45), "no: not told from answering without reading"),
-        (Estimate(0.6), "not known: too few prompts or rows for an interval"),
+        (Estimate(0.6, 0.55, 0.65), GAIN, "yes"),
+        (Estimate(0.6, 0.55, 0.65), NONE, "no: training is not shown to have taught it anything"),
+        (Estimate(0.6, 0.45, 0.75), GAIN, "no: not told from answering without reading"),
+        (Estimate(0.4, 0.35, 0.45), GAIN, "no: not told from answering without reading"),
+        (Estimate(0.6), GAIN, "not known: too few prompts or rows for an interval"),
+        (Estimate(0.6, 0.55, 0.65), Estimate(0.1), "not known: too few prompts or rows for an interval"),
     ],
 )
-def test_a_cell_shows_something_above_chance_and_above_one_letter(tuned, says):
-    assert can_show(tuned, 0.5) == says
+def test_a_cell_shows_something_above_chance_above_one_letter_and_above_the_untuned_model(tuned, gain, says):
+    assert can_show(tuned, 0.5, gain) == says
