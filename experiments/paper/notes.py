@@ -10,7 +10,7 @@ from experiments.paper.published import NAMES, PAPER, model_of, published
 from experiments.paper.rows import table_1
 from paft.reporting.page import bracketed, percent
 from paft.reporting.runs import FinishedRun, TableRow, paired
-from paft.reporting.sweep import described, scoring
+from paft.reporting.sweep import described, named, scoring, size, warned
 
 PARTS = PAPER["main_results"]["columns"][:-1]  # the paper's data sets; the last column is their average
 
@@ -65,6 +65,19 @@ def not_one_configuration(part: str) -> list[str]:
     if not isinstance(same, list):
         return []
     return [f"The paper's PAFT row is the best K on the test prompts; its K=4, which is ours, has {same[0]} ± {same[1]}."]
+
+
+def reading(rows: Mapping[str, TableRow], part: str | None = None) -> list[str]:
+    """Say over what the numbers of a part of a data set are, which rows have a single seed, and what makes them mean less.
+
+    Args:
+        part: None: it is not named, because the table has no other.
+    """
+    runs = list({run.folder: run for row in rows.values() for run in row.runs}.values())
+    single = [label for label, row in rows.items() if len(row.seeds) == 1 and not row.runs[0].results.is_base]
+    where = "" if part is None else f"{part}: "
+    few = [f"{where}A single seed, so that another may order the rows otherwise (exploratory): {'; '.join(single)}."]
+    return [size(next(iter(rows.values())), name=part), *(few if single else []), *named(warned(runs), len(runs))]
 
 
 def absent(rows: Mapping[str, TableRow], wanted: Iterable[str]) -> list[str]:
@@ -143,8 +156,10 @@ def missing(runs: pd.DataFrame) -> str:
         lacking.append(f"runs on its data sets {', '.join(without)}")
     if not any(_as_in_the_paper(run) for run in runs["finished"]):
         lacking.append("its own test prompts, scored on the answers that a model writes")
+    stories = [] if any(str(part).startswith("xstorycloze") for part in parts) else ["XStoryCloze"]
+    others = ", ".join(["HumanEval", *stories, "Geometry3k"]) + " and T-Eval"
     lacking += [
-        "HumanEval, XStoryCloze, Geometry3k and T-Eval (Table 2), of which it is not said what the models were trained on",
+        f"{others} (Table 2), of which it is not said what the models were trained on",
         "tuning with GRPO, of which there is no released code, reward or prompt",
         "its adversarial prompts and the names of its ten generator models, which were not published",
     ]

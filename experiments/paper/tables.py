@@ -16,6 +16,7 @@ from experiments.paper.notes import (
     nothing_printed,
     of_the_papers_hours,
     protocol,
+    reading,
     unequal_seeds,
 )
 from experiments.paper.published import NAMES, PAPER, beside, hours, minus, published
@@ -24,14 +25,15 @@ from experiments.paper.section import PaperSection
 from paft.evaluation.statistics import Estimate
 from paft.reporting.page import Entry, file_name, interval, number, percentage, words
 from paft.reporting.runs import FinishedRun, TableRow, paired
-from paft.reporting.sweep import seeds, size
+from paft.reporting.sweep import given, seeds, size
 
-_OUR_NUMBERS = ["mean", "std", "worst", "seeds", "std of seeds"]
+_OUR_NUMBERS = ["mean", "std", "worst", "seeds", "std of seeds", "answers by place"]
 
 
 def main_results(runs: pd.DataFrame) -> list[PaperSection]:
     """Table 1: one table for each part of a data set."""
-    headings = ["method", "mean", "std", "worst", "Top", "seeds", "std of seeds", "paper", "mean less the paper's"]
+    numbers = ["mean", "std", "worst", "Top", *_OUR_NUMBERS[3:]]
+    headings = ["method", *numbers, "paper", "mean less the paper's"]
     tables = []
     for part, methods in table_1(runs).items():
         table = PaperSection(file_name("table1", part), f"Table 1: {part}", headings, recipe="table1")
@@ -43,8 +45,8 @@ def main_results(runs: pd.DataFrame) -> list[PaperSection]:
             table.rows.append([words(NAMES[method]), mean, std, worst, percentage(row.average("top")), *of_seeds])
             table.rows[-1] += beside(theirs, row.mean.value)
             table.add_runs(row.runs)
-        table.notes = [size(next(iter(methods.values()))), *_of_the_paper(part, methods), *best_of_others(methods)]
         named = {NAMES[method]: row for method, row in methods.items()}
+        table.notes = [*reading(named), *_of_the_paper(part, methods), *best_of_others(methods)]
         table.notes += [*chosen(methods), *absent(named, [NAMES[method] for method in TABLE_1]), *unequal_seeds(named)]
         tables.append(table)
     return [*tables, *_average(runs)] or [_without_runs("table1", "Table 1: all methods", headings, runs)]
@@ -88,9 +90,9 @@ def _average(runs: pd.DataFrame) -> list[PaperSection]:
 
 
 def _ours(row: TableRow) -> list[Entry]:
-    """Return mean, std, worst and what the seeds are and do."""
+    """Return mean, std, worst, what the seeds are and do, and the share of each choice in the answers."""
     values = [interval(row.mean), percentage(row.average("std")), percentage(row.average("min"))]
-    return [*values, seeds(row.runs), percentage(row.std_of_seeds)]
+    return [*values, seeds(row.runs), percentage(row.std_of_seeds), given(row)]
 
 
 def _difference(row: TableRow, other: TableRow | None) -> Entry:
@@ -130,6 +132,7 @@ def inference(runs: pd.DataFrame) -> PaperSection:
             table.rows.append([*row, *hours(*(published("inference_hours", m, dataset) for m in (method, "base")))])
             table.add_runs(own["finished"])
     table.notes = ["Greedy, up to a line break, end-of-text or 256 tokens. Seconds are those of the row's device."]
+    table.notes += dict.fromkeys(size(TableRow([run], run.dataset), name=run.dataset) for run in table.runs)
     table.notes += of_the_papers_hours("inference_hours", [row[0].text for row in table.rows])
     return table
 
@@ -167,6 +170,7 @@ def worst_and_adversarial(runs: pd.DataFrame) -> PaperSection:
             table.rows.append([*ours, percentage(con_worst), *theirs])
             printed[part] = measured[0] if theirs[0].text != "-" else printed.get(part)
             table.add_runs(measured)
+        table.notes += reading({NAMES[method]: row for method, row in methods.items()}, part) if part in printed else []
     measured_how = (protocol(run, "worst_and_adversarial", part) for part, run in printed.items() if run is not None)
     table.notes += dict.fromkeys(measured_how)
     if any(printed.values()):
@@ -208,7 +212,7 @@ def k_and_t(runs: pd.DataFrame) -> list[PaperSection]:
         first = next(iter(rows.values())).runs[0]
         printed = published("k_and_t", _DEFAULT, part) is not None
         table.notes += [protocol(first, "k_and_t", part)] if printed else nothing_printed("k_and_t", [part])
-        table.notes += [*best_on_the_test_prompts(rows, _DEFAULT), *absent(rows, _K_AND_T)]
+        table.notes += [*best_on_the_test_prompts(rows, _DEFAULT), *reading(rows), *absent(rows, _K_AND_T)]
         tables.append(table)
     return tables or [_without_runs("table5", "Table 5: K and T", headings, runs)]
 
@@ -237,6 +241,7 @@ def pool_size(runs: pd.DataFrame) -> list[PaperSection]:
         table.notes = [
             "As many draws in every row, one an update; *seen*: how many of the prompts came up (mean over seeds).",
             f"The paper's curves are not tabulated. {' '.join(PAPER['pool_size']['notes'])}",
+            *reading(rows),
             *absent(rows, _SIZES),
         ]
         tables.append(table)
@@ -269,7 +274,7 @@ def controls(runs: pd.DataFrame) -> PaperSection:
             ours = [words(part), words(label), number(_tokens(row), ",.0f"), number(ratio, ".2f"), *_ours(row)]
             table.rows.append([*ours, _difference(row, default)])
             table.add_runs(row.runs)
-        table.notes += [f"{part}: {note}" for note in absent(rows, _CONTROLS)]
+        table.notes += [*reading(rows, part), *(f"{part}: {note}" for note in absent(rows, _CONTROLS))]
     table.notes.append("Tokens: those that were trained on.")
     return table
 

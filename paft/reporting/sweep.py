@@ -183,7 +183,7 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
                 number(_average(None if own is None else own.pss for own in found), ".3f"),
                 percentage(_average(None if own is None else own.ece for own in sure)),
                 percentage(_average(None if own is None else own.worst_ece for own in sure)),
-                _given(one.row),
+                given(one.row),
             ]
         )
     section.notes = [
@@ -196,7 +196,7 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
     return section
 
 
-def _given(row: TableRow) -> Entry:
+def given(row: TableRow) -> Entry:
     """Return a cell with the share of each choice in the answers of all seeds."""
     shares = [run.matrix(row.part, row.measure).given for run in row.runs]
     return words(answers_given([sum(own) / len(own) for own in zip(*shares, strict=True)]) or "-")
@@ -214,17 +214,28 @@ def warnings(labelled: Sequence[_Labelled]) -> list[str]:
     These are the warnings of its runs, test prompts that were trained on, test rows that were left out, and rows that are no
     better than the base model.
     """
-    runs = {run.folder: run.results for one in labelled for run in one.row.runs}
-    lines: dict[str, list[str]] = {}
-    for folder, results in runs.items():
-        for line in (*beware(results), *input_remarks(results)):
-            lines.setdefault(line, []).append(folder.name)
+    runs = list({run.folder: run for one in labelled for run in one.row.runs}.values())
+    lines = warned(runs)
     bases = [one for one in labelled if one.row.runs[0].results.is_base]
     for one in (one for one in labelled if not one.row.runs[0].results.is_base and one.is_whole):
         for base in (base.row for base in bases if base.test == one.test):
             if one.row.runs[0].model == base.runs[0].model and (gain := not_better(one.row, base)) is not None:
                 lines.setdefault(f"BEWARE: on {one.test} {no_gain(gain)}", []).extend(run.folder.name for run in one.row.runs)
-    few = {line: names if len(names) < len(runs) or len(runs) == 1 else ["all runs"] for line, names in lines.items()}
+    return named(lines, len(runs))
+
+
+def warned(runs: Sequence[FinishedRun]) -> dict[str, list[str]]:
+    """Return the warnings of runs, test prompts that were trained on and test rows that were left out, each with its runs."""
+    lines: dict[str, list[str]] = {}
+    for run in runs:
+        for line in (*beware(run.results), *input_remarks(run.results)):
+            lines.setdefault(line, []).append(run.folder.name)
+    return lines
+
+
+def named(lines: Mapping[str, list[str]], of: int) -> list[str]:
+    """Return lines, each with the runs that it is about, of so many."""
+    few = {line: names if len(names) < of or of == 1 else ["all runs"] for line, names in lines.items()}
     return [
         f"{line} ({', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''})"
         for line, names in few.items()

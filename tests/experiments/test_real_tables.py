@@ -1,16 +1,21 @@
 """The paper's tables on real data, within a time limit: the order of the runs, what is cut off, and what is resumed."""
 
 import json
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from experiments.real_tables import DATASETS, RECIPES, cells, main
 from paft.cli.hydra_app import run_plain
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
 from tests.conftest import small_run
+from tests.reliability.bad_input import ROOT
 
 
 def call(monkeypatch, *arguments: object) -> None:
@@ -29,16 +34,18 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     ("recipe", "model"),
-    [*((recipe, "qwen2_5_coder_0_5b") for recipe in RECIPES), ("table1", "qwen2_5_coder_0_5b_gguf"), ("table1", "qwen3_0_6b")],
+    [*((recipe, "qwen2_5_coder_0_5b_gguf") for recipe in RECIPES), ("table1", "qwen2_5_coder_0_5b"), ("table1", "qwen3_0_6b")],
 )
 def test_every_recipe_goes_with_the_models_of_a_card(recipe, model):
-    found = cells(recipe, DATASETS[:2], [f"model={model}"])
-    assert len({cell.name for cell in found}) == len(found) >= 12
+    found = cells(recipe, [*DATASETS], [f"model={model}"])
+    assert len({cell.name for cell in found}) == len(found) >= 18
+    hidden = [any("dataset.options=hidden" in one for one in cell.overrides) for cell in found]
+    assert hidden == ["dataset=piqa" in cell.overrides for cell in found]
     assert all("scale=gpu" in cell.overrides for cell in found)
 
 
 def test_the_first_table_is_that_of_paft_and_one_prompt_on_race_and_hellaswag():
-    found = [cell.overrides for cell in cells("table1", DATASETS, [])]
+    found = [cell.overrides for cell in cells("table1", [*DATASETS], [])]
     first = [{one.split("=")[0]: one.split("=")[1] for one in overrides} for overrides in found[:14]]
     assert {(one["method"], one["dataset"], one["seed"]) for one in first if one["method"] != "base"} == {
         (method, dataset, seed) for method in ("paft", "user") for dataset in ("race", "hellaswag") for seed in ("0", "1", "2")
@@ -49,7 +56,7 @@ def test_the_first_table_is_that_of_paft_and_one_prompt_on_race_and_hellaswag():
 
 def test_what_the_tables_sweep_is_not_typed():
     with pytest.raises(InputError, match="give --datasets for others"):
-        cells("table1", DATASETS, ["seed=3"])
+        cells("table1", [*DATASETS], ["seed=3"])
 
 
 def test_the_time_is_kept_and_what_is_left_is_resumed(data, tiny_llama, tmp_path, monkeypatch, capsys):
@@ -71,11 +78,43 @@ def test_the_time_is_kept_and_what_is_left_is_resumed(data, tiny_llama, tmp_path
 
 def test_a_run_that_fails_is_said_and_the_others_go_on(data, tiny_llama, tmp_path, monkeypatch, capsys):
     small = [one for one in small_run(tiny_llama, tmp_path) if not one.startswith("output_root")]
+    typed = [*small, "method=user", "eval_prompts=10"]
+    (tmp_path / "runs").mkdir()
+    in_the_way = cells("table1", ["piqa"], [f"data_root={data.absolute()}", *typed])[1].name
+    (tmp_path / "runs" / in_the_way).write_text("no folder")
     place = ["--data", data, "--runs", tmp_path / "runs", "--report", tmp_path / "report"]
     with pytest.raises(SystemExit) as exit_:
-        call(monkeypatch, "table1", *small, "method=user", "eval_prompts=10", "--datasets", "piqa", "hellaswag", *place)
+        call(monkeypatch, "table1", *typed, "--datasets", "piqa", *place)
     said = capsys.readouterr().out
-    assert exit_.value.code == 1 and "3 of 6 runs are finished" in said and "failed: " in said and "hellaswag" in said
+    assert exit_.value.code == 1 and "2 of 3 runs are finished" in said and f"{in_the_way}: failed: " in said
+    page = (tmp_path / "report" / "README.md").read_text()
+    assert "PIQA's options are hidden: " in page and "WinoGrande is left out" in page
+
+
+def test_rows_that_are_not_there_are_one_sentence_before_anything_runs(data, tiny_llama, tmp_path, monkeypatch, capsys):
+    small = [one for one in small_run(tiny_llama, tmp_path) if not one.startswith("output_root")]
+    place = ["--data", data, "--runs", tmp_path / "runs", "--report", tmp_path / "report"]
+    with pytest.raises(SystemExit) as exit_:
+        call(monkeypatch, "table1", *small, "method=user", "--datasets", "piqa", "hellaswag", *place)
+    assert exit_.value.code == 2 and "hellaswag/train.jsonl: there is no such data file" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_interrupted_command_leaves_no_run_behind_and_is_resumed(data, tiny_llama, tmp_path):
+    small = [one for one in small_run(tiny_llama, tmp_path) if not one.startswith("output_root")]
+    place = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
+    command = [sys.executable, "-m", "experiments.real_tables", "table1", *small, "method=user", "eval_prompts=10", "T=400"]
+    process = subprocess.Popen([*command, "--datasets", "piqa", *place], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("runs/*/log/*/metrics.csv")):  # until a run trains
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM and said.count("stopped; the same command resumes it") >= 1
+    assert not list(tmp_path.glob("runs/*/results.json"))
+    for folder in tmp_path.glob("runs/*-user-*"):
+        with FileLock(folder / ".lock", timeout=0):  # nobody is at work there
+            pass
 
 
 def test_a_model_that_cannot_be_had_is_one_sentence(data, tmp_path, monkeypatch, capsys):
