@@ -1,10 +1,9 @@
 """The evaluation engine on real runs: scoring by likelihood and by generation, side by side, with intervals.
 
-    python -m experiments.evaluations --data DIR [--report experiments/results/evaluations]
+    python -m experiments.evaluations [--report experiments/results/evaluations]
 
-story_facts: the base model, the demo's fixed prompt and its PAFT adapter, trained here unless they are there already.
-PIQA and RACE-middle: the base model, options shown, letters. DIR holds <dataset>/<split>.jsonl. Each evaluation is an
-ordinary `python evaluate.py ...`: finished ones are skipped, interrupted ones resumed.
+On story_facts: the base model, the demo's fixed prompt and its PAFT adapter, trained here unless they are there already. Each
+evaluation is an ordinary `python evaluate.py ...`: finished ones are skipped, interrupted ones resumed.
 """
 
 import argparse
@@ -21,9 +20,9 @@ from paft.evaluation.matrix import read_matrix
 from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
 from paft.reporting.results import Results
 from paft.reporting.runs import commits
+from paft.reporting.table import answers_given, coverage
 
-# data set and how many of its test prompts and examples
-_SHAPES = {"story_facts": ("story_facts", 20, 100), "PIQA": ("piqa", 20, 100), "RACE-middle": ("race_middle", 10, 60)}
+_SHAPE = ["dataset=story_facts", "eval_prompts=20", "eval_examples=100"]
 _KEPT = {
     "run", "robustness", "uncertainty", "consensus", "ties", "unanswered", "chance", "threshold", "scoring", "wall_s",
     "fingerprints", "git", "versions", "device", "dtype",
@@ -41,6 +40,7 @@ _HEADINGS = [
     "no answer",
     "tokens",
     "s",
+    "answers by place",
 ]
 
 
@@ -78,50 +78,40 @@ def adapters_of_the_demo(overrides: Sequence[str], output_root: str) -> dict[str
 def main() -> None:
     """Evaluate, print and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with <dataset>/<split>.jsonl")
     parser.add_argument("--output-root", default="outputs")
     parser.add_argument("--report", type=Path, default=Path("outputs/evaluations"))
     parser.add_argument("--no-progress", action="store_true")
     arguments = parser.parse_args()
     quiet = ["trainer.progress=false"] if arguments.no_progress else []
     adapters = adapters_of_the_demo(quiet, arguments.output_root)
-    groups: dict[str, dict[str, Evaluated]] = {}
-    where = [f"output_root={arguments.output_root}", f"data_root={arguments.data}"]
-    for label, (dataset, n_prompts, n_examples) in _SHAPES.items():
-        models = {"base model": [f"dataset={dataset}", "model=smollm2_135m"]}
-        if dataset == "story_facts":
-            models |= {name: [f"adapter={folder}"] for name, folder in adapters.items()}
-        shape = [f"eval_prompts={n_prompts}", f"eval_examples={n_examples}"]
-        for way in ("likelihood", "generate"):
-            for name, overrides in models.items():
-                row = evaluate([*overrides, *where, *shape, *quiet, f"scoring={way}"])
-                groups.setdefault(label, {})[f"{name}, {way}"] = row
-    report(arguments.report, groups)
+    models = {"base model": ["model=smollm2_135m"]} | {name: [f"adapter={folder}"] for name, folder in adapters.items()}
+    shape = [*_SHAPE, f"output_root={arguments.output_root}", *quiet]
+    rows = {
+        f"{name}, {way}": evaluate([*overrides, *shape, f"scoring={way}"])
+        for way in ("likelihood", "generate")
+        for name, overrides in models.items()
+    }
+    report(arguments.report, rows)
 
 
-def report(folder: Path, groups: Mapping[str, Mapping[str, Evaluated]]) -> None:
-    """Write README.md, results.json and a figure for each data set."""
+def report(folder: Path, rows: Mapping[str, Evaluated]) -> None:
+    """Write README.md, results.json and a figure."""
     from paft.reporting.figure import save_overlay
 
     folder.mkdir(parents=True, exist_ok=True)
-    page = ["# Base model, one fixed prompt and PAFT under the evaluation engine", ""]
-    for dataset, rows in groups.items():
-        first = next(iter(rows.values())).results
-        shape, chance = labelled(first), first.chance
-        assert chance is not None
-        over = f"{shape.n_prompts} test prompts x {shape.n_examples} test examples; chance is {percent(chance)}."
-        page += [f"## {dataset}", "", over, "", *table(_HEADINGS, [[label, *_row(row)] for label, row in rows.items()])]
-        likelihood = {
-            label.removesuffix(", likelihood"): accuracies(row.results) for label, row in rows.items() if "like" in label
-        }
-        figure = f"{dataset.lower()}.png"
-        save_overlay(folder / figure, likelihood, chance, first.threshold)
-        page += [f"![{dataset}, scored by likelihood]({figure})", ""]
-    made_at = commits(row.results.git for rows in groups.values() for row in rows.values())
-    page += [*bullets(_NOTES), f"Made by `python -m experiments.evaluations --data DIR` at {made_at}."]
+    first = next(iter(rows.values())).results
+    assert first.chance is not None
+    page = ["# Base model, one fixed prompt and PAFT under the evaluation engine", "", coverage(first), ""]
+    page += table(_HEADINGS, [[label, *_row(row)] for label, row in rows.items()])
+    likelihood = {label.removesuffix(", likelihood"): accuracies(row.results) for label, row in rows.items() if "like" in label}
+    save_overlay(folder / "story_facts.png", likelihood, first.chance, first.threshold)
+    page += ["![story_facts, scored by likelihood](story_facts.png)", ""]
+    page += [
+        *bullets(_NOTES),
+        f"Made by `python -m experiments.evaluations` at {commits(r.results.git for r in rows.values())}.",
+    ]
     page += ["Versions, device, fingerprints of data, pools and weights: results.json."]
-    kept = {dataset: {label: row.kept() for label, row in rows.items()} for dataset, rows in groups.items()}
-    write_json(folder, kept)
+    write_json(folder, {"story_facts": {label: row.kept() for label, row in rows.items()}})
     write(folder, page)
     print("\n".join(page))
 
@@ -133,7 +123,6 @@ _NOTES = (
     "*agree*: how often two prompts give the same answer; *majority*: accuracy of the answer that most prompts give; "
     "*no answer*: generated texts in which no option was found, counted as wrong.",
     "*tokens* generated per rendering, and seconds for all of them, on the device that results.json names.",
-    "Models of this size do better with the options hidden than with letters ([real_data_hidden](../real_data_hidden)).",
 )
 
 
@@ -147,7 +136,7 @@ def _row(row: Evaluated) -> list[str]:
     figures = [percent(robust.mean), interval, percent(robust.std), std, percent(robust.min), worst]
     figures += [percent(agree.agreement), percent(agree.majority), str(row.results.unanswered)]
     tokens = f"{row.tokens:.1f}" if row.results.scoring.scoring == "generate" else ""
-    return [*figures, tokens, f"{row.seconds:.0f}"]
+    return [*figures, tokens, f"{row.seconds:.0f}", answers_given(row.results.given)]
 
 
 if __name__ == "__main__":

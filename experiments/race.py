@@ -47,8 +47,17 @@ def paired_note() -> str:
         f"({seeds[0]} against {seeds[1]}), on {pair.wins} of the 50 prompts. The worst prompt, "
         f"chosen on other examples, hardly moves: {percent(pair.worst_a)} instead of {percent(pair.worst_b)}; and PAFT varies "
         f"more over prompts, minus the examples' noise: std {percent(pair.std_a.value)} instead of "
-        f"{percent(pair.std_b.value)}{p}. One fixed prompt is little above chance."
+        f"{percent(pair.std_b.value)}{p}. {_beside_one_choice()}"
     )
+
+
+def _beside_one_choice() -> str:
+    """Say whether one fixed prompt is told from one choice throughout."""
+    user = sides()["user"]
+    constant = user.runs[0].matrix(user.part).constant or 0.0
+    told = user.mean.low is not None and user.mean.low > constant
+    how = "better than" if told else "not told from"
+    return f"One fixed prompt, {bracketed(user.mean)}, is {how} one choice throughout, {percent(constant)}."
 
 
 def sides() -> dict[str, TableRow]:

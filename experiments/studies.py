@@ -52,21 +52,26 @@ def report(
         groups: group -> label -> the runs of that label, one a seed.
     """
     from paft.reporting.figure import save_distribution
-    from paft.reporting.table import coverage, print_robustness
+    from paft.reporting.table import answers_given, coverage, print_robustness
 
     folder.mkdir(parents=True, exist_ok=True)
     page = [f"# {title}", ""]
     for group, runs in groups.items():
         first = next(iter(runs.values()))[0]
         assert first.chance is not None
-        rows = {f"{label}, seed {run.config['seed']}": labelled(run) for label, same in runs.items() for run in same}
+        by_label = {f"{label}, seed {run.config['seed']}": run for label, same in runs.items() for run in same}
+        rows = {label: labelled(run) for label, run in by_label.items()}
         over = coverage(first)
         print_robustness(rows, group, [over])
         figure = f"{group.lower().replace(' ', '_').replace(',', '')}.png"
         pooled = {label: np.concatenate([accuracies(run) for run in same]) for label, same in runs.items()}
         save_distribution(folder / figure, pooled, first.chance, first.threshold)
-        shown = [[label, *map(percent, (r.mean, r.std, r.min, r.max, r.top))] for label, r in rows.items()]
-        page += [f"## {group}", "", *table(["", "mean", "std", "worst", "best", "Top"], shown)]
+        given = [answers_given(run.given) for run in by_label.values()]
+        shown = [
+            [label, *map(percent, (r.mean, r.std, r.min, r.max, r.top)), own]
+            for (label, r), own in zip(rows.items(), given, strict=True)
+        ]
+        page += [f"## {group}", "", *table(["", "mean", "std", "worst", "best", "Top", "answers by place"], shown)]
         page += [over, "", f"![{group}]({figure})", ""]
     print("\n".join(notes))
     every_run = [run for runs in groups.values() for same in runs.values() for run in same]

@@ -31,10 +31,14 @@ def _demo() -> str:
 
 
 def _race() -> str:
-    """Return the rows on the whole of RACE, how far to trust them, and the paired difference."""
-    rows = [line for line in _section(RACE, "All runs").splitlines() if line.startswith(("| data set", "|---", "| race |"))]
+    """Return the rows on the whole of RACE, what one choice gets, how far to trust them, and the paired difference."""
+    runs = _section(RACE, "All runs")
+    rows = [line for line in runs.splitlines() if line.startswith(("| data set", "|---", "| race |"))]
     top = (ROOT / RACE / "README.md").read_text(encoding="utf-8").split("\n## ", 1)[0]
-    return "\n".join([*rows, "", _line(top, "* First evidence"), _line(top, "* PAFT minus")])
+    tails = [line.strip("| ").split(" | ") for line in _section(RACE, "The worst prompts").splitlines() if "| race |" in line]
+    given = "; ".join(f"{cells[1]} {cells[-1]}" for cells in tails)
+    over = f"{_line(runs, '* race: percent').replace('race: percent', 'Percent')} Answers by place: {given}."
+    return "\n".join([*rows, "", over, _line(top, "* First evidence"), _line(top, "* PAFT minus")])
 
 
 def _paper() -> str:
@@ -52,7 +56,7 @@ def _line(text: str, begin: str) -> str:
 def _section(folder: Path, title: str, until: str = "\n## ") -> str:
     """Return a section of a page of results, without its title; its figures by their place in the repository."""
     page = (ROOT / folder / "README.md").read_text(encoding="utf-8")
-    section = page.split(f"## {title}\n", 1)[1].split(until, 1)[0].strip()
+    section = page.split(f"## {title}", 1)[1].split("\n", 1)[1].split(until, 1)[0].strip()
     return re.sub(r"\]\((\w+\.png)\)", rf"]({folder}/\1)", section)
 
 

@@ -1,7 +1,8 @@
 """Draws by loss: wordings and layouts that training answers worse are drawn more often, or less often.
 
 Importance sampling and curriculum in one: the sign of a temperature says what comes more often, and it may move over the run.
-The losses are those of training itself, so that no forward pass is added.
+The losses are those of training itself, so that no forward pass is added. They count by their ranks within a block of updates,
+because they fall by powers of ten over a run: in nats the luck of the first updates would outweigh all that comes later.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from paft.prompts.mutate import Mutator
 from paft.prompts.pool import PromptPool
@@ -21,7 +23,7 @@ _MOST_OFTEN = 4  # no template is drawn more often than so many times as uniform
 _HEAVIEST = 4.0  # weight of a rare template, where weights are corrected
 _LUCK = 2.0  # times the expected spread of noise: what a dozen families may have by luck
 _UNIFORM_BLOCKS = 2  # the first ones, whose draws know no losses
-_DIGITS = 4  # of a loss; ranks sum in another order than one process does, and a rounding error must not change a draw
+_DIGITS = 4  # of a loss that count; ranks sum in another order than one process does, and rounding must not change a draw
 
 
 class Visit(NamedTuple):
@@ -35,9 +37,9 @@ class Visit(NamedTuple):
 class Scores(NamedTuple):
     """What is known of the families at a time: the wordings in the first list of each pair, the layouts in the second."""
 
-    of_families: list[list[float]]  # moving means of losses, less the mean loss of the same block
+    of_families: list[list[float]]  # moving means of the ranks of losses in their blocks, of mean 0 and variance 1 there
     visits: list[list[int]]
-    noise: float  # moving mean of the squared distance between a loss and what its families' scores say
+    noise: float  # moving mean of the squared distance between a rank and what its families' scores say
 
 
 class LossSettings(NamedTuple):
@@ -58,9 +60,9 @@ class LossSettings(NamedTuple):
 class ByLossSampler(Sampler):
     """Draws templates with a probability that depends on the losses of their wordings and layouts.
 
-    A family's score is the moving mean of the losses of its templates, less the mean loss of the same block of updates. The
-    draws of a block know the losses of all blocks but the one before it, however far loader workers read ahead; so they are a
-    function of the seed and of these losses alone.
+    A family's score is the moving mean of the ranks of its templates' losses, each among those of the same block of updates.
+    The draws of a block know the losses of all blocks but the one before it, however far loader workers read ahead; so they are
+    a function of the seed and of these losses alone.
 
     Args:
         settings: how losses change draws.
@@ -133,7 +135,7 @@ class ByLossSampler(Sampler):
         """
         for template in dict.fromkeys(templates):
             own = [loss for of, loss in zip(templates, losses, strict=True) if of == template]
-            self._visits.append(Visit(update, template, round(statistics.fmean(own), _DIGITS)))
+            self._visits.append(Visit(update, template, float(f"{statistics.fmean(own):.{_DIGITS}g}")))
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, in plain types."""
@@ -183,17 +185,24 @@ class ByLossSampler(Sampler):
     def _moved(self, before: Scores, visits: Sequence[Visit]) -> Scores:
         """Return what is known after the visits of a block."""
         scores, counts, noise = [list(of) for of in before.of_families], [list(of) for of in before.visits], before.noise
-        mean = statistics.fmean(visit.loss for visit in visits)
+        ranks = _ranked([visit.loss for visit in visits])
         if not any(map(any, counts)):  # the first block: nothing is known of families, so that all is noise
-            noise = statistics.pvariance(visit.loss for visit in visits)
-        for visit in visits:
-            families, apart = [of[visit.template] for of in self._members], visit.loss - mean
+            noise = statistics.pvariance(ranks)
+        for visit, rank in zip(visits, ranks, strict=True):
+            families = [of[visit.template] for of in self._members]
             expected = sum(of[family] for of, family in zip(scores, families, strict=True))
-            noise += _RATE * ((apart - expected) ** 2 - noise)
+            noise += _RATE * ((rank - expected) ** 2 - noise)
             for of, count, family in zip(scores, counts, families, strict=True):
-                of[family] += _RATE * (apart - of[family])
+                of[family] += _RATE * (rank - of[family])
                 count[family] += 1
         return Scores(scores, counts, noise)
+
+
+def _ranked(losses: Sequence[float]) -> list[float]:
+    """Return the ranks of losses, less their mean and divided by their std without ties; equal ones share a rank."""
+    n = len(losses)
+    scale = math.sqrt((n**2 - 1) / 12) or 1.0
+    return [float((rank - (n + 1) / 2) / scale) for rank in rankdata(losses)]
 
 
 def _capped(probabilities: np.ndarray) -> np.ndarray:

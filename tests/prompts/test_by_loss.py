@@ -136,12 +136,24 @@ def test_the_effective_pool_is_the_whole_pool_where_draws_are_uniform():
     assert 1 < one.effective_pool((1, 9)) < 0.9 * len(POOL.templates)
 
 
-@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.3])
-def test_noise_alone_leaves_draws_nearly_uniform(noise):
-    rng = np.random.default_rng(0)
+def falling(to: float, hardness: Callable[[int], float], noise: float) -> Callable[[int], float]:
+    """Return losses that fall from 1 to so much over the run, times how hard a template is, times luck."""
+    rng, updates = np.random.default_rng(0), iter(range(TOTAL))
+    return lambda template: to ** (next(updates) / TOTAL) * hardness(template) * float(np.exp(noise * rng.normal()))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.3, 2.0])
+@pytest.mark.parametrize("to", [1.0, 1e-4])
+def test_noise_alone_leaves_draws_nearly_uniform_whatever_the_scale_of_losses(noise, to):
     one = sampler(share=0.05, lag=8)
-    run(one, lambda _: 1.0 + noise * rng.normal(), range(TOTAL))
+    run(one, falling(to, lambda _: 1.0, noise), range(TOTAL))
     assert one.effective_pool((3, 47)) > 0.9 * len(POOL.templates)
+
+
+@pytest.mark.parametrize("to", [1.0, 1e-4])
+def test_what_is_hard_is_told_whatever_the_scale_of_losses(to):
+    drawn = run(sampler(2.0, share=0.05), falling(to, hard, 0.1), range(TOTAL))
+    assert share_of_hard(drawn[60:]) > 1.3 * share_of_hard(list(range(len(WORDINGS))))
 
 
 def test_differences_beyond_noise_move_draws_as_far_as_they_are_known():
