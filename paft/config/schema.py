@@ -120,6 +120,7 @@ class DatasetConfig(_Section):
     options: Literal["shown", "hidden"] = "shown"
     parts: list[str] = []  # subsets reported separately; default: the data set itself
     test_split: str = "test"  # the split that papers report
+    balanced: bool = False  # whether the test examples hold each choice as the right one as often, as far as the rows allow
     hub: HubConfig | None = None
     path: str | None = None  # dataset=jsonl: a folder with train and test rows, or hub:ID; evaluate.py: a file of rows, too
     choices: Annotated[list[str], BeforeValidator(_one_name)] = []  # dataset=jsonl: the option fields, or one that lists them
@@ -485,7 +486,7 @@ _LATER_SETTINGS: dict[str, dict[str, Any]] = {
         "api": None,
         "name": None,
     },
-    "dataset": {"answer_space": None, "labels": None, "shots": 0, "pattern": None},
+    "dataset": {"answer_space": None, "labels": None, "shots": 0, "pattern": None, "balanced": False},
 }
 
 

@@ -1,6 +1,7 @@
 """Loading the rows of a data set, from the hub or from a folder, as train, validation and test examples."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -213,9 +214,24 @@ def _test_examples(
     for index, part in enumerate(config.parts):
         share = None if most is None else most // len(config.parts) + (index < most % len(config.parts))
         of_part = shuffled(_load(config, task, data_root, part, config.test_split))
-        examples += of_part[:share]
+        examples += balanced_sample(of_part, share) if config.balanced else of_part[:share]
         whole += of_part
     return tuple(examples), whole
+
+
+def balanced_sample(examples: Sequence[Example], most: int | None) -> list[Example]:
+    """Return some examples in their order, of which each choice is the right one as often, as far as there are enough.
+
+    Of a few hundred examples one letter may be right a third of the time, where chance is a quarter: a model that answers
+    nothing else then seems to have learnt something.
+    """
+    before: Counter[int] = Counter()
+    turns = []  # how many examples with the same right choice come before
+    for example in examples:
+        turns.append(before[example.gold])
+        before[example.gold] += 1
+    chosen = sorted(range(len(examples)), key=lambda place: (turns[place], place))[:most]
+    return [examples[place] for place in sorted(chosen)]
 
 
 def _training_rows(config: DatasetConfig, data_root: str | None) -> tuple[Example, ...] | None:

@@ -10,7 +10,7 @@ import pytest
 
 from paft.config.schema import DatasetConfig
 from paft.data.inputs import load_inputs
-from paft.data.rows import Examples, load_examples
+from paft.data.rows import Examples, balanced_sample, load_examples
 from paft.data.tasks.story_facts import generate_rows
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config
@@ -273,6 +273,27 @@ def test_a_missing_part_is_named(race):
     (race / "race_high" / "test.jsonl").unlink()
     with pytest.raises(InputError, match=re.escape(f"{race / 'race_high' / 'test.jsonl'}: there is no such data file")):
         load_race(race)
+
+
+# Test examples of which each choice is the right one as often.
+
+
+@pytest.mark.parametrize("most", [1, 8, 30, 41, 100])
+def test_balanced_test_examples_hold_each_choice_as_often_and_keep_their_order(most):
+    config = dataset("dataset=story_facts", "dataset.balanced=true")
+    whole = load_examples(dataset("dataset=story_facts"), None, None, None).test
+    drawn = load_examples(config, None, None, most).test
+    counts = Counter(example.gold for example in drawn)
+    assert len(drawn) == most and max(counts.values()) - min(counts[i] for i in range(4)) <= 1
+    assert [example.id for example in whole if example in drawn] == [example.id for example in drawn]
+    assert drawn[0] == whole[0]
+
+
+def test_a_choice_that_is_seldom_right_leaves_its_place_to_the_others():
+    whole = load_examples(dataset("dataset=story_facts"), None, None, None).test
+    rows = [example for example in whole if example.gold == 0][:3] + [example for example in whole if example.gold == 1][:20]
+    assert Counter(example.gold for example in balanced_sample(rows, 12)) == {0: 3, 1: 9}
+    assert balanced_sample(rows, None) == rows
 
 
 # Fingerprints.

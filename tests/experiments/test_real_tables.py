@@ -41,6 +41,7 @@ def test_every_recipe_goes_with_the_models_of_a_card(recipe, model):
     assert len({cell.name for cell in found}) == len(found) >= 18
     hidden = [any("dataset.options=hidden" in one for one in cell.overrides) for cell in found]
     assert hidden == ["dataset=piqa" in cell.overrides for cell in found]
+    assert all("dataset.balanced=true" in cell.overrides for cell in found)
     assert all("scale=gpu" in cell.overrides for cell in found)
 
 
