@@ -17,10 +17,12 @@ from paft.cli.hydra_app import run_plain
 from paft.pools.construct import LEAST
 from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import provenance
+from paft.reporting.results import GitState
+from paft.reporting.runs import commits
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
-_HEADINGS = ["model", "data set", "options", "prompts a call", "calls", "tokens written", "texts",
+_HEADINGS = ["model", "data set", "options", "seed", "prompts a call", "calls", "tokens written", "texts",
              "survive", "why the others do not"]  # fmt: skip
 
 
@@ -32,9 +34,11 @@ def main() -> None:
     arguments = parser.parse_args()
     check_place(f"--report {arguments.report}", arguments.report)
     constructions = [construction(folder) for folder in arguments.folders]
+    origin = provenance(torch.device("cpu"))
     arguments.report.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.report, {"constructions": constructions} | provenance(torch.device("cpu")))
-    write(arguments.report, page(constructions))
+    write_json(arguments.report, {"constructions": constructions} | origin)
+    made_by = f"Made by `python -m experiments.generators FOLDER ...` at {commits([GitState(**origin['git'])])}."
+    write(arguments.report, [*page(constructions), f"{made_by} What each construction was asked for: results.json."])
 
 
 def construction(folder: Path) -> dict[str, Any]:
@@ -47,7 +51,7 @@ def construction(folder: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"{path} cannot be read; name folders that `paft pools construct` has written.") from None
-    if missing := {"options", "per_call", "generators"} - {*content}:
+    if missing := {"options", "per_call", "generators", "seed"} - {*content}:
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}; give its `paft pools construct` command again.")
     return content
 
@@ -60,7 +64,8 @@ def page(constructions: Sequence[dict[str, Any]]) -> list[str]:
         kept, texts = content["kept"], content["candidates"]
         numbers = [str(content["per_call"]), str(content["calls"]), f"{content['tokens']['completion']:,}", str(texts)]
         share = f"{kept} ({100 * kept / texts:.0f}%)" if texts else "0"
-        rows.append([" + ".join(content["generators"]), content["name"], content["options"], *numbers, share, why or "-"])
+        what = [" + ".join(content["generators"]), content["name"], content["options"], str(content["seed"])]
+        rows.append([*what, *numbers, share, why or "-"])
     notes = [
         "Half of the calls show the model two rows and two templates, the other half only say what a template is.",
         "fields: a field is missing, invented or there twice. unreadable: a reply without any template. near-copy: as good "
