@@ -17,7 +17,6 @@ from paft.cli.hydra_app import run_plain
 from paft.pools.construct import LEAST
 from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import provenance
-from paft.reporting.results import GitState
 from paft.reporting.runs import commits
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
@@ -37,7 +36,7 @@ def main() -> None:
     origin = provenance(torch.device("cpu"))
     arguments.report.mkdir(parents=True, exist_ok=True)
     write_json(arguments.report, {"constructions": constructions} | origin)
-    made_by = f"Made by `python -m experiments.generators FOLDER ...` at {commits([GitState(**origin['git'])])}."
+    made_by = f"Made by `python -m experiments.generators FOLDER ...` at {commits([origin['git']])}."
     write(arguments.report, [*page(constructions), f"{made_by} What each construction was asked for: results.json."])
 
 

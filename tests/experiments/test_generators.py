@@ -1,10 +1,11 @@
 """The page over constructions of prompts by models."""
 
 import json
+import sys
 
 import pytest
 
-from experiments.generators import construction, page
+from experiments.generators import construction, main, page
 from paft.runtime.errors import InputError
 
 CONTENT = {
@@ -26,3 +27,11 @@ def test_a_folder_without_a_construction_or_of_an_older_version_is_named(tmp_pat
     (tmp_path / "construction.json").write_text(json.dumps({"per_call": 1}))
     with pytest.raises(InputError, match=r"construction\.json lacks generators, options, seed; give its"):
         construction(tmp_path)
+
+
+def test_the_page_says_at_which_commit_it_was_made(tmp_path, monkeypatch):
+    (tmp_path / "construction.json").write_text(json.dumps(CONTENT))
+    monkeypatch.setattr(sys, "argv", ["generators", str(tmp_path), "--report", str(tmp_path / "page")])
+    main()
+    assert "Made by `python -m experiments.generators FOLDER ...` at " in (tmp_path / "page" / "README.md").read_text()
+    assert json.loads((tmp_path / "page" / "results.json").read_text())["constructions"][0]["seed"] == 0
