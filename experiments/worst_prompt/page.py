@@ -17,7 +17,8 @@ from experiments.worst_prompt.registered import FORWARD, Registered, compute, ex
 from paft.evaluation.tail import SHARES, cvar
 from paft.reporting.collect import Collected, keep_runs
 from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
-from paft.reporting.sweep import origin
+from paft.reporting.runs import TableRow
+from paft.reporting.sweep import given, origin
 
 
 def write_page(collected: Collected, registered: Registered, path: Path, out: Path, keep: bool) -> None:
@@ -29,7 +30,9 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     every = {endpoint.name: arms.of_kinds(endpoint.kinds) for endpoint in registered.endpoints}
     headline = next(iter(every.values()))
     first = runs["baseline"][0]
-    chance = first.matrix(first.dataset).chance
+    matrix = first.matrix(first.dataset)
+    chance, constant = matrix.chance, matrix.constant or 0.0
+    answers = "; ".join(f"{arm} {given(TableRow(own, own[0].dataset)).text}" for arm, own in runs.items())
     guessed = tail_of_guessing(chance, len(headline.kinds), headline.method.shape[2])
     page = ["# Training that holds at the worst prompt", "", *origin([run for own in runs.values() for run in own])]
     page += ["EXPLORATORY, not the registered comparison:", "", *bullets(problems)] if problems else ["As registered.", ""]
@@ -42,7 +45,8 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
         "cover other examples or other tasks.",
         "",
         f"Guessing gets {percent(chance)} of the mean and, of {len(headline.kinds)} prompts, about {percent(guessed)} of "
-        "CVaR10: an arm near these has learnt little there that it could lose.",
+        f"CVaR10; one choice throughout gets {percent(constant)} of both. An arm near these has learnt little there that it "
+        f"could lose. Answers by place: {answers}.",
         "",
         "![differences](forest.png)",
         "",

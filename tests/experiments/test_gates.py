@@ -8,8 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.gates import Gates, Transfer, explained, gradient, losses, main, persistence, says
-from experiments.gates import _probe as probe_of
+from experiments.gates.__main__ import main
+from experiments.gates.measure import Gates
+from experiments.gates.page import says
+from experiments.gates.persistence import explained, of_families, persistence
+from experiments.gates.probe import gradient, losses, probe_of
+from experiments.gates.signal import Signal, signal
+from experiments.gates.transfer import Transfer
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
 from paft.jobs.train import prepare
@@ -24,9 +29,22 @@ def template(wording: str, layout: str) -> PromptTemplate:
     return PromptTemplate("{story}", "id", wording=wording, layout=layout)
 
 
-def test_persistence_is_the_rank_correlation_of_neighbours():
-    by_state = np.array([[1.0, 2, 3, 4], [10, 20, 30, 40], [4, 3, 2, 1]])
-    assert persistence(by_state).tolist() == pytest.approx([1, -1])
+def test_persistence_is_the_rank_correlation_of_neighbours_on_other_rows():
+    order, other = np.array([1.0, 2, 3, 4]), np.array([4.0, 1, 3, 2])
+    by_half = np.stack([np.stack([order, other], 1), np.stack([10 * other, 10 * order], 1), np.stack([order, -order], 1)])
+    assert persistence(by_half).tolist() == pytest.approx([1, (-np.corrcoef([3, 0, 2, 1], range(4))[0, 1] + 1) / 2])
+
+
+def test_what_belongs_to_a_row_and_not_to_a_template_does_not_persist():
+    rng = np.random.default_rng(0)
+    template, row_by_template = rng.normal(size=(500, 1)), 3 * rng.normal(size=(500, 2))
+    assert abs(persistence(np.stack([row_by_template, row_by_template]))[0]) < 0.15
+    assert persistence(np.stack([template + 0 * row_by_template] * 2))[0] == pytest.approx(1)
+
+
+def test_losses_of_families_are_means_of_their_templates():
+    by_half = np.arange(12.0).reshape(1, 6, 2)
+    np.testing.assert_allclose(of_families(by_half, list("abbaab")), [[[14 / 3, 17 / 3], [16 / 3, 19 / 3]]])
 
 
 def test_families_explain_what_is_additive_in_them_and_nothing_else():
@@ -68,21 +86,41 @@ def test_a_gradient_is_that_of_the_mean_loss_however_it_is_split(probed):
     assert whole.norm() > 0 and torch.allclose(whole, parts, atol=1e-5 * float(whole.norm()))
 
 
-def gates(correlation: float, families: float, rank: float) -> Gates:
-    at_random = np.linspace(0, 1, 200)
-    return Gates(0, [25, 50, 75], np.ones((3, 20)), np.full(2, correlation), [families] * 3, {75: Transfer(rank, at_random)})
+def gates(correlation: float, families: float, rank: float, fewest: float, loss: float = 1.0) -> Gates:
+    at_random, same = np.linspace(0, 1, 200), np.full(2, correlation)
+    return Gates(0, [25, 50, 75], np.full((3, 20, 2), loss), same, same, same, [1.0] * 3, [families] * 3,
+                 {75: Transfer(rank, at_random)}, Signal(200, fewest, np.linspace(190, 200, 20)))  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("found", "sentences"),
     [
-        (gates(0.8, 0.6, 0.99), ["persist over 25", "families can stand", "hard mining may help"]),
-        (gates(0.2, 0.1, 0.5), ["do not persist", "families cannot stand", "is not shown to help"]),
+        (
+            gates(0.8, 0.6, 0.99, 150),
+            ["persist over 25", "families can stand", "hard mining may help", "1 of 1 runs: they tell"],
+        ),
+        (
+            gates(0.2, 0.1, 0.5, 195),
+            ["do not persist", "families cannot stand", "is not shown to help", "0 of 1 runs: they are not shown to tell"],
+        ),
+        (gates(0.8, 0.6, 0.5, 150, loss=0.01), ["whether losses of templates persist is not known"]),
     ],
 )
 def test_what_the_gates_decide_is_said(found, sentences):
     said = " ".join(says([found]))
     assert all(sentence in said for sentence in sentences) and "Fewer than three: exploratory" in said
+
+
+def test_losses_that_tell_templates_apart_are_a_signal_and_others_are_none(tiny_llama, tmp_path):
+    run = prepare(compose_training([*small_run(tiny_llama, tmp_path), *SMALL, "T=2", "train_examples=1600"]))
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(run.inputs.train.templates), size=400).tolist()
+    wordings = sorted({template.wording for template in run.inputs.train.templates})
+    hard = [wordings.index(template.wording) % 3 == 0 for template in run.inputs.train.templates]
+    found = signal([(i, 3.0 if hard[i] else 1.0) for i in drawn], run)
+    assert found.pool == len(hard) and found.fewest < 0.9 * found.shuffled.min()
+    none = signal([(i, float(np.exp(rng.normal()))) for i in drawn], run)
+    assert none.fewest > 0.9 * none.pool
 
 
 def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_llama, tmp_path, monkeypatch):
@@ -92,8 +130,9 @@ def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_ll
     run_plain(main)
     content = json.loads((tmp_path / "page" / "results.json").read_text())
     (one,) = content["gates"]
-    assert one["updates"] == [25, 50] and np.array(one["losses"]).shape == (2, 20) and len(one["persistence"]) == 1
+    assert one["updates"] == [25, 50] and np.array(one["by_half"]).shape == (2, 20, 2) and len(one["persistence"]) == 1
     assert set(one["transfer"]) <= {"25", "50"} and all(len(t["at_random"]) == 200 for t in one["transfer"].values())
+    assert one["signal"]["fewest"] == pytest.approx(one["signal"]["pool"])  # 50 updates are three blocks and a half
     page = (tmp_path / "page" / "README.md").read_text()
     assert "| 0 | 25 to 50 |" in page
     run_plain(main)  # the run is finished, and measured again

@@ -37,10 +37,10 @@ def data(tmp_path: Path) -> Path:
     [*((recipe, "qwen2_5_coder_0_5b_gguf") for recipe in RECIPES), ("table1", "qwen2_5_coder_0_5b"), ("table1", "qwen3_0_6b")],
 )
 def test_every_recipe_goes_with_the_models_of_a_card(recipe, model):
-    found = cells(recipe, [*DATASETS], [f"model={model}"])
+    found = cells(recipe, [*DATASETS][:3], [f"model={model}"])
     assert len({cell.name for cell in found}) == len(found) >= 18
     hidden = [any("dataset.options=hidden" in one for one in cell.overrides) for cell in found]
-    assert hidden == ["dataset=piqa" in cell.overrides for cell in found]
+    assert hidden == ["dataset=race" not in cell.overrides for cell in found]
     assert all("dataset.balanced=true" in cell.overrides for cell in found)
     assert all("scale=gpu" in cell.overrides for cell in found)
 
@@ -89,7 +89,7 @@ def test_a_run_that_fails_is_said_and_the_others_go_on(data, tiny_llama, tmp_pat
     said = capsys.readouterr().out
     assert exit_.value.code == 1 and "2 of 3 runs are finished" in said and f"{in_the_way}: failed: " in said
     page = (tmp_path / "report" / "README.md").read_text()
-    assert "PIQA's options are hidden: " in page and "WinoGrande is left out" in page
+    assert "The options of HellaSwag and PIQA are hidden: " in page and "WinoGrande is left out" in page
 
 
 def test_rows_that_are_not_there_are_one_sentence_before_anything_runs(data, tiny_llama, tmp_path, monkeypatch, capsys):

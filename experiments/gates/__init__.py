@@ -1,0 +1,1 @@
+"""Gates before any learnt sampler."""

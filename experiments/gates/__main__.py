@@ -1,0 +1,59 @@
+"""Gates before any learnt sampler: are templates told apart, does that last, and does training on the hardest ones help others?
+
+    python -m experiments.gates [--templates 200 --examples 16] [--report experiments/results/gates] [train.py's settings]
+
+On ordinary runs of uniform PAFT, of which every 25 updates a state is kept, by forward passes, gradients and logs alone:
+
+1. Persistence. The loss of each training template at a state, on half of some validation rows, beside its loss 25 updates
+   later, on the other half, so that what lasts is the template's and not a row's. If the order of the templates is another one
+   by then, whatever a sampler has learnt of them is out of date when it is used. The same for families.
+2. Transfer. The gradient on the hardest tenth of the training templates beside that on the worst tenth of the validation
+   prompts, whose families training never sees: is their cosine larger than that of as many templates taken at random? If it is
+   not, hard mining cannot help prompts of other families.
+3. Signal. What sampler=by_loss would have drawn, of the losses that the run itself had, beside the same losses under shuffled
+   templates: if it draws alike, training's own losses do not tell templates apart.
+
+Where the loss is near zero there is nothing left to gain: the first state below 0.05 is the last that is measured.
+"""
+
+import argparse
+from pathlib import Path
+
+from experiments.gates.measure import measure
+from experiments.gates.page import write_page
+from paft.cli.hydra_app import run_plain
+from paft.runtime.errors import InputError
+from paft.runtime.files import check_place
+from paft.runtime.process import keep_freed_memory, quieten
+
+_DEFAULT = ["scale=cpu", "dataset=story_facts", "prompts=v2", "train_examples=800", "K=1", "evaluate=false", "eval_prompts=4",
+            "eval_examples=8", "validation.prompts=4", "validation.examples=24", "score_base=false"]  # fmt: skip
+
+
+def main() -> None:
+    """Train, measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--templates", type=int, default=200, help="training templates whose losses are measured, at most")
+    parser.add_argument("--examples", type=int, default=16, help="validation rows that they are measured on")
+    parser.add_argument("--report", type=Path, default=Path("outputs/gates"))
+    parser.add_argument("overrides", nargs="*", help="further settings, as for train.py")
+    arguments = parser.parse_intermixed_args()
+    if arguments.templates < 20 or arguments.examples < 2:
+        raise InputError(
+            "--templates must be at least 20, so that a tenth of them is more than one, and --examples at least 2, so that "
+            "there are two halves."
+        )
+    check_place(f"--report {arguments.report}", arguments.report)
+    quieten()
+    keep_freed_memory()
+    overrides = [*_DEFAULT, *arguments.overrides]
+    measured = [measure([*overrides, f"seed={seed}"], arguments.templates, arguments.examples) for seed in arguments.seeds]
+    typed = "".join(f" {override}" for override in arguments.overrides)
+    command = (f"python -m experiments.gates --seeds {' '.join(map(str, arguments.seeds))} --templates {arguments.templates} "
+               f"--examples {arguments.examples}{typed}")  # fmt: skip
+    write_page([gates for gates, _ in measured], [run for _, run in measured], arguments.report, arguments.examples, command)
+
+
+if __name__ == "__main__":
+    run_plain(main)

@@ -1,0 +1,108 @@
+"""All gates on one run of uniform PAFT, which is trained unless it is finished."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import set_peft_model_state_dict
+
+from experiments.gates.persistence import EVERY, FLOOR, across, explained, of_families, persistence
+from experiments.gates.probe import losses, probe_of
+from experiments.gates.signal import Signal, signal
+from experiments.gates.transfer import Transfer, transfer
+from experiments.studies import train
+from paft.config.compose import compose_training
+from paft.evaluation.statistics import Array
+from paft.jobs.train import prepare
+from paft.model.base import Model, add_lora, device_of, load_base
+from paft.model.fused import fused_kind
+from paft.reporting.logged import earlier_updates
+from paft.reporting.results import Results
+from paft.runtime.errors import InputError
+from paft.training.checkpoints import states
+
+_KEPT = 10_000  # states: all of them
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What the gates show on one run."""
+
+    seed: int
+    updates: list[int]  # at which the states were taken that were measured
+    by_half: Array  # losses of the training templates on both halves of the rows (S, P, 2)
+    persistence: Array  # (S - 1,)
+    of_wordings: Array  # the same for the families of a kind
+    of_layouts: Array
+    same_state: list[float]  # the rank correlation of the halves at one state, which is the most that the others can be
+    families: list[float]  # share of the spread that wording and layout explain, at each state
+    transfer: dict[int, Transfer]  # update -> the second gate
+    signal: Signal
+
+    @property
+    def left_to_gain(self) -> Array:
+        """Whether the loss at the beginning of each pair of states is above the floor (S - 1,)."""
+        above: Array = self.by_half.mean((1, 2))[:-1] > FLOOR
+        return above
+
+
+def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tuple[Gates, Results]:
+    """Train a run, unless it is finished, and measure the gates on its states; raises InputError if these are gone."""
+    config = compose_training([*overrides, "eval_prompts=null", f"eval_examples={n_examples}"])
+    if config.evaluate:
+        raise InputError(
+            "evaluate=true: the gates choose methods, so that they look at validation prompts; leave evaluate=false."
+        )
+    results = train([*overrides, f"trainer.checkpoint_every={EVERY}", f"trainer.checkpoints_kept={_KEPT}"])
+    kept = {int(path.stem.removeprefix("update-")): path for path in states(results.folder / "checkpoints")}
+    updates = sorted(update for update in kept if update % EVERY == 0)
+    if len(updates) < 2:
+        raise InputError(f"{results.folder}: its states are gone, so nothing can be measured; delete the folder and try again.")
+    device = device_of(config.trainer.accelerator)
+    run = prepare(config)
+    fused = fused_kind(device, config.trainer.fused)
+    model = add_lora(load_base(config.model, device, True, run.encoder.cutoff, fused), config.model, config.seed)
+    probe = probe_of(run, n_templates)
+    found = list[Array]()
+    for update in updates:
+        _load(model, kept[update], device)
+        found.append(_halves(losses(model, probe, probe.train, device)))
+        print(f"seed {config.seed}, update {update}: loss {found[-1].mean():.3f}", flush=True)
+        if found[-1].mean() <= FLOOR:
+            break
+    by_half = np.stack(found)
+    second = dict[int, Transfer]()
+    above = [i for i in range(len(found)) if found[i].mean() > FLOOR] or [0]
+    for i in sorted({above[0], above[len(above) // 2], above[-1]}):
+        _load(model, kept[updates[i]], device)
+        of_validation = losses(model, probe, probe.validation, device).mean(1)
+        second[updates[i]] = transfer(model, probe, by_half[i].mean(1), of_validation, device, config.seed)
+        print(f"seed {config.seed}, update {updates[i]}: transfer {second[updates[i]].advantage:+.3f}", flush=True)
+    wordings, layouts = ([str(getattr(t, kind)) for t in probe.train] for kind in ("wording", "layout"))
+    log = [
+        (int(metrics["template"]), metrics["loss"]) for _, metrics in earlier_updates(results.folder) if "template" in metrics
+    ]
+    gates = Gates(
+        seed=config.seed,
+        updates=updates[: len(found)],
+        by_half=by_half,
+        persistence=persistence(by_half),
+        of_wordings=persistence(of_families(by_half, wordings)),
+        of_layouts=persistence(of_families(by_half, layouts)),
+        same_state=[across(one, one) for one in by_half],
+        families=[explained(one.mean(1), probe.train) for one in by_half],
+        transfer=second,
+        signal=signal(log, run),
+    )
+    return gates, results
+
+
+def _load(model: Model, state: Path, device: torch.device) -> None:
+    set_peft_model_state_dict(model, torch.load(state, map_location=device, weights_only=True)["state_dict"])
+
+
+def _halves(by_row: Array) -> Array:
+    """Return the mean loss of each template on the even and on the odd rows (P, 2)."""
+    return np.stack([by_row[:, half::2].mean(1) for half in (0, 1)], axis=1)

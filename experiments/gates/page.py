@@ -1,0 +1,126 @@
+"""The page of the gates, and what they decide."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.gates.measure import Gates
+from experiments.gates.persistence import BY_FAMILY, EVERY, FLOOR, PERSISTS
+from experiments.gates.probe import ROWS
+from experiments.gates.signal import SHUFFLES
+from experiments.gates.transfer import BETTER, DRAWS, Transfer
+from paft.evaluation.statistics import Array
+from paft.model.base import device_of
+from paft.reporting.page import bullets, percent, table, write, write_json
+from paft.reporting.provenance import provenance
+from paft.reporting.results import Results
+from paft.reporting.runs import commits
+
+
+def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, n_rows: int, command: str) -> None:
+    """Write README.md and results.json."""
+    page = ["# Gates before any learnt sampler", "", *bullets(says(found)), "## Persistence", ""]
+    headings = ["seed", "updates", "mean loss", "templates", "at the same update", "wordings", "layouts", "by family"]
+    rows = []
+    for gates in found:
+        figures = zip(gates.persistence, gates.same_state, gates.of_wordings, gates.of_layouts, strict=False)
+        for i, own in enumerate(figures):
+            numbers = [f"{value:.2f}" for value in own]
+            pair = f"{gates.updates[i]} to {gates.updates[i + 1]}"
+            rows.append([str(gates.seed), pair, f"{gates.by_half[i].mean():.3f}", *numbers, percent(gates.families[i])])
+    page += table(headings, rows)
+    page += [
+        f"Rank correlations of losses on half of {n_rows} validation rows with those on the other half, {EVERY} updates later, "
+        f"and at the same update (the most that can be expected); {found[0].by_half.shape[1]} training templates, the loss of "
+        "an answer token. By family: the share of the spread over templates, in percent, that wording and layout explain at "
+        "the first of both updates (additive, adjusted for how many there are).",
+        "",
+        "## Transfer",
+        "",
+    ]
+    rows = [
+        [str(gates.seed), str(update), f"{one.hardest:.3f}", f"{one.at_random.mean():.3f}", *_ends(one), percent(one.rank)]
+        for gates in found
+        for update, one in gates.transfer.items()
+    ]
+    headings = ["seed", "update", "hardest", "at random", "2.5%", "97.5%", "better than"]
+    page += table(headings, rows)
+    page += [
+        "Cosine with the gradient on the worst tenth of the validation prompts, of the hardest tenth of the training templates "
+        f"and of {DRAWS} sets of as many at random, all on the same {ROWS} training rows. Better than: percent of the sets.",
+        "",
+        "## Signal",
+        "",
+    ]
+    rows = [[str(g.seed), str(g.signal.pool), f"{g.signal.fewest:.1f}", f"{g.signal.shuffled.min():.1f} to "
+             f"{g.signal.shuffled.max():.1f}"] for g in found]  # fmt: skip
+    page += table(["seed", "templates", "drawn from", "with shuffled templates"], rows)
+    page += [
+        "From how many templates `sampler=by_loss` would have drawn, at its defaults: the effective number (1 / sum of squared "
+        f"probabilities) in the block of updates where it is smallest; the same for {SHUFFLES} shuffles.",
+        "",
+        f"Made by `{command}` at {commits(run.git for run in results)}. Configs, versions and device: results.json.",
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    write(out, page)
+    write_json(out, {"gates": [_plain(gates) for gates in found], "runs": [run.model_dump(mode="json") for run in results],
+                     **provenance(device_of(results[0].config["trainer"]["accelerator"]))})  # fmt: skip
+    print("\n".join(page))
+
+
+def says(found: Sequence[Gates]) -> list[str]:
+    """Say what the gates decide."""
+    lasting = np.concatenate([gates.persistence[gates.left_to_gain] for gates in found])
+    by_family = np.concatenate([np.array(gates.families[:-1])[gates.left_to_gain] for gates in found])
+    gains = [one.advantage for gates in found for one in gates.transfer.values()]
+    ranks = [one.rank for gates in found for one in gates.transfer.values()]
+    helps = float(np.mean(ranks)) >= BETTER
+    differ = [gates.signal.fewest < gates.signal.shuffled.min() for gates in found]
+    return [
+        *_lasting(lasting, by_family),
+        f"The gradient of the hardest training templates is {np.mean(gains):+.3f} nearer, in cosine, to that of the worst "
+        f"validation prompts than that of templates at random, and nearer than {percent(float(np.mean(ranks)))} percent of the "
+        f"random sets (bound {percent(BETTER)}): hard mining {'may' if helps else 'is not shown to'} help prompts of other "
+        "families.",
+        f"By training's own losses `sampler=by_loss` would have drawn from fewer templates than under shuffled ones in "
+        f"{sum(differ)} of {len(differ)} runs: {'they tell' if all(differ) else 'they are not shown to tell'} templates apart.",
+        f"Seeds: {', '.join(str(gates.seed) for gates in found)}."
+        + ("" if len(found) > 2 else " Fewer than three: exploratory."),
+    ]
+
+
+def _lasting(lasting: Array, by_family: Array) -> list[str]:
+    """Say whether losses last, and whether families can stand for templates."""
+    if not len(lasting):
+        return [f"The loss was below {FLOOR:g} at the first state: whether losses of templates persist is not known."]
+    persists, share = float(lasting.mean()) >= PERSISTS, float(by_family.mean())
+    can = "A sampler that learns them can work." if persists else "No sampler that learns them can work; only stateless ones."
+    families = (
+        "Whether families can stand for templates is not known: too few templates were measured."
+        if np.isnan(share)
+        else f"Wording and layout explain {percent(share)} percent of the spread over templates (bound {percent(BY_FAMILY)}): "
+        f"families {'can' if share >= BY_FAMILY else 'cannot'} stand for templates."
+    )
+    return [
+        f"Losses of templates {'persist' if persists else 'do not persist'} over {EVERY} updates, on other rows, while there "
+        f"is something to gain (loss above {FLOOR:g}): rank correlation {lasting.mean():.2f} (bound {PERSISTS}). {can}",
+        families,
+    ]
+
+
+def _ends(one: Transfer) -> list[str]:
+    return [f"{float(np.quantile(one.at_random, share)):.3f}" for share in (0.025, 0.975)]
+
+
+def _plain(gates: Gates) -> dict[str, Any]:
+    """Return the numbers in plain types."""
+    second = {
+        str(update): {"hardest": one.hardest, "at_random": one.at_random.tolist(), "advantage": one.advantage, "rank": one.rank}
+        for update, one in gates.transfer.items()
+    }
+    arrays = {name: getattr(gates, name).tolist() for name in ("by_half", "persistence", "of_wordings", "of_layouts")}
+    third = {"pool": gates.signal.pool, "fewest": gates.signal.fewest, "shuffled": gates.signal.shuffled.tolist()}
+    return {"seed": gates.seed, "updates": gates.updates, **arrays, "same_state": gates.same_state, "by_family": gates.families,
+            "transfer": second, "signal": third}  # fmt: skip
