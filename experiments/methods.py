@@ -10,17 +10,19 @@ registered afterwards (`python -m experiments.worst_prompt`, with a registration
 """
 
 import argparse
+import itertools
 import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from experiments.worst_prompt.ablations import Compared
+from experiments.worst_prompt.ablations import Compared, says
 from experiments.worst_prompt.arms import runs_by_arm
 from experiments.worst_prompt.files import add_page_arguments, check_against, read_yaml
-from experiments.worst_prompt.registered import FORWARD, Bounds
+from experiments.worst_prompt.registered import FORWARD, MOST_APART, Bounds
 from paft.cli.hydra_app import run_plain
 from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.statistics import Array
@@ -45,15 +47,19 @@ class Methods(BaseModel):
     common: list[str]  # overrides of all arms
     seeds: list[int] = Field(min_length=3)
     arms: dict[str, list[str]]
-    against: dict[str, str]
+    against: dict[str, Annotated[list[str], BeforeValidator(lambda one: [one] if isinstance(one, str) else one)]]
     equivalent: Bounds
 
     @model_validator(mode="after")
     def _known(self) -> "Methods":
-        check_against(self.arms, self.against)
+        check_against(self.arms, itertools.chain(*self.pairs()))
         if "evaluate=false" not in self.common:
             raise ValueError("common needs evaluate=false: methods are screened without looking at the test")
         return self
+
+    def pairs(self) -> list[tuple[str, str]]:
+        """Return each arm with each of those that it is compared with."""
+        return [(arm, other) for arm, others in self.against.items() for other in others]
 
     def overrides(self, arm: str, seed: int) -> list[str]:
         """Return what is typed for a run."""
@@ -113,18 +119,20 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
     every = [run for own in found.values() for run in own]
     n, seeds, bounds = _accuracy(every[:1]).shape[1], len(methods.seeds), methods.equivalent
     missing = [f"{arm}: {len(found.get(arm, []))} of {seeds} seeds" for arm in methods.arms if len(found.get(arm, [])) < seeds]
-    compared = [one for one in (Compared.of(arm, other, found) for arm, other in methods.against.items()) if one is not None]
+    compared = [one for one in (Compared.of(arm, other, found) for arm, other in methods.pairs()) if one is not None]
     page = [f"# {methods.title}", "", *origin(every)]
     page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
-    page += table(["arm", "settings", "seeds", "CVaR10", "mean"], [_row(arm, methods, own) for arm, own in found.items()])
+    page += bullets(shown(compared, bounds))
+    headings = ["arm", "settings", "seeds", "CVaR10", "mean", "updates", "seconds", "what it did, in the first and last fifth"]
+    page += table(headings, [_row(arm, methods, own) for arm, own in found.items()])
     headings = ["difference", "seeds", "CVaR10", "mean", "says", "compute"]
-    page += table(headings, [[*one.cells(bounds), f"{one.compute:.2f}"] for one in compared])
+    page += table(headings, [[*one.cells(bounds), _compute(one)] for one in compared])
     page += [
         f"Percent, on {n} validation prompts and validation rows; the test was not scored. CVaR10: the mean of the worst tenth "
         "of the prompts within a trained model, mean ± std over seeds. In brackets 95% intervals for other seeds and "
         "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents, "
         f"as a share of the other arm's; a token of a forward pass alone counts as {FORWARD:g} of a trained one, a perturbed "
-        "update as two. Equivalent: both intervals are within "
+        "update as two. Seconds: of the updates, whatever else the device did. Equivalent: both intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean.",
         "",
         f"All arms: `{' '.join(methods.common)}`. Made by `python -m experiments.methods page`.",
@@ -139,12 +147,45 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
     print("\n".join(page))
 
 
+def shown(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
+    """Say what the differences show, and how much they leave possible: a method that does nothing is said to do nothing."""
+    verdicts = {f"{one.arm} minus {one.other}": (one, says(one.tail, one.mean, bounds)) for one in compared}
+    better = [name for name, (_, said) in verdicts.items() if said.startswith("better")]
+    worse = [name for name, (_, said) in verdicts.items() if said.startswith("worse")]
+    lines = [f"Better at the worst prompts: {'; '.join(better) or 'none'}. Worse: {'; '.join(worse) or 'none'}."]
+    left = [f"{name} {percent(one.tail.high, '+')}" for name, (one, said) in verdicts.items()
+            if one.tail.high is not None and not said.startswith("better")]  # fmt: skip
+    return [*lines, *([f"For the others a larger gain of CVaR10 than this is excluded: {'; '.join(left)}."] if left else [])]
+
+
+def _compute(one: Compared) -> str:
+    """Return the compute of a difference, which is only one of methods where it is the same on both sides."""
+    return f"{one.compute:.2f}" + ("" if abs(one.compute - 1) <= MOST_APART else ", not equal")
+
+
+def _did(runs: Sequence[FinishedRun]) -> str:
+    """Return what the sampler and the loss of an arm did, early and late, means over its seeds."""
+    records = [run.results.training.acted for run in runs if run.results.training is not None]
+    cells = []
+    for name in records[0] if records else ():
+        ends = []
+        for part in (0, -1):
+            own = [record[name][part] for record in records]
+            known = [value for value in own if value is not None]
+            ends.append(f"{sum(known) / len(known):.3g}" if known else "-")
+        cells.append(f"{name} {' to '.join(ends)}")
+    return ", ".join(cells) or "-"
+
+
 def _row(arm: str, methods: Methods, runs: Sequence[FinishedRun]) -> list[str]:
     accuracy = _accuracy(runs)
     tails = 100 * cvar(accuracy, 0.1)
     std = f" ± {tails.std(ddof=1):.1f}" if len(runs) > 1 else ""
     settings = f"`{' '.join(methods.arms[arm])}`"
-    return [arm, settings, str(len(runs)), f"{tails.mean():.1f}{std}", percent(float(accuracy.mean()))]
+    trained = [run.results.training for run in runs if run.results.training is not None]
+    updates, seconds = (sum(getattr(one, what) for one in trained) / len(trained) for what in ("updates", "seconds"))
+    numbers = [f"{tails.mean():.1f}{std}", percent(float(accuracy.mean())), f"{updates:.0f}", f"{seconds:.0f}"]
+    return [arm, settings, str(len(runs)), *numbers, _did(runs)]
 
 
 def _accuracy(runs: Sequence[FinishedRun]) -> Array:

@@ -2,7 +2,7 @@
 
 import argparse
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,9 +29,9 @@ def read_yaml(path: Path, kind: type[Content], missing: str) -> Content:
         raise InputError(f"{path}: {said}; see {kind.__name__} in {inspect.getfile(kind)}.") from None
 
 
-def check_against(arms: Iterable[str], against: Mapping[str, str]) -> None:
-    """Raise ValueError if an arm is compared with one that is not there."""
-    for name in (*against, *against.values()):
+def check_against(arms: Iterable[str], names: Iterable[str]) -> None:
+    """Raise ValueError if what is compared is no arm."""
+    for name in names:
         if name not in arms:
             raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(arms)}")
 

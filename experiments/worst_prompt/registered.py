@@ -46,7 +46,7 @@ class Ablations(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> "Ablations":
-        check_against(self.arms, self.against)
+        check_against(self.arms, (*self.against, *self.against.values()))
         return self
 
 

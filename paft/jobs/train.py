@@ -44,6 +44,7 @@ from paft.model.sharding import check_sharding
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun, load
 from paft.reporting.drawn import drawn_record
+from paft.reporting.logged import acted
 from paft.reporting.loggers import log_results, misses, run_loggers, send_results
 from paft.reporting.model_card import Kind, save_model_card
 from paft.reporting.plan import Plan
@@ -321,7 +322,8 @@ def _training_record(fitted: Fitted, run: PreparedRun) -> TrainingRecord:
     drawn = None
     if run.config.method.name == "paft" and inputs.train is not None:
         drawn = drawn_record(fitted.drawn, PARTS, inputs.train, inputs.examples.task)
-    return TrainingRecord(**figures | {"kernels": kernels, "drawn": drawn})
+    did = acted(run.folder.path, fitted.updates, PARTS)
+    return TrainingRecord(**figures | {"kernels": kernels, "drawn": drawn, "acted": did})
 
 
 def _save_weights(run: PreparedRun, model: Model, base: str | None) -> None:

@@ -191,7 +191,8 @@ class TrainingRecord(_Record):
     loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
     meanwhile may hide. It, kernels and best_validation_worst are None in results of earlier versions. probe_tokens are those of
     the forward passes that tried candidate templates, repeated_tokens those of updates that were computed a second time with
-    perturbed embeddings; None where there were none. drawn is None where there was one template.
+    perturbed embeddings; None where there were none. drawn is None where there was one template. acted is what the sampler and
+    the loss did besides: figures of the log by name, each with its mean in every fifth of the updates.
     """
 
     updates: int
@@ -205,6 +206,7 @@ class TrainingRecord(_Record):
     probe_tokens: int | None = None
     repeated_tokens: int | None = None
     drawn: DrawnRecord | None = None
+    acted: dict[str, list[float | None]] = {}
     kernels: KernelsRecord | None = None
 
 

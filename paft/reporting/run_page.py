@@ -20,6 +20,7 @@ from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.described import facts_of, title_of
 from paft.reporting.drawn import drawn_tables
+from paft.reporting.logged import ACTED
 from paft.reporting.renderings import Reader, Trained
 from paft.reporting.results import Results
 from paft.reporting.run_tables import (
@@ -99,6 +100,7 @@ def write_run_page(
         families=family_tables(results, matrix, pool),
         drawn=(drawn := None if results.training is None else results.training.drawn),
         drawn_families=[] if drawn is None else drawn_tables(drawn),
+        acted=[] if results.training is None else [(ACTED[name], own) for name, own in results.training.acted.items()],
         saw=[*(reader.trained(*pair) for pair in trained)] if encoder is not None else [],
         tested=some_renderings(scored, pool, examples, reader),
         split=split_rows(answers, pool, examples, letters),

@@ -8,9 +8,12 @@ import pytest
 import yaml
 
 from experiments import methods
-from experiments.methods import Methods, main, read, write_page
+from experiments.methods import Methods, main, read, shown, write_page
+from experiments.worst_prompt.ablations import Compared
 from experiments.worst_prompt.arms import runs_by_arm
+from experiments.worst_prompt.registered import Bounds
 from paft.config.compose import compose_training
+from paft.evaluation.statistics import Estimate
 from paft.jobs.train import run_training
 from paft.reporting.collect import collect
 from paft.reporting.runs import FinishedRun
@@ -27,7 +30,7 @@ def small(tiny_llama, tmp_path_factory) -> tuple[Methods, Path]:
         common=common,
         seeds=[0, 1, 2],
         arms={"uniform": ["K=1"], "perturbed": ["K=1", "loss=perturbed", "loss.warmup=0"], "by loss": ["sampler=by_loss"]},
-        against={"perturbed": "uniform", "by loss": "uniform"},
+        against={"perturbed": ["uniform"], "by loss": ["uniform"]},
         equivalent={"mean": 2, "cvar10": 3},
     )
     for arm in ("uniform", "perturbed"):
@@ -45,12 +48,26 @@ def test_the_page_compares_arms_at_their_compute_and_names_what_is_missing(small
     write_page(collect([root]), found, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
     (row,) = (line for line in page.splitlines() if line.startswith("| perturbed minus uniform"))
-    assert row.split("|")[6].strip() == "2.00", "an update computed twice costs twice as much"
+    assert row.split("|")[6].strip() == "2.00, not equal", "an update computed twice costs twice as much"
+    (did,) = (line for line in page.splitlines() if line.startswith("| perturbed | "))
+    assert "perturbation " in did
+    assert "Better at the worst prompts: none. Worse: none." in page
     assert "by loss: 0 of 3 seeds" in page and "| by loss minus" not in page
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["differences"][0]["seeds"] == [0, 1, 2] and len(content["arms"]["uniform"]["accuracy"][0]) == 40
     again = arms_in(tmp_path / "out" / "runs", found)
     assert {arm: len(own) for arm, own in again.items()} == {"uniform": 3, "perturbed": 3}
+
+
+def test_what_differences_show_and_exclude_is_said():
+    def one(arm: str, low: float, high: float) -> Compared:
+        return Compared(arm, "uniform", [0, 1, 2], Estimate((low + high) / 2, low, high), Estimate(0.0, -0.1, 0.1), 1.0, 1)
+
+    said = shown([one("a", 0.01, 0.05), one("b", -0.05, -0.01), one("c", -0.04, 0.02)], Bounds(mean=2, cvar10=3))
+    assert said == [
+        "Better at the worst prompts: a minus uniform. Worse: b minus uniform.",
+        "For the others a larger gain of CVaR10 than this is excluded: b minus uniform -1.0; c minus uniform +2.0.",
+    ]
 
 
 def test_without_a_finished_run_there_is_no_page(small, tmp_path):

@@ -92,6 +92,12 @@ def test_loader_workers_ranks_and_graphs_change_no_draw(tiny_overrides, tmp_path
 def test_it_goes_with_other_methods(tiny_overrides, more):
     results = run_training(compose_config(*tiny_overrides, *OWN, *more))
     assert np.isfinite(results.robustness.mean)
+    by_fifth = results.training.acted
+    assert len(by_fifth["effective_pool"]) == 5 and by_fifth["effective_pool"][0] == pytest.approx(results.plan.templates)
+    shown = {"loss=tilted": "effective_templates", "loss=consistent": "disagreement"}.get(more[0])
+    assert {*by_fifth} == {"effective_pool", *([shown] if shown else [])}
+    page = (results.folder / "report.html").read_text()
+    assert "What the sampler and the loss did" in page and "templates that are drawn from" in page
 
 
 @pytest.mark.parametrize(
