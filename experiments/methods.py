@@ -155,7 +155,8 @@ def shown(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
     lines = [f"Better at the worst prompts: {'; '.join(better) or 'none'}. Worse: {'; '.join(worse) or 'none'}."]
     left = [f"{name} {percent(one.tail.high, '+')}" for name, (one, said) in verdicts.items()
             if one.tail.high is not None and not said.startswith("better")]  # fmt: skip
-    return [*lines, *([f"For the others a larger gain of CVaR10 than this is excluded: {'; '.join(left)}."] if left else [])]
+    beyond = [f"For the others a larger gain of CVaR10 than this is outside the 95% interval: {'; '.join(left)}."]
+    return [*lines, *(beyond if left else [])]
 
 
 def _compute(one: Compared) -> str:
@@ -167,11 +168,10 @@ def _did(runs: Sequence[FinishedRun]) -> str:
     """Return what the sampler and the loss of an arm did, early and late, means over its seeds."""
     records = [run.results.training.acted for run in runs if run.results.training is not None]
     cells = []
-    for name in records[0] if records else ():
+    for name in dict.fromkeys(name for record in records for name in record):
         ends = []
         for part in (0, -1):
-            own = [record[name][part] for record in records]
-            known = [value for value in own if value is not None]
+            known = [value for record in records if (value := record.get(name, [None])[part]) is not None]
             ends.append(f"{sum(known) / len(known):.3g}" if known else "-")
         cells.append(f"{name} {' to '.join(ends)}")
     return ", ".join(cells) or "-"

@@ -48,14 +48,10 @@ DATASETS = {
     "piqa": (_BALANCED, *_HIDDEN),
     "winogrande": (_BALANCED,),  # where it is named
 }
-_READING = (
-    "The options of HellaSwag and PIQA are hidden: with options shown a model of half a billion parameters is not told from "
-    "chance there (experiments/results/learnable).",
-    "WinoGrande is left out unless it is named: such a model stays at chance there, too, and its options, which fill a gap in "
-    "the sentence, cannot be hidden.",
-)
+_NOT_TOLD = "a model of 0.5 billion weights was not told from chance (experiments/results/learnable: one seed, 1,600 rows)"
 _FIRST = ("paft", "user", "base")  # methods; those that search come last, because they score most
 _STOPPED = "stopped; the same command resumes it"
+_LOOK_S = 0.5  # between two looks at a run
 _TO_STOP_S = 60  # a run that is told to stop has so long to save its state
 _ROOT = Path(__file__).parent.parent
 
@@ -98,12 +94,16 @@ def _swept(recipe: str) -> dict[str, list[str]]:
     return {str(key): str(values).split(",") for key, values in found.items()}
 
 
-def check(wanted: Sequence[Cell]) -> None:
-    """Load all but the weights of a run on each data set; raises InputError for a model, rows or prompts that are not there."""
+def check(wanted: Sequence[Cell], root: Path) -> None:
+    """Load all but the weights of a run on each data set; raises InputError for a model, rows or prompts that are not there.
+
+    Args:
+        root: where the runs' folders will lie.
+    """
     from paft.jobs.train import prepare
 
-    one_of_each = {(config := compose_training(cell.overrides)).dataset.name: config for cell in reversed(wanted)}
-    for config in one_of_each.values():
+    configs = [compose_training([*cell.overrides, f"output_root={root.absolute()}"]) for cell in wanted]
+    for config in {config.dataset.name: config for config in reversed(configs)}.values():
         prepare(config)
 
 
@@ -118,19 +118,16 @@ class Runner:
 
     def __init__(self, root: Path, out: Path, seconds: float) -> None:
         self.root, self.out, self.ends_at = root, out, time.monotonic() + seconds
-        self._lock = threading.Lock()
-        self._at_work: set[subprocess.Popen[bytes]] = set()
+        self._lock, self._interrupted = threading.Lock(), threading.Event()
 
     def run(self, wanted: Sequence[Cell], at_a_time: int) -> list[str]:
         """Run the cells in their order; return how each ended. Where it is interrupted, the runs save their state first."""
         with ThreadPoolExecutor(at_a_time) as pool:
-            ended = [pool.submit(self._run_and_report, cell, wanted) for cell in wanted]
             try:
+                ended = [pool.submit(self._run_and_report, cell, wanted) for cell in wanted]
                 return [one.result() for one in ended]
             except BaseException:
-                self.ends_at = 0.0  # nothing more is started
-                for process in [*self._at_work]:
-                    process.send_signal(signal.SIGTERM)
+                self._interrupted.set()
                 raise
 
     def _run_and_report(self, cell: Cell, wanted: Sequence[Cell]) -> str:
@@ -140,7 +137,7 @@ class Runner:
             if how.startswith("finished"):
                 try:
                     write_report(self.root, wanted, self.out)
-                except InputError as error:  # the runs are worth more than a report of them
+                except Exception as error:  # the runs are worth more than a report of them, which is tried again at the end
                     print(f"No report yet: {error}", flush=True)
         return how
 
@@ -148,27 +145,31 @@ class Runner:
         if (self.root / cell.name / FILE).is_file():
             return "finished before"
         left = self.ends_at - time.monotonic()
-        if left <= 0:
+        if left <= 0 or self._interrupted.is_set():
             return "not started: the time was up"
         command = [sys.executable, "train.py", *cell.overrides, f"output_root={self.root.absolute()}", "trainer.progress=false"]
         log = self.root / "logs" / f"{cell.name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w", encoding="utf-8") as said:
             process = subprocess.Popen(command, cwd=_ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
-            self._at_work.add(process)
             try:
-                code = process.wait(left)
-            except subprocess.TimeoutExpired:
-                return _stop(process)
+                while (code := _ended(process)) is None:
+                    if time.monotonic() > self.ends_at or self._interrupted.is_set():
+                        return _stop(process)
             finally:
-                self._at_work.discard(process)
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
                     process.wait()
-        if code and not self.ends_at:
-            return _STOPPED
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return "finished" if code == 0 else f"failed: {lines[-1] if lines else f'exit code {code}'} ({log})"
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int | None:
+    """Return the exit code of a process that ends within a moment; None if it goes on."""
+    try:
+        return process.wait(_LOOK_S)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> str:
@@ -191,10 +192,24 @@ def write_report(root: Path, wanted: Sequence[Cell], out: Path, keep: bool = Fal
         report(collected, out)
     page = out / "README.md"
     page.write_text(
-        "\n".join([page.read_text(encoding="utf-8"), "## Which data sets", "", *bullets(_READING)]), encoding="utf-8"
+        "\n".join([page.read_text(encoding="utf-8"), "## Which data sets", "", *bullets(reading(wanted))]), encoding="utf-8"
     )
     if keep:
         keep_runs(collected, out)
+
+
+def reading(wanted: Sequence[Cell]) -> list[str]:
+    """Say which data sets have their options hidden or are left out, and why, and how test rows were drawn."""
+    configs = {config.name: config for config in (compose_training(cell.overrides).dataset for cell in wanted)}
+    hidden = [name for name, config in configs.items() if config.options == "hidden"]
+    lines = [f"Options hidden: {', '.join(hidden)}. With options shown {_NOT_TOLD}."] if hidden else []
+    if "winogrande" not in configs:
+        lines.append(
+            f"WinoGrande is left out unless it is named: {_NOT_TOLD}, and its options, which fill a gap in the sentence, "
+            "cannot be hidden."
+        )
+    balanced = [name for name, config in configs.items() if config.balanced]
+    return [*lines, *([f"Each choice is right in as many test rows: {', '.join(balanced)}."] if balanced else [])]
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -222,11 +237,12 @@ def main() -> None:
     if arguments.at_a_time < 1 or arguments.minutes <= 0:
         raise InputError("--at-a-time and --minutes must be above 0.")
     check_place(f"--report {arguments.report}", arguments.report)
+    check_place(f"--runs {arguments.runs}", arguments.runs)
     wanted = cells(arguments.recipe, arguments.datasets, [f"data_root={arguments.data.absolute()}", *arguments.overrides])
     if arguments.plan:
         print("\n".join(shlex.join(["paft", "train", *cell.overrides]) for cell in wanted))
         return
-    check(wanted)
+    check(wanted, arguments.runs)
     arguments.runs.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, _interrupt)
     ended = Runner(arguments.runs, arguments.report, 60 * arguments.minutes).run(wanted, arguments.at_a_time)

@@ -19,9 +19,10 @@ Where the loss is near zero there is nothing left to gain: the first state below
 import argparse
 from pathlib import Path
 
-from experiments.gates.measure import measure
+from experiments.gates.measure import Gates, measure
 from experiments.gates.page import write_page
 from paft.cli.hydra_app import run_plain
+from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 from paft.runtime.process import keep_freed_memory, quieten
@@ -47,12 +48,15 @@ def main() -> None:
     check_place(f"--report {arguments.report}", arguments.report)
     quieten()
     keep_freed_memory()
-    overrides = [*_DEFAULT, *arguments.overrides]
-    measured = [measure([*overrides, f"seed={seed}"], arguments.templates, arguments.examples) for seed in arguments.seeds]
     typed = "".join(f" {override}" for override in arguments.overrides)
     command = (f"python -m experiments.gates --seeds {' '.join(map(str, arguments.seeds))} --templates {arguments.templates} "
                f"--examples {arguments.examples}{typed}")  # fmt: skip
-    write_page([gates for gates, _ in measured], [run for _, run in measured], arguments.report, arguments.examples, command)
+    found, results = list[Gates](), list[Results]()
+    for seed in arguments.seeds:
+        gates, run = measure([*_DEFAULT, *arguments.overrides, f"seed={seed}"], arguments.templates, arguments.examples)
+        found.append(gates)
+        results.append(run)
+        write_page(found, results, arguments.report, arguments.examples, command)  # after each, so that no seed is lost
 
 
 if __name__ == "__main__":

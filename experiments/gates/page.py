@@ -1,13 +1,13 @@
 """The page of the gates, and what they decide."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.gates.measure import Gates
-from experiments.gates.persistence import BY_FAMILY, EVERY, FLOOR, PERSISTS
+from experiments.gates.persistence import BY_FAMILY, EVERY, FLOOR, LEAST, PERSISTS
 from experiments.gates.probe import ROWS
 from experiments.gates.signal import SHUFFLES
 from experiments.gates.transfer import BETTER, DRAWS, Transfer
@@ -72,14 +72,12 @@ def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, n_
 
 def says(found: Sequence[Gates]) -> list[str]:
     """Say what the gates decide."""
-    lasting = np.concatenate([gates.persistence[gates.left_to_gain] for gates in found])
-    by_family = np.concatenate([np.array(gates.families[:-1])[gates.left_to_gain] for gates in found])
     gains = [one.advantage for gates in found for one in gates.transfer.values()]
     ranks = [one.rank for gates in found for one in gates.transfer.values()]
     helps = float(np.mean(ranks)) >= BETTER
     differ = [gates.signal.fewest < gates.signal.shuffled.min() for gates in found]
     return [
-        *_lasting(lasting, by_family),
+        *_lasting(found),
         f"The gradient of the hardest training templates is {np.mean(gains):+.3f} nearer, in cosine, to that of the worst "
         f"validation prompts than that of templates at random, and nearer than {percent(float(np.mean(ranks)))} percent of the "
         f"random sets (bound {percent(BETTER)}): hard mining {'may' if helps else 'is not shown to'} help prompts of other "
@@ -91,23 +89,42 @@ def says(found: Sequence[Gates]) -> list[str]:
     ]
 
 
-def _lasting(lasting: Array, by_family: Array) -> list[str]:
-    """Say whether losses last, and whether families can stand for templates."""
-    if not len(lasting):
-        return [f"The loss was below {FLOOR:g} at the first state: whether losses of templates persist is not known."]
-    persists, share = float(lasting.mean()) >= PERSISTS, float(by_family.mean())
-    can = "A sampler that learns them can work." if persists else "No sampler that learns them can work; only stateless ones."
+def _lasting(found: Sequence[Gates]) -> list[str]:
+    """Say whether losses of templates and of families last, and whether families can stand for templates."""
+    begins = [gates.left_to_gain for gates in found]
+    if not any(own.any() for own in begins):
+        return [f"The loss was below {FLOOR:g} at the first state: whether losses persist is not known."]
+
+    def mean(of: Callable[[Gates], Array]) -> float:
+        return float(np.concatenate([of(gates)[own] for gates, own in zip(found, begins, strict=True)]).mean())
+
+    lasting, ceiling = mean(lambda g: g.persistence), mean(lambda g: np.array(g.same_state[:-1]))
+    share = mean(lambda g: np.array(g.families[:-1]))
     families = (
         "Whether families can stand for templates is not known: too few templates were measured."
         if np.isnan(share)
         else f"Wording and layout explain {percent(share)} percent of the spread over templates (bound {percent(BY_FAMILY)}): "
-        f"families {'can' if share >= BY_FAMILY else 'cannot'} stand for templates."
+        f"families {'can' if share >= BY_FAMILY else 'cannot'} stand for templates. Their own losses correlate "
+        f"{mean(lambda g: g.of_wordings):.2f} (wordings) and {mean(lambda g: g.of_layouts):.2f} (layouts) over {EVERY} updates."
     )
-    return [
-        f"Losses of templates {'persist' if persists else 'do not persist'} over {EVERY} updates, on other rows, while there "
-        f"is something to gain (loss above {FLOOR:g}): rank correlation {lasting.mean():.2f} (bound {PERSISTS}). {can}",
-        families,
-    ]
+    return [_persists(lasting, ceiling), families]
+
+
+def _persists(lasting: float, ceiling: float) -> str:
+    """Say whether losses of templates last, as far as the rows tell templates apart at all.
+
+    Args:
+        ceiling: the correlation of both halves of the rows at the same update.
+    """
+    figures = f"rank correlation {lasting:.2f} on other rows {EVERY} updates later, {ceiling:.2f} at the same update"
+    if not ceiling >= LEAST:  # not a number, too
+        return f"Whether losses of templates persist is not known: the rows hardly tell templates apart ({figures})."
+    persists = lasting / ceiling >= PERSISTS
+    can = "A sampler that learns them can work." if persists else "No sampler that learns them can work; only stateless ones."
+    return (
+        f"Losses of templates {'persist' if persists else 'do not persist'} over {EVERY} updates, while there is something to "
+        f"gain (loss above {FLOOR:g}): {figures}, a ratio of {lasting / ceiling:.2f} (bound {PERSISTS}). {can}"
+    )
 
 
 def _ends(one: Transfer) -> list[str]:

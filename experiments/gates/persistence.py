@@ -11,7 +11,8 @@ from paft.prompts import PromptTemplate
 
 EVERY = 25  # updates between two states
 FLOOR = 0.05  # nats of an answer token, mean over templates: below, an answer is right with 95% and more
-PERSISTS = 0.5  # rank correlation below which no learnt sampler can work
+PERSISTS = 0.5  # rank correlation, as a share of the most that there can be, below which no learnt sampler can work
+LEAST = 0.3  # rank correlation of both halves of the rows at one update, below which they say too little of templates
 BY_FAMILY = 0.3  # share of the spread over templates below which families cannot stand for them
 
 

@@ -190,7 +190,10 @@ def _sentence(error: Exception, config: type[BaseModel] = TrainConfig) -> str | 
     if is_out_of_memory(error):  # of a command that loads a model without a run: merge, pools
         return f"Memory ran out ({in_short(error)}): end what else uses this device, or use a smaller model."
     if device_is_lost(error):
-        return f"The GPU went away ({in_short(error)}): what is finished stays, and the same command resumes once it is back."
+        return (
+            f"The GPU cannot be used, or not any more ({in_short(error)}): see nvidia-smi and CUDA_VISIBLE_DEVICES; what is "
+            "finished stays, and the same command resumes."
+        )
     if isinstance(error, OSError) and error.errno in _BAD_PLACES:  # a file we may not read; Hydra's own folder of a sweep
         return f"{error.filename}: {error.strerror}; give a place that this user can read and write."
     return None

@@ -135,6 +135,7 @@ def from_dict(content: Any) -> TrainConfig:
             "model.api: a served model cannot be trained here; give its weights with model.path=..., or evaluate it."
         )
     _check(config.dataset, config.model)
+    _check_balanced(config.dataset, config.eval_examples)
     _check_weights(config)
     _check_sampler(config)
     if config.method.searches and config.method.budget is None:
@@ -278,6 +279,8 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     config = _validated(EvaluateConfig, content)
     _check_served(config)
     _check(config.dataset, config.model)
+    if "dataset.balanced" in keys:  # not where the adapter's training had it
+        _check_balanced(config.dataset, config.eval_examples)
     _check_scoring(config)
     _refuse_idle(config, keys)
     check_loggers(config.logger)
@@ -501,6 +504,13 @@ def _check_metric(dataset: DatasetConfig) -> None:
         raise InputError(
             f"dataset.pattern={dataset.pattern}: this is no regular expression of Python's re ({error}); mend it."
         ) from None
+
+
+def _check_balanced(dataset: DatasetConfig, most: int | None) -> None:
+    """Refuse balanced test examples where all are scored, or where how often an answer is right belongs to the task."""
+    if dataset.balanced and (most is None or dataset.own_rows):
+        why = "rows of your own are scored as they are" if dataset.own_rows else "eval_examples=null scores all rows"
+        raise InputError(f"dataset.balanced=true draws test examples of the built-in data sets, and {why}; leave one out.")
 
 
 def _check(dataset: DatasetConfig, model: ModelConfig) -> None:

@@ -450,6 +450,8 @@ class TrainConfig(_Section):
             identity["sampler"]["mutations"].sort()  # their order changes nothing
             if self.sampler.temperature_end == self.sampler.temperature:
                 identity["sampler"]["temperature_end"] = None
+            if self.sampler.by_loss:
+                identity["sampler"]["scores"] = "ranks"  # an earlier version drew by nats: its runs are others
             for key in without_effect:
                 del identity["sampler"][key]
         if method != "base" and self.loss.name == "mean":

@@ -10,7 +10,7 @@ from paft.reporting.results import Results
 # What samplers and losses log of themselves, beside the loss.
 ACTED = {
     "effective_pool": "templates that are drawn from",
-    "probe_margin": "loss of the chosen candidate less that of all",
+    "probe_margin": "loss of the chosen candidate less the mean of all, where several were tried",
     "effective_templates": "templates of an update that count",
     "disagreement": "disagreement of an answer's predictions",
     "perturbation": "loss with moved embeddings less that without",
@@ -47,12 +47,15 @@ def earlier_updates(folder: Path) -> list[tuple[int, dict[str, float]]]:
 def acted(folder: Path, total_updates: int, n_parts: int) -> dict[str, list[float | None]]:
     """Return what the sampler and the loss of a run did, by its logs: the mean of each figure in each part of the updates.
 
-    A figure that was not logged in a part (a perturbation in the warm-up) is None there.
+    A zero margin or perturbation is that of an update in which nothing was tried or moved, and does not count. A figure without
+    a value in a part is None there.
     """
     found: dict[str, list[list[float]]] = {}
     for step, metrics in earlier_updates(folder):
         for name in ACTED.keys() & metrics.keys():
             parts = found.setdefault(name, [[] for _ in range(n_parts)])
+            if metrics[name] == 0 and name in ("probe_margin", "perturbation"):
+                continue
             parts[min(n_parts - 1, step * n_parts // total_updates)].append(metrics[name])
     return {name: [sum(own) / len(own) if own else None for own in found[name]] for name in ACTED if name in found}
 

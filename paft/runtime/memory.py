@@ -22,8 +22,8 @@ _SIGNS = re.compile(r"when calling `\w+Create\(|CUDNN_STATUS_NOT_INITIALIZED|mha
 # A GPU that fell off its bus, was taken from this process, or has broken memory. What a kernel of ours could cause as well (an
 # illegal memory access) is not among them, because its traceback is needed.
 _LOST = re.compile(
-    r"CUDA error: unknown error|CUDA unknown error|no CUDA-capable device|busy or unavailable|uncorrectable .*ECC|"
-    r"ECC error|MPS server|MPS client|hipErrorNoDevice|Unable to determine the device handle",
+    r"CUDA error: unknown error|CUDA unknown error|no CUDA-capable device|busy or unavailable|ECC error|"
+    r"MPS server|MPS client|hipErrorNoDevice|Unable to determine the device handle",
     re.IGNORECASE,
 )
 _LONGEST = 140  # characters of a library's own message
@@ -41,7 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def device_is_lost(error: BaseException) -> bool:
-    """Say whether an error means that the GPU went away in the middle, which no setting of this process can mend."""
+    """Say whether an error means that there is no GPU to compute on, or none any more."""
     return isinstance(error, RuntimeError) and bool(_LOST.search(str(error)))
 
 

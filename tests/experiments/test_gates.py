@@ -86,9 +86,9 @@ def test_a_gradient_is_that_of_the_mean_loss_however_it_is_split(probed):
     assert whole.norm() > 0 and torch.allclose(whole, parts, atol=1e-5 * float(whole.norm()))
 
 
-def gates(correlation: float, families: float, rank: float, fewest: float, loss: float = 1.0) -> Gates:
+def gates(correlation: float, families: float, rank: float, fewest: float, loss: float = 1.0, most: float = 0.9) -> Gates:
     at_random, same = np.linspace(0, 1, 200), np.full(2, correlation)
-    return Gates(0, [25, 50, 75], np.full((3, 20, 2), loss), same, same, same, [1.0] * 3, [families] * 3,
+    return Gates(0, [25, 50, 75], np.full((3, 20, 2), loss), same, same, same, [most] * 3, [families] * 3,
                  {75: Transfer(rank, at_random)}, Signal(200, fewest, np.linspace(190, 200, 20)))  # fmt: skip
 
 
@@ -103,7 +103,10 @@ def gates(correlation: float, families: float, rank: float, fewest: float, loss:
             gates(0.2, 0.1, 0.5, 195),
             ["do not persist", "families cannot stand", "is not shown to help", "0 of 1 runs: they are not shown to tell"],
         ),
-        (gates(0.8, 0.6, 0.5, 150, loss=0.01), ["whether losses of templates persist is not known"]),
+        (gates(0.8, 0.6, 0.5, 150, loss=0.01), ["whether losses persist is not known"]),
+        (gates(0.3, 0.6, 0.5, 150, most=0.5), ["persist over 25", "a ratio of 0.60"]),
+        (gates(0.1, 0.6, 0.5, 150, most=0.2), ["is not known: the rows hardly tell templates apart"]),
+        (gates(0.1, 0.6, 0.5, 150, most=float("nan")), ["is not known: the rows hardly tell templates apart"]),
     ],
 )
 def test_what_the_gates_decide_is_said(found, sentences):

@@ -66,7 +66,8 @@ def test_what_differences_show_and_exclude_is_said():
     said = shown([one("a", 0.01, 0.05), one("b", -0.05, -0.01), one("c", -0.04, 0.02)], Bounds(mean=2, cvar10=3))
     assert said == [
         "Better at the worst prompts: a minus uniform. Worse: b minus uniform.",
-        "For the others a larger gain of CVaR10 than this is excluded: b minus uniform -1.0; c minus uniform +2.0.",
+        "For the others a larger gain of CVaR10 than this is outside the 95% interval: b minus uniform -1.0; c minus uniform "
+        "+2.0.",
     ]
 
 

@@ -118,7 +118,11 @@ def test_a_gpu_that_went_away_is_told_from_memory_and_from_mistakes_of_ours(said
     with pytest.raises(SystemExit) as left:
         run_plain(lambda: _raise(error))
     printed = capsys.readouterr().err
-    assert left.value.code == 2 and printed.startswith("error: The GPU went away (CUDA") and printed.count("\n") == 1
+    assert (
+        left.value.code == 2
+        and printed.startswith("error: The GPU cannot be used, or not any more (CUDA")
+        and printed.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("error", [*(error for error, _ in RECORDED), *OTHERS], ids=lambda value: str(value)[:60])
