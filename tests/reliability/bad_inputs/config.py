@@ -120,8 +120,8 @@ CONFIG: Table = [
     ("average above one", "optim.average=1.1", {}, "optim.average=1.1: input should be less than or equal to 1"),
     ("temperature too high", "sampler.temperature=11", {}, "sampler.temperature=11: input should be less than or equal to 10"),
     ("losses by row", "sampler=by_loss ; schedule.unit=example", {}, "and needs schedule.unit=update."),
-    ("balanced rows, of all", "dataset.balanced=true ; eval_examples=null", {}, "and eval_examples=null scores all rows; leave"),
-    ("own balanced rows", f"{OWN} ; {OWN_PROMPTS} ; +dataset.balanced=true", OWN_FILES, "rows of your own are scored as they are"),
+    ("all balanced", "dataset.balanced=true ; eval_examples=null", {}, "eval_examples=null scores all rows; leave"),
+    ("own balanced", f"{OWN} ; {OWN_PROMPTS} ; +dataset.balanced=true", OWN_FILES, "rows of your own are scored as they"),
     ("losses come too late", "sampler=by_loss ; trainer.workers=8", {}, "use sampler.lag=18 or more, or fewer workers."),
     ("losses and a deck", "sampler=by_loss ; sampler.balanced=true", {}, "sampler.balanced deals all alike; leave one out."),
     (
