@@ -17,10 +17,10 @@ from experiments.studies import train
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
 from paft.evaluation.statistics import Estimate, can_promise, corrected_std, difference_interval
-from paft.reporting.collect import collect
+from paft.reporting.collect import collect, without_places
 from paft.reporting.page import bracketed, bullets, percent, table, write, write_json
 from paft.reporting.runs import FinishedRun, TableRow, commits
-from paft.reporting.table import answers_given
+from paft.reporting.table import answers_given, mean_given
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
@@ -106,7 +106,7 @@ def write_page(cells: dict[tuple[str, str], list[list[str]]], typed: list[str], 
              f"{commits(run.results.git for run in used)}."]  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)
-    write_json(out, {"rows": numbers, "runs": [run.results.model_dump(mode="json") for run in used]})
+    write_json(out, {"rows": numbers, "runs": [without_places(run.results).model_dump(mode="json") for run in used]})
     print("\n".join(page), flush=True)
 
 
@@ -129,7 +129,7 @@ def _row(dataset: str, model: str, tuned: Sequence[FinishedRun], base: FinishedR
     matrix = base.matrix(base.dataset)
     before, after = TableRow([base], base.dataset), TableRow(list(tuned), base.dataset)
     constant = matrix.constant or 0.0
-    given = [sum(shares) / len(tuned) for shares in zip(*(run.matrix(run.dataset).given for run in tuned), strict=True)]
+    given = mean_given([run.matrix(run.dataset) for run in tuned])
     gain, std = _gain(before, after), corrected_std(after.correct.mean(0), after.groups)
     says = can_show(after.mean, max(matrix.chance, constant), gain)
     seeds = ", ".join(str(run.seed) for run in tuned)

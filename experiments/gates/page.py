@@ -13,6 +13,7 @@ from experiments.gates.signal import SHUFFLES
 from experiments.gates.transfer import BETTER, DRAWS, Transfer
 from paft.evaluation.statistics import Array
 from paft.model.base import device_of
+from paft.reporting.collect import without_places
 from paft.reporting.page import bullets, percent, table, write, write_json
 from paft.reporting.provenance import provenance
 from paft.reporting.results import Results
@@ -65,8 +66,9 @@ def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, n_
     ]
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)
-    write_json(out, {"gates": [_plain(gates) for gates in found], "runs": [run.model_dump(mode="json") for run in results],
-                     **provenance(device_of(results[0].config["trainer"]["accelerator"]))})  # fmt: skip
+    runs = [without_places(run).model_dump(mode="json") for run in results]
+    origin = provenance(device_of(results[0].config["trainer"]["accelerator"]))
+    write_json(out, {"gates": [_plain(gates) for gates in found], "runs": runs, **origin})
     print("\n".join(page))
 
 

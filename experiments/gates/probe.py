@@ -12,11 +12,10 @@ from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.statistics import Array
 from paft.jobs.train import PreparedRun
-from paft.model.attention import packed_logits
 from paft.model.base import Model
 from paft.packing import to_device
 from paft.prompts import PromptTemplate
-from paft.training.losses import answer_loss
+from paft.training.losses import answer_loss, answer_losses
 
 ROWS = 8  # training rows, for gradients
 
@@ -41,9 +40,7 @@ def losses(model: Model, probe: Probe, templates: Sequence[PromptTemplate], devi
     with torch.no_grad():
         for own in split_into_micro_batches(lengths, probe.tokens):
             batch = to_device(pack_answers([pairs[i] for i in own]), device)
-            logits = packed_logits(model, batch.packing, batch.positions).float()
-            of_targets = logits.gather(1, batch.targets.clamp(min=0)[:, None]).squeeze(1)
-            by_token = (logits.logsumexp(-1) - of_targets)[batch.targets != IGNORED].cpu()
+            by_token = answer_losses(model, batch)[batch.targets != IGNORED].cpu()
             parts = by_token.split([len(pairs[i][1]) for i in own])
             found[own] = [float(part.mean()) for part in parts]
     return found.reshape(len(templates), len(probe.rows))

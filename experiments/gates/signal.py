@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from paft.config.compose import compose_training
+from paft.config.schema import SamplerConfig
 from paft.data.updates import sampler_of
 from paft.evaluation.statistics import Array
 from paft.jobs.train import PreparedRun
 from paft.prompts.by_loss import ByLossSampler
 
 SHUFFLES = 20  # of the templates of a log
-_BY_LOSS = ["dataset=story_facts", "sampler=by_loss", "trainer.workers=0"]
+_BY_LOSS = SamplerConfig(temperature=1.0)  # conf/sampler/by_loss.yaml
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def signal(updates: Sequence[tuple[int, float]], run: PreparedRun) -> Signal:
     Args:
         updates: the template and the loss of each update of a run.
     """
-    own = compose_training([*_BY_LOSS, f"K={run.config.K}", f"T={run.config.T}", f"seed={run.config.seed}"])
+    own = run.config.model_copy(update={"sampler": _BY_LOSS})
     train = run.inputs.train
     assert train is not None
     templates, of = [template for template, _ in updates], [loss for _, loss in updates]

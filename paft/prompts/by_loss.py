@@ -17,7 +17,6 @@ from paft.prompts.mutate import Mutator
 from paft.prompts.pool import PromptPool
 from paft.prompts.sampling import STREAM, Sampler
 from paft.prompts.schedule import Draw
-from paft.runtime.errors import InputError
 
 _RATE = 0.1  # of moving means, a visit
 _MOST_OFTEN = 4  # no template is drawn more often than so many times as uniform draws do: families that nobody can answer exist
@@ -141,15 +140,10 @@ class ByLossSampler(Sampler):
     def state(self) -> dict[str, Any]:
         """Return what a resumed run needs, in plain types."""
         scores = [(block, *of) for block, of in self._scores.items()]
-        return {"of": "ranks", "scores": scores, "visits": [tuple(visit) for visit in self._visits]}
+        return {"scores": scores, "visits": [tuple(visit) for visit in self._visits]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take what `state` returned; raises InputError for a state of an earlier version, whose scores were no ranks."""
-        if state.get("of") != "ranks":
-            raise InputError(
-                "sampler.temperature: an earlier version began this run, by scores that are drawn by otherwise now; delete its "
-                "checkpoints, so that it begins anew."
-            )
+        """Take what `state` returned."""
         self._scores = {block: Scores(*of) for block, *of in state["scores"]}
         self._visits = [Visit(*visit) for visit in state["visits"]]
         self._cached = None

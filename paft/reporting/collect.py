@@ -186,13 +186,14 @@ def keep_runs(collected: Collected, out: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for file in (run.folder / "run.json", *run.folder.glob("*.parquet")):
             shutil.copyfile(file, folder / file.name)
-        save_results(folder, _without_places(run.results))
+        save_results(folder, without_places(run.results))
     runs.mkdir(parents=True, exist_ok=True)
     content = {"left_out": collected.left_out, "failed": collected.failed}
     write_atomically(runs / _LEFT_OUT, json.dumps(content, indent=1) + "\n")
 
 
-def _without_places(results: Results) -> Results:
+def without_places(results: Results) -> Results:
+    """Return results as they are kept, without places of the machine that made them."""
     adapter = results.adapter and (results.trained_by or adapter_called(results.adapter))
     here = {"data_root": None, "output_root": "outputs", "rerun": None, "adapter": adapter, "output": None}
     config = results.config | {key: value for key, value in here.items() if key in results.config}

@@ -23,7 +23,7 @@ from paft.evaluation.tail import cvar, cvar_difference
 from paft.reporting.page import bracketed, bullets, percent, table, unit, write
 from paft.reporting.results import Results, read_results
 from paft.reporting.runs import no_gain, no_sign_of
-from paft.reporting.table import answers_given, guessed
+from paft.reporting.table import answers_given, guessed, mean_given
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -199,21 +199,17 @@ def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
         ("prompts won", str(comparison.wins), str(comparison.losses), f"{comparison.ties} equal"),
     ]
     if compared.a[0].matrix.given:
-        lines.append(("answers by place", _given(compared.a), _given(compared.b), "-"))
-    a, b = compared.seeds_a, compared.seeds_b
-    if a is not None and b is not None:
+        a, b = (answers_given(mean_given([run.matrix for run in side])) for side in (compared.a, compared.b))
+        lines.append(("answers by place", a, b, "-"))
+    one, other = compared.seeds_a, compared.seeds_b
+    if one is not None and other is not None:
         lines += [
-            _line("std over seeds", a.seed, b.seed),
-            _line("std over prompts, all seeds", a.prompt, b.prompt),
-            _line("std, seed x prompt", a.interaction, b.interaction),
+            _line("std over seeds", one.seed, other.seed),
+            _line("std over prompts, all seeds", one.prompt, other.prompt),
+            _line("std, seed x prompt", one.interaction, other.interaction),
             ("mean, seed by seed", "", "", " ".join(percent(value, "+") for value in comparison.by_seed)),
         ]
     return lines
-
-
-def _given(side: Sequence[ComparedRun]) -> str:
-    """Return the share of each choice in the answers of all runs."""
-    return answers_given([sum(shares) / len(side) for shares in zip(*(run.matrix.given for run in side), strict=True)])
 
 
 def _worst_tenth(compared: Compared) -> tuple[str, str, str, str]:
@@ -229,10 +225,8 @@ def notes(compared: Compared) -> list[str]:
     """Say what the numbers are and how far they go."""
     p = compared.comparison.p
     matrix = compared.a[0].matrix
-    without_reading = guessed(matrix.chance, matrix.constant).removeprefix("; ")
     lines = [
-        compared.cells,
-        *([f"{without_reading[0].upper()}{without_reading[1:]}."] if without_reading else []),
+        f"{compared.cells.removesuffix('.')}{guessed(matrix.chance, matrix.constant)}.",
         *_unlike([*compared.a, *compared.b]),
         f"{unit(compared.called)}; in brackets 95% intervals, for other prompts and examples of the kind, where one can be "
         "promised.",

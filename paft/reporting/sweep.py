@@ -28,7 +28,7 @@ from paft.reporting.page import (
     write_html,
 )
 from paft.reporting.runs import FinishedRun, TableRow, by_seed, commits, frame, no_gain, not_better, typed
-from paft.reporting.table import answers_given, beware, guessed, input_remarks
+from paft.reporting.table import answers_given, beware, guessed, input_remarks, mean_given
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
@@ -198,8 +198,7 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
 
 def given(row: TableRow) -> Entry:
     """Return a cell with the share of each choice in the answers of all seeds."""
-    shares = [run.matrix(row.part, row.measure).given for run in row.runs]
-    return words(answers_given([sum(own) / len(own) for own in zip(*shares, strict=True)]) or "-")
+    return words(answers_given(mean_given([run.matrix(row.part, row.measure) for run in row.runs])) or "-")
 
 
 def _average(values: Iterable[float | None]) -> float | None:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from paft.data.checks import LeftOut
 from paft.data.tasks.base import LETTERS
+from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
@@ -62,6 +63,11 @@ def guessed(chance: float | None, constant: float | None) -> str:
         return ""
     throughout = "" if constant is None else f", one choice throughout gets {100 * constant:.1f}"
     return f"; chance is {100 * chance:.1f}{throughout}"
+
+
+def mean_given(matrices: Sequence[ScoreMatrix]) -> list[float]:
+    """Return the share of each choice in the answers of several runs."""
+    return [sum(shares) / len(matrices) for shares in zip(*(matrix.given for matrix in matrices), strict=True)]
 
 
 def answers_given(given: Sequence[float]) -> str:

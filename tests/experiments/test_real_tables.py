@@ -104,7 +104,7 @@ def test_rows_that_are_not_there_are_one_sentence_before_anything_runs(data, tin
 def test_an_interrupted_command_leaves_no_run_behind_and_is_resumed(data, tiny_llama, tmp_path):
     small = [one for one in small_run(tiny_llama, tmp_path) if not one.startswith("output_root")]
     place = ["--data", str(data), "--runs", str(tmp_path / "runs"), "--report", str(tmp_path / "report")]
-    command = [sys.executable, "-m", "experiments.real_tables", "table1", *small, "method=user", "eval_prompts=10", "T=400"]
+    command = [sys.executable, "-m", "experiments.real_tables", "table1", *small, "method=user", "eval_prompts=10", "T=2000"]
     process = subprocess.Popen([*command, "--datasets", "piqa", *place], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         for _ in range(3000):  # until a run trains
