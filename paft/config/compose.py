@@ -200,6 +200,11 @@ def _check_sampler(config: TrainConfig) -> None:
         raise InputError(
             f"{several} needs schedule.unit=update; with unit={config.schedule.unit} an update has several anyway."
         )
+    if sampler.candidates_are == "layouts" and (sampler.candidates < 2 or not sampler.mutations):
+        raise InputError(
+            "sampler.candidates_are=layouts tries several layouts of one prompt: it needs sampler.candidates=2 or more, and "
+            "sampler.mutations, which make them; sampler=mutated names all."
+        )
     if sampler.candidates > 1:
         _check_candidates(config)
     if sampler.by_loss:

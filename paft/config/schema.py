@@ -249,6 +249,7 @@ class SamplerConfig(_Section):
     share: float = Field(default=1.0, gt=0, le=1)  # of the draws whose layout is mutated
     paired: bool = False  # whether each example of an update is shown under all of its templates
     candidates: PositiveInt = 1  # of each draw, of which some draws take the one that the model answers worst
+    candidates_are: Literal["templates", "layouts"] = "templates"  # of the pool, or the draw's own template in other layouts
     adversarial: float = Field(default=0.5, ge=0, le=1)  # share of these draws; the others take the first candidate
     warmup: float = Field(default=0.2, ge=0, lt=1)  # share of the updates, the first ones, in which all draws do
     # Draws by loss: above 0 what is answered worse is drawn more often, below 0 less often; 0: it makes no difference.
@@ -268,7 +269,7 @@ class SamplerConfig(_Section):
         """Words for the name of a run; none for uniform draws of one template an update."""
         several = [f"G{self.templates_per_update}"] if self.templates_per_update > 1 else []
         paired, mutated = ["paired"] if self.paired else [], ["mutated"] if self.mutations else []
-        worst = [f"worst{self.candidates}"] if self.candidates > 1 else []
+        worst = [f"worst{self.candidates}{'-layouts' * (self.candidates_are == 'layouts')}"] if self.candidates > 1 else []
         by_loss = ["by-loss"] if self.by_loss else []
         return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated, *worst, *by_loss]
 
@@ -479,7 +480,7 @@ NO_NUMBER = ("accept_license", "api_key_env", "api_requests", "api_timeout", "pr
 # Settings that earlier versions did not have, with the value that has no effect.
 _LATER_SETTINGS: dict[str, dict[str, Any]] = {
     "optim": {"average": 0.0},
-    "sampler": {"paired": False, "candidates": 1},
+    "sampler": {"paired": False, "candidates": 1, "candidates_are": "templates"},
     "model": {
         "quantization": None,
         "remote_code": False,

@@ -19,6 +19,7 @@ from paft.data.updates import Tagged, Updates, updates_of
 from paft.prompts import PromptPool
 from paft.prompts.by_loss import ByLossSampler
 from paft.prompts.sampling import Sampler as PromptSampler
+from paft.prompts.schedule import Draw
 from paft.runtime import ranks
 
 
@@ -106,7 +107,8 @@ class Needs:
     aligned: bool = False  # which tokens are the same token of an example's answer
     own: bool = False  # which tokens are the template's own
     losses_of: int | None = None  # which tokens are of which rendering, of so many at most; None: losses are not told apart
-    candidates: bool = False  # how they would be under other templates of the draw
+    candidates: bool = False  # how they would be under the other candidates of the draw
+    layouts: bool = False  # whether these are other layouts of one template, not other templates
 
 
 def needs_of(config: TrainConfig, updates: Updates) -> Needs:
@@ -118,6 +120,7 @@ def needs_of(config: TrainConfig, updates: Updates) -> Needs:
         own=config.loss.name == "perturbed",
         losses_of=updates.most_renderings if isinstance(updates.sampler, ByLossSampler) else None,
         candidates=updates.candidates is not None,
+        layouts=config.sampler.candidates_are == "layouts",
     )
 
 
@@ -153,13 +156,19 @@ class Renderings(Dataset[Update]):
         self.needs = needs
 
     def __getitem__(self, tagged: list[Tagged]) -> Update:
-        others = [self._rendered([self._under(tag, slot) for tag in tagged]) for slot in range(1, tagged[0].candidates)]
-        return replace(self._rendered(tagged), others=others)
+        others = self._others(tagged[0])
+        under = [[replace(tag, draw=draw, template=index) for tag in tagged] for draw, index in others]
+        return replace(self._rendered(tagged), others=[self._rendered(one) for one in under])
 
-    def _under(self, tag: Tagged, slot: int) -> Tagged:
-        """Return a rendering under another candidate of its draw."""
-        draw = tag.draw._replace(slot=slot)
-        return Tagged(tag.row, self.sampler.index(draw), draw)
+    def _others(self, first: Tagged) -> list[tuple[Draw, int]]:
+        """Return the further candidates of an update, each once: a pool may give one twice, and not every layout changes."""
+        found: dict[tuple[str, str], tuple[Draw, int]] = {}
+        for slot in range(first.candidates):
+            draw = first.draw._replace(slot=slot)
+            index = first.template if slot == 0 or self.needs.layouts else self.sampler.index(draw)
+            template = self.sampler.template(draw, index)
+            found.setdefault((template.text, template.letters), (draw, index))
+        return list(found.values())[1:]
 
     def _rendered(self, tagged: list[Tagged]) -> Update:
         tagged, encoded = self._comparable(tagged, [self._encoded(tag) for tag in tagged])

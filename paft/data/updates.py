@@ -70,7 +70,7 @@ def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoc
             total_updates=total,
             k=config.K,
         )
-    per_draw = max(chosen.templates_per_update, chosen.candidates)
+    per_draw = max(chosen.templates_per_update, chosen.candidates if chosen.candidates_are == "templates" else 1)
     return BalancedSampler(pool, config.seed, mutator, chosen.share, draws_per_epoch, per_draw, task.choice_fields)
 
 

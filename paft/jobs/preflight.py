@@ -118,7 +118,9 @@ def _check_validation(config: TrainConfig, n_updates: int) -> None:
 
 def _check_candidates(config: TrainConfig, pool: PromptPool) -> None:
     """Raise InputError if a draw has more candidates than the pool has templates."""
-    if config.method.name == "paft" and config.sampler.candidates > len(pool.templates):
+    if config.method.name != "paft" or config.sampler.candidates_are == "layouts":
+        return
+    if config.sampler.candidates > len(pool.templates):
         raise InputError(
             f"sampler.candidates={config.sampler.candidates} is more than the {len(pool.templates)} training prompts; lower it."
         )

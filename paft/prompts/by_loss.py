@@ -107,8 +107,12 @@ class ByLossSampler(Sampler):
         """Return how much the examples of a draw count in the loss; 1 unless weights are corrected."""
         if not self.settings.corrected:
             return 1.0
-        own = self.probabilities(draw)
-        return min(1 / (len(own) * float(own[self.index(draw)])), _HEAVIEST)
+        return self.weights(draw, [self.index(draw)])[0]
+
+    def weights(self, draw: Draw, templates: Sequence[int]) -> list[float]:
+        """Return how much an example counts in the loss if a draw shows it under each of some templates, corrected."""
+        own = self.probabilities(draw)[list(templates)]
+        return [min(1 / (len(self.pool.templates) * float(p)), _HEAVIEST) for p in own]
 
     def probabilities(self, draw: Draw) -> np.ndarray:
         """Return the probability of each template in a draw, (N,) float64."""

@@ -10,6 +10,7 @@ from paft.reporting.results import Results
 # What samplers and losses log of themselves, beside the loss.
 ACTED = {
     "effective_pool": "templates that are drawn from",
+    "weight": "what an update's examples count, where what is drawn more often counts less",
     "probe_margin": "loss of the chosen candidate less the mean of all, where several were tried",
     "effective_templates": "templates of an update that count",
     "disagreement": "disagreement of an answer's predictions",

@@ -181,6 +181,14 @@ def end_service() -> None:
     if wandb.run is None:
         with suppress(Exception, SystemExit):  # the service may be dead already
             within(_ANSWER_S, wandb.teardown)
+        if threading.excepthook is threading.__excepthook__:
+            threading.excepthook = _print_unless_wandb
+
+
+def _print_unless_wandb(failed: threading.ExceptHookArgs) -> None:
+    """Print why a thread died; not for W&B's, because what they still wanted to send has no service any more."""
+    if failed.thread is None or not failed.thread.name.startswith("wandb-"):
+        threading.__excepthook__(failed)
 
 
 def _one_line(error: Exception) -> str:

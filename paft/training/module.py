@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,6 +18,7 @@ from paft.data.batch import Update
 from paft.model.base import Model
 from paft.model.graphs import TOLERANCE, Capture, Replayed
 from paft.prompts.by_loss import ByLossSampler
+from paft.prompts.schedule import Draw
 from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
 from paft.training.objective import Objective, Part
@@ -199,6 +201,8 @@ class PaftModule(pl.LightningModule):
             figures["probe_margin"] = self.probe.margin
         if self.by_loss is not None:
             figures["effective_pool"] = self.by_loss.effective_pool(shown.draw)
+            if self.by_loss.settings.corrected:
+                figures["weight"] = fmean(self.by_loss.weights(Draw(*shown.draw), shown.templates))
         return figures | {"step_s": time.perf_counter() - started}
 
     def on_validation_model_zero_grad(self) -> None:

@@ -22,7 +22,7 @@ from paft.jobs.encoder import make_encoder
 from paft.jobs.evaluate import prepare, run_evaluation
 from paft.model.base import weights_fingerprint
 from paft.prompts.seen import Seen
-from paft.reporting.collect import _without_places
+from paft.reporting.collect import without_places
 from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_evaluation
@@ -148,7 +148,7 @@ def test_the_results_say_what_is_known_and_what_is_not(adapter, base, asked, cap
     said = capsys.readouterr().out
     assert said.count("Whether the test prompts were trained on is not known") == 2
     assert said.count("Whether test rows are training rows is not known") == 2 and "tokenizer" not in said
-    kept = _without_places(results)  # in the page of a sweep
+    kept = without_places(results)  # in the page of a sweep
     assert kept.adapter == kept.config["adapter"] == "lora" and not kept.is_base
     assert "unseen" not in (results.folder / "report.html").read_text().partition("<pre>")[0].replace("unseen.jsonl", "")
 
@@ -298,7 +298,7 @@ def test_a_hubs_adapter_is_evaluated_on_the_hubs_base_and_pinned_by_its_commit(l
     assert not any("optimizer.pt" in path for path in local_hub.asked)
     here = evaluated(f"adapter={local_hub.root / 'org' / 'lora'}", *asked)  # the same files in a folder
     assert here.run == results.run and read_results(results.folder) == results
-    kept = _without_places(results)
+    kept = without_places(results)
     assert kept.adapter == f"org/lora@{commit}"
     # Another commit is another adapter; the first one goes by its name still, and needs no hub.
     save_peft(base, local_hub.root / "org" / "lora", r=2)

@@ -4,7 +4,8 @@
 
 By default SmolLM2-135M on story_facts with LoRA dropout, two loader workers, updates split into micro-batches, validation
 across epochs and a checkpoint every update. Each run is killed once, at a random moment of a random update, and then started
-again. Compared bit for bit: adapter, score matrix, accuracy per prompt, and the loss, gradient norm and prompt of every update.
+again. Compared bit for bit: adapter, score matrix, accuracy per prompt, which prompts were drawn how often, and of every update
+the loss, gradient norm, prompt, and whatever its sampler and its loss log of themselves.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is run as a script, whether paft is installed or not
 
 from paft.cli.hydra_app import run_plain
+from paft.reporting.logged import ACTED
 from paft.reporting.results import read_results
 from paft.training.checkpoints import states
 from tests.reliability.page import write_page
@@ -36,6 +38,7 @@ _HARD = [
     "validation.every=5",
     "score_base=false",
 ]
+_LOGGED = ("loss", "grad_norm", "lr", "template", *ACTED)
 _FILES = ("adapter/adapter_model.safetensors", "matrix.parquet", "per_prompt.csv")
 
 
@@ -61,7 +64,7 @@ def log(folder: Path) -> dict[int, tuple[str, ...]]:
     for path in sorted(folder.glob("log/version_*/metrics.csv"), key=lambda p: int(p.parent.name.split("_")[1])):
         for row in csv.DictReader(path.open()):
             if row.get("loss"):
-                found[int(row["step"])] = tuple(row[name] for name in ("loss", "grad_norm", "lr", "template"))
+                found[int(row["step"])] = tuple(row.get(name, "") for name in _LOGGED)
     return found
 
 
@@ -72,6 +75,10 @@ def compare(whole: Path, killed: Path) -> None:
             raise SystemExit(f"DIFFERENT: {name} of {killed} is not that of the undisturbed run.")
     if log(whole) != log(killed):
         raise SystemExit(f"DIFFERENT: losses or prompts of {killed} are not those of the undisturbed run.")
+    a, b = (read_results(folder).training for folder in (whole, killed))
+    assert a is not None and b is not None
+    if (a.drawn, a.acted, a.probe_tokens) != (b.drawn, b.acted, b.probe_tokens):
+        raise SystemExit(f"DIFFERENT: what training drew in {killed} is not what it drew in the undisturbed run.")
 
 
 def main() -> None:

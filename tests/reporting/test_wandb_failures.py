@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -211,3 +212,14 @@ def test_a_log_that_a_kill_cut_off_is_sent_as_far_as_it_is_whole(tmp_path):
         log.write_text("step,loss,validation/mean\n" + lines)
     losses = [(0, {"loss": 3.5}), (1, {"loss": 2.5}), (1, {"validation/mean": 0.5}), (2, {"loss": 1.5}), (3, {"loss": 1.25})]
     assert earlier_updates(tmp_path) == losses
+
+
+def test_a_thread_of_wandb_that_dies_at_the_end_says_nothing_and_others_do(capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # as outside of pytest
+    ours.end_service()
+    for name in ("wandb-ServiceFinalizer", "a user's"):
+        thread = threading.Thread(target=lambda: {}["missing"], name=name)
+        thread.start()
+        thread.join()
+    said = capsys.readouterr().err
+    assert "wandb-" not in said and said.count("Traceback") == 1 and "a user's" in said

@@ -94,7 +94,9 @@ def test_it_goes_with_other_methods(tiny_overrides, more):
     assert np.isfinite(results.robustness.mean)
     by_fifth = results.training.acted
     assert len(by_fifth["effective_pool"]) == 5 and by_fifth["effective_pool"][0] == pytest.approx(results.plan.templates)
-    shown = {"loss=tilted": "effective_templates", "loss=consistent": "disagreement"}.get(more[0])
+    shown = {"sampler.corrected=true": "weight", "loss=tilted": "effective_templates", "loss=consistent": "disagreement"}.get(
+        more[0]
+    )
     assert {*by_fifth} == {"effective_pool", *([shown] if shown else [])}
     page = (results.folder / "report.html").read_text()
     assert "What the sampler and the loss did" in page and "templates that are drawn from" in page

@@ -55,6 +55,31 @@ def test_candidates_differ_in_the_template_alone(tiny_overrides, monkeypatch):
     assert len(seen) == 4 and len(seen[0]) == 2 and seen == [seen[0]] * 4
 
 
+def test_candidates_may_be_layouts_of_one_template(tiny_overrides):
+    layouts = ["sampler.mutations=[order,labels,separators]", "sampler.candidates_are=layouts"]
+    for more in [], ["sampler.balanced=true"], ["train_prompts=2"]:  # fewer prompts than candidates
+        data = data_of(*tiny_overrides, *WORST, *layouts, *more)
+        updates = [data.renderings[update] for epoch in (0, 1) for update in data.updates.of_epoch(epoch)]
+        assert all({*other.templates} == {*update.templates} for update in updates for other in update.others)
+        sampler = data.updates.sampler
+        can_change = [sampler.mutator.can_change(sampler.pool.templates[update.templates[0]]) for update in updates]
+        tried = [len(update.others) for update in updates]
+        assert any(tried) and all(can for can, n in zip(can_change, tried, strict=True) if n)
+    mutated = data_of(*tiny_overrides, "K=2", layouts[0])  # the first candidate is the layout that it has without the others
+    data = data_of(*tiny_overrides, *WORST, *layouts)
+    for one, other in zip(mutated.updates.of_epoch(0), data.updates.of_epoch(0), strict=True):
+        for a, b in zip(mutated.renderings[one].micro_batches, data.renderings[other].micro_batches, strict=True):
+            assert torch.equal(a.packing.input_ids, b.packing.input_ids)
+
+
+def test_a_candidate_that_comes_twice_is_tried_once(tiny_overrides):
+    data = data_of(*tiny_overrides, *WORST, "sampler.candidates=2", "train_prompts=2")
+    tagged = [update for epoch in (0, 1) for update in data.updates.of_epoch(epoch)]
+    drawn = [{data.updates.sampler.index(update[0].draw._replace(slot=slot)) for slot in (0, 1)} for update in tagged]
+    assert [1 + len(data.renderings[update].others) for update in tagged] == [len(own) for own in drawn]
+    assert {len(own) for own in drawn} == {1, 2}
+
+
 def test_only_the_draws_that_take_the_worst_are_rendered_with_several(tiny_overrides):
     data = data_of(*tiny_overrides, *WORST, "sampler.adversarial=0.5", "sampler.warmup=0.5", "train_examples=64")
     by_draw = {}
@@ -113,6 +138,9 @@ def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path)
         (["sampler.templates_per_update=2"], "leave one out"),
         (["sampler.adversarial=1.5"], "sampler.adversarial"),
         (["sampler.candidates=0"], "sampler.candidates"),
+        (["sampler.candidates_are=layouts"], "needs sampler.candidates=2 or more, and sampler.mutations"),
+        (["sampler.candidates_are=layouts", "sampler.mutations=[order]", "sampler.candidates=1"], "candidates=2 or more"),
+        (["sampler.candidates_are=orders"], "sampler.candidates_are"),
     ],
 )
 def test_what_is_no_choice_is_refused(overrides, said):
@@ -127,6 +155,8 @@ def test_more_candidates_than_prompts_are_refused(tiny_overrides):
 
 def test_names_of_other_runs_stay():
     identity = compose_config("sampler=mutated").identity()["sampler"]
-    assert not {"candidates", "adversarial", "warmup", "paired"} & {*identity}
+    assert not {"candidates", "candidates_are", "adversarial", "warmup", "paired"} & {*identity}
     assert compose_config("sampler.warmup=0", "sampler.adversarial=1").run_name == compose_config().run_name
-    assert "-K4-mutated-worst4-" in compose_config("sampler=mutated", "sampler.candidates=4").run_name
+    several = ["sampler=mutated", "sampler.candidates=4"]
+    assert "-K4-mutated-worst4-" in compose_config(*several).run_name
+    assert "-K4-mutated-worst4-layouts-" in compose_config(*several, "sampler.candidates_are=layouts").run_name

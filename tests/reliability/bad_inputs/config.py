@@ -131,6 +131,7 @@ CONFIG: Table = [
         "training prompts are all of one; use sampler=uniform.",
     ),
     ("more candidates than prompts", "train_prompts=2 ; sampler=worst_of", {}, "is more than the 2 training prompts"),
+    ("layouts of none", "sampler=worst_of ; sampler.candidates_are=layouts", {}, "and sampler.mutations, which make them;"),
     ("nothing to tilt", "loss=tilted", {}, "give it with method=paft and sampler.templates_per_update=4, say."),
     ("nothing to agree", "loss=consistent", {}, "sampler.paired=true and sampler.templates_per_update=2, say."),
     ("a perturbation of zero", "loss=perturbed ; loss.size=0", {}, "loss.size=0: input should be greater than or equal"),
