@@ -144,8 +144,9 @@ class Runner:
     def _run(self, cell: Cell) -> str:
         if (self.root / cell.name / FILE).is_file():
             return "finished before"
-        left = self.ends_at - time.monotonic()
-        if left <= 0 or self._interrupted.is_set():
+        if self._interrupted.is_set():
+            return "not started: interrupted"
+        if time.monotonic() > self.ends_at:
             return "not started: the time was up"
         command = [sys.executable, "train.py", *cell.overrides, f"output_root={self.root.absolute()}", "trainer.progress=false"]
         log = self.root / "logs" / f"{cell.name}.txt"

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.gates.measure import Gates
 from experiments.gates.persistence import BY_FAMILY, EVERY, FLOOR, LEAST, PERSISTS
 from experiments.gates.probe import ROWS
-from experiments.gates.signal import SHUFFLES
+from experiments.gates.signal import HARDLY, SHUFFLES
 from experiments.gates.transfer import BETTER, DRAWS, Transfer
 from paft.evaluation.statistics import Array
 from paft.model.base import device_of
@@ -77,18 +77,29 @@ def says(found: Sequence[Gates]) -> list[str]:
     gains = [one.advantage for gates in found for one in gates.transfer.values()]
     ranks = [one.rank for gates in found for one in gates.transfer.values()]
     helps = float(np.mean(ranks)) >= BETTER
-    differ = [gates.signal.fewest < gates.signal.shuffled.min() for gates in found]
     return [
         *_lasting(found),
         f"The gradient of the hardest training templates is {np.mean(gains):+.3f} nearer, in cosine, to that of the worst "
         f"validation prompts than that of templates at random, and nearer than {percent(float(np.mean(ranks)))} percent of the "
         f"random sets (bound {percent(BETTER)}): hard mining {'may' if helps else 'is not shown to'} help prompts of other "
         "families.",
-        f"By training's own losses `sampler=by_loss` would have drawn from fewer templates than under shuffled ones in "
-        f"{sum(differ)} of {len(differ)} runs: {'they tell' if all(differ) else 'they are not shown to tell'} templates apart.",
+        _drawn(found),
         f"Seeds: {', '.join(str(gates.seed) for gates in found)}."
         + ("" if len(found) > 2 else " Fewer than three: exploratory."),
     ]
+
+
+def _drawn(found: Sequence[Gates]) -> str:
+    """Say whether draws by loss depart from uniform ones, and whether that is more than noise."""
+    fewest = float(np.mean([gates.signal.fewest / gates.signal.pool for gates in found]))
+    differ = [gates.signal.fewest < gates.signal.shuffled.min() for gates in found]
+    says = "they tell templates apart" if all(differ) else "they are not shown to tell templates apart"
+    hardly = f", but draws hardly change (bound {percent(HARDLY)})" if all(differ) and fewest > HARDLY else ""
+    return (
+        "By training's own losses `sampler=by_loss` would have drawn, where it departs most from uniform draws, as if from "
+        f"{percent(fewest)} percent of the templates, fewer than under shuffled ones in {sum(differ)} of {len(differ)} runs: "
+        f"{says}{hardly}."
+    )
 
 
 def _lasting(found: Sequence[Gates]) -> list[str]:
