@@ -149,7 +149,12 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
 
 def shown(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
     """Say what the differences show, and how much they leave possible: a method that does nothing is said to do nothing."""
-    verdicts = {f"{one.arm} minus {one.other}": (one, says(one.tail, one.mean, bounds)) for one in compared}
+    verdicts = {
+        f"{one.arm} minus {one.other}" + ("" if _equal(one) else f" ({one.compute:.2f} of its compute)"): (
+            one, says(one.tail, one.mean, bounds),
+        )
+        for one in compared
+    }  # fmt: skip
     better = [name for name, (_, said) in verdicts.items() if said.startswith("better")]
     worse = [name for name, (_, said) in verdicts.items() if said.startswith("worse")]
     lines = [f"Better at the worst prompts: {'; '.join(better) or 'none'}. Worse: {'; '.join(worse) or 'none'}."]
@@ -161,7 +166,11 @@ def shown(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
 
 def _compute(one: Compared) -> str:
     """Return the compute of a difference, which is only one of methods where it is the same on both sides."""
-    return f"{one.compute:.2f}" + ("" if abs(one.compute - 1) <= MOST_APART else ", not equal")
+    return f"{one.compute:.2f}" + ("" if _equal(one) else ", not equal")
+
+
+def _equal(one: Compared) -> bool:
+    return abs(one.compute - 1) <= MOST_APART
 
 
 def _did(runs: Sequence[FinishedRun]) -> str:

@@ -12,7 +12,7 @@ from paft.jobs.train import PreparedRun
 from paft.prompts.by_loss import ByLossSampler
 
 SHUFFLES = 20  # of the templates of a log
-HARDLY = 0.9  # draws that are as varied as from more than this share of the pool are nearly uniform
+HARDLY = 0.98  # as varied as from more than this share of the pool: probabilities within about a seventh of uniform ones
 _BY_LOSS = SamplerConfig(temperature=1.0)  # conf/sampler/by_loss.yaml
 
 

@@ -218,8 +218,10 @@ def _check_sampler(config: TrainConfig) -> None:
 
 
 def _check_candidates(config: TrainConfig) -> None:
-    """Refuse candidates where an update has several templates anyway."""
+    """Refuse candidates of which no draw takes the worst, or where an update has several templates anyway."""
     several = f"sampler.candidates={config.sampler.candidates}"
+    if config.sampler.adversarial == 0:
+        raise InputError(f"{several}: at sampler.adversarial=0 no draw takes the worst of them; raise it, or leave them out.")
     if config.schedule.unit != "update":
         raise InputError(f"{several} tries the templates of a draw on an update, and needs schedule.unit=update.")
     if config.sampler.templates_per_update > 1:

@@ -248,7 +248,9 @@ class SamplerConfig(_Section):
     ] = []  # kinds of layout mutation; none: templates are shown as they are
     share: float = Field(default=1.0, gt=0, le=1)  # of the draws whose layout is mutated
     paired: bool = False  # whether each example of an update is shown under all of its templates
-    candidates: PositiveInt = 1  # of each draw, of which some draws take the one that the model answers worst
+    candidates: int = Field(
+        default=1, ge=1, le=64
+    )  # of each draw, of which some draws take the one that the model answers worst
     candidates_are: Literal["templates", "layouts"] = "templates"  # of the pool, or the draw's own template in other layouts
     adversarial: float = Field(default=0.5, ge=0, le=1)  # share of these draws; the others take the first candidate
     warmup: float = Field(default=0.2, ge=0, lt=1)  # share of the updates, the first ones, in which all draws do
@@ -453,6 +455,8 @@ class TrainConfig(_Section):
                 identity["sampler"]["temperature_end"] = None
             if self.sampler.by_loss:
                 identity["sampler"]["scores"] = "ranks"  # an earlier version drew by nats: its runs are others
+            if self.sampler.candidates > 1:
+                identity["sampler"]["tried"] = "once"  # an earlier version tried a candidate that came twice twice
             for key in without_effect:
                 del identity["sampler"][key]
         if method != "base" and self.loss.name == "mean":

@@ -101,7 +101,7 @@ class Unlabelled(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Several templates of a draw, of which training takes the one that the model answers worst."""
+    """Several templates of a draw, or layouts of its one, of which training takes the one that the model answers worst."""
 
     n: int
     share: float  # of the draws; the others have one candidate

@@ -237,7 +237,7 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
         kind = "candidates" if config.sampler.candidates_are == "templates" else "layouts of their prompt"
         notes.append(
             f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of "
-            f"the draws take the worst of {config.sampler.candidates} {kind}, tried by forward passes; the draws above "
+            f"the draws take the worst of up to {config.sampler.candidates} {kind}, tried by forward passes; the draws above "
             "are those of the first candidates"
         )
     if (mutator := mutator_of(config, inputs.examples.task)) is not None:

@@ -147,6 +147,12 @@ def _check_mutations(config: TrainConfig, pool: PromptPool, mutator: Mutator) ->
             f"{kinds}: no training prompt has parts that could be changed; put each field in a line of its own, or use "
             "sampler=uniform."
         )
+    changeable = [template for template in pool.templates if mutator.can_change(template)]
+    if {*mutator.kinds} <= {"order", "options_first"} and all(map(mutator.keeps_order, changeable)):
+        raise InputError(
+            f"{kinds}: all training prompts that have parts say where something stands, and so keep their order; name other "
+            "kinds, or use sampler=uniform."
+        )
 
 
 @dataclass(frozen=True)

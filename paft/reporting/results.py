@@ -190,7 +190,7 @@ class TrainingRecord(_Record):
 
     loop_seconds is the part of it around the model (Lightning, rendering, logging, checkpoints), which a device that computes
     meanwhile may hide. It, kernels and best_validation_worst are None in results of earlier versions. probe_tokens are those of
-    the forward passes that tried candidate templates, repeated_tokens those of updates that were computed a second time with
+    the forward passes that tried candidates, repeated_tokens those of updates that were computed a second time with
     perturbed embeddings; None where there were none. drawn is None where there was one template. acted is what the sampler and
     the loss did besides: figures of the log by name, each with its mean in every fifth of the updates.
     """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from lightning.pytorch.loggers import WandbLogger
 
@@ -168,6 +169,7 @@ def _kill_service() -> None:
     """Kill W&B's service, a child process of this one."""
     import psutil  # type: ignore[import-untyped]
 
+    _expect_dead_threads()
     with suppress(psutil.Error):
         for child in psutil.Process().children():
             if child.name().startswith("wandb-core"):
@@ -179,15 +181,24 @@ def end_service() -> None:
     import wandb
 
     if wandb.run is None:
+        _expect_dead_threads()
         with suppress(Exception, SystemExit):  # the service may be dead already
             within(_ANSWER_S, wandb.teardown)
-        if threading.excepthook is threading.__excepthook__:
-            threading.excepthook = _print_unless_wandb
 
 
-def _print_unless_wandb(failed: threading.ExceptHookArgs) -> None:
-    """Print why a thread died; not for W&B's, because what they still wanted to send has no service any more."""
-    if failed.thread is None or not failed.thread.name.startswith("wandb-"):
+_without_service: "WeakSet[threading.Thread]" = WeakSet()
+
+
+def _expect_dead_threads() -> None:
+    """Let W&B's threads of now end without a word: what they still want to send will have no service."""
+    _without_service.update(thread for thread in threading.enumerate() if thread.name.startswith("wandb-"))
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _print_unless_expected
+
+
+def _print_unless_expected(failed: threading.ExceptHookArgs) -> None:
+    """Print why a thread died, unless that was to be expected."""
+    if failed.thread not in _without_service:
         threading.__excepthook__(failed)
 
 

@@ -32,7 +32,7 @@ class Fitted:
 
     updates counts those of the whole run. tokens are real ones (no padding), of all ranks. seconds is the time of the
     updates alone; loop_seconds is the part of it around the model, during which the device may be at work. probe_tokens are
-    those of the forward passes that tried candidate templates, repeated_tokens those of updates that were computed a second
+    those of the forward passes that tried candidates, repeated_tokens those of updates that were computed a second
     time with perturbed embeddings; None where there were none. prompts_truncated counts the renderings that were cut off.
     earlier_wall_s is the wall-clock time of the processes that this one resumed.
     best_validation_mean and best_validation_worst (of its prompts) are accuracies, None without validation.

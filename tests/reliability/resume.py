@@ -4,8 +4,9 @@
 
 By default SmolLM2-135M on story_facts with LoRA dropout, two loader workers, updates split into micro-batches, validation
 across epochs and a checkpoint every update. Each run is killed once, at a random moment of a random update, and then started
-again. Compared bit for bit: adapter, score matrix, accuracy per prompt, which prompts were drawn how often, and of every update
-the loss, gradient norm, prompt, and whatever its sampler and its loss log of themselves.
+again. Compared bit for bit: adapter, score matrix, accuracy per prompt, which families of prompts were drawn how often, and of
+every update the loss, gradient norm, prompt (where it has one), and whatever its sampler and its loss log of themselves. If
+these do the same throughout the undisturbed run, nothing would be tested, and that is said.
 """
 
 import argparse
@@ -81,6 +82,19 @@ def compare(whole: Path, killed: Path) -> None:
         raise SystemExit(f"DIFFERENT: what training drew in {killed} is not what it drew in the undisturbed run.")
 
 
+def _check_acts(acted: dict[str, list[float | None]]) -> None:
+    """Raise SystemExit if a sampler or a loss did the same throughout, so that a lost state would not be seen."""
+    idle = [name for name, parts in acted.items() if len({*parts}) == 1]
+    if idle:
+        raise SystemExit(f"{', '.join(idle)}: the same throughout, so that nothing would be tested; take other overrides.")
+
+
+def _says(acted: dict[str, list[float | None]]) -> str:
+    """Return the figures of each part in words."""
+    parts = {name: ", ".join("-" if value is None else f"{value:.3g}" for value in own) for name, own in acted.items()}
+    return "; ".join(f"{ACTED[name]}: {own}" for name, own in parts.items()) or "nothing besides"
+
+
 def main() -> None:
     """Kill, start again, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -96,8 +110,10 @@ def main() -> None:
         whole = finish(Path(scratch) / "whole", arguments.overrides)
         undisturbed = time.perf_counter() - started
         updates = log(whole)
-        record = read_results(whole).training
+        results = read_results(whole)
+        record, workers = results.training, results.config["trainer"]["workers"]
         assert record is not None
+        _check_acts(record.acted)
         an_update = record.seconds / len(updates)
         print(f"undisturbed: {len(updates)} updates, {undisturbed:.1f} s", flush=True)
         attempts = count()
@@ -122,9 +138,9 @@ def main() -> None:
         "# kill -9 at random moments of a training run",
         "",
         f"{len(kills)} runs of {len(updates)} updates, each killed once and started again; undisturbed one takes "
-        f"{undisturbed:.0f} s. LoRA dropout, two loader workers, several micro-batches an update.",
-        "Adapter, score matrix, accuracy per prompt, losses, gradient norms and prompts are bit for bit those of the",
-        "undisturbed run.",
+        f"{undisturbed:.0f} s. LoRA dropout, {workers} loader workers, several micro-batches an update.",
+        "Adapter, score matrix, accuracy per prompt, losses, gradient norms, prompts, and what sampler and loss did are",
+        f"bit for bit those of the undisturbed run. What they did, by fifth of the updates: {_says(record.acted)}.",
         "",
         f"| {' | '.join(kills[0])} |",
         "|---:|---:|",

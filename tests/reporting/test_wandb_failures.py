@@ -214,12 +214,26 @@ def test_a_log_that_a_kill_cut_off_is_sent_as_far_as_it_is_whole(tmp_path):
     assert earlier_updates(tmp_path) == losses
 
 
-def test_a_thread_of_wandb_that_dies_at_the_end_says_nothing_and_others_do(capsys, monkeypatch):
+def test_a_thread_of_wandb_that_dies_with_its_service_says_nothing_and_others_do(capsys, monkeypatch):
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # as outside of pytest
-    ours.end_service()
-    for name in ("wandb-ServiceFinalizer", "a user's"):
-        thread = threading.Thread(target=lambda: {}["missing"], name=name)
+    ended = threading.Event()
+
+    def send() -> None:
+        ended.wait()
+        raise ConnectionResetError
+
+    def start(name: str) -> threading.Thread:
+        thread = threading.Thread(target=send, name=name)
         thread.start()
-        thread.join()
+        return thread
+
+    threads = [start("wandb-ServiceFinalizer"), start("a user's")]
+    teardown = wandb.teardown
+    # It dies while the service is ended, or with a service that is killed.
+    monkeypatch.setattr(wandb, "teardown", lambda: (ended.set(), [thread.join() for thread in threads], teardown()))
+    ours.end_service()
     said = capsys.readouterr().err
     assert "wandb-" not in said and said.count("Traceback") == 1 and "a user's" in said
+    later = start("wandb-ServiceFinalizer")  # of a run that the caller starts afterwards
+    later.join()
+    assert "wandb-ServiceFinalizer" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from paft.data.datamodule import EpochSampler
 from paft.jobs.train import run_training
 from paft.prompts import by_loss
 from paft.runtime.errors import InputError
@@ -78,6 +79,23 @@ def test_loader_workers_ranks_and_graphs_change_no_draw(tiny_overrides, tmp_path
     np.testing.assert_allclose(trained("two", 2), usual, rtol=1e-3)
     monkeypatch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(Recorder()))
     np.testing.assert_allclose(trained("graphs"), usual, rtol=1e-5)
+
+
+def test_the_weights_that_are_logged_are_those_that_examples_count_with(tiny_overrides, monkeypatch):
+    monkeypatch.setattr(by_loss, "_LUCK", 0.0)
+    counted, remaining = [], EpochSampler.__iter__
+
+    def noted(sampler):
+        for tagged in remaining(sampler):
+            counted.append(np.mean([tag.weight for tag in tagged]))
+            yield tagged
+
+    monkeypatch.setattr(EpochSampler, "__iter__", noted)
+    results = run_training(compose_config(*tiny_overrides, *OWN, "sampler.corrected=true"))
+    (path,) = results.folder.glob("log/version_*/metrics.csv")
+    logged = [float(row["weight"]) for row in csv.DictReader(path.open(encoding="utf-8")) if row["loss"]]
+    np.testing.assert_allclose(logged, counted, rtol=1e-6)
+    assert max(logged) > 1.05 and min(logged) < 0.95
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,11 @@ def test_candidates_may_be_layouts_of_one_template(tiny_overrides):
         can_change = [sampler.mutator.can_change(sampler.pool.templates[update.templates[0]]) for update in updates]
         tried = [len(update.others) for update in updates]
         assert any(tried) and all(can for can, n in zip(can_change, tried, strict=True) if n)
+    balanced = ["sampler.balanced=true", "K=2"]  # no card of the deck goes to a layout
+    plain, several = (data_of(*tiny_overrides, *more).updates for more in (balanced, [*WORST, *layouts, *balanced]))
+    assert [[tag.template for tag in update] for update in plain.of_epoch(0)] == [
+        [tag.template for tag in update] for update in several.of_epoch(0)
+    ]
     mutated = data_of(*tiny_overrides, "K=2", layouts[0])  # the first candidate is the layout that it has without the others
     data = data_of(*tiny_overrides, *WORST, *layouts)
     for one, other in zip(mutated.updates.of_epoch(0), data.updates.of_epoch(0), strict=True):
@@ -138,6 +143,8 @@ def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path)
         (["sampler.templates_per_update=2"], "leave one out"),
         (["sampler.adversarial=1.5"], "sampler.adversarial"),
         (["sampler.candidates=0"], "sampler.candidates"),
+        (["sampler.candidates=65"], "sampler.candidates=65"),
+        (["sampler.adversarial=0"], "no draw takes the worst"),
         (["sampler.candidates_are=layouts"], "needs sampler.candidates=2 or more, and sampler.mutations"),
         (["sampler.candidates_are=layouts", "sampler.mutations=[order]", "sampler.candidates=1"], "candidates=2 or more"),
         (["sampler.candidates_are=orders"], "sampler.candidates_are"),

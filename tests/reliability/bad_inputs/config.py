@@ -112,6 +112,12 @@ CONFIG: Table = [
         "no training prompt has parts that could be changed; put each field in a line of its own, or use",
     ),
     (
+        "an order that is kept",
+        f"{OWN} ; prompts.train=above.jsonl ; prompts.test=unseen.jsonl ; sampler.mutations=[order]",
+        OWN_FILES | {"above.jsonl": lines({"text": "Question: {question}\nA. {A}\nB. {B}\nAnswer the question above:"})},
+        "all training prompts that have parts say where something stands, and so keep their order; name other kinds",
+    ),
+    (
         "validation without prompts",
         f"{OWN} ; {OWN_PROMPTS} ; evaluate=false",
         OWN_FILES,
