@@ -96,7 +96,7 @@ def test_its_rows_have_no_answers_and_are_none_of_the_data_set(tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"against": {"tilted": "nothing"}}, "names 'nothing', which is none of the arms"),
+        ({"against": {"perturbed": "nothing"}}, "names 'nothing', which is none of the arms"),
         ({"common": ["scale=cpu"]}, "needs evaluate=false"),
         ({"seeds": [0]}, "seeds"),
         ({"arm": {}}, "arm"),
