@@ -142,12 +142,12 @@ def _check_mutations(config: TrainConfig, pool: PromptPool, mutator: Mutator) ->
     kinds = f"sampler.mutations=[{','.join(config.sampler.mutations)}]"
     if all(kind.startswith("option_") for kind in mutator.kinds) and not (mutator.choice_fields and pool.options == "shown"):
         raise InputError(f"{kinds} changes options, and the prompts show none; name other kinds, or use sampler=uniform.")
-    if not any(map(mutator.can_change, pool.templates)):
+    changeable = [template for template in pool.templates if mutator.can_change(template)]
+    if not changeable:
         raise InputError(
             f"{kinds}: no training prompt has parts that could be changed; put each field in a line of its own, or use "
             "sampler=uniform."
         )
-    changeable = [template for template in pool.templates if mutator.can_change(template)]
     if {*mutator.kinds} <= {"order", "options_first"} and all(map(mutator.keeps_order, changeable)):
         raise InputError(
             f"{kinds}: all training prompts that have parts say where something stands, and so keep their order; name other "

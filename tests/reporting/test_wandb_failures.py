@@ -215,6 +215,7 @@ def test_a_log_that_a_kill_cut_off_is_sent_as_far_as_it_is_whole(tmp_path):
 
 
 def test_a_thread_of_wandb_that_dies_with_its_service_says_nothing_and_others_do(capsys, monkeypatch):
+    shorten(monkeypatch, **LONG)
     monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # as outside of pytest
     ended = threading.Event()
 
