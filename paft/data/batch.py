@@ -28,7 +28,8 @@ class MicroBatch:
     # are weighed against each other; zero elsewhere. None: all targets count alike.
     cells: Tensor | None = None
     # (N, G) int64: of an answer token of an example, the target that it is under each of its G templates; only of examples
-    # whose answer has the same tokens under all of them. A ragged row's N is padded by rows of -1. None: none are compared.
+    # that all of them offer the same answers, and whose answer has the same tokens under all. A ragged row's N is padded by
+    # rows of -1. None: none are compared.
     aligned: Tensor | None = None
     # (E, P) fp32: 1 where a target belongs to one of the update's E renderings, and (P,) fp32: how much each target counts.
     # None: the losses of renderings are not told apart, and all targets count alike.
@@ -80,7 +81,7 @@ def pack_answers(
     pairs: Sequence[tuple[list[int], list[int]]],
     ragged: bool = False,
     cells: Sequence[tuple[int, int]] | None = None,
-    align: bool = False,
+    offered: Sequence[Sequence[str]] | None = None,
     shown: Shown | None = None,
     own: Sequence[Sequence[bool]] | None = None,
 ) -> MicroBatch:
@@ -89,7 +90,9 @@ def pack_answers(
     Args:
         ragged: as in paft.packing.pack.
         cells: the block and the template of each pair, both counted from 0; None: all targets count alike.
-        align: whether the answers of each block, which are those of one example, are compared token by token.
+        offered: the answers that each pair's prompt offers, in the order of the choices. Right answers of a block, which are
+            those of one example, are compared token by token where the offers are the same: under other letters a prediction
+            speaks of other options. None: none are compared.
         shown: which renderings of the update the pairs are; None: their losses are not told apart.
         own: of each context, which tokens are the template's own; None: nobody asks.
     """
@@ -107,7 +110,7 @@ def pack_answers(
         positions=torch.tensor(positions + [0] * filler),
         targets=torch.tensor([token for _, answer in pairs for token in answer] + [IGNORED] * filler),
         cells=None if cells is None else _cells(lengths, cells, len(positions) + filler, ragged),
-        aligned=_aligned([answer for _, answer in pairs], cells, ragged) if align and cells is not None else None,
+        aligned=None if offered is None or cells is None else _aligned([a for _, a in pairs], offered, cells, ragged),
         renderings=None if shown is None else _members(lengths, shown, len(positions) + filler),
         weights=None if shown is None else torch.tensor(_spread(shown.weights, lengths) + [0.0] * filler),
         template=None if own is None else _marked(own, lengths, packing.input_ids.shape[1]),
@@ -146,17 +149,19 @@ def _cells(lengths: Sequence[int], cells: Sequence[tuple[int, int]], n_targets: 
     return member / member.sum(-1, keepdim=True).clamp_min(1)
 
 
-def _aligned(answers: Sequence[list[int]], cells: Sequence[tuple[int, int]], ragged: bool) -> Tensor:
-    """Return which targets are the same answer token under each template, (N, G)."""
-    by_block: dict[int, list[tuple[int, list[int]]]] = {}
+def _aligned(
+    answers: Sequence[list[int]], offered: Sequence[Sequence[str]], cells: Sequence[tuple[int, int]], ragged: bool
+) -> Tensor:
+    """Return which targets are the same answer token, among the same answers that are offered, under each template, (N, G)."""
+    by_block: dict[int, list[tuple[int, list[int], Sequence[str]]]] = {}
     start = 0
-    for answer, (block, _) in zip(answers, cells, strict=True):
-        by_block.setdefault(block, []).append((start, answer))
+    for answer, offers, (block, _) in zip(answers, offered, cells, strict=True):
+        by_block.setdefault(block, []).append((start, answer, offers))
         start += len(answer)
     rows = [
-        [first + token for first, _ in members]
+        [first + token for first, _, _ in members]
         for members in by_block.values()
-        if all(answer == members[0][1] for _, answer in members)
+        if all(answer == members[0][1] and offers == members[0][2] for _, answer, offers in members)
         for token in range(len(members[0][1]))
     ]
     width = max(map(len, by_block.values()))

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from paft.config.schema import WORKERS_OF_A_GPU, TrainConfig, updates_ahead
 from paft.data.batch import IGNORED, MicroBatch, Shown, Update, pack_answers, split_into_micro_batches, without_targets
 from paft.data.encode import Encoded, Encoder
+from paft.data.render import answers_under
 from paft.data.shots import Shots
 from paft.data.spans import of_template
 from paft.data.tasks.base import Example, Task
@@ -104,7 +105,7 @@ class Needs:
 
     paired: bool = False  # which of them are one example, shown under all templates of the update
     weighed: bool = False  # which are of one template, or, if paired, of one example: these stay in one micro-batch
-    aligned: bool = False  # which tokens are the same token of an example's answer
+    aligned: bool = False  # which tokens are the same token of an example's answer, where templates offer the same answers
     own: bool = False  # which tokens are the template's own
     losses_of: int | None = None  # which tokens are of which rendering, of so many at most; None: losses are not told apart
     candidates: bool = False  # how they would be under the other candidates of the draw
@@ -206,7 +207,7 @@ class Renderings(Dataset[Update]):
             [pairs[i] for i in places],
             self.ragged,
             self._cells(units),
-            self.needs.aligned,
+            [self._offered(tagged[i]) for i in places] if self.needs.aligned else None,
             shown=None if self.needs.losses_of is None else Shown(places, self.needs.losses_of, weights),
             own=[self._own(tagged[i], pairs[i][0]) for i in places] if self.needs.own else None,
         )
@@ -248,6 +249,9 @@ class Renderings(Dataset[Update]):
             elif all(own == answers[tag.row][0] for own in answers[tag.row]):
                 kept.append((tag, replace(one, continuations=[[IGNORED]])))
         return [tag for tag, _ in kept], [one for _, one in kept]
+
+    def _offered(self, tag: Tagged) -> list[str]:
+        return answers_under(self.sampler.template(tag.draw, tag.template), self.examples[tag.row], self.encoder.answer)
 
     def _own(self, tag: Tagged, context: Sequence[int]) -> list[bool]:
         template = self.sampler.template(tag.draw, tag.template)

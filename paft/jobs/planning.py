@@ -7,6 +7,7 @@ from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
 from paft.data.inputs import Inputs, TestInputs
+from paft.data.render import answers_under
 from paft.data.shots import Shots
 from paft.data.spans import of_template
 from paft.data.tasks.base import Example
@@ -92,18 +93,19 @@ def _kept_together(config: TrainConfig) -> int:
 
 
 def _check_aligned(updates: Updates, examples: Sequence[Example], n_labelled: int, encoder: Encoder) -> None:
-    """Raise InputError if no answer of a sample of updates has the same tokens under all of its templates.
+    """Raise InputError if no answer of a sample of updates has the same tokens, and is one of the same, under all its templates.
 
     Args:
         examples: the first n_labelled have answers; those of the others are not read.
     """
     comparable = {False: n_labelled == len(examples), True: False}  # by whether rows have answers
     for tagged in islice(updates.of_epoch(0), _SAMPLED_UPDATES):
-        answers: dict[int, set[tuple[tuple[int, ...], ...]]] = {}
+        answers: dict[int, set[tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]]] = {}
         for tag in tagged:
             encode = encoder.training if tag.row < n_labelled else encoder.asking
-            encoded = encode(updates.sampler.template(tag.draw, tag.template), examples[tag.row])
-            answers.setdefault(tag.row, set()).add(tuple(map(tuple, encoded.continuations)))
+            template, example = updates.sampler.template(tag.draw, tag.template), examples[tag.row]
+            offered, encoded = answers_under(template, example, encoder.answer), encode(template, example)
+            answers.setdefault(tag.row, set()).add((tuple(offered), tuple(map(tuple, encoded.continuations))))
         for row, found in answers.items():
             comparable[row < n_labelled] |= len(found) == 1
     if not all(comparable.values()):

@@ -157,14 +157,35 @@ def test_disagreement_is_torchs_divergence_however_an_update_is_split(tiny_overr
 
 def test_only_answers_of_the_same_tokens_are_compared():
     pairs = [([1, 2], [7, 0]), ([3], [7, 0]), ([1], [8, 0]), ([1, 2, 3], [9, 0])]
-    batch = pack_answers(pairs, cells=[(0, 0), (0, 1), (1, 0), (1, 1)], align=True)
+    offered = [["A", "B"]] * 4
+    batch = pack_answers(pairs, cells=[(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered)
     assert batch.aligned.tolist() == [[0, 2], [1, 3]]
-    ragged = pack_answers(pairs, True, [(0, 0), (0, 1), (1, 0), (1, 1)], align=True)
+    ragged = pack_answers(pairs, True, [(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered)
     assert ragged.aligned.tolist() == [[0, 2], [1, 3], *[[-1, -1]] * 14]
     logits = torch.randn(16, 10, generator=torch.Generator().manual_seed(0))
     padded = replace(batch, targets=ragged.targets)
     apart = [disagreement(logits, torch.zeros(16), one, True) for one in (padded, ragged)]
     assert apart[0] == pytest.approx(float(apart[1])) and apart[0] > 0
+
+
+def test_answers_are_compared_only_where_their_letters_are_of_the_same_options():
+    pairs = [([1, 2], [7, 0]), ([3], [7, 0]), ([1], [8, 0]), ([1, 2, 3], [8, 0])]
+    offered = [["A", "B", "C"], ["A", "C", "B"], ["A", "B", "C"], ["A", "B", "C"]]
+    assert pack_answers(pairs, cells=[(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered).aligned.tolist() == [[4, 6], [5, 7]]
+
+
+def test_a_run_compares_no_letters_of_options_that_a_mutation_has_moved(tiny_overrides):
+    letters = ["dataset.answer=letter", "sampler.mutations=[option_order]", "train_examples=200", "K=1"]
+    data = data_of(*tiny_overrides, *CONSISTENT, *letters)
+    apart = 0  # updates with other options under the letters, some of whose examples have the same letter in both orders
+    for tagged in data.updates.of_epoch(0):
+        update = data.renderings[tagged]
+        first, second = (data.updates.sampler.template(tag.draw, tag.template).letters for tag in tagged[:2])
+        answers = [data.renderings._encoded(tag).continuations for tag in tagged]
+        apart += first != second and any(answers[i] == answers[i + 1] for i in range(0, len(tagged), 2))
+        n_compared = sum(len(batch.aligned) for batch in update.micro_batches)
+        assert n_compared == (sum(update.targets) / 2 if first == second else 0)
+    assert apart > 5
 
 
 @pytest.mark.parametrize("overrides", [TILTED, PAIRED, CONSISTENT], ids=["groups", "paired", "consistent"])
