@@ -115,6 +115,13 @@ def test_what_the_gates_decide_is_said(found, sentences):
     assert all(sentence in said for sentence in sentences) and "Fewer than three: exploratory" in said
 
 
+def test_seeds_on_both_sides_of_the_bound_decide_nothing():
+    found = [gates(0.3, 0.6, 0.5, 150), gates(0.5, 0.6, 0.5, 150), gates(0.8, 0.6, 0.5, 150)]
+    said = says(found)[0]
+    assert "is not decided, because seeds differ" in said and "by seed 0.33, 0.56, 0.89" in said
+    assert "Losses of templates persist" in says(found[1:])[0] and "do not persist" in says(found[:1])[0]
+
+
 def test_losses_that_tell_templates_apart_are_a_signal_and_others_are_none(tiny_llama, tmp_path):
     run = prepare(compose_training([*small_run(tiny_llama, tmp_path), *SMALL, "T=2", "train_examples=1600"]))
     rng = np.random.default_rng(0)
