@@ -9,6 +9,7 @@ configs the runs come from
 and from method=base and method=top_accuracy method.budget=2400 (seed 0).
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,6 +121,7 @@ def prompt_table(rows: dict[str, TableRow], prompts: Sequence[dict[str, str]]) -
 
 def main() -> None:
     """Write the page."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     report([KEPT / "runs"], KEPT, keep=True, notes=[*_NOTES, paired_note()])
     rows = sides()
     prompts = prompt_rows(rows["paft"].runs[0])

@@ -38,7 +38,8 @@ def script(overrides: list[str]) -> str:
 
 def main() -> None:
     """Print the script."""
-    print(script(sys.argv[1:]))
+    asked = {"-h", "--help"} & {*sys.argv[1:]}
+    print(__doc__ if asked else script(sys.argv[1:]))
 
 
 if __name__ == "__main__":

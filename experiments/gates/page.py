@@ -50,8 +50,8 @@ def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, n_
     page += table(headings, rows)
     page += [
         "Cosine with the gradient on the worst tenth of the validation prompts, of the hardest tenth of the training templates "
-        f"and of {DRAWS} sets of as many at random, all on the same {ROWS} training rows. Better than: percent of the sets, which "
-        "are drawn from two fifths of the templates, so that a single state comes out more extreme than it is.",
+        f"and of {DRAWS} sets of as many at random, all on the same {ROWS} training rows. Better than: percent of the sets, "
+        "which are drawn from two fifths of the templates, so that a single state comes out more extreme than it is.",
         "",
         "## Signal",
         "",

@@ -1,5 +1,6 @@
 """Put kept results into README.md, between their markers: python -m experiments.paper.readme"""
 
+import argparse
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def blocks() -> dict[str, str]:
 
 def main() -> None:
     """Copy what the README shows."""
+    argparse.ArgumentParser(prog="python -m experiments.paper.readme", description=__doc__).parse_args()
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, block in blocks().items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"

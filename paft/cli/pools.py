@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     construct = commands.add_parser("construct", help="have generator models write prompts; screen and split them")
     _add_task(construct)
-    construct.add_argument("--data", type=Path, help="instead of --dataset: a file of your rows")
+    construct.add_argument("--rows", type=Path, help="instead of --dataset: a file of your rows")
     construct.add_argument("--fields", type=_names, default=[], help="of your rows, to be shown by every prompt: premise,A,B")
     construct.add_argument("--choices", type=_names, help="which of the fields are the options; default: A, B, option1 ...")
     construct.add_argument("--gold", help="the field of your rows with the right answer, for the examples")
@@ -168,13 +168,13 @@ def _asked_of_own_rows(arguments: argparse.Namespace) -> _Asked:
     options: Options = arguments.options or "shown"
     answer: Answer = "text" if options == "hidden" or not choices else arguments.answer or "letter"
     rows = []
-    for where, row in read_rows(arguments.data):
+    for where, row in read_rows(arguments.rows):
         if missing := [name for name in (*fields, *([arguments.gold] if arguments.gold else ())) if row.get(name) is None]:
             raise InputError(f"{where}: the row lacks the field {missing[0]!r}; it has {', '.join(row)}.")
         shown = {name: str(row[name]) for name in fields}
         rows.append((shown, _answer(where, row[arguments.gold], shown, choices, answer) if arguments.gold else ""))
     form = Form(frozenset(fields) - frozenset(choices), frozenset(choices), answer, options)
-    return _Asked(arguments.data.stem, form, arguments.about, {}, rows)
+    return _Asked(arguments.rows.stem, form, arguments.about, {}, rows)
 
 
 def _answer(where: str, gold: Any, shown: Mapping[str, str], choices: Collection[str], answer: Answer) -> str:
@@ -195,10 +195,10 @@ def _construct(arguments: argparse.Namespace) -> None:
     from paft.pools.generators import LocalGenerator, read_generators
     from paft.runtime.files import check_place, disk_full_is_an_input_error
 
-    if (arguments.dataset is None) == (arguments.data is None):
-        raise InputError("Give either --dataset (a built-in data set) or --data with --fields (your own rows).")
+    if (arguments.dataset is None) == (arguments.rows is None):
+        raise InputError("Give either --dataset (a built-in data set) or --rows with --fields (your own rows).")
     _refuse_idle(arguments)
-    asked = _asked(arguments, 100) if arguments.data is None else _asked_of_own_rows(arguments)
+    asked = _asked(arguments, 100) if arguments.rows is None else _asked_of_own_rows(arguments)
     local = arguments.local_model
     generators = [LocalGenerator(local)] if local is not None else read_generators(arguments.generators)
     if arguments.split == "generator" and len(generators) < 3:
@@ -229,9 +229,9 @@ def _construct(arguments: argparse.Namespace) -> None:
 def _refuse_idle(arguments: argparse.Namespace) -> None:
     """Refuse options that do nothing for the rows that are given."""
     own = {"--fields": arguments.fields, "--choices": arguments.choices, "--gold": arguments.gold}
-    idle = {"--data-root": arguments.data_root} if arguments.data is not None else own
+    idle = {"--data-root": arguments.data_root} if arguments.rows is not None else own
     if given := [name for name, value in idle.items() if value]:
-        where = "--data" if arguments.data is not None else "--dataset"
+        where = "--rows" if arguments.rows is not None else "--dataset"
         raise InputError(f"{given[0]} does nothing with {where}; leave it out.")
 
 

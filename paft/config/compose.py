@@ -19,9 +19,11 @@ from paft.config.hints import HINT, hint, leaves
 from paft.config.loggers import check_loggers
 from paft.config.schema import (
     CHAT_TEMPLATE_DATE,
+    OF_CANDIDATES,
     DatasetConfig,
     EvaluateConfig,
     ModelConfig,
+    SamplerConfig,
     TrainConfig,
     is_function,
     updates_ahead,
@@ -120,6 +122,7 @@ def parse(composed: DictConfig) -> TrainConfig:
         content.pop(key, None)
     read_texts(content)
     config = from_dict(content)
+    _refuse_idle_draws(config)
     check_loggers(config.logger)
     return config
 
@@ -217,6 +220,18 @@ def _check_sampler(config: TrainConfig) -> None:
         raise InputError(f"sampler.mutations=[{','.join(sampler.mutations)}]: a kind is named twice; name each once.")
 
 
+def _refuse_idle_draws(config: TrainConfig) -> None:
+    """Refuse a setting of the sampler that does nothing as the others are; an earlier version let it pass."""
+    if config.method.name != "paft":
+        return  # nothing is drawn, whatever a sweep over methods says
+    for key in config.sampler.without_effect:
+        value, default = getattr(config.sampler, key), SamplerConfig.model_fields[key].default
+        if value != default:
+            needed = "sampler.candidates=4, say" if key in OF_CANDIDATES else "sampler.temperature=1, say"
+            shown = {True: "true", False: "false"}.get(value, value)
+            raise InputError(f"sampler.{key}={shown} does nothing without {needed}; add that, or leave it out.")
+
+
 def _check_candidates(config: TrainConfig) -> None:
     """Refuse candidates of which no draw takes the worst, or where an update has several templates anyway."""
     several = f"sampler.candidates={config.sampler.candidates}"
@@ -239,8 +254,13 @@ def _check_by_loss(config: TrainConfig) -> None:
     if sampler.balanced or sampler.candidates > 1:
         other = "sampler.balanced deals all alike" if sampler.balanced else "sampler.candidates lets the worst one be"
         raise InputError(f"{by_loss}, and {other}; leave one out.")
-    if sampler.corrected and config.loss.name != "mean":
+    if sampler.corrected and config.loss.name not in ("mean", "perturbed"):
         raise InputError(f"sampler.corrected=true weighs a mean, and loss={config.loss.name} is none; leave one out.")
+    if sampler.lag < 2 * config.K:
+        raise InputError(
+            f"sampler.lag={sampler.lag}: the losses of so many updates are compared, and at K={config.K} they are of a single "
+            f"prompt; use sampler.lag={2 * config.K} or more, or a smaller K."
+        )
     workers = config.trainer.workers or 0  # null: as many as the lag leaves room for
     ahead = updates_ahead(workers)
     if sampler.lag < ahead:

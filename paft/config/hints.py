@@ -173,9 +173,12 @@ def in_one_sentence(error: HydraException | OmegaConfBaseException, config: type
         key = found[1]
         if key in known:  # but not in the files that are chosen here
             owners = _owners(key, conf)
-            return (
-                f"{first}; it is a setting of {' or '.join(owners)}." if owners else f"{first}; type ++ before it, ++{key}=..."
-            )
+            if owners:
+                return f"{first}; it is a setting of {' or '.join(owners)}."
+            if key in GROUPS:
+                pool = "; a pool to evaluate on is prompts.test=v2_test, say" * (key == "prompts")
+                return f"{first}; its files are for training, paft train{pool}."
+            return f"{first}; type ++ before it, ++{key}=..."
         return f"{first}; {hint(key, known) or HINT}"
     about = getattr(error, "full_key", None)
     return f"{first}; {HINT}" if about is None else f"{about}: {first}; {HINT}"

@@ -267,6 +267,11 @@ class SamplerConfig(_Section):
         return bool(self.temperature or self.temperature_end)
 
     @property
+    def without_effect(self) -> list[str]:
+        """The settings that do nothing: of candidates where a draw has one, of losses where draws do not depend on them."""
+        return [*([] if self.candidates > 1 else OF_CANDIDATES), *([] if self.by_loss else _OF_LOSSES)]
+
+    @property
     def label(self) -> list[str]:
         """Words for the name of a run; none for uniform draws of one template an update."""
         several = [f"G{self.templates_per_update}"] if self.templates_per_update > 1 else []
@@ -276,8 +281,8 @@ class SamplerConfig(_Section):
         return [*(["balanced"] if self.balanced else []), *several, *paired, *mutated, *worst, *by_loss]
 
 
-# What has no effect without several candidates, and where draws do not depend on losses.
-_OF_CANDIDATES = ("adversarial", "warmup")
+# What does nothing without several candidates, and where draws do not depend on losses.
+OF_CANDIDATES = ("adversarial", "warmup")
 _OF_LOSSES = ("temperature", "temperature_end", "uniform_share", "corrected", "lag")
 
 
@@ -444,9 +449,7 @@ class TrainConfig(_Section):
         _forget_later_settings(identity)
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
-        without_effect = [] if self.sampler.candidates > 1 else [*_OF_CANDIDATES]
-        without_effect += [] if self.sampler.by_loss else [*_OF_LOSSES]
-        defaults = {key: SamplerConfig.model_fields[key].default for key in without_effect}
+        defaults = {key: SamplerConfig.model_fields[key].default for key in self.sampler.without_effect}
         if method == "paft" and self.sampler.model_copy(update=defaults) == SamplerConfig():  # as before there was a choice
             del identity["sampler"]
         elif method == "paft":
@@ -457,7 +460,7 @@ class TrainConfig(_Section):
                 identity["sampler"]["scores"] = "ranks"  # an earlier version drew by nats: its runs are others
             if self.sampler.candidates > 1:
                 identity["sampler"]["tried"] = "once"  # an earlier version tried a candidate that came twice twice
-            for key in without_effect:
+            for key in self.sampler.without_effect:
                 del identity["sampler"][key]
         if method != "base" and self.loss.name == "mean":
             del identity["loss"]
@@ -465,6 +468,8 @@ class TrainConfig(_Section):
             unlabelled = ("unlabelled", "unlabelled_per_update") if self.loss.unlabelled is None else ()
             for key in (*_OF_OTHER_LOSSES[self.loss.name], *unlabelled):
                 del identity["loss"][key]
+            if self.loss.name == "consistent" and "option_order" in self.sampler.mutations:
+                identity["loss"]["compared"] = "options"  # an earlier version compared letters, whatever options they stood for
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number
             del identity["prompts"][split]

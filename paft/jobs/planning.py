@@ -1,5 +1,6 @@
 """Planning a run before it starts, so that nobody learns a night later that it used 36 of 400 templates."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
@@ -93,7 +94,7 @@ def _kept_together(config: TrainConfig) -> int:
 
 
 def _check_aligned(updates: Updates, examples: Sequence[Example], n_labelled: int, encoder: Encoder) -> None:
-    """Raise InputError if no answer of a sample of updates has the same tokens, and is one of the same, under all its templates.
+    """Raise InputError if no answer of a sample of updates is one of the same, and the same tokens, under all its templates.
 
     Args:
         examples: the first n_labelled have answers; those of the others are not read.
@@ -138,6 +139,7 @@ def _check_own_words(pool: PromptPool, example: Example, encoder: Encoder) -> No
 _LEARNT_WITH = ((0.3e9, 2e-3), (1e9, 3e-4))
 _FEW_UPDATES = 2000
 _TOO_LOW = 0.4  # share of that rate below which it is worth a word; the best rates are known to a factor of two
+_OFTEN = 0.05  # of the updates: from here on it is worth a word
 _FULL = 5e-4  # about where rates are LoRA's, which are ten times those of all weights (https://thinkingmachines.ai/blog/lora)
 
 
@@ -230,6 +232,11 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
         n = len({*families_of(pool, inputs.examples.task.choice_fields)[0]})
         for_what = "which take turns" if config.sampler.balanced else "whose losses are compared"
         notes.append(f"train prompts: the pool names no wording families; clustering found {n}, {for_what}")
+    if (share := _repeats(config, len(pool.templates))) > _OFTEN:
+        notes.append(
+            f"train prompts: {100 * share:.0f}% of the updates hold a prompt twice, with which nothing is compared; "
+            "sampler.balanced=true deals different ones"
+        )
     if config.sampler.by_loss:
         notes.append(
             f"train prompts: after {2 * config.sampler.lag} updates losses say which are drawn more often; the draws above are "
@@ -249,6 +256,14 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
         order = f"; {kept} say where something stands and keep their order" if kept and "order" in mutator.kinds else ""
         notes.append(f"train prompts: {n} of {len(pool.templates)} have parts whose layout is mutated{as_they_are}{order}")
     return notes
+
+
+def _repeats(config: TrainConfig, n: int) -> float:
+    """Return the share of the updates whose templates are to be compared and are not all different ones of n; 0 if none are."""
+    sampler, compared = config.sampler, config.loss.compares or config.sampler.paired
+    if not compared or sampler.balanced or sampler.mutations:
+        return 0.0
+    return 1 - math.prod(1 - i / n for i in range(sampler.templates_per_update))
 
 
 def print_beside(config: TrainConfig, beside: Mapping[str, BesideRun]) -> None:

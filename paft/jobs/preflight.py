@@ -60,11 +60,12 @@ def check_run(config: TrainConfig) -> CheckedRun:
     if inputs.train is not None:
         if config.method.searches:
             check_budget(config.method, len(inputs.train.templates))
-        _check_validation(config, updates_of(config, len(examples.train), inputs.train, examples.task).total)
+        updates = updates_of(config, len(examples.train), inputs.train, examples.task)
+        _check_validation(config, updates.total)
         if (mutator := mutator_of(config, examples.task)) is not None:
             _check_mutations(config, inputs.train, mutator)
-        _check_candidates(config, inputs.train)
-        _check_families(config, inputs.train, inputs.examples.task)
+        _check_templates(config, inputs.train)
+        _check_losses(config, inputs.train, inputs.examples.task, updates.total)
     _check_tail(config.fail_under, inputs.test)
     folder = _claim(config, inputs, base_identity(config.model))
     return CheckedRun(inputs, folder, _beside(config, inputs, folder))
@@ -116,24 +117,33 @@ def _check_validation(config: TrainConfig, n_updates: int) -> None:
         )
 
 
-def _check_candidates(config: TrainConfig, pool: PromptPool) -> None:
-    """Raise InputError if a draw has more candidates than the pool has templates."""
-    if config.method.name != "paft" or config.sampler.candidates_are == "layouts":
+def _check_templates(config: TrainConfig, pool: PromptPool) -> None:
+    """Raise InputError if an update or the candidates of a draw are more templates than the pool has, in one layout each."""
+    sampler, n = config.sampler, len(pool.templates)
+    if config.method.name != "paft":
         return
-    if config.sampler.candidates > len(pool.templates):
-        raise InputError(
-            f"sampler.candidates={config.sampler.candidates} is more than the {len(pool.templates)} training prompts; lower it."
-        )
+    several = {"candidates": sampler.candidates if sampler.candidates_are == "templates" else 1}
+    if not sampler.mutations:
+        several["templates_per_update"] = sampler.templates_per_update
+    for key, asked in several.items():
+        if asked > n:
+            raise InputError(f"sampler.{key}={asked} is more than the training prompts, of which there are {n}; lower it.")
 
 
-def _check_families(config: TrainConfig, pool: PromptPool, task: Task) -> None:
-    """Raise InputError if draws by loss have a single family to draw from."""
+def _check_losses(config: TrainConfig, pool: PromptPool, task: Task, n_updates: int) -> None:
+    """Raise InputError if draws by loss have a single family to draw from, or if the run ends before they know any loss."""
     if config.method.name != "paft" or not config.sampler.by_loss:
         return
     if all(len(set(kind)) == 1 for kind in families_of(pool, task.choice_fields)):
         raise InputError(
             f"sampler.temperature draws by the losses of wordings and layouts, and the {len(pool.templates)} training prompts "
             "are all of one; use sampler=uniform."
+        )
+    uniform = 2 * config.sampler.lag  # updates whose draws know no losses
+    if n_updates <= uniform:
+        raise InputError(
+            f"sampler.lag={config.sampler.lag}: draws know losses after {uniform} updates, and the run has {n_updates}; lower "
+            "it, train longer, or use sampler=uniform."
         )
 
 

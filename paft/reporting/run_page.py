@@ -99,6 +99,7 @@ def write_run_page(
         curve=_curve(results),
         families=family_tables(results, matrix, pool),
         drawn=(drawn := None if results.training is None else results.training.drawn),
+        mutated=bool(results.config.get("sampler", {}).get("mutations")),
         drawn_families=[] if drawn is None else drawn_tables(drawn),
         acted=[] if results.training is None else [(ACTED[name], own) for name, own in results.training.acted.items()],
         saw=[*(reader.trained(*pair) for pair in trained)] if encoder is not None else [],

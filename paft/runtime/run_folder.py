@@ -5,7 +5,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +127,8 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
         except (ValueError, TypeError):
             raise InputError(f"{mark}: this file is damaged; delete the folder to start the run anew.") from None
         if recorded != json.loads(json.dumps(identity)):
-            differs = [key for key in identity if recorded.get(key) != json.loads(json.dumps(identity[key]))]
-            raise InputError(f"{path}: this run was made from {_other_inputs(differs)}; move it or set output_root.")
+            asked = json.loads(json.dumps(identity))
+            raise InputError(f"{path}: this run was made {_otherwise(recorded, asked)}; move it or set output_root.")
         return RunFolder(path, identity)
     check_place(f"output_root={output_root}", path)
     free = shutil.disk_usage(existing_parent(path)).free
@@ -140,8 +140,24 @@ def claim(output_root: str, name: str, identity: dict[str, Any]) -> RunFolder:
     return RunFolder(path, identity)
 
 
-def _other_inputs(differs: Collection[str]) -> str:
-    """Say which inputs of a run are not those that its folder records."""
-    if list(differs) == ["base"]:
-        return "another base model, tokenizer, chat template or config, or by a version that did not record them"
-    return f"other data or prompts ({', '.join(sorted(differs))})"
+def _otherwise(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Say in what the identity that a folder records is not the one that is asked for."""
+    differs = sorted(key for key in asked if recorded.get(key) != asked[key])
+    if differs == ["config"]:
+        before, now = (
+            dict(_leaves(each["config"])) if isinstance(each.get("config"), dict) else {} for each in (recorded, asked)
+        )
+        keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+        return f"with other settings ({', '.join(keys)})"
+    if differs == ["base"]:
+        return "from another base model, tokenizer, chat template or config, or by a version that did not record them"
+    return f"from other {'settings, ' * ('config' in differs)}data or prompts ({', '.join(differs)})"
+
+
+def _leaves(content: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings of a config by their whole names."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value

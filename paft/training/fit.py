@@ -14,12 +14,13 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from paft.config.schema import TrainConfig
 from paft.data.datamodule import PaftDataModule
+from paft.data.updates import Updates
 from paft.model.base import Model
 from paft.prompts.by_loss import ByLossSampler
 from paft.runtime import ranks
 from paft.training.callbacks import Recorder, ShowProgress
 from paft.training.checkpoints import SaveBest, SaveState, usable_state
-from paft.training.forecast import ScoringWork, Work
+from paft.training.forecast import SCORED_TO_TRAINED, ScoringWork, Work
 from paft.training.kernels import Kernels
 from paft.training.module import PaftModule
 from paft.training.objective import Objective
@@ -83,8 +84,7 @@ def fit(
     module = PaftModule(model, config.optim, total, config.seed, validate, kernels, objective, probe, by_loss)
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch
-    repeats_from = next((update for update in range(total) if objective.repeats(update)), None)
-    work = Work(total, data.updates.examples_per_update, every, scoring, repeats_from)
+    work = Work(total, data.updates.examples_per_update, every, scoring, _later(objective, data.updates))
     best = SaveBest(folder / "checkpoints", module.averaged)
     often, kept = config.trainer.checkpoint_every, config.trainer.checkpoints_kept
     state = SaveState(folder / "checkpoints", identity, often, kept, total)
@@ -139,6 +139,15 @@ def fit(
         kernels=module.kernels_now or kernels,
         graph_shapes=module.end_graphs(),
     )
+
+
+def _later(objective: Objective, updates: Updates) -> list[tuple[int, float]]:
+    """Return from which updates on an update takes longer than the first ones, and by what share of their time."""
+    repeated = next((update for update in range(updates.total) if objective.repeats(update)), None)
+    found = [] if repeated is None else [(repeated, 1.0)]
+    if (tried := updates.candidates) is not None:  # on the examples of the first of each draw's updates
+        found.append((tried.first_update, tried.share * tried.n * SCORED_TO_TRAINED / updates.schedule.k))
+    return found
 
 
 class _Ranks(DDPStrategy):

@@ -1,10 +1,11 @@
 """How long a run takes, from its first updates and renderings."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-# To score a rendering is a forward pass; to train on it is that and, as frozen weights need no gradients, as much again for the
-# gradients of activations. It is used until a validation has been timed.
-_SCORED_TO_TRAINED = 0.5
+# To score a rendering, or to try a candidate on it, is a forward pass; to train on it is that and, as frozen weights need no
+# gradients, as much again for the gradients of activations. For scoring it is used until a validation has been timed.
+SCORED_TO_TRAINED = 0.5
 _UNITS = (("hours", 3600.0, 3 * 3600.0), ("minutes", 60.0, 120.0), ("seconds", 1.0, 0.0))  # name, seconds, used from so many on
 
 
@@ -26,14 +27,15 @@ class ScoringWork:
 class Work:
     """The work of a run: its updates, the examples of each, the updates between two validations, and what is scored.
 
-    repeats_from is the first update that is computed twice; None: none is.
+    later says from which updates on an update takes longer than the first ones, and by what share of their time: it is computed
+    twice, or candidates are tried.
     """
 
     updates: int
     examples_per_update: int
     updates_per_validation: int
     scoring: ScoringWork
-    repeats_from: int | None = None
+    later: Sequence[tuple[int, float]] = ()
 
     def left(self, done: int, update_s: float, rendering_s: float | None) -> tuple[float, float]:
         """Return the seconds of training (validation included) and of scoring that are left after `done` updates.
@@ -45,12 +47,11 @@ class Work:
             rendering_s: seconds of a rendering in validation; None: none was timed yet.
         """
         if rendering_s is None:
-            rendering_s = 0.0 if self.scoring.generated else _SCORED_TO_TRAINED * update_s / self.examples_per_update
+            rendering_s = 0.0 if self.scoring.generated else SCORED_TO_TRAINED * update_s / self.examples_per_update
         validations = self.updates // self.updates_per_validation - done // self.updates_per_validation
         validating_s = validations * self.scoring.validation_renderings * rendering_s
-        updates = self.updates - done
-        if self.repeats_from is not None and done < self.repeats_from:  # update_s is of those that are computed once
-            updates += self.updates - self.repeats_from
+        updates: float = self.updates - done
+        updates += sum(share * (self.updates - first) for first, share in self.later if done < first)  # else update_s has it
         return updates * update_s + validating_s, self.scoring.test_renderings * rendering_s
 
     def line(self, update_s: float, loop_s: float, rendering_s: float | None) -> str:

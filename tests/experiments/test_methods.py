@@ -29,7 +29,11 @@ def small(tiny_llama, tmp_path_factory) -> tuple[Methods, Path]:
         title="Which is better",
         common=common,
         seeds=[0, 1, 2],
-        arms={"uniform": ["K=1"], "perturbed": ["K=1", "loss=perturbed", "loss.warmup=0"], "by loss": ["sampler=by_loss"]},
+        arms={
+            "uniform": ["K=1"],
+            "perturbed": ["K=1", "loss=perturbed", "loss.warmup=0"],
+            "by loss": ["K=1", "sampler=by_loss", "sampler.lag=2"],
+        },
         against={"perturbed": ["uniform"], "by loss": ["uniform"]},
         equivalent={"mean": 2, "cvar10": 3},
     )

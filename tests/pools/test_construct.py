@@ -127,7 +127,7 @@ def task(tmp_path) -> Path:
 def command(folder: Path, server: str | None, *more: str, entry: str = "key: PAFT_TEST_KEY") -> list[str]:
     if server is not None:
         (folder / "generators.yaml").write_text(f"- {{model: scripted, base_url: '{server}', timeout: 2, {entry}}}\n")
-    own = ["--data", f"{folder / 'my.jsonl'}", "--fields", "premise,A,B", "--choices", "A,B", "--gold", "answer"]
+    own = ["--rows", f"{folder / 'my.jsonl'}", "--fields", "premise,A,B", "--choices", "A,B", "--gold", "answer"]
     models = ["--generators", f"{folder / 'generators.yaml'}", "--out", f"{folder / 'out'}", "--split", "random"]
     return ["construct", *own, *models, *more]
 
@@ -242,7 +242,7 @@ def test_pools_of_an_earlier_construction_do_not_stay_beside_a_later_record(task
         (["--split", "generator"], "--split generator needs three generators, there are 1; "),
         (["--fields", "my premise,A,B"], "--fields: 'my premise' cannot be a placeholder"),
         (["--gold", "premise"], "my.jsonl, line 1: the right answer 'It rained 0 hours.' is none of the choices"),
-        (["--data-root", "."], "--data-root does nothing with --data; leave it out."),
+        (["--data-root", "."], "--data-root does nothing with --rows; leave it out."),
     ],
 )
 def test_what_cannot_work_is_said_before_anything_is_paid(task, serve, monkeypatch, more, says):
@@ -445,7 +445,7 @@ def test_what_is_wrong_with_the_task_is_said_first(task, monkeypatch):
     assert "the row lacks the field 'hint'" in run(monkeypatch, [*own, "--fields", "premise,hint,A,B"])[1]
     assert "--choices: 'C' is none of --fields" in run(monkeypatch, [*own, "--choices", "A,C"])[1]
     assert "Give either --dataset" in run(monkeypatch, [own[0], *own[3:]])[1]
-    assert "there is no such data file" in run(monkeypatch, [*own, "--data", "none.jsonl"])[1]
+    assert "there is no such data file" in run(monkeypatch, [*own, "--rows", "none.jsonl"])[1]
     assert not (task / "out").exists()
 
 

@@ -16,6 +16,7 @@ import torch
 
 from paft.cli.hydra_app import run_plain
 from paft.cli.train import job
+from paft.jobs.preflight import check_run
 from paft.jobs.rerun import repeated
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
@@ -199,8 +200,8 @@ def test_a_full_disk(tmp_path, tiny_overrides, capsys, no_model, monkeypatch):
     [
         ({"notes.txt": "mine"}, "this folder is not one of ours (it has no run.json)"),
         ({"run.json": "{"}, "run.json: this file is damaged"),
-        ({"run.json": "{}"}, "this run was made from other data or prompts"),
-        ({"run.json": "[]"}, "this run was made from other data or prompts"),
+        ({"run.json": "{}"}, "this run was made from other settings, data or prompts"),
+        ({"run.json": "[]"}, "this run was made from other settings, data or prompts"),
     ],
     ids=["foreign", "damaged", "of another run", "no run at all"],
 )
@@ -208,6 +209,16 @@ def test_a_folder_that_is_there_already_stays_as_it_is(files, sentence, tmp_path
     name = compose_config(*tiny_overrides, "K=2").run_name
     there = {f"runs/{name}/{path}": content for path, content in files.items()}
     check("K=2", sentence, tmp_path, tiny_overrides, capsys, there)
+
+
+def test_a_run_that_was_begun_with_another_sampler_and_loss_is_not_resumed(tmp_path, tiny_overrides, capsys, no_model):
+    begun = check_run(compose_config(*tiny_overrides, "sampler=balanced", "loss=perturbed")).folder.identity
+    name = compose_config(*tiny_overrides, "K=1", "sampler=worst_of").run_name
+    said = (
+        "this run was made with other settings (K, loss.name, loss.size, loss.warmup, sampler.adversarial, sampler.balanced, "
+    )
+    there = {f"runs/{name}/run.json": json.dumps(begun), f"runs/{name}/checkpoints/best.ckpt": ""}
+    check("K=1 ; sampler=worst_of", said, tmp_path, tiny_overrides, capsys, there)
 
 
 def test_code_that_comes_with_a_model_is_run_for_those_who_ask_for_it_by_name(tiny_llama, tmp_path, tiny_overrides):

@@ -29,6 +29,9 @@ def test_the_record_is_what_the_schedule_draws_and_stands_on_the_page(tiny_overr
     assert sum(map(sum, drawn.layouts.values())) == 40 * config.T
     page = (results.folder / "report.html").read_text()
     assert "What training drew" in page and f"{drawn.templates} prompts, as varied as" in page
+    assert "before a draw changed the layout" not in page
+    mutated = run_training(compose_config(*tiny_overrides, "sampler=mutated")).folder
+    assert "those of the pool, before a draw changed the layout" in (mutated / "report.html").read_text()
 
 
 def test_the_worst_candidates_are_counted_and_a_resumed_run_counts_on(tiny_overrides, tmp_path, monkeypatch):

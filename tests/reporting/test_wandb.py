@@ -71,6 +71,8 @@ def test_a_wandb_that_fails_costs_no_result_and_is_sent_what_it_misses(tiny_over
     run_training(config)
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
     assert list(folder.glob("wandb/offline-run-*/files/media/table/per_prompt*.json"))
+    (drawn,) = folder.glob("wandb/offline-run-*/files/media/table/drawn*.json")
+    assert json.loads(drawn.read_text())["data"]
     run_training(config)  # nothing is missing now
     assert len(list(folder.glob("wandb/offline-run-*"))) == 2
 

@@ -1,6 +1,10 @@
 """The time of a run, from given measurements."""
 
+from paft.training.fit import _later
 from paft.training.forecast import ScoringWork, Work
+from paft.training.objective import Objective
+from tests.conftest import compose_config
+from tests.training.test_losses import data_of
 
 
 def work(**scoring) -> Work:
@@ -41,6 +45,13 @@ def test_the_loop_is_named_where_it_is_more_than_a_third_of_an_update():
 
 def test_updates_that_are_computed_twice_take_twice_the_time():
     sizes = ScoringWork(validation_renderings=40, test_renderings=0)
-    once, twice = (Work(600, 8, 600, sizes, repeats_from=first) for first in (None, 120))
+    once, twice = (Work(600, 8, 600, sizes, later=later) for later in ([], [(120, 1.0)]))
     assert twice.left(0, 1.0, 0.0)[0] == once.left(0, 1.0, 0.0)[0] + 480
     assert twice.left(300, 2.0, 0.0) == once.left(300, 2.0, 0.0), "by then such updates are what was timed"
+
+
+def test_candidates_are_forward_passes_for_each_draw(tiny_overrides):
+    own = [*tiny_overrides, "sampler=worst_of", "sampler.candidates=4", "sampler.adversarial=0.5", "sampler.warmup=0.25", "K=3"]
+    data = data_of(*own, "loss=perturbed", "loss.warmup=0.5")
+    objective = Objective(compose_config(*own, "loss=perturbed", "loss.warmup=0.5").loss, data.updates.total)
+    assert data.updates.total == 6 and _later(objective, data.updates) == [(3, 1.0), (2, 4 * 0.5 * 0.5 / 3)]

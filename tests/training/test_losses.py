@@ -16,6 +16,8 @@ from paft.config.schema import LossConfig
 from paft.data.batch import Update, pack_answers
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoded, Encoder
+from paft.data.inputs import load_inputs
+from paft.jobs.planning import sampler_notes
 from paft.jobs.train import prepare, run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
@@ -250,3 +252,24 @@ def test_names_and_identities_of_runs_with_the_mean_stay(tiny_overrides):
     identity = compose_config("sampler=balanced").identity()
     assert "loss" not in identity and "paired" not in identity["sampler"]
     assert "-K4-G4-paired-tilted-" in compose_config(*PAIRED).run_name
+
+
+def test_the_plan_says_how_many_updates_hold_a_prompt_twice(tiny_overrides):
+    def notes(*more: str) -> list[str]:
+        config = compose_config(*tiny_overrides, *CONSISTENT, "K=1", *more)
+        return sampler_notes(config, load_inputs(config))
+
+    (said,) = notes("train_prompts=5")
+    assert said.startswith("train prompts: 20% of the updates hold a prompt twice")
+    assert not notes("train_prompts=60") and not [n for n in notes("train_prompts=5", "sampler.balanced=true") if "twice" in n]
+    data = data_of(*tiny_overrides, *CONSISTENT, "K=1", "train_prompts=5", "train_examples=2000")
+    twice = [tagged[0].template == tagged[1].template for tagged in data.updates.of_epoch(0)]
+    assert np.mean(twice) == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize("overrides", [TILTED, CONSISTENT, ["sampler.templates_per_update=2"]])
+def test_more_templates_an_update_than_prompts_are_refused(tiny_overrides, overrides):
+    said = r"sampler\.templates_per_update=\d is more than the training prompts, of which there are 1"
+    with pytest.raises(InputError, match=said):
+        data_of(*tiny_overrides, *overrides, "train_prompts=1")
+    assert data_of(*tiny_overrides, *overrides, "train_prompts=1", "sampler=mutated")

@@ -146,7 +146,7 @@ def test_ranks_and_graphs_add_the_same(tiny_overrides, tmp_path, monkeypatch):
     np.testing.assert_allclose(trained("graphs"), usual, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("more", [["method=user"], ["sampler=by_loss", "sampler.lag=2"], ["sampler=worst_of"]])
+@pytest.mark.parametrize("more", [["method=user"], ["sampler=by_loss", "sampler.lag=2", "K=1"], ["sampler=worst_of"]])
 def test_it_goes_with_other_methods_and_samplers(tiny_overrides, more):
     results = run_training(compose_config(*tiny_overrides, *OWN, "K=1", *more))
     assert results.training.repeated_tokens < results.training.tokens and np.isfinite(results.robustness.mean)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from paft.config.compose import from_dict
+from paft.config.schema import SamplerConfig
 from paft.data.shots import Shots
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
@@ -143,6 +145,10 @@ def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path)
         (["sampler.templates_per_update=2"], "leave one out"),
         (["sampler.adversarial=1.5"], "sampler.adversarial"),
         (["sampler.candidates=0"], "sampler.candidates"),
+        (
+            ["sampler.candidates=1", "sampler.adversarial=0.9"],
+            "sampler.adversarial=0.9 does nothing without sampler.candidates=4",
+        ),
         (["sampler.candidates=65"], "sampler.candidates=65"),
         (["sampler.adversarial=0"], "no draw takes the worst"),
         (["sampler.candidates_are=layouts"], "needs sampler.candidates=2 or more, and sampler.mutations"),
@@ -156,14 +162,16 @@ def test_what_is_no_choice_is_refused(overrides, said):
 
 
 def test_more_candidates_than_prompts_are_refused(tiny_overrides):
-    with pytest.raises(InputError, match=r"sampler\.candidates=4 is more than the 2 training prompts"):
+    with pytest.raises(InputError, match=r"sampler\.candidates=4 is more than the training prompts, of which there are 2"):
         data_of(*tiny_overrides, *WORST, "train_prompts=2")
 
 
 def test_names_of_other_runs_stay():
     identity = compose_config("sampler=mutated").identity()["sampler"]
     assert not {"candidates", "candidates_are", "adversarial", "warmup", "paired"} & {*identity}
-    assert compose_config("sampler.warmup=0", "sampler.adversarial=1").run_name == compose_config().run_name
+    draws = {"warmup": 0.0, "adversarial": 1.0}  # as an earlier version let them pass
+    idle = compose_config().model_copy(update={"sampler": SamplerConfig(**draws)})
+    assert from_dict(idle.model_dump()).run_name == compose_config().run_name
     several = ["sampler=mutated", "sampler.candidates=4"]
     assert "-K4-mutated-worst4-" in compose_config(*several).run_name
     assert "-K4-mutated-worst4-layouts-" in compose_config(*several, "sampler.candidates_are=layouts").run_name

@@ -118,7 +118,7 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(own, tmp_path, monkeypa
     assert "unlabelled" in whole.fingerprints.data
 
 
-@pytest.mark.parametrize("more", [[], ["sampler=by_loss", "sampler.lag=2"]], ids=["uniform", "by loss"])
+@pytest.mark.parametrize("more", [[], ["sampler=by_loss", "sampler.lag=2", "K=1"]], ids=["uniform", "by loss"])
 def test_ranks_and_graphs_change_nothing_but_rounding(own, tmp_path, monkeypatch, more):
     def trained(name: str, devices: int = 1) -> list[list[float]]:
         config = compose_config(*own, *more, f"output_root={tmp_path / name}", f"trainer.devices={devices}")

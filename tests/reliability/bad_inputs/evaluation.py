@@ -104,6 +104,8 @@ EVALUATION: Table = [
     ("misspelt key", f"{RUN} ; adaptor=x", A_RUN, "Could not override 'adaptor'; did you mean adapter?"),
     ("a device of an earlier version", f"{RUN} ; accelerator=cpu", A_RUN, "'accelerator'; that is trainer.accelerator."),
     ("a key of training", f"{RUN} ; optim.lr=1", A_RUN, "Could not override 'optim.lr'; --cfg job shows the keys"),
+    ("a group of training", f"{RUN} ; sampler=mutated", A_RUN, "its files are for training, paft train."),
+    ("pools of training", f"{RUN} ; prompts=v2", A_RUN, "; a pool to evaluate on is prompts.test=v2_test"),
     ("a key of the base model", f"{RUN} ; model.activation_checkpointing=true", A_RUN, "; type ++ before it, ++model.activ"),
     ("another way's limit", f"{RUN} ; limit=10", A_RUN, "Could not override 'limit'; that is eval_examples."),
     ("a project with a slash", f"{RUN} ; {WANDB} ; logger.project=a/b", A_RUN, "logger.project=a/b: W&B refuses this"),

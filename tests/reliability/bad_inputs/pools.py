@@ -5,7 +5,7 @@ from tests.reliability.bad_inputs.files import OWN_FILES, PIQA_FILES, WHOLE, lin
 
 PARTS = "answer: letter\nwordings: {a: ['Choose. {goal} {sol1} {sol2}']}\nlayouts: {b: ['<wording>']}\ncues: ['A:']\n"
 MY_ROWS = {"rows.jsonl": lines(*map(question, range(3))), "generators.yaml": "- {path: some/model}\n"}
-CONSTRUCT = "--data ; rows.jsonl ; --fields ; question,A,B ; --generators ; generators.yaml"
+CONSTRUCT = "--rows ; rows.jsonl ; --fields ; question,A,B ; --generators ; generators.yaml"
 
 POOLS: Table = [
     ("audit of nothing", "audit", {}, "Name the pools: --train FILE --test FILE"),
@@ -17,7 +17,7 @@ POOLS: Table = [
     ("construct for nothing", "construct ; --local-model ; embedded", {}, "Give either --dataset (a built-in data set)"),
     ("no generators", "construct ; --dataset ; story_facts ; --generators ; none.yaml", {}, "none.yaml: there is no such file"),
     ("generators in a folder", "construct ; --dataset ; story_facts ; --generators ; .", {}, ".: there is no such file"),
-    ("no fields", "construct ; --data ; rows.jsonl ; --local-model ; m", MY_ROWS, "--fields is missing; name the fields"),
+    ("no fields", "construct ; --rows ; rows.jsonl ; --local-model ; m", MY_ROWS, "--fields is missing; name the fields"),
     ("a stray choice", f"construct ; {CONSTRUCT} ; --choices ; C", MY_ROWS, "--choices: 'C' is none of --fields question,A,B"),
     ("a row without a field", f"construct ; {CONSTRUCT.replace('question', 'premise')}", MY_ROWS, "rows.jsonl, line 1: "),
     ("idle data root", f"construct ; {CONSTRUCT} ; --data-root ; .", MY_ROWS, "--data-root does nothing with --data"),
