@@ -83,6 +83,34 @@ def test_a_run_with_graphs_is_a_run_without_them(tiny_overrides, tmp_path):
     assert (results.training.kernels.graphs > 0) == (DEVICE == "cuda")
 
 
+# What looks at templates besides the mean loss of uniform draws.
+METHODS = {
+    "tilted": ["loss=tilted", "loss.warmup=0.25", "sampler.templates_per_update=4"],
+    "consistent": ["loss=consistent", "loss.warmup=0.25", "sampler.templates_per_update=2", "sampler.paired=true"],
+    "perturbed": ["loss=perturbed", "loss.warmup=0.25"],
+    "by loss": ["sampler=by_loss", "sampler.lag=2", "K=1"],
+    "worst of": ["sampler=worst_of", "sampler.adversarial=1", "sampler.warmup=0.25", "K=2"],
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_method_in_fp32_is_the_cpus(tiny_overrides, tmp_path, method):
+    of_device = [
+        losses(compose_config(*tiny_overrides, *method, f"trainer.accelerator={device}", f"output_root={tmp_path / str(i)}"))
+        for i, device in enumerate((DEVICE, "cpu"))
+    ]
+    assert of_device[0] == pytest.approx(of_device[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_method_with_graphs_is_the_one_without_them_and_resumes_bit_for_bit(tiny_overrides, tmp_path, monkeypatch, method):
+    common = [*tiny_overrides, *method, f"trainer.accelerator={DEVICE}", "model.dtype=bf16", "trainer.checkpoint_every=1"]
+    off = losses(compose_config(*common, "trainer.graphs=off", f"output_root={tmp_path / 'off'}"))
+    whole, resumed = whole_and_resumed([*common, f"output_root={tmp_path / 'auto'}"], tmp_path / "again", monkeypatch)
+    assert losses(compose_config(*common, f"output_root={tmp_path / 'auto'}")) == pytest.approx(off, rel=1e-2)
+    assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
+
+
 @pytest.mark.parametrize("graphs", ["auto", "off"])
 def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_path, monkeypatch, graphs):
     dropout = ["model.dtype=bf16", "model.lora.dropout=0.1"]

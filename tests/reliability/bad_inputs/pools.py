@@ -20,7 +20,7 @@ POOLS: Table = [
     ("no fields", "construct ; --rows ; rows.jsonl ; --local-model ; m", MY_ROWS, "--fields is missing; name the fields"),
     ("a stray choice", f"construct ; {CONSTRUCT} ; --choices ; C", MY_ROWS, "--choices: 'C' is none of --fields question,A,B"),
     ("a row without a field", f"construct ; {CONSTRUCT.replace('question', 'premise')}", MY_ROWS, "rows.jsonl, line 1: "),
-    ("idle data root", f"construct ; {CONSTRUCT} ; --data-root ; .", MY_ROWS, "--data-root does nothing with --data"),
+    ("idle data root", f"construct ; {CONSTRUCT} ; --data-root ; .", MY_ROWS, "--data-root does nothing with --rows"),
     ("too few generators", f"construct ; {CONSTRUCT} ; --split ; generator", MY_ROWS, "--split generator needs three"),
     ("construct into a file", f"construct ; {CONSTRUCT} ; --out ; f", MY_ROWS | {"f": "x"}, "--out f: f is a file"),
     (
@@ -78,7 +78,7 @@ POOLS: Table = [
     ("show two", "show ; --dataset ; piqa ; --rows ; own", {}, "Give either --dataset, one of story_facts, hellaswag, "),
     ("show without prompts", "show ; --rows ; own", OWN_FILES, "--prompts is missing; name the file of your prompts"),
     ("show rows that are none", "show ; --rows ; own ; --prompts ; mine.jsonl", {}, "own/train.jsonl: there is no such data"),
-    ("gold of a data set", "show ; --dataset ; piqa ; --gold ; label", {}, "--gold does nothing with --dataset; leave it out"),
+    ("gold of a data set", "show ; --dataset ; piqa ; --gold ; label", {}, "--gold does nothing with --rowsset; leave it out"),
     (
         "prompts of other rows",
         "show ; --rows ; own/train.jsonl ; --prompts ; other.jsonl",
