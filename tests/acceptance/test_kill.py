@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from paft.config.compose import compose_evaluation
 from paft.evaluation.store import read_cells
 from paft.jobs.evaluate import run_evaluation
@@ -63,9 +65,36 @@ def test_a_sweep_killed_in_its_third_run_ends_with_the_same_report(tiny_llama, t
     assert len(report(killed)["table5_story_facts.csv"]) == 4 and report(killed) == report(tmp_path / "whole")
 
 
-def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path):
+OF_DRAWS = ["train_prompts=4", "train_examples=24", "T=4", "trainer.workers=0"]  # 12 updates, or 24 where examples are paired
+BY_LOSS = ["sampler=by_loss", "sampler.lag=2", "K=1", "sampler.temperature=5", "sampler.uniform_share=0.1"]
+AGREEING = ["sampler.templates_per_update=2", "sampler.paired=true", "loss=consistent"]
+WORST = [
+    "sampler=worst_of",
+    "sampler.candidates=2",
+    "sampler.adversarial=1",
+    "K=2",
+    "loss=perturbed",
+    "sampler.mutations=[order]",
+]
+
+
+@pytest.mark.parametrize(
+    ("more", "kills"),
+    [([], 3), ([*OF_DRAWS, *BY_LOSS, *AGREEING], 1), ([*OF_DRAWS, *WORST], 1)],
+    ids=["uniform", "draws by loss that agree", "the worst, perturbed"],
+)
+def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path, more, kills):
     shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu"]
-    script = [sys.executable, "tests/reliability/resume.py", "--kills", "3", "--report", tmp_path / "report", *shape]
+    script = [
+        sys.executable,
+        "tests/reliability/resume.py",
+        "--kills",
+        f"{kills}",
+        "--report",
+        tmp_path / "report",
+        *shape,
+        *more,
+    ]
     done = subprocess.run(script, timeout=1200, check=False, **SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 runs of 12 updates" in done.stdout
+    assert f"{kills} runs of " in done.stdout
