@@ -18,7 +18,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("outputs/report"), help="folder for the report (default %(default)s)")
     parser.add_argument("--keep", action="store_true", help="copy what the report is made from to OUT/runs and OUT/pools")
     parser.add_argument(
-        "--sort", default="mean", metavar="COLUMN", help="mean (the default), std, worst or Top, best first; or a setting"
+        "--sort",
+        default="mean",
+        metavar="COLUMN",
+        help="mean (the default), std, worst, Top or cvar10, best first; or a setting",
     )
     arguments = parser.parse_args()
     check_place(f"--out {arguments.out}", arguments.out)

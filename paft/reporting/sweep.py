@@ -38,6 +38,7 @@ READING = (
 )
 
 _NUMBERS = ("mean", "std", "worst", "Top")
+_SORTED_BY = (*_NUMBERS, "cvar10")  # the last stands in the table of the worst prompts
 _CURVE = (0.02, 0.05, 0.1, 0.2, 0.5)  # shares of the prompts
 _KEYS = {"worst": "min", "Top": "top"}  # of robustness, where they have another name
 _SAME_IN_A_TABLE = ("seed", "dataset.")  # settings that are no columns: seeds are averaged, data sets have rows of their own
@@ -91,6 +92,8 @@ class _Labelled:
         return self.row.part == self.row.runs[0].dataset
 
     def number(self, column: str) -> float | None:
+        if column == "cvar10":
+            return float(cvar(self.row.correct.mean(2), 0.1).mean())
         return self.row.mean.value if column == "mean" else self.row.average(_KEYS.get(column, column))
 
 
@@ -266,12 +269,12 @@ def _sorted(labelled: Sequence[_Labelled], sort: str, columns: Collection[str]) 
     """Sort rows within their part of a data set: numbers best first, settings from small to large, what has none last."""
     places = {test: place for place, test in enumerate(dict.fromkeys(one.test for one in labelled))}
     keys = {key.removesuffix(".name"): key for key in columns} | {key: key for key in columns}
-    if sort not in (*_NUMBERS, *keys):
-        shown = ", ".join((*_NUMBERS, *(key.removesuffix(".name") for key in columns)))
+    if sort not in (*_SORTED_BY, *keys):
+        shown = ", ".join((*_SORTED_BY, *(key.removesuffix(".name") for key in columns)))
         raise InputError(f"--sort {sort}: the table has no such column; it has {shown}.")
 
     def key(one: _Labelled) -> tuple[int, bool, Any]:
-        if sort in _NUMBERS:
+        if sort in _SORTED_BY:
             value = one.number(sort)
             return places[one.test], value is None, value if value is None or sort == "std" else -value
         setting = one.settings.get(keys[sort])

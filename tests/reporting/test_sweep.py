@@ -122,7 +122,11 @@ def test_the_table_is_sorted_by_a_column(sweep):
     stds = [one.number("std") for one in table_of(runs, "std")[1]]
     assert stds == sorted(stds)
     assert [one.settings.get("K") for one in table_of(runs, "K")[1]] == [1, 4, None]
-    with pytest.raises(InputError, match=r"--sort lr: the table has no such column; it has mean, std, worst, Top, method, K\."):
+    tails = [one.number("cvar10") for one in table_of(runs, "cvar10")[1]]
+    assert tails == sorted(tails, reverse=True)
+    for one in table_of(runs, "mean")[1]:
+        assert one.number("worst") <= one.number("cvar10") <= one.number("mean")
+    with pytest.raises(InputError, match=r"--sort lr: the table has no such column; it has mean, .* Top, cvar10, method, K\."):
         table_of(runs, "lr")
 
 
