@@ -80,9 +80,9 @@ def says(found: Sequence[Gates]) -> list[str]:
     helps = float(np.mean(ranks)) >= BETTER
     return [
         *_lasting(found),
-        f"The gradient of the hardest training templates is {np.mean(gains):+.3f} nearer, in cosine, to that of the worst "
-        f"validation prompts than that of templates at random, and nearer than {percent(float(np.mean(ranks)))} percent of the "
-        f"random sets (bound {percent(BETTER)}): hard mining {'may' if helps else 'is not shown to'} help prompts of other "
+        "The cosine of the gradient of the hardest training templates with that of the worst validation prompts is "
+        f"{np.mean(gains):+.3f} from that of templates at random, and above {percent(float(np.mean(ranks)))} percent of theirs "
+        f"(bound {percent(BETTER)}): hard mining {'may' if helps else 'is not shown to'} help prompts of other "
         "families.",
         _drawn(found),
         f"Seeds: {', '.join(str(gates.seed) for gates in found)}."

@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
 
     construct = commands.add_parser("construct", help="have generator models write prompts; screen and split them")
     _add_task(construct)
-    construct.add_argument("--rows", type=Path, help="instead of --dataset: a file of your rows")
+    construct.add_argument("--rows", "--data", type=Path, help="instead of --dataset: a file of your rows")
     construct.add_argument("--fields", type=_names, default=[], help="of your rows, to be shown by every prompt: premise,A,B")
     construct.add_argument("--choices", type=_names, help="which of the fields are the options; default: A, B, option1 ...")
     construct.add_argument("--gold", help="the field of your rows with the right answer, for the examples")

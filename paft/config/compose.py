@@ -123,6 +123,7 @@ def parse(composed: DictConfig) -> TrainConfig:
     read_texts(content)
     config = from_dict(content)
     _refuse_idle_draws(config)
+    _check_lag(config)
     check_loggers(config.logger)
     return config
 
@@ -228,8 +229,18 @@ def _refuse_idle_draws(config: TrainConfig) -> None:
         value, default = getattr(config.sampler, key), SamplerConfig.model_fields[key].default
         if value != default:
             needed = "sampler.candidates=4, say" if key in OF_CANDIDATES else "sampler.temperature=1, say"
-            shown = {True: "true", False: "false"}.get(value, value)
+            shown = str(value).lower() if isinstance(value, bool) else value
             raise InputError(f"sampler.{key}={shown} does nothing without {needed}; add that, or leave it out.")
+
+
+def _check_lag(config: TrainConfig) -> None:
+    """Refuse blocks of fewer than two whole draws, in which no prompts can be compared; an earlier version let them pass."""
+    sampler, k = config.sampler, config.K
+    if config.method.name == "paft" and sampler.by_loss and sampler.templates_per_update == 1 and sampler.lag < 2 * k:
+        raise InputError(
+            f"sampler.lag={sampler.lag}: prompts are compared within so many updates, which hold fewer than two whole draws at "
+            f"K={k}; use sampler.lag={2 * k} or more, or a smaller K."
+        )
 
 
 def _check_candidates(config: TrainConfig) -> None:
@@ -256,11 +267,6 @@ def _check_by_loss(config: TrainConfig) -> None:
         raise InputError(f"{by_loss}, and {other}; leave one out.")
     if sampler.corrected and config.loss.name not in ("mean", "perturbed"):
         raise InputError(f"sampler.corrected=true weighs a mean, and loss={config.loss.name} is none; leave one out.")
-    if sampler.lag < 2 * config.K:
-        raise InputError(
-            f"sampler.lag={sampler.lag}: the losses of so many updates are compared, and at K={config.K} they are of a single "
-            f"prompt; use sampler.lag={2 * config.K} or more, or a smaller K."
-        )
     workers = config.trainer.workers or 0  # null: as many as the lag leaves room for
     ahead = updates_ahead(workers)
     if sampler.lag < ahead:

@@ -468,7 +468,8 @@ class TrainConfig(_Section):
             unlabelled = ("unlabelled", "unlabelled_per_update") if self.loss.unlabelled is None else ()
             for key in (*_OF_OTHER_LOSSES[self.loss.name], *unlabelled):
                 del identity["loss"][key]
-            if self.loss.name == "consistent" and "option_order" in self.sampler.mutations:
+            letters = self.dataset.answer != "text"
+            if self.loss.name == "consistent" and letters and "option_order" in self.sampler.mutations:
                 identity["loss"]["compared"] = "options"  # an earlier version compared letters, whatever options they stood for
         unused_pools = {"user": ("train",), "base": ("train", "validation")}.get(method, ())
         for split in (*unused_pools, "allow_seen"):  # what is allowed changes no number

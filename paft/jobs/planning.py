@@ -234,14 +234,11 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
         notes.append(f"train prompts: the pool names no wording families; clustering found {n}, {for_what}")
     if (share := _repeats(config, len(pool.templates))) > _OFTEN:
         notes.append(
-            f"train prompts: {100 * share:.0f}% of the updates hold a prompt twice, with which nothing is compared; "
-            "sampler.balanced=true deals different ones"
+            f"train prompts: {100 * share:.0f}% of the updates show fewer than {config.sampler.templates_per_update} different "
+            "ones; sampler.balanced=true deals different ones"
         )
     if config.sampler.by_loss:
-        notes.append(
-            f"train prompts: after {2 * config.sampler.lag} updates losses say which are drawn more often; the draws above are "
-            "as many uniform ones"
-        )
+        notes.append(_when_losses_say(config, inputs, pool))
     if config.sampler.candidates > 1:
         kind = "candidates" if config.sampler.candidates_are == "templates" else "layouts of their prompt"
         notes.append(
@@ -259,11 +256,24 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
 
 
 def _repeats(config: TrainConfig, n: int) -> float:
-    """Return the share of the updates whose templates are to be compared and are not all different ones of n; 0 if none are."""
-    sampler, compared = config.sampler, config.loss.compares or config.sampler.paired
-    if not compared or sampler.balanced or sampler.mutations:
+    """Return the share of the updates whose templates are compared and not all different, by uniform draws of n; else 0."""
+    sampler = config.sampler
+    if not config.loss.compares or sampler.balanced or sampler.by_loss or sampler.mutations:
         return 0.0
     return 1 - math.prod(1 - i / n for i in range(sampler.templates_per_update))
+
+
+def _when_losses_say(config: TrainConfig, inputs: Inputs, pool: PromptPool) -> str:
+    """Say from when on draws go by losses, or that the run ends before."""
+    uniform, examples = 2 * config.sampler.lag, inputs.examples
+    total = updates_of(config, len(examples.train), pool, examples.task, len(examples.unlabelled)).total
+    if total <= uniform:
+        return (
+            f"train prompts: losses say after {uniform} updates which are drawn more often, and the run has {total}: all draws "
+            "are uniform; lower sampler.lag, or train longer"
+        )
+    says = f"after {uniform} updates losses say which are drawn more often"
+    return f"train prompts: {says}; the draws above are as many uniform ones"
 
 
 def print_beside(config: TrainConfig, beside: Mapping[str, BesideRun]) -> None:

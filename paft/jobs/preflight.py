@@ -60,12 +60,11 @@ def check_run(config: TrainConfig) -> CheckedRun:
     if inputs.train is not None:
         if config.method.searches:
             check_budget(config.method, len(inputs.train.templates))
-        updates = updates_of(config, len(examples.train), inputs.train, examples.task)
-        _check_validation(config, updates.total)
+        _check_validation(config, updates_of(config, len(examples.train), inputs.train, examples.task).total)
         if (mutator := mutator_of(config, examples.task)) is not None:
             _check_mutations(config, inputs.train, mutator)
         _check_templates(config, inputs.train)
-        _check_losses(config, inputs.train, inputs.examples.task, updates.total)
+        _check_families(config, inputs.train, inputs.examples.task)
     _check_tail(config.fail_under, inputs.test)
     folder = _claim(config, inputs, base_identity(config.model))
     return CheckedRun(inputs, folder, _beside(config, inputs, folder))
@@ -130,20 +129,14 @@ def _check_templates(config: TrainConfig, pool: PromptPool) -> None:
             raise InputError(f"sampler.{key}={asked} is more than the training prompts, of which there are {n}; lower it.")
 
 
-def _check_losses(config: TrainConfig, pool: PromptPool, task: Task, n_updates: int) -> None:
-    """Raise InputError if draws by loss have a single family to draw from, or if the run ends before they know any loss."""
+def _check_families(config: TrainConfig, pool: PromptPool, task: Task) -> None:
+    """Raise InputError if draws by loss have a single family to draw from."""
     if config.method.name != "paft" or not config.sampler.by_loss:
         return
     if all(len(set(kind)) == 1 for kind in families_of(pool, task.choice_fields)):
         raise InputError(
             f"sampler.temperature draws by the losses of wordings and layouts, and the {len(pool.templates)} training prompts "
             "are all of one; use sampler=uniform."
-        )
-    uniform = 2 * config.sampler.lag  # updates whose draws know no losses
-    if n_updates <= uniform:
-        raise InputError(
-            f"sampler.lag={config.sampler.lag}: draws know losses after {uniform} updates, and the run has {n_updates}; lower "
-            "it, train longer, or use sampler=uniform."
         )
 
 

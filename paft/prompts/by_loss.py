@@ -182,8 +182,8 @@ class ByLossSampler(Sampler):
                 raise RuntimeError(f"The losses of updates {(newest - 1) * lag} to {newest * lag - 1} are not recorded yet.")
             self._scores[newest + 1] = self._moved(self._scores[newest], known)
             self._visits = [visit for visit in self._visits if visit.update // lag >= newest]
-            # A resumed run repeats updates that were read ahead, under draws that began up to k updates before, fewer than lag.
-            self._scores = {b: of for b, of in self._scores.items() if b >= newest - 2}
+            # A resumed run repeats updates that were read ahead, under draws that began up to k updates before.
+            self._scores = {b: of for b, of in self._scores.items() if b >= newest - 1 - -(-self.k // lag)}
         return self._scores[block]
 
     def _moved(self, before: Scores, visits: Sequence[Visit]) -> Scores:

@@ -43,16 +43,20 @@ class Work:
         Where answers are generated and no validation was timed, scoring counts as 0.
 
         Args:
-            update_s: seconds of an update.
+            update_s: seconds of an update, the mean of those done.
             rendering_s: seconds of a rendering in validation; None: none was timed yet.
         """
         if rendering_s is None:
             rendering_s = 0.0 if self.scoring.generated else SCORED_TO_TRAINED * update_s / self.examples_per_update
         validations = self.updates // self.updates_per_validation - done // self.updates_per_validation
         validating_s = validations * self.scoring.validation_renderings * rendering_s
-        updates: float = self.updates - done
-        updates += sum(share * (self.updates - first) for first, share in self.later if done < first)  # else update_s has it
-        return updates * update_s + validating_s, self.scoring.test_renderings * rendering_s
+        first_s = update_s * done / self._in_first_ones(done) if done else update_s
+        training_s = (self._in_first_ones(self.updates) - self._in_first_ones(done)) * first_s
+        return training_s + validating_s, self.scoring.test_renderings * rendering_s
+
+    def _in_first_ones(self, done: int) -> float:
+        """Return as many of the first updates as take as long as the first `done` ones."""
+        return done + sum(share * max(0, done - first) for first, share in self.later)
 
     def line(self, update_s: float, loop_s: float, rendering_s: float | None) -> str:
         """Return the line of the plan about the time of the whole run, search included.

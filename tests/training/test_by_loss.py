@@ -12,6 +12,8 @@ import yaml
 from paft.config.compose import from_dict
 from paft.config.schema import SamplerConfig
 from paft.data.datamodule import EpochSampler
+from paft.data.inputs import load_inputs
+from paft.jobs.planning import sampler_notes
 from paft.jobs.train import run_training
 from paft.prompts import by_loss
 from paft.runtime.errors import InputError
@@ -145,7 +147,7 @@ def test_it_goes_with_other_methods(tiny_overrides, more):
             "sampler.corrected=true does nothing without sampler.temperature=1",
         ),
         (["sampler.temperature=0", "sampler.lag=8"], "sampler.lag=8 does nothing"),
-        (["K=9"], "at K=9 they are of a single prompt; use sampler.lag=18 or more"),
+        (["K=9"], "fewer than two whole draws at K=9; use sampler.lag=18 or more"),
     ],
 )
 def test_what_contradicts_it_is_refused(overrides, said):
@@ -169,9 +171,23 @@ def test_prompts_of_one_family_are_refused(tiny_overrides, tmp_path):
         data_of(*tiny_overrides, *OWN, f"prompts.train={path}")
 
 
-def test_a_run_that_ends_before_draws_know_losses_is_refused(tiny_overrides):
-    with pytest.raises(InputError, match=r"draws know losses after 16 updates, and the run has 16; lower it, train longer"):
-        data_of(*tiny_overrides, *OWN, "sampler.lag=8")
+def test_the_plan_says_when_losses_say_or_that_the_run_ends_before(tiny_overrides):
+    def notes(lag: int) -> list[str]:
+        config = compose_config(*tiny_overrides, *OWN, f"sampler.lag={lag}")
+        return [note for note in sampler_notes(config, load_inputs(config)) if "losses say" in note]
+
+    assert notes(8)[0].endswith("and the run has 16: all draws are uniform; lower sampler.lag, or train longer")
+    assert notes(7) == [
+        "train prompts: after 14 updates losses say which are drawn more often; the draws above are as many uniform ones"
+    ]
+
+
+def test_several_templates_an_update_are_compared_whatever_k_is(tiny_overrides):
+    several = ["loss=tilted", "sampler.templates_per_update=4", "K=4", "sampler.lag=2"]
+    results = run_training(compose_config(*tiny_overrides, *OWN, *several))
+    assert results.training.acted["effective_pool"]
+    earlier = compose_config("sampler=by_loss").model_dump() | {"K": 32}  # of an earlier version, which let it pass
+    assert from_dict(earlier).K == 32
 
 
 def test_what_waits_to_be_told_keeps_no_gradients_alive(tiny_overrides, monkeypatch):

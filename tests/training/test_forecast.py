@@ -1,5 +1,7 @@
 """The time of a run, from given measurements."""
 
+import pytest
+
 from paft.training.fit import _later
 from paft.training.forecast import ScoringWork, Work
 from paft.training.objective import Objective
@@ -47,7 +49,10 @@ def test_updates_that_are_computed_twice_take_twice_the_time():
     sizes = ScoringWork(validation_renderings=40, test_renderings=0)
     once, twice = (Work(600, 8, 600, sizes, later=later) for later in ([], [(120, 1.0)]))
     assert twice.left(0, 1.0, 0.0)[0] == once.left(0, 1.0, 0.0)[0] + 480
-    assert twice.left(300, 2.0, 0.0) == once.left(300, 2.0, 0.0), "by then such updates are what was timed"
+    assert twice.left(300, 1.6, 0.0) == once.left(300, 2.0, 0.0), "180 of 300 took twice as long"
+    both = Work(600, 8, 600, sizes, later=[(120, 1.0), (300, 0.5)])
+    assert both.left(0, 1.0, 0.0)[0] == pytest.approx(600 + 480 + 150)
+    assert both.left(200, 1.4, 0.0)[0] == pytest.approx(600 + 480 + 150 - 280)
 
 
 def test_candidates_are_forward_passes_for_each_draw(tiny_overrides):

@@ -146,8 +146,8 @@ def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path)
         (["sampler.adversarial=1.5"], "sampler.adversarial"),
         (["sampler.candidates=0"], "sampler.candidates"),
         (
-            ["sampler.candidates=1", "sampler.adversarial=0.9"],
-            "sampler.adversarial=0.9 does nothing without sampler.candidates=4",
+            ["sampler.candidates=1", "sampler.adversarial=1"],
+            "sampler.adversarial=1.0 does nothing without sampler.candidates=4",
         ),
         (["sampler.candidates=65"], "sampler.candidates=65"),
         (["sampler.adversarial=0"], "no draw takes the worst"),

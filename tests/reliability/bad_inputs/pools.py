@@ -78,7 +78,7 @@ POOLS: Table = [
     ("show two", "show ; --dataset ; piqa ; --rows ; own", {}, "Give either --dataset, one of story_facts, hellaswag, "),
     ("show without prompts", "show ; --rows ; own", OWN_FILES, "--prompts is missing; name the file of your prompts"),
     ("show rows that are none", "show ; --rows ; own ; --prompts ; mine.jsonl", {}, "own/train.jsonl: there is no such data"),
-    ("gold of a data set", "show ; --dataset ; piqa ; --gold ; label", {}, "--gold does nothing with --rowsset; leave it out"),
+    ("gold of a data set", "show ; --dataset ; piqa ; --gold ; label", {}, "--gold does nothing with --dataset; leave it out"),
     (
         "prompts of other rows",
         "show ; --rows ; own/train.jsonl ; --prompts ; other.jsonl",
