@@ -10,7 +10,7 @@ from tests.reliability.strike import ROOT
 
 
 def test_a_short_soak_leaves_its_page(tmp_path):
-    command = [sys.executable, "tests/reliability/soak.py", "--minutes", "0.1", "--report", tmp_path]
+    command = [sys.executable, "tests/reliability/soak.py", "--minutes", "0.1", "--prompts", "200", "--report", tmp_path]
     settings = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}}
     done = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
     assert (tmp_path / "results.json").is_file(), done.stdout + done.stderr[-3000:]

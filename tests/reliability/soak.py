@@ -1,6 +1,6 @@
 """Does a long training run keep its memory, its file handles and its disk?
 
-    python tests/reliability/soak.py [--minutes 60] [--report experiments/results/soak]
+    python tests/reliability/soak.py [--minutes 60] [--prompts 10000] [--report experiments/results/soak]
 
 A tiny random Llama is trained on story_facts with a pool of 10,000 different prompts by two sweeps, each in one process: one
 that renders in the process itself, one with two loader workers, which are new ones every epoch. A sweep is three runs of as
@@ -46,7 +46,7 @@ from tests.tiny import save_tiny_llama
 _ROOT = Path(__file__).parents[2]
 _WORKERS = (0, 2)  # a sweep each: what renders is no part of a run's name, and one sweep cannot pair it with seeds
 _RUNS = 3
-_PROMPTS = 10_000
+PROMPTS = 10_000
 _KEPT = 2
 _MOST_FILES = _KEPT + 2  # and the best, and one that is being written
 _INTERVAL_S = 1.0
@@ -111,12 +111,12 @@ class Sample:
     temporary_files: int
 
 
-def write_pool(path: Path) -> None:
-    """Write prompts that all differ: instructions of random words, each in every layout."""
+def write_pool(path: Path, n: int) -> None:
+    """Write n prompts that all differ: instructions of random words, each in every layout."""
     rng, words = random.Random(0), _WORDS.split()
-    numbered = (f"{i}. {' '.join(rng.choices(words, k=8))}." for i in range(_PROMPTS // len(_LAYOUTS)))
+    numbered = (f"{i}. {' '.join(rng.choices(words, k=8))}." for i in range(n // len(_LAYOUTS)))
     texts = [layout.format(instruction=instruction) for instruction, layout in product(numbered, _LAYOUTS)]
-    assert len(set(texts)) == _PROMPTS
+    assert len(set(texts)) == n, f"--prompts {n}: give a multiple of {len(_LAYOUTS)}"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
@@ -288,7 +288,7 @@ def _of_workers(samples: Sequence[Sample]) -> float:
     return float(np.median([s.children_memory for s in samples if s.children] or [0]))
 
 
-def page(sweeps: Sequence[Soaked], asked: float, wrong: Sequence[str]) -> str:
+def page(sweeps: Sequence[Soaked], asked: float, wrong: Sequence[str], n_prompts: int = PROMPTS) -> str:
     """Return the report in Markdown.
 
     Args:
@@ -302,7 +302,7 @@ def page(sweeps: Sequence[Soaked], asked: float, wrong: Sequence[str]) -> str:
         "",
         f"{minutes:.0f} minutes, {updates:,} updates: two sweeps, each {_RUNS} runs in one process, without and with "
         f"{_WORKERS[-1]} loader workers, of {epochs} epochs a run.",
-        f"A tiny random Llama, {_PROMPTS:,} different prompts, LoRA dropout; a checkpoint every 5 updates, a validation every",
+        f"A tiny random Llama, {n_prompts:,} different prompts, LoRA dropout; a checkpoint every 5 updates, a validation every",
         "20, an evaluation at the end of each run. Workers are new ones every epoch.",
         "",
         f"**{'Flat.' if not wrong else 'NOT FLAT.'}** {' '.join(wrong)}".rstrip(),
@@ -392,6 +392,7 @@ def main() -> None:
     """Soak, judge, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--prompts", type=int, default=PROMPTS)
     parser.add_argument("--report", type=Path, default=Path("outputs/soak"))
     arguments = parser.parse_args()
     started = time.perf_counter()
@@ -399,12 +400,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         save_tiny_llama(scratch / "model")
-        write_pool(scratch / "prompts.jsonl")
+        write_pool(scratch / "prompts.jsonl", arguments.prompts)
         for i, workers in enumerate(_WORKERS):
             now, end = time.perf_counter(), started + 60 * arguments.minutes
             sweeps.append(soak(scratch, workers, now + (end - now) / (len(_WORKERS) - i)))
     wrong = [sentence for s in sweeps for sentence in s.wrong()]
-    text = page(sweeps, arguments.minutes, wrong)
+    text = page(sweeps, arguments.minutes, wrong, arguments.prompts)
     print(text)
     content = {
         "minutes": (time.perf_counter() - started) / 60,
