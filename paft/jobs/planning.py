@@ -14,7 +14,7 @@ from paft.data.spans import of_template
 from paft.data.tasks.base import Example
 from paft.data.updates import Seen, Updates, foreseen, mutator_of, updates_of
 from paft.jobs.preflight import BesideRun
-from paft.model.base import Model, attention_of, device_of, load_config
+from paft.model.base import Model, attention_of, device_of, load_config, multiplies_bf16_fast
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
 from paft.prompts import PromptPool
@@ -168,6 +168,8 @@ def advice(config: TrainConfig, plan: Plan, n_weights: int) -> list[str]:
         )
     if lines and config.dataset.own_rows and config.model.lora is not None:
         lines.append(f"preset=own_rows{'_small' if small else ''}: sets K, T and optim.lr for few rows of your own")
+    if config.model.dtype == "bf16" and not multiplies_bf16_fast(device_of(config.trainer.accelerator)):
+        lines.append("model.dtype=fp32: this machine has no instructions for bf16, and takes many times as long with it")
     return lines
 
 

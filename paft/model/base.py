@@ -60,10 +60,14 @@ def dtype_of(model: ModelConfig, device: torch.device) -> torch.dtype:
         return _DTYPES[model.dtype]
     if model.lora is None:
         return torch.float32
+    return torch.bfloat16 if multiplies_bf16_fast(device) else torch.float32
+
+
+def multiplies_bf16_fast(device: torch.device) -> bool:
+    """Return whether a device has instructions for bf16; without them a CPU takes many times as long as in fp32."""
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,14 @@ def test_layouts_where_all_prompts_have_one_order(texts, overrides, said, tiny_o
     assert [line[: len(said[0])] if said else line for line in layout_advice(config, inputs)] == said
 
 
+@pytest.mark.parametrize(
+    ("dtype", "fast", "said"), [("bf16", False, ["model.dtype=fp32"]), ("bf16", True, []), ("auto", False, [])]
+)
+def test_bf16_that_a_machine_has_no_instructions_for_is_advised_against(dtype, fast, said, monkeypatch):
+    monkeypatch.setattr("paft.jobs.planning.multiplies_bf16_fast", lambda device: fast)
+    assert asked(f"model.dtype={dtype}", "optim.lr=2e-3") == said
+
+
 def test_the_presets_follow_their_own_advice():
     for preset, weights in (("own_rows_small", SMALL), ("own_rows", HALF)):
         assert asked(f"preset={preset}", weights=weights, draws=36) == []
