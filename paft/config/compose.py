@@ -222,7 +222,7 @@ def _check_sampler(config: TrainConfig) -> None:
 
 
 def _refuse_idle_draws(config: TrainConfig) -> None:
-    """Refuse a setting of the sampler that does nothing as the others are; an earlier version let it pass."""
+    """Refuse a setting of the sampler that does nothing beside the others; an earlier version let it pass."""
     if config.method.name != "paft":
         return  # nothing is drawn, whatever a sweep over methods says
     for key in config.sampler.without_effect:
