@@ -28,8 +28,8 @@ class MicroBatch:
     # are weighed against each other; zero elsewhere. None: all targets count alike.
     cells: Tensor | None = None
     # (N, G) int64: of an answer token of an example, the target that it is under each of its G templates; only of examples
-    # for which all of them offer the same answers, and whose answer has the same tokens under all. A ragged row's N is padded by
-    # rows of -1. None: none are compared.
+    # for which all of them offer the same answers, and whose answer has the same tokens under all. A ragged row's N is padded
+    # by rows of -1. None: none are compared.
     aligned: Tensor | None = None
     # (E, P) fp32: 1 where a target belongs to one of the update's E renderings, and (P,) fp32: how much each target counts.
     # None: the losses of renderings are not told apart, and all targets count alike.
