@@ -9,8 +9,9 @@ from hydra.errors import HydraException
 
 from paft.config.compose import CONF, compose_training, from_dict
 from paft.config.schema import TrainConfig
-from paft.reporting.runs import FinishedRun, flat, typed
+from paft.reporting.runs import FinishedRun, typed
 from paft.runtime.errors import InputError
+from paft.runtime.mappings import flat
 
 # What a recipe sets, and what changes no number.
 _OF_A_RECIPE = {"method.name", "method.prompt", "K", "T", "seed", "schedule.unit", "train_prompts", "prompts.train"}

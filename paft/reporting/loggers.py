@@ -19,10 +19,10 @@ from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.reporting import wandb
 from paft.reporting.logged import earlier_updates, numbers_of
 from paft.reporting.results import Results, read_results
-from paft.reporting.runs import flat
 from paft.runtime import ranks
 from paft.runtime.errors import first_sentence
 from paft.runtime.files import write_atomically
+from paft.runtime.mappings import flat
 from paft.runtime.run_folder import RunFolder
 
 Config = TrainConfig | EvaluateConfig

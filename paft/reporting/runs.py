@@ -30,6 +30,7 @@ from paft.evaluation.tail import cvar
 from paft.reporting.page import bracketed
 from paft.reporting.results import GitState, Results, ScoringSettings
 from paft.runtime.errors import InputError
+from paft.runtime.mappings import flat
 
 # In the config of an evaluation, and no part of what it measures.
 _OF_A_MACHINE = {"data_root", "output_root", "output", "logger", "trainer", "adapter", "fail_under"}
@@ -292,14 +293,6 @@ def frame(runs: Sequence[FinishedRun]) -> pd.DataFrame:
         for part, robustness in run.parts.items():
             rows.append({"": place, **about, "part": part, **settings, **flat(took), **vars(robustness), **origin})
     return pd.DataFrame(rows).set_index("").rename_axis(None).convert_dtypes()
-
-
-def flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, its keys joined by dots."""
-    joined: dict[str, Any] = {}
-    for key, value in content.items():
-        joined |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return joined
 
 
 def typed(value: Any) -> str:

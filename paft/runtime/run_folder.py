@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from paft.runtime import ranks
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place, existing_parent, scratch_path, write_atomically
+from paft.runtime.mappings import flat
 
 _LOCK = ".lock"
 PATIENCE_S = 6  # loader workers outlive a killed process by five seconds, and hold its lock
@@ -144,20 +145,9 @@ def _otherwise(recorded: dict[str, Any], asked: dict[str, Any]) -> str:
     """Say in what the identity that a folder records is not the one that is asked for."""
     differs = sorted(key for key in asked if recorded.get(key) != asked[key])
     if differs == ["config"]:
-        before, now = (
-            dict(_leaves(each["config"])) if isinstance(each.get("config"), dict) else {} for each in (recorded, asked)
-        )
+        before, now = (flat(each["config"]) if isinstance(each.get("config"), dict) else {} for each in (recorded, asked))
         keys = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
         return f"with other settings ({', '.join(keys)})"
     if differs == ["base"]:
         return "from another base model, tokenizer, chat template or config, or by a version that did not record them"
     return f"from other {'settings, ' * ('config' in differs)}data or prompts ({', '.join(differs)})"
-
-
-def _leaves(content: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings of a config by their whole names."""
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

@@ -65,7 +65,7 @@ def test_a_sweep_killed_in_its_third_run_ends_with_the_same_report(tiny_llama, t
     assert len(report(killed)["table5_story_facts.csv"]) == 4 and report(killed) == report(tmp_path / "whole")
 
 
-OF_DRAWS = ["train_prompts=4", "train_examples=24", "T=4", "trainer.workers=0"]  # 12 updates, or 24 where examples are paired
+OF_DRAWS = ["train_prompts=4", "train_examples=24", "T=4", "trainer.workers=0"]
 BY_LOSS = ["sampler=by_loss", "sampler.lag=2", "K=1", "sampler.temperature=5", "sampler.uniform_share=0.1"]
 AGREEING = ["sampler.templates_per_update=2", "sampler.paired=true", "loss=consistent"]
 WORST = [
@@ -79,11 +79,11 @@ WORST = [
 
 
 @pytest.mark.parametrize(
-    ("more", "kills"),
-    [([], 3), ([*OF_DRAWS, *BY_LOSS, *AGREEING], 1), ([*OF_DRAWS, *WORST], 1)],
+    ("more", "kills", "updates"),
+    [([], 3, 12), ([*OF_DRAWS, *BY_LOSS, *AGREEING], 1, 24), ([*OF_DRAWS, *WORST], 1, 12)],
     ids=["uniform", "draws by loss that agree", "the worst, perturbed"],
 )
-def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path, more, kills):
+def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path, more, kills, updates):
     shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu"]
     script = [
         sys.executable,
@@ -97,4 +97,4 @@ def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama
     ]
     done = subprocess.run(script, timeout=1200, check=False, **SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{kills} runs of " in done.stdout
+    assert f"{kills} runs of {updates} updates" in done.stdout
