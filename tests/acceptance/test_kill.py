@@ -78,23 +78,18 @@ WORST = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("more", "kills", "updates"),
-    [([], 3, 12), ([*OF_DRAWS, *BY_LOSS, *AGREEING], 1, 24), ([*OF_DRAWS, *WORST], 1, 12)],
-    ids=["uniform", "draws by loss that agree", "the worst, perturbed"],
-)
-def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path, more, kills, updates):
-    shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu"]
-    script = [
-        sys.executable,
-        "tests/reliability/resume.py",
-        "--kills",
-        f"{kills}",
-        "--report",
-        tmp_path / "report",
-        *shape,
-        *more,
-    ]
+TRAINED = {  # with their updates
+    "uniform": ([], 12),
+    "draws by loss that agree": ([*OF_DRAWS, *BY_LOSS, *AGREEING], 24),
+    "the worst, perturbed": ([*OF_DRAWS, *WORST], 12),
+}
+
+
+@pytest.mark.parametrize(("more", "kills"), [(name, 1 if overrides else 3) for name, (overrides, _) in TRAINED.items()])
+def test_a_killed_training_run_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path, more, kills):
+    overrides, updates = TRAINED[more]
+    shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", *overrides]
+    script = [sys.executable, "tests/reliability/resume.py", "--kills", f"{kills}", "--report", tmp_path / "report", *shape]
     done = subprocess.run(script, timeout=1200, check=False, **SETTINGS)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{kills} runs of {updates} updates" in done.stdout

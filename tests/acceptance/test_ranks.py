@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -17,6 +18,7 @@ from paft.evaluation.store import read_cells
 from paft.jobs.evaluate import run_evaluation
 from paft.runtime.launch import run_on
 from paft.training.checkpoints import states
+from tests.acceptance.test_kill import TRAINED
 from tests.reliability.resume import log
 from tests.reliability.strike import ROOT, start, start_nodes
 from tests.test_ranks import trained
@@ -75,12 +77,15 @@ def test_nothing_is_left_running_of_a_run_that_is_killed(tiny_overrides):
     assert len(others) >= 2 and not psutil.wait_procs(others, timeout=300)[1]
 
 
-def test_a_killed_run_of_two_ranks_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path):
-    shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer=ddp"]
+@pytest.mark.parametrize("more", TRAINED, ids=[*TRAINED])
+def test_a_killed_run_of_two_ranks_ends_bit_for_bit_as_an_undisturbed_one(tiny_llama, tmp_path, more):
+    overrides, updates = TRAINED[more]
+    shape = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer=ddp", *overrides]
     script = [sys.executable, "tests/reliability/resume.py", "--kills", "1", "--report", tmp_path / "report", *shape]
     settings = {"cwd": ROOT, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "text": True}
     done = subprocess.run(script, capture_output=True, timeout=1200, check=False, **settings)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert f"1 runs of {updates} updates" in done.stdout
 
 
 def nodes(overrides, strike=None) -> tuple[list[int], str, str]:
