@@ -113,10 +113,10 @@ def train(
             what = "prompts" if split == "train" else f"{split}_prompts"
             typed.append(f"++prompts.{split}={literal(prompts_file(pool, what, root), what)}")
     typed += ["prompts.allow_seen=true"] if allow_seen else []
-    if "rerun" in settings:
-        raise InputError("rerun: a run is repeated by the command, paft train rerun=RUN/results.json.")
     typed += overrides_of(settings, TrainConfig, _TRAIN_PARAMETERS)
     config = _composed(compose_training, [*typed, *overrides])
+    if config.rerun is not None:
+        raise InputError("rerun: a run is repeated by the command, paft train rerun=RUN/results.json.")
     return launch_training(config, check_run(config))
 
 

@@ -19,7 +19,7 @@ from paft.evaluation.scoring import Scoring
 from paft.evaluation.served import Found
 from paft.evaluation.served_scoring import ServedEvaluator
 from paft.jobs.encoder import make_encoder, own_tokenizer_notes
-from paft.jobs.measures import outdated, summary_of
+from paft.jobs.measures import has_results, summary_of
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.jobs.served import served_evaluator, served_origin, served_plan
@@ -240,11 +240,11 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
     if evaluation.found is not None:
         print("\n".join(served_plan(config, inputs, evaluation.found)), flush=True)
     print_inputs(config, inputs, inputs.warnings)
-    if folder.results.is_file() and not outdated(folder.results, config.dataset):
+    if has_results(folder, config.dataset):
         results = read_results(folder.results)
         if config.output is not None:
             _predict(evaluation, folder.path / "matrix.parquet")
-        if misses(config, folder.path):
+        if ranks.gather(misses(config, folder.path))[0]:
             send_results(config, evaluation.name, "evaluation", folder, group)
         print(f"Finished already: {folder.results}", flush=True)
     else:

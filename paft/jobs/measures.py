@@ -20,6 +20,8 @@ from paft.evaluation.store import MatrixStore, read_cells
 from paft.evaluation.tail import Family, by_family, kind_of
 from paft.prompts import PromptPool
 from paft.reporting.results import Summary, read_results, summarise
+from paft.runtime import ranks
+from paft.runtime.run_folder import RunFolder
 
 
 def summary_of(
@@ -65,6 +67,14 @@ def scored_before(folder: Path, settings: dict[str, Any]) -> Scored:
 CHOSEN_BEFORE = (
     "The checkpoint was chosen by an earlier version of the function that is dataset.metric; only the test is scored anew."
 )
+
+
+def has_results(folder: RunFolder, dataset: DatasetConfig) -> bool:
+    """Return whether a run has its results, which one that another version of its metric's function has scored has not.
+
+    The first rank decides for all, because another process may finish the run right now.
+    """
+    return ranks.gather(folder.results.is_file() and not outdated(folder.results, dataset))[0]
 
 
 def outdated(results: Path, dataset: DatasetConfig) -> bool:

@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time, timedelta
+from decimal import Decimal
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -117,9 +119,13 @@ def _read(path: Path, what: str) -> str:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Return a value as JSON knows it; a data frame's NaN is a missing value."""
-    if (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in ("NAType", "NaTType"):
+    """Return a value as JSON knows it, as `as_json` reads it from a file; a data frame's NaN is a missing value."""
+    if (isinstance(value, float) and not math.isfinite(value)) or type(value).__name__ in ("NAType", "NaTType"):
         return None
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, Decimal | timedelta):
+        return str(value)
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):

@@ -21,7 +21,7 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
-from paft.jobs.measures import CHOSEN_BEFORE, outdated, scored_before, summary_of
+from paft.jobs.measures import CHOSEN_BEFORE, has_results, outdated, scored_before, summary_of
 from paft.jobs.planning import advice, layout_advice, make_plan, print_beside, print_inputs
 from paft.jobs.preflight import BesideRun, CheckedRun, check_run
 from paft.model.adapter import base_of, save_adapter, save_model, with_adapter
@@ -211,14 +211,6 @@ def _score_base(config: TrainConfig, base: PreTrainedModel, model: ModelConfig) 
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     reset_peak_memory()
-
-
-def _has_results(folder: RunFolder, config: TrainConfig) -> bool:
-    """Return whether a run has the results of this config, which another version of its metric's function has not.
-
-    The first rank decides, because another process may finish it right now.
-    """
-    return ranks.gather(folder.results.is_file() and not outdated(folder.results, config.dataset))[0]
 
 
 def _finished(folder: RunFolder, config: TrainConfig) -> bool:
@@ -422,7 +414,7 @@ def run_training(
     print_beside(config, run.beside)
     print_inputs(config, run.inputs, run.warnings)
     results = None
-    if not _has_results(run.folder, config):
+    if not has_results(run.folder, config.dataset):
         _train_others(run, group)
         results = train(run, group, waits or not config.method.trains)
     if results is None:
@@ -436,7 +428,7 @@ def run_training(
 def _train_others(run: PreparedRun, group: str | None) -> None:
     """Train what a run is shown beside, but for the base model, which the run itself scores."""
     for other in run.beside.values():
-        if other.config.method.trains and not _has_results(other.folder, other.config):
+        if other.config.method.trains and not has_results(other.folder, other.config.dataset):
             run_training(other.config, group, waits=True)
             gc.collect()  # its model is gone before the next one is loaded
 
@@ -450,7 +442,7 @@ def _complete(run: PreparedRun, group: str | None) -> Results:
         results = add_measures(run, missing, group)
     if run.beside.keys() - results.beside.keys():
         results = _add_others(run, group)
-    if misses(config, run.folder.path):
+    if ranks.gather(misses(config, run.folder.path))[0]:  # the first rank may be writing into a logger still
         send_results(config, config.run_name, config.method.name, run.folder, group)
     return results
 

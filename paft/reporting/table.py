@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from paft.data.checks import LeftOut
-from paft.data.tasks.base import LETTERS
+from paft.data.tasks.base import place_name
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
@@ -73,11 +73,7 @@ def mean_given(matrices: Sequence[ScoreMatrix]) -> list[float]:
 def answers_given(given: Sequence[float]) -> str:
     """Return the share of the answers that are each choice, in percent, by its place; of many choices the most frequent."""
     by_share = sorted(range(len(given)), key=lambda place: -given[place])[:_CHOICES_SHOWN]
-    return ", ".join(f"{_place(place)} {100 * given[place]:.0f}" for place in sorted(by_share))
-
-
-def _place(place: int) -> str:
-    return LETTERS[place] if place < len(LETTERS) else str(place + 1)
+    return ", ".join(f"{place_name(place)} {100 * given[place]:.0f}" for place in sorted(by_share))
 
 
 def worst_prompts(results: Summary) -> list[str]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from paft.data.checks import FEWEST
-from paft.data.tasks.base import LETTERS
+from paft.data.tasks.base import place_name
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import Estimate
 
@@ -92,7 +92,7 @@ def _one_choice(matrix: ScoreMatrix) -> list[str]:
     if alike.mean() < 0.5:
         return []
     choices = sorted({int(choice) for choice in counts.argmax(axis=0)[alike]})
-    names = " or ".join(LETTERS[choice] if choice < len(LETTERS) else str(choice) for choice in choices)
+    names = " or ".join(place_name(choice) for choice in choices)
     return [
         f"Under {alike.sum()} of {len(alike)} prompts nearly all answers are one choice, whatever the row says ({names}, by "
         "its place), so their accuracy is the share of rows in which that choice is right; try a larger model, or train "

@@ -138,6 +138,7 @@ def test_a_kept_run_knows_its_prompts():
         ({"overrides": ["lr=3"]}, "overrides: "),
         ({"overrides": ["a b c"]}, "overrides: "),
         ({"rerun": "x"}, "rerun: a run is repeated by the command"),
+        ({"overrides": ["rerun=x"]}, "rerun: a run is repeated by the command"),
         ({"rows": ROWS}, "test_rows has no value; give rows that are not trained on"),
         ({"test_rows": ROWS}, "rows has no value"),
         ({"rows": ROWS, "test_rows": ROWS, "dataset": "piqa"}, "names a built-in data set, and rows are your own"),
@@ -202,6 +203,8 @@ def test_prompts_and_rows_are_written_without_loss(tmp_path):
     assert load_pool(Path(prompts_file(mine, "prompts", tmp_path)), form).templates == templates
     frame = pd.DataFrame({"q": ["a", None], "n": [1, 2], "x": [0.5, np.nan]})
     assert rows_as_jsonl(frame, "rows") == '{"q": "a", "n": 1, "x": 0.5}\n{"q": null, "n": 2, "x": null}\n'
+    days = pd.DataFrame({"day": [pd.Timestamp("2026-11-28"), pd.NaT], "x": [np.inf, 1.0]})  # as a file of them is read
+    assert rows_as_jsonl(days, "rows") == '{"day": "2026-11-28T00:00:00", "x": null}\n{"day": null, "x": 1.0}\n'
 
 
 def test_importing_paft_is_light_and_its_names_are_listed():

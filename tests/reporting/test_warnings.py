@@ -89,6 +89,11 @@ def test_one_choice_throughout_is_no_accuracy(constant, said):
     assert not [line for line in warnings(matrix(predicted, GOLD, 4)) if "one choice" in line]
 
 
+def test_a_choice_after_z_is_named_by_its_place_from_one():
+    (line,) = [line for line in warnings(matrix(np.full((3, len(GOLD)), 26), GOLD, 30)) if "one choice" in line]
+    assert "(27, by its place)" in line
+
+
 def test_few_rows_show_no_one_choice():
     assert not [line for line in warnings(matrix(np.zeros((3, 19), int), GOLD[:19], 4)) if "one choice" in line]
 

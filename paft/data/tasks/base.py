@@ -186,6 +186,11 @@ def _text(value: Any, what: str) -> str:
     return text
 
 
+def place_name(place: int) -> str:
+    """Return the name of a choice by its place, from 0: its letter, and after Z its number, from 27."""
+    return LETTERS[place] if place < len(LETTERS) else str(place + 1)
+
+
 def gold_index(gold: Any, names: Sequence[str], choices: Sequence[str], forms: Sequence[GoldForm]) -> int | None:
     """Return the index of the choice that `gold` means in the first form that fits, else None."""
     text = str(gold).strip()
