@@ -1,1 +1,1 @@
-"""The command line: paft train | evaluate | compare | report | pools | merge."""
+"""The command line: paft train | evaluate | compare | report | power | pools | merge."""

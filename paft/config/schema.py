@@ -330,7 +330,7 @@ class ValidationConfig(_Section):
 
 
 class TrainerConfig(_Section):
-    """How the machine is used; nothing of it changes what is learnt, beyond floating-point noise."""
+    """How the machine is used; nothing of it changes what is learnt, beyond rounding and the masks of LoRA's dropout."""
 
     accelerator: Literal["auto", "cpu", "cuda"]
     devices: PositiveInt

@@ -48,18 +48,6 @@ def file_of(folder: Path, split: str) -> Path:
     return there[0] if there else folder / f"{split}.jsonl"
 
 
-def read_jsonl(path: Path) -> Rows:
-    """Yield (file and line, row) for each row of a JSONL file; raises InputError that names the file and the line."""
-    if not path.is_file():
-        raise InputError(no_file(path))
-    empty = True
-    for where, row in _jsonl(path):
-        empty = False
-        yield where, row
-    if empty:
-        raise InputError(f"{path}: the data file is empty; it needs at least one row.")
-
-
 def _jsonl(path: Path) -> Rows:
     with path.open(encoding="utf-8-sig") as file:
         try:

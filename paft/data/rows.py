@@ -10,7 +10,7 @@ from typing import Any
 
 from paft.config.schema import DatasetConfig
 from paft.data.checks import check_answers, never_first
-from paft.data.files import Rows, file_of, read_jsonl, read_rows
+from paft.data.files import Rows, file_of, read_rows
 from paft.data.hub import hub_rows, read_pinned
 from paft.data.own_rows import Source, own_task
 from paft.data.splits import cut_validation, fingerprint, shuffled
@@ -54,9 +54,9 @@ class Examples:
 def load_examples(config: DatasetConfig, data_root: str | None, train: int | None, test: int | None) -> Examples:
     """Load a data set as train, validation and test examples.
 
-    `test` is the split that papers report; `validation` is a seeded cut of train (by group), or the
-    validation rows where dataset=jsonl has some. At most `train` and `test` examples are kept (None:
-    all), the test examples spread evenly over the parts.
+    `test` is the split that papers report; `validation` is a cut of train (by group), the same for every run's seed, or the
+    validation rows where dataset=jsonl has some. At most `train` and `test` examples are kept (None: all), the test examples
+    spread evenly over the parts.
 
     Raises InputError that names the file and the line.
     """
@@ -90,7 +90,7 @@ def _train_and_validation(
         if own_validation is None:
             cut, remaining = cut_validation(examples, config.name)
         else:
-            cut, remaining = shuffled(_labelled(config, task, own_validation, "validation", part)), examples
+            cut, remaining = shuffled(_labelled(task, own_validation, "validation", part)), examples
         validation += cut
         rest += remaining
     if len(config.parts) > 1:
@@ -135,7 +135,7 @@ def load_test(
     near = _near(config, trained_on)
     if (file := _one_file(config)) is not None:
         task, remarks = _task(config, file)
-        whole = _labelled(config, task, file, "test", config.name)
+        whole = _labelled(task, file, "test", config.name)
         remarks += never_first(file.name, task, whole)
         # The hub is not asked for a file's sake.
         at_hand = config.own_rows or data_root is not None or task.generate is not None
@@ -310,16 +310,16 @@ def _load(config: DatasetConfig, task: Task, data_root: str | None, part: str, s
     if task.generate is not None:
         rows = ((f"{task.name}, {split} row {i}", row) for i, row in enumerate(task.generate(split)))
     elif (source := _source(config, split)) is not None:
-        return _labelled(config, task, source, split, part)
+        return _labelled(task, source, split, part)
     elif data_root is not None:
-        rows = read_jsonl(Path(data_root) / part / f"{split}.jsonl")
+        rows = read_rows(Path(data_root) / part / f"{split}.jsonl")
     else:
         assert config.hub is not None
         rows = read_pinned(config.hub, config.name, part, split)
     return list(_examples(task, rows, split, part))
 
 
-def _labelled(config: DatasetConfig, task: Task, source: Source, split: str, part: str) -> list[Example]:
+def _labelled(task: Task, source: Source, split: str, part: str) -> list[Example]:
     """Return the rows of a file of one's own; raises InputError if the right answer is always the same."""
     examples = list(_examples(task, source.rows(), split, part))
     check_answers(source.name, task, examples)

@@ -118,7 +118,7 @@ async def ask(model: ServedModel, protocol: Protocol, asked: Asked, template: Pr
         log_probs = await _of_first_tokens(model, protocol, context, texts)
         lengths = np.ones(len(answers))
     else:
-        log_probs, n_tokens = _of_answers(context, texts, await asyncio.gather(*(model.echo(context + text) for text in texts)))
+        log_probs, n_tokens = _of_answers(texts, await asyncio.gather(*(model.echo(context + text) for text in texts)))
         in_bytes = [len(text.encode()) for text in offered(example, asked.answer)]
         lengths = np.array({"sum": [1] * len(answers), "token": n_tokens, "byte": in_bytes}[asked.normalise])
     return _chosen(log_probs, lengths.astype(np.float32), example)
@@ -160,8 +160,8 @@ async def _of_first_tokens(model: ServedModel, protocol: Protocol, context: str,
     return log_probs
 
 
-def _of_answers(context: str, texts: Sequence[str], echoed: Sequence[Echoed]) -> tuple[NDArray[np.float32], list[int]]:
-    """Return the log-probability (C,) of each text after the context, summed over its tokens, and its number of tokens.
+def _of_answers(texts: Sequence[str], echoed: Sequence[Echoed]) -> tuple[NDArray[np.float32], list[int]]:
+    """Return the log-probability (C,) of each text after the prompt, summed over its tokens, and its number of tokens.
 
     Where a token reaches over the boundary, the texts begin at the last boundary before it that all tokenisations share: what
     is added to each is the same text.

@@ -85,7 +85,8 @@ def train(
         gold: the field with the right answer: a letter, an index from 0, or a text. None: answer, label or another usual name.
         answer: what the prompts ask for, the letter of an option or a text.
         options: whether the prompts show the options.
-        metric: how free-form answers are scored: exact, last_number, f1, or a function of yours, "my_metrics.py:score".
+        metric: how free-form answers are scored: exact, last_number, f1, regex (with dataset={"pattern": ...}), or a function
+            of yours, "my_metrics.py:score".
         shots: training rows that are shown with their answers before each row.
         allow_seen: whether test prompts may be among those that are trained on; the results then say how many are.
         overrides: what the command takes, as it is typed there: ["optim.lr=1e-3", "experiment=table1"].
@@ -154,8 +155,8 @@ def evaluate(
         gold: the field with the right answer; None: as in training.
         answer: what the prompts ask for, the letter of an option or a text; None: as in training.
         options: whether the prompts show the options; None: as in training.
-        metric: how free-form answers are scored: exact, last_number, f1, or a function of yours, "my_metrics.py:score"; None:
-            as in training.
+        metric: how free-form answers are scored: exact, last_number, f1, regex (with dataset={"pattern": ...}), or a function
+            of yours, "my_metrics.py:score"; None: as in training.
         shots: training rows that are shown with their answers before each row; None: as in training.
         allow_seen: whether the adapter may have been trained on test prompts; the results then say on how many.
         overrides: what the command takes, as it is typed there.

@@ -129,7 +129,7 @@ def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedR
 
 
 def train(run: PreparedRun, group: str | None = None, waits: bool = False) -> Results | None:
-    """Train a prepared run, save its adapter, score it and report; return the results.
+    """Train a prepared run, save what it learnt, score it and report; return the results.
 
     Before anything is trained, the base model is scored, unless it was, for the run to be shown beside it. That is no part of
     the run's time.

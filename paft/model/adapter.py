@@ -52,7 +52,7 @@ def save_model(
 
     Args:
         revision: of the base model, if it comes from the hub.
-        about: what paft.json says besides the fingerprint of the base weights: run, model, data set, pools.
+        about: what paft.json says: run, model, data set, pools, and the fingerprint of the weights that training began with.
     """
     save_whole(model, folder, revision)
     tokenizer.save_pretrained(folder)

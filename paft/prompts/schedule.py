@@ -13,8 +13,8 @@ class Draw(NamedTuple):
     """One draw of a template, by its place in the run."""
 
     epoch: int  # from 0
-    number: int  # in the epoch, from 0
-    slot: int = 0  # which of the templates that an update holds at once
+    number: int  # in the epoch, from 0; of unit=row the number of the row
+    slot: int = 0  # which of the templates that an update holds at once, or which candidate of sampler=worst_of
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def facts_of(results: Results, n_rows: int, date: str) -> list[Fact]:
         date: of the run.
     """
     config = config_of(results)
-    facts = [Fact("model", _model(config, results))]
+    facts = [Fact("model", _model(config))]
     if isinstance(config, TrainConfig):
         facts += [Fact("method", _method(config)), *_training(config, results)]
     elif results.trained_by is not None:
@@ -73,7 +73,7 @@ def _rows(config: TrainConfig | EvaluateConfig) -> str:
     return Path(dataset.path).name if dataset.path is not None else dataset.name
 
 
-def _model(config: TrainConfig | EvaluateConfig, results: Results) -> str:
+def _model(config: TrainConfig | EvaluateConfig) -> str:
     model, lora = config.model, config.model.lora
     parts = [base_name(config.model)]
     if model.revision is not None:

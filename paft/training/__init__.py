@@ -1,1 +1,1 @@
-"""Training an adapter: the LightningModule, the fit, its callbacks and its checkpoints; a resumed run repeats exactly."""
+"""Training an adapter, or all weights: LightningModule, fit, callbacks and checkpoints; a resumed run repeats exactly."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: the states that it resumes from, and the adapter of the best validation.
+"""Checkpoints of a training run: the states that it resumes from, and the trained weights of the best validation.
 
 A kill at any moment leaves a whole state behind.
 """
@@ -29,7 +29,7 @@ _ASK_S, _ASK_UPDATES = 0.5, 20  # ranks ask each other for signals so often in s
 
 
 class SaveBest(ModelCheckpoint):
-    """Keeps the adapter of the best validation as best.ckpt, even if the run folder was moved before the run was resumed.
+    """Keeps the trained weights of the best validation as best.ckpt, also where the run folder was moved before it resumed.
 
     worst is the accuracy of that validation's worst prompt, None before there is one.
     """
@@ -37,7 +37,7 @@ class SaveBest(ModelCheckpoint):
     def __init__(self, folder: Path, averaged: Callable[[], AbstractContextManager[None]] = nullcontext) -> None:
         """
         Args:
-            averaged: gives the adapter the weights that were validated.
+            averaged: gives the model the weights that were validated.
         """
         self.averaged = averaged
         self.worst: float | None = None
@@ -51,7 +51,7 @@ class SaveBest(ModelCheckpoint):
         )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the adapter that was validated, which is the mean over the last updates where these are averaged."""
+        """Save the trained weights that were validated, which are the mean over the last updates where these are averaged."""
         before = self.best_model_score
         with self.averaged():
             super().on_validation_end(trainer, pl_module)
@@ -78,7 +78,7 @@ class SaveBest(ModelCheckpoint):
         return {**state, **names, "dirpath": "", "best_k_models": {}, "worst": self.worst}
 
     def best(self) -> Mapping[str, torch.Tensor]:
-        """Return the adapter's weights, by name, as they were at the best validation.
+        """Return the trained weights, by name, as they were at the best validation.
 
         Raises InputError if the checkpoint is damaged.
         """

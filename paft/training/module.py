@@ -29,7 +29,8 @@ class PaftModule(pl.LightningModule):
     """Trains the adapter of a LoRA-wrapped causal LM, or all weights of a plain one; the loss is over answer tokens only.
 
     Optimisation is manual, so that Lightning's step is an update. The loss is the mean over all answer tokens of the update, or
-    one in which its templates are weighed (losses.py); the size of its micro-batches changes memory and nothing else.
+    one in which its templates are weighed (losses.py); the size of its micro-batches changes memory, and the masks of LoRA's
+    dropout, and nothing else.
     Checkpoints hold the adapter, not the base model, or all weights where all are trained.
     """
 
@@ -70,7 +71,7 @@ class PaftModule(pl.LightningModule):
         # Updates whose losses by_loss was not told yet: number, template and answer tokens of each rendering, sums of losses.
         self._unread: list[tuple[int, list[int], list[int], Tensor]] = []
         self.shown: Update | None = None  # the last update as it was trained on
-        self._mean: list[Tensor] = []  # of the adapter's weights over the last updates, fp32
+        self._mean: list[Tensor] = []  # of the trained weights over the last updates, fp32
         self._averaged = 0  # over how many
         self._graphs: Replayed[Part] | None = None
 
@@ -108,10 +109,10 @@ class PaftModule(pl.LightningModule):
         Args:
             capture: as in paft.model.graphs.Replayed.
         """
-        adapter = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in adapter:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
-        gradients = [p.grad for p in adapter if p.grad is not None]
+        gradients = [p.grad for p in trained if p.grad is not None]
         tolerance = TOLERANCE[self.model.dtype]
         self._graphs = Replayed(self._add_gradients, adds_to=gradients, tolerance=tolerance, capture=capture)
 
@@ -251,7 +252,7 @@ class PaftModule(pl.LightningModule):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Give the adapter the mean of its weights over the last updates, as far as there is one (optim.average).
+        """Give the trained weights their mean over the last updates, as far as there is one (optim.average).
 
         Weights are exchanged in place, because CUDA graphs read them where they are.
         """

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from paft.data.files import file_of, read_jsonl, read_rows
+from paft.data.files import file_of, read_rows
 from paft.runtime.errors import InputError
 
 TEXTS = [{"q": 'a "quoted",\ntext', "id": "007", "label": "1.0"}, {"q": "größer", "id": "x", "label": "yes"}]
@@ -162,4 +162,4 @@ def test_what_is_there_instead_is_said(tmp_path):
 def test_built_in_data_sets_are_read_from_jsonl_alone(tmp_path):
     written(tmp_path, "train.csv", "goal\nx\n")
     with pytest.raises(InputError, match=r"train\.jsonl: there is no such data file"):
-        list(read_jsonl(tmp_path / "train.jsonl"))
+        list(read_rows(tmp_path / "train.jsonl"))

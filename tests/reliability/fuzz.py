@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the repository: this is ru
 
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import CONF, from_dict, parse
-from paft.data.files import read_jsonl
+from paft.data.files import read_rows
 from paft.data.tasks.base import Task
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.store import SCHEMA, VERSION
@@ -135,7 +135,7 @@ def check_rows(folder: Path, content: bytes) -> bool:
     """Rows are refused, or each example says what its row says."""
     path = folder / "rows.jsonl"
     path.write_bytes(content)
-    rows = list(read_jsonl(path))
+    rows = list(read_rows(path))
     for i, (where, row) in enumerate(rows):
         example = _TASK.example(where, row, str(i), "part")
         assert example.fields == {name: str(row[name]) for name in ("question", "A", "B")}
