@@ -17,7 +17,7 @@ from tests.conftest import compose_config
     ],
 )
 def test_what_cannot_be_sharded_is_refused(overrides, device, sentence, monkeypatch):
-    monkeypatch.setattr("paft.config.compose.importlib.util.find_spec", lambda _: True)
+    monkeypatch.setattr("paft.config.contradictions.importlib.util.find_spec", lambda _: True)
     config = compose_config("trainer=fsdp", *[override.lstrip("+") for override in overrides])
     with pytest.raises(InputError, match=sentence):
         check_sharding(config.model, config.trainer, torch.device(device))
