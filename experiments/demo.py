@@ -55,14 +55,17 @@ def main() -> None:
 
 
 def gain(runs: dict[str, list[Results]], index: int, seed: int) -> str:
-    """Say what PAFT gains over the average of the single-prompt runs of one seed."""
+    """Say what PAFT gets, and what the single-prompt runs of one seed get on average."""
     paft = labelled(runs["PAFT"][index])
     users = [labelled(same[index]) for label, same in runs.items() if label != "PAFT"]
-    mean, worst, std = (float(np.mean([getattr(user, key) for user in users])) for key in ("mean", "min", "std"))
+    ours, theirs = (
+        [f"{100 * np.mean([getattr(run, key) for run in side]):.1f}" for key in ("mean", "min", "std")]
+        for side in ([paft], users)
+    )
+    fixed = "one fixed prompt has" if len(users) == 1 else f"{len(users)} fixed prompts have"
     return (
-        f"Seed {seed}: on unseen prompts PAFT's mean is {100 * (paft.mean - mean):+.1f} points and its worst prompt "
-        f"{100 * (paft.min - worst):+.1f} points from one fixed prompt's; its std is {100 * paft.std:.1f} instead of "
-        f"{100 * std:.1f}."
+        f"Seed {seed}: on unseen prompts PAFT has a mean of {ours[0]}, a worst prompt of {ours[1]} and a std of {ours[2]}, where "
+        f"{fixed} {theirs[0]}, {theirs[1]} and {theirs[2]}{' on average' if len(users) > 1 else ''}."
     )
 
 
