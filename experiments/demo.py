@@ -64,8 +64,8 @@ def gain(runs: dict[str, list[Results]], index: int, seed: int) -> str:
     )
     fixed = "one fixed prompt has" if len(users) == 1 else f"{len(users)} fixed prompts have"
     return (
-        f"Seed {seed}: on unseen prompts PAFT has a mean of {ours[0]}, a worst prompt of {ours[1]} and a std of {ours[2]}, where "
-        f"{fixed} {theirs[0]}, {theirs[1]} and {theirs[2]}{' on average' if len(users) > 1 else ''}."
+        f"Seed {seed}: on unseen prompts PAFT has a mean of {ours[0]}, a worst prompt of {ours[1]} and a std of {ours[2]}, "
+        f"where {fixed} {theirs[0]}, {theirs[1]} and {theirs[2]}{' on average' if len(users) > 1 else ''}."
     )
 
 
