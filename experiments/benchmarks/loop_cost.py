@@ -44,7 +44,7 @@ from paft.reporting.page import bullets, table, write, write_json
 from paft.reporting.provenance import provenance
 from paft.reporting.wandb import RunLogger
 from paft.runtime.process import keep_freed_memory, quieten
-from paft.training import objective
+from paft.training import update_loss
 from paft.training.callbacks import Recorder, ShowProgress
 from paft.training.checkpoints import SaveState
 from paft.training.fit import fit
@@ -56,7 +56,7 @@ _UPDATES = 200
 _MODEL, _VALIDATION, _CHECKPOINTS = "model", "validation", "checkpoints"
 _ADAMW = torch.optim.AdamW
 _PARTS: dict[str, list[tuple[Any, str]]] = {
-    _MODEL: [(objective, "answer_loss"), (pl.LightningModule, "manual_backward")],
+    _MODEL: [(update_loss, "answer_loss"), (pl.LightningModule, "manual_backward")],
     _VALIDATION: [(_EvaluationLoop, "run")],
     "rendering, tokenising and packing": [(Renderings, "__getitem__")],
     "copying to the device": [(PaftDataModule, "transfer_batch_to_device")],
@@ -171,7 +171,7 @@ def measure(run: PreparedRun, before: bool, logger: str) -> dict[str, float]:
     parts = Parts()
     with (
         tempfile.TemporaryDirectory() as folder,
-        patch.object(objective, "answer_loss", stub_loss),
+        patch.object(update_loss, "answer_loss", stub_loss),
         as_before() if before else contextlib.nullcontext(),
         parts.taken(),
         run_loggers(config, "loop_cost", "benchmark", Path(folder), None) as loggers,

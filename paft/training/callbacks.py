@@ -92,7 +92,7 @@ class Recorder(Callback):
         assert isinstance(pl_module, PaftModule) and pl_module.shown is not None
         shown, update = pl_module.shown, trainer.global_step - 1  # of several candidates the one that was trained on
         self.tokens += shown.n_tokens
-        self.repeated_tokens += shown.n_tokens if pl_module.objective.repeats(update) else 0
+        self.repeated_tokens += shown.n_tokens if pl_module.update_loss.repeats(update) else 0
         self.truncated += shown.n_truncated
         part = update * PARTS // pl_module.total_updates
         self.drawn.update((part, template) for template in (shown.templates if self._counts_draws else ()))

@@ -23,8 +23,8 @@ from paft.training.checkpoints import SaveBest, SaveState, usable_state
 from paft.training.forecast import SCORED_TO_TRAINED, ScoringWork, Work
 from paft.training.kernels import Kernels
 from paft.training.module import PaftModule
-from paft.training.objective import Objective
 from paft.training.probe import Probe
+from paft.training.update_loss import UpdateLoss
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def fit(
     total, paired = data.updates.total, data.updates.paired
     probe = None if data.updates.candidates is None else Probe()
     by_loss = data.updates.sampler if isinstance(data.updates.sampler, ByLossSampler) else None
-    objective = Objective(config.loss, total, paired, 0 if by_loss is None else data.updates.most_renderings)
-    module = PaftModule(model, config.optim, total, config.seed, validate, kernels, objective, probe, by_loss)
+    update_loss = UpdateLoss(config.loss, total, paired, 0 if by_loss is None else data.updates.most_renderings)
+    module = PaftModule(model, config.optim, total, config.seed, validate, kernels, update_loss, probe, by_loss)
     recorder = Recorder()
     every = config.validation.every or data.updates.per_epoch
-    work = Work(total, data.updates.examples_per_update, every, scoring, _later(objective, data.updates))
+    work = Work(total, data.updates.examples_per_update, every, scoring, _later(update_loss, data.updates))
     best = SaveBest(folder / "checkpoints", module.averaged)
     often, kept = config.trainer.checkpoint_every, config.trainer.checkpoints_kept
     state = SaveState(folder / "checkpoints", identity, often, kept, total)
@@ -141,9 +141,9 @@ def fit(
     )
 
 
-def _later(objective: Objective, updates: Updates) -> list[tuple[int, float]]:
+def _later(update_loss: UpdateLoss, updates: Updates) -> list[tuple[int, float]]:
     """Return from which updates on an update takes longer than the first ones, and by what share of their time."""
-    repeated = next((update for update in range(updates.total) if objective.repeats(update)), None)
+    repeated = next((update for update in range(updates.total) if update_loss.repeats(update)), None)
     found = [] if repeated is None else [(repeated, 1.0)]
     if (tried := updates.candidates) is not None:  # on the examples of the first of each draw's updates
         found.append((tried.first_update, tried.share * tried.n * SCORED_TO_TRAINED / updates.schedule.k))

@@ -21,8 +21,8 @@ from paft.prompts.by_loss import ByLossSampler
 from paft.prompts.schedule import Draw
 from paft.runtime.errors import first_sentence
 from paft.training.kernels import Kernels
-from paft.training.objective import Objective, Part
 from paft.training.probe import Probe
+from paft.training.update_loss import UpdateLoss, UpdatePart
 
 
 class PaftModule(pl.LightningModule):
@@ -44,7 +44,7 @@ class PaftModule(pl.LightningModule):
         seed: int,
         validate: Callable[[Model], dict[str, float]] | None = None,
         kernels: Kernels | None = None,
-        objective: Objective | None = None,
+        update_loss: UpdateLoss | None = None,
         probe: Probe | None = None,
         by_loss: ByLossSampler | None = None,
     ) -> None:
@@ -55,7 +55,7 @@ class PaftModule(pl.LightningModule):
             seed: of dropout.
             validate: called after each validation epoch; returns metrics of the model by name.
             kernels: of the run; checkpoints hold them. None: no CUDA graphs, and no record.
-            objective: what an update minimises; None: the mean over its answer tokens.
+            update_loss: what an update minimises; None: the mean over its answer tokens.
             probe: chooses among the candidates of each draw; None: there is one.
             by_loss: draws by the losses of the renderings, which it is told; None: they are not told apart.
         """
@@ -67,13 +67,13 @@ class PaftModule(pl.LightningModule):
         self.seed = seed
         self.validate = validate
         self.kernels = kernels
-        self.objective, self.probe, self.by_loss = objective or Objective(LossConfig(), total_updates), probe, by_loss
+        self.update_loss, self.probe, self.by_loss = update_loss or UpdateLoss(LossConfig(), total_updates), probe, by_loss
         # Updates whose losses by_loss was not told yet: number, template and answer tokens of each rendering, sums of losses.
         self._unread: list[tuple[int, list[int], list[int], Tensor]] = []
         self.shown: Update | None = None  # the last update as it was trained on
         self._mean: list[Tensor] = []  # of the trained weights over the last updates, fp32
         self._averaged = 0  # over how many
-        self._graphs: Replayed[Part] | None = None
+        self._graphs: Replayed[UpdatePart] | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW over the parameters that are trained."""
@@ -165,7 +165,7 @@ class PaftModule(pl.LightningModule):
         """
         started = time.perf_counter()
         step = self.global_step
-        if self._graphs is not None and self.objective.repeats(step) and not self.objective.repeats(step - 1):
+        if self._graphs is not None and self.update_loss.repeats(step) and not self.update_loss.repeats(step - 1):
             self._graphs.forget()  # those of updates that were computed once
         optimizer = self.optimizers()
         assert not isinstance(optimizer, list)
@@ -182,9 +182,9 @@ class PaftModule(pl.LightningModule):
         self.shown = shown
         if self.trainer.world_size > 1:
             sums = sum_over_ranks(sums, group["params"])
-        of_loss = self.objective.figures(sums, group["params"])
+        of_loss = self.update_loss.figures(sums, group["params"])
         if self.by_loss is not None:
-            losses = self.objective.of_renderings(
+            losses = self.update_loss.of_renderings(
                 sums
             ).clone()  # not a view, which would keep what it was cut from: all gradients
             self._unread.append((self.global_step, shown.templates, shown.targets, losses))
@@ -217,21 +217,21 @@ class PaftModule(pl.LightningModule):
         return shown, self._gradients(shown, optimizer)
 
     def _gradients(self, batch: Update, optimizer: Any) -> Tensor:
-        """Compute the gradients of this rank's part of an update; return what its micro-batches add up, as Objective.sums."""
+        """Compute the gradients of this rank's part of an update; return what its micro-batches add up, as UpdateLoss.sums."""
         optimizer.zero_grad(set_to_none=self._graphs is None)
         n_targets = torch.full((), float(batch.n_targets), device=self.device)
-        compares = self.objective.loss.name == "consistent"
+        compares = self.update_loss.loss.name == "consistent"
         n_compared = torch.full((), float(batch.n_compared), device=self.device) if compares else None
-        strength = self.objective.strength(self.global_step)
+        strength = self.update_loss.strength(self.global_step)
         of_update = None if strength is None else torch.full((), strength, device=self.device)
-        sums = torch.zeros(self.objective.n_sums, device=self.device)
+        sums = torch.zeros(self.update_loss.n_sums, device=self.device)
         for micro_batch in batch.micro_batches:
-            sums += (self._graphs or self._add_gradients)(Part(micro_batch, n_targets, of_update, n_compared))
+            sums += (self._graphs or self._add_gradients)(UpdatePart(micro_batch, n_targets, of_update, n_compared))
         return sums
 
-    def _add_gradients(self, part: Part) -> Tensor:
+    def _add_gradients(self, part: UpdatePart) -> Tensor:
         """Add a micro-batch's gradients; return what it adds to the update's sums."""
-        return self.objective.add_gradients(self.model, part, self.manual_backward)
+        return self.update_loss.add_gradients(self.model, part, self.manual_backward)
 
     def _tell(self, by_loss: ByLossSampler) -> None:
         """Tell the sampler the losses of the updates since it was told last; this waits for the device."""

@@ -39,7 +39,7 @@ def failing(number: int, function, error: Exception):
 
 @pytest.mark.parametrize("error", [CUDNN, CUBLAS, torch.OutOfMemoryError("CUDA out of memory.")], ids=str)
 def test_a_run_that_has_computed_nothing_leaves_nothing(error, tiny_overrides, tmp_path, monkeypatch):
-    monkeypatch.setattr("paft.training.objective.answer_loss", failing(2, answer_loss, error))
+    monkeypatch.setattr("paft.training.update_loss.answer_loss", failing(2, answer_loss, error))
     with pytest.raises(
         NotEnoughMemoryError, match=r"^Memory ran out \(.*\): end what else uses this device and give the same"
     ) as told:
@@ -67,14 +67,14 @@ def test_what_is_compared_is_named_because_a_smaller_micro_batch_would_not_part_
 
 def test_a_run_resumes_from_its_checkpoint_with_a_smaller_micro_batch(tiny_overrides, tmp_path, monkeypatch):
     undisturbed = train(*tiny_overrides, f"output_root={tmp_path / 'other'}")
-    monkeypatch.setattr("paft.training.objective.answer_loss", failing(5, answer_loss, CUDNN))
+    monkeypatch.setattr("paft.training.update_loss.answer_loss", failing(5, answer_loss, CUDNN))
     overrides = [*tiny_overrides, "trainer.checkpoint_every=1", "trainer.micro_batch_tokens=10000"]
     with pytest.raises(NotEnoughMemoryError, match=r"a smaller trainer\.micro_batch_tokens=10000"):
         train(*overrides)
     (folder,) = (tmp_path / "runs").iterdir()
     assert list(folder.glob("checkpoints/update-*.ckpt"))
     done = []
-    monkeypatch.setattr("paft.training.objective.answer_loss", lambda *given: done.append(1) or answer_loss(*given))
+    monkeypatch.setattr("paft.training.update_loss.answer_loss", lambda *given: done.append(1) or answer_loss(*given))
     resumed = train(*tiny_overrides, "trainer.micro_batch_tokens=10000")
     assert resumed.folder == folder and resumed.training.updates == 6 and len(done) < 6
     assert resumed.robustness.mean == pytest.approx(undisturbed.robustness.mean)

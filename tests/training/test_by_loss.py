@@ -20,7 +20,7 @@ from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.losses import answer_losses
 from paft.training.module import PaftModule
-from paft.training.objective import Objective, Part
+from paft.training.update_loss import UpdateLoss, UpdatePart
 from tests.conftest import compose_config, whole_and_resumed
 from tests.model.test_graphs import Recorder
 from tests.training.test_losses import ADAPTER, data_of
@@ -43,14 +43,14 @@ def test_the_losses_of_renderings_come_back_however_an_update_is_split(tiny_over
     tagged = next(iter(data.updates.of_epoch(0)))
     tagged = [type(tag)(tag.row, tag.template, tag.draw, weight=1 + i / 4) for i, tag in enumerate(tagged)]
     update = data.renderings[tagged]
-    objective = Objective(compose_config().loss, 10, renderings=8)
-    parts = [Part(batch, torch.tensor(float(update.n_targets)), None) for batch in update.micro_batches]
-    sums = sum(objective.sums(model, part) for part in parts)
+    update_loss = UpdateLoss(compose_config().loss, 10, renderings=8)
+    parts = [UpdatePart(batch, torch.tensor(float(update.n_targets)), None) for batch in update.micro_batches]
+    sums = sum(update_loss.sums(model, part) for part in parts)
     wanted = []
     for tag in tagged:
         alone = data.renderings[[tag]].micro_batches[0]
         wanted.append(answer_losses(model, alone).sum())
-    torch.testing.assert_close(objective.of_renderings(sums), torch.stack(wanted).detach(), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(update_loss.of_renderings(sums), torch.stack(wanted).detach(), rtol=1e-4, atol=1e-6)
     weighted = sum(tag.weight * loss for tag, loss in zip(tagged, wanted, strict=True)) / update.n_targets
     torch.testing.assert_close(sums[0], weighted, rtol=1e-4, atol=1e-6)
 

@@ -4,7 +4,7 @@ import pytest
 
 from paft.training.fit import _later
 from paft.training.forecast import ScoringWork, Work
-from paft.training.objective import Objective
+from paft.training.update_loss import UpdateLoss
 from tests.conftest import compose_config
 from tests.training.test_losses import data_of
 
@@ -58,5 +58,5 @@ def test_updates_that_are_computed_twice_take_twice_the_time():
 def test_candidates_are_forward_passes_for_each_draw(tiny_overrides):
     own = [*tiny_overrides, "sampler=worst_of", "sampler.candidates=4", "sampler.adversarial=0.5", "sampler.warmup=0.25", "K=3"]
     data = data_of(*own, "loss=perturbed", "loss.warmup=0.5")
-    objective = Objective(compose_config(*own, "loss=perturbed", "loss.warmup=0.5").loss, data.updates.total)
-    assert data.updates.total == 6 and _later(objective, data.updates) == [(3, 1.0), (2, 4 * 0.5 * 0.5 / 3)]
+    update_loss = UpdateLoss(compose_config(*own, "loss=perturbed", "loss.warmup=0.5").loss, data.updates.total)
+    assert data.updates.total == 6 and _later(update_loss, data.updates) == [(3, 1.0), (2, 4 * 0.5 * 0.5 / 3)]

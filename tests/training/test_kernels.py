@@ -119,7 +119,7 @@ def test_an_operation_that_cannot_repeat_its_sums_is_said_once(tiny_overrides, m
             raise RuntimeError("histc does not have a deterministic implementation, but you set it. Turn it off.")
         return answer_loss(model, batch)
 
-    monkeypatch.setattr("paft.training.objective.answer_loss", not_deterministic)
+    monkeypatch.setattr("paft.training.update_loss.answer_loss", not_deterministic)
     try:
         run_training(compose_config(*tiny_overrides))
     finally:

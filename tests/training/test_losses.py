@@ -23,7 +23,7 @@ from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.losses import answer_losses, disagreement, effective_templates, tilted
 from paft.training.module import PaftModule
-from paft.training.objective import Objective, Part
+from paft.training.update_loss import UpdateLoss, UpdatePart
 from tests.conftest import compose_config, whole_and_resumed
 from tests.model.test_graphs import Recorder
 from tests.training.test_module import adapted
@@ -47,7 +47,7 @@ def updates_of_a_run(overrides: list[str], tokens: int, epoch: int = 0) -> list[
 
 def gradient(model, update: Update, paired: bool, temperature: float = 3.0) -> tuple[Tensor, Tensor]:
     """Return an update's loss and its gradient as training computes them, by micro-batches."""
-    objective = Objective(LossConfig(name="tilted", temperature=temperature), 10, paired)
+    update_loss = UpdateLoss(LossConfig(name="tilted", temperature=temperature), 10, paired)
     model.zero_grad()
     sums = torch.zeros(3)
     for batch in update.micro_batches:
@@ -55,7 +55,7 @@ def gradient(model, update: Update, paired: bool, temperature: float = 3.0) -> t
         of_batch[0].backward()
         sums += of_batch.detach()
     trained = [p for p in model.parameters() if p.requires_grad]
-    found = objective.figures(sums, trained)
+    found = update_loss.figures(sums, trained)
     return found["loss"], parameters_to_vector([p.grad for p in trained]).clone()
 
 
@@ -149,12 +149,12 @@ def test_disagreement_is_torchs_divergence_however_an_update_is_split(tiny_overr
     own = [*tiny_overrides, *CONSISTENT, f"loss.toward={toward}", f"model.attention={attention}"]
     wanted = by_pairs(adapted(tiny_llama, attention="sdpa"), own, toward)
     for tokens in (100_000, 1):
-        objective = Objective(LossConfig(name="consistent", weight=2, toward=toward), 10, paired=True)
+        update_loss = UpdateLoss(LossConfig(name="consistent", weight=2, toward=toward), 10, paired=True)
         update = updates_of_a_run(own, tokens)[0]
         n = torch.tensor(float(update.n_targets))
-        parts = [Part(batch, n, torch.tensor(2.0), n_compared=n) for batch in update.micro_batches]
+        parts = [UpdatePart(batch, n, torch.tensor(2.0), n_compared=n) for batch in update.micro_batches]
         assert len(parts) == (1 if tokens > 1 else 4)
-        torch.testing.assert_close(sum(objective.sums(model, part)[0] for part in parts), wanted, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(sum(update_loss.sums(model, part)[0] for part in parts), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_only_answers_of_the_same_tokens_are_compared():

@@ -18,7 +18,7 @@ from paft.runtime.launch import run_on
 from paft.training.embeddings import ShiftedEmbeddings
 from paft.training.losses import answer_loss
 from paft.training.module import PaftModule
-from paft.training.objective import Objective, Part
+from paft.training.update_loss import UpdateLoss, UpdatePart
 from tests.conftest import compose_config, whole_and_resumed
 from tests.model.test_graphs import Recorder
 from tests.training.test_losses import ADAPTER, data_of
@@ -35,10 +35,12 @@ def log(folder: Path) -> list[list[float]]:
 
 def added(model, update, size: float | None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return an update's sums and its gradient."""
-    objective = Objective(LossConfig(name="perturbed"), 10)
+    update_loss = UpdateLoss(LossConfig(name="perturbed"), 10)
     n, strength = torch.tensor(float(update.n_targets)), None if size is None else torch.tensor(size)
     model.zero_grad()
-    sums = sum(objective.add_gradients(model, Part(b, n, strength), torch.Tensor.backward) for b in update.micro_batches)
+    sums = sum(
+        update_loss.add_gradients(model, UpdatePart(b, n, strength), torch.Tensor.backward) for b in update.micro_batches
+    )
     return sums, parameters_to_vector([p.grad for p in model.parameters() if p.requires_grad]).clone()
 
 

@@ -18,7 +18,7 @@ from paft.jobs.train import prepare, run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.module import PaftModule
-from paft.training.objective import Objective, Part
+from paft.training.update_loss import UpdateLoss, UpdatePart
 from tests.conftest import compose_config, whole_and_resumed
 from tests.model.test_graphs import Recorder
 from tests.training.test_losses import ADAPTER, CONSISTENT
@@ -66,9 +66,9 @@ def test_the_loss_is_written_out_by_torchs_divergence(own, tiny_llama, toward, a
         data = data_of(*own, f"model.attention={attention}", f"trainer.micro_batch_tokens={tokens}")
         tagged = next(iter(data.updates.of_epoch(0)))
         update = data.renderings[tagged]
-        objective = Objective(LossConfig(name="consistent", weight=2, toward=toward), 10, paired=True)
+        update_loss = UpdateLoss(LossConfig(name="consistent", weight=2, toward=toward), 10, paired=True)
         numbers = torch.tensor(float(update.n_targets)), torch.tensor(2.0), torch.tensor(float(update.n_compared))
-        found.append(sum(objective.sums(model, Part(batch, *numbers))[0] for batch in update.micro_batches))
+        found.append(sum(update_loss.sums(model, UpdatePart(batch, *numbers))[0] for batch in update.micro_batches))
     asked = [tag for tag in tagged if tag.row >= 24]
     assert len(asked) == 4 and update.targets[-4:] == [0] * 4 and update.n_compared == update.n_targets + 4
     wanted = torch.zeros(())

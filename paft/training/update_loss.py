@@ -18,7 +18,7 @@ _SUMS = {"mean": 1, "tilted": 3, "consistent": 2, "perturbed": 2}
 
 
 @dataclass(frozen=True)
-class Part:
+class UpdatePart:
     """A micro-batch of an update, and what a CUDA graph reads besides."""
 
     micro_batch: MicroBatch
@@ -27,7 +27,7 @@ class Part:
     n_compared: Tensor | None = None  # tokens of the update whose predictions are compared, if they are; scalar, fp32
 
 
-class Objective:
+class UpdateLoss:
     """What an update minimises: the mean over its answer tokens, or a loss that looks at templates besides.
 
     Args:
@@ -64,7 +64,7 @@ class Objective:
         """Return whether an update is computed a second time, with perturbed embeddings."""
         return self.loss.name == "perturbed" and self.strength(update) is not None
 
-    def add_gradients(self, model: Model, part: Part, backward: Callable[[Tensor], None]) -> Tensor:
+    def add_gradients(self, model: Model, part: UpdatePart, backward: Callable[[Tensor], None]) -> Tensor:
         """Add a micro-batch's gradients to the model's; return what it adds to the update's sums, as `sums`.
 
         Of a perturbed loss the second number is by how much the perturbation made the loss worse.
@@ -78,7 +78,7 @@ class Objective:
         backward(sums[0])
         return sums.detach()
 
-    def _add_perturbed(self, model: Model, part: Part, size: Tensor, backward: Callable[[Tensor], None]) -> Tensor:
+    def _add_perturbed(self, model: Model, part: UpdatePart, size: Tensor, backward: Callable[[Tensor], None]) -> Tensor:
         """Add half of the gradients as they are, and half of those with embeddings moved to where the loss is higher."""
         mask = part.micro_batch.template
         assert mask is not None
@@ -91,7 +91,7 @@ class Objective:
         clean, moved = clean.detach(), moved.detach()
         return torch.cat([((clean + moved) / 2)[:1], (moved - clean)[:1], clean[2:]])
 
-    def sums(self, model: Model, part: Part) -> Tensor:
+    def sums(self, model: Model, part: UpdatePart) -> Tensor:
         """Return what the micro-batches of an update add up, (n_sums,) fp32; gradients flow through the first number alone.
 
         The loss; of a tilted one the three sums, by whose weight gradients are not divided yet; of a consistent one the
@@ -108,7 +108,7 @@ class Objective:
         # Not index_add, which on a GPU adds in any order.
         return torch.cat([own, (batch.renderings * losses.detach()).sum(-1)])
 
-    def _of_loss(self, logits: Tensor, losses: Tensor, part: Part) -> Tensor:
+    def _of_loss(self, logits: Tensor, losses: Tensor, part: UpdatePart) -> Tensor:
         batch = part.micro_batch
         if self.loss.name in ("mean", "perturbed"):
             weighted = losses if batch.weights is None else losses * batch.weights
