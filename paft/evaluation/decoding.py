@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, StaticLayer
 
-from paft.evaluation.likelihood import NO_NUMBERS, Model
-from paft.model.base import window_of
+from paft.evaluation.likelihood import NO_NUMBERS
+from paft.model.base import Model, window_of
 from paft.model.graphs import Replayed
 from paft.runtime.errors import InputError
 

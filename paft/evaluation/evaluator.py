@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedModel
 
 from paft.config.schema import ModelConfig, TrainerConfig
 from paft.data.encode import RULES, Encoder
 from paft.data.splits import fingerprint
 from paft.data.tasks.base import Example
 from paft.evaluation.generation import Generation
-from paft.evaluation.likelihood import Model
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.scoring import Scoring, answering_by, score
 from paft.evaluation.store import MatrixStore
-from paft.model.base import switch_attention, weights_fingerprint
+from paft.model.base import Model, switch_attention, weights_fingerprint, without_adapter
 from paft.model.identity import adapter_digest
 from paft.model.sharding import is_sharded
 from paft.prompts import PromptPool
@@ -62,8 +60,7 @@ class Evaluator:
         self.model, self.encoder = model, encoder
         self.batch_tokens, self.progress = trainer.micro_batch_tokens, trainer.progress
         self.graphs = trainer.graphs == "auto" and not is_sharded(model)
-        base = model.get_base_model() if isinstance(model, PeftModel) else model
-        assert isinstance(base, PreTrainedModel)
+        base = without_adapter(model)
         switch_attention(base, config, backward=False)
         self._may_merge = isinstance(model, PeftModel) and config.quantization is None and not is_sharded(model)
         self._merged: bool | None = None  # None: merging has not been tried yet

@@ -11,10 +11,9 @@ from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell
 from paft.evaluation.decoding import Continuing, Growing, StaticDecoder
-from paft.evaluation.likelihood import Model
 from paft.evaluation.metrics import Metric, answered
 from paft.evaluation.store import StoredCell
-from paft.model.base import window_of
+from paft.model.base import Model, window_of
 from paft.model.graphs import Replayed
 from paft.runtime.errors import InputError, first_sentence
 from paft.runtime.memory import is_out_of_memory

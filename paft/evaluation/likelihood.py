@@ -4,12 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
-from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
@@ -17,11 +15,11 @@ from paft.evaluation.cells import Cell, common_prefix
 from paft.evaluation.metrics import Metric
 from paft.evaluation.store import StoredCell
 from paft.model.attention import packed_logits, packs_ragged
+from paft.model.base import Model
 from paft.model.graphs import TOLERANCE, Replayed
 from paft.packing import Branches, Packing, pack, size_of_bucket, to_device
 from paft.runtime.errors import InputError
 
-Model: TypeAlias = PeftModel | PreTrainedModel
 Normalise = Literal["sum", "token", "byte"]
 
 # Without this error a choice would still be made, and be wrong without a sign of it.

@@ -65,6 +65,11 @@ class ScoreMatrix:
         return None if self.gold.min() < 0 else int(np.bincount(self.gold).argmax())
 
     @property
+    def group_numbers(self) -> NDArray[np.int64]:
+        """The group of each example as a number (E,)."""
+        return np.unique(self.groups, return_inverse=True)[1]
+
+    @property
     def given(self) -> tuple[float, ...]:
         """The share of all answers that are each choice, by its place; empty where answers are free-form."""
         n = max(self.n_choices)

@@ -96,7 +96,7 @@ def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
 
     None for fewer than ten prompts or ten independent groups of examples, and where all answers have the same score.
     """
-    groups = np.unique(matrix.groups, return_inverse=True)[1]
+    groups = matrix.group_numbers
     correct = matrix.correct.astype(float)
     if not can_promise(correct, groups):
         return None

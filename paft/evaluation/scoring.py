@@ -17,10 +17,11 @@ from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import WINDOW, Cell, batches, encode, windows
 from paft.evaluation.generation import MAX_NEW_TOKENS, Generation, Stop, take_several_lines
-from paft.evaluation.likelihood import Likelihood, Model, Normalise
+from paft.evaluation.likelihood import Likelihood, Normalise
 from paft.evaluation.matrix import ScoreMatrix, matrix_of, read_matrix
 from paft.evaluation.metrics import Metric
 from paft.evaluation.store import Grading, MatrixStore, StoredCell, schema_of
+from paft.model.base import Model
 from paft.model.sharding import is_sharded
 from paft.prompts import PromptPool
 from paft.runtime import ranks

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import f, t
 
-from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, difference_interval, noise_variance
+from paft.evaluation.statistics import EQUAL, FEWEST, Array, Estimate, Groups, can_promise, difference_interval, noise_variance
 from paft.evaluation.tail import cvar
 
-_EQUAL = 1e-9  # values that differ by no more are equal
 _BLOCKS = 100  # of prompts, at most, that the jackknife leaves out in turn
 _NORMAL = 1.4  # of P normal accuracies, the variance of the mean less the worst tenth is about 1.4 / P of its square
 
@@ -89,7 +88,7 @@ def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estim
         return float(np.sqrt(max(0.0, max(end, 0.0) ** 2 - noisy * gap**2)))
 
     value = without_noise(gap)
-    if not can_promise(correct, groups) or gap < _EQUAL:
+    if not can_promise(correct, groups) or gap < EQUAL:
         return Estimate(value)
     blocks = np.array_split(np.random.default_rng(0).permutation(n_prompts), min(n_prompts, _BLOCKS))
     jackknife = (len(blocks) - 1) * float(np.var([_gap(np.delete(accuracy, block), share) for block in blocks]))
@@ -137,7 +136,7 @@ def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int 
     beyond = np.ones(len(kinds))  # the draw that was found: p is never zero
     for start in range(0, draws, 1000):  # a thousand at a time, to bound memory
         dealt = generator.permuted(np.tile(values[:, None], min(1000, draws - start)), axis=0)
-        beyond += (worse(dealt).max(0) >= found[:, None] - _EQUAL).sum(1)
+        beyond += (worse(dealt).max(0) >= found[:, None] - EQUAL).sum(1)
     below = np.add.reduceat(values, starts)
     listed = [
         Kind(str(kinds[i]), int(sizes[i]), float(below[i] / sizes[i]), float((values.sum() - below[i]) / others[i]))

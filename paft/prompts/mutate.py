@@ -21,7 +21,7 @@ MUTATIONS: tuple[Mutation, ...] = get_args(Mutation)
 
 _LABELS = ("{}: ", "{} - ", "{} = ", "[{}] ", "({}) ", "<{}> ", "**{}:** ", "{}:\n", "{}\n", "### {}\n", "[{}]\n")
 _SEPARATORS = ("\n", "\n\n", "\n\n\n", "\n---\n", "\n***\n", "\n\n=====\n\n")
-_LETTERS = ("{}. ", "{}) ", "({}) ", "[{}] ", "{}: ", "{} - ", "{} = ", "**{}** ", "{}.) ")
+_LETTER_STYLES = ("{}. ", "{}) ", "({}) ", "[{}] ", "{}: ", "{} - ", "{} = ", "**{}** ", "{}.) ")
 _BULLETS = ("- ", "* ", "• ", "+ ", "> ", "~ ", "")
 _IN_ONE_LINE = (" | ", " / ", "; ", " -- ")
 _CASES: tuple[Callable[[str], str], ...] = (str.upper, str.lower, str.capitalize)  # of each word
@@ -169,7 +169,7 @@ def _option_style(parts: Parts, rng: random.Random) -> Parts:
     if options is None or any(len(word) > 1 for word in re.findall(r"\w+", FIELD.sub("", options.body))):
         return parts  # marks of several letters, as "Option A:", are words, which stay
     lettered = options.marks[0] != ""
-    style = rng.choice(_LETTERS if lettered else _BULLETS)
+    style = rng.choice(_LETTER_STYLES if lettered else _BULLETS)
     inline = options.lead.strip() == "" or options.lead.rstrip().endswith(":")  # else a heading, which has a line of its own
     lines = rng.random() < 0.7 or not inline
     separator = "\n" if lines else rng.choice(_IN_ONE_LINE)

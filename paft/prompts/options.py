@@ -8,10 +8,11 @@ letters ("Answer with A, B, C or D", "A-D") is adapted, too; a number in words (
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from string import ascii_uppercase
 
 from paft.prompts.template import PromptTemplate
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LETTERS = ascii_uppercase
 _SINGLE = re.compile(r"(?<![^\W_])([A-Za-z]|\d+)(?![^\W_])")  # a letter or a number that stands alone
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _AND = re.compile(r"\b(or|and|oder|und|ou|et|o|y)\b")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,6 @@ Answer = Literal["letter", "text"]
 Options = Literal["shown", "hidden"]
 
 _DOUBLED = re.compile(r"(?<!\{)\{\{(\w+)\}\}(?!\})")  # but not {{{A}}}, a field in braces
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 
 
@@ -182,7 +182,7 @@ def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
     """Check the placeholders of a template against its form; raises InputError that begins with `where`."""
     known = form.required | form.optional_fields | form.extra_fields
     known |= form.choice_fields if form.options == "shown" else frozenset()
-    letters = frozenset(_LETTERS) if form.ragged and form.options == "shown" else frozenset[str]()
+    letters = frozenset(ascii_uppercase) if form.ragged and form.options == "shown" else frozenset[str]()
     if (doubled := _DOUBLED.search(template.text)) and doubled[1] in known:
         raise InputError(
             f"{where}: {doubled[0]} is the text {{{doubled[1]}}}, no field; write it with one brace, {{{doubled[1]}}}."

@@ -133,7 +133,7 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
         raise InputError(f"{len(a)} runs against {len(b)}: seeds are compared in pairs; give as many of one as of the other.")
     runs = share([load(folder) for folder in (*a, *b)])
     side_a, side_b = runs[: len(a)], runs[len(a) :]
-    groups = np.unique(runs[0].matrix.groups, return_inverse=True)[1]
+    groups = runs[0].matrix.group_numbers
     correct_a, correct_b = (_correct(side) for side in (side_a, side_b))
     seeds = [seed_variance(correct, groups) if len(correct) > 1 else None for correct in (correct_a, correct_b)]
     tail = cvar_difference(correct_a, correct_b, _families(runs[0]))

@@ -61,7 +61,7 @@ def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
     if b and len(b) != len(a):
         raise InputError(f"{len(a)} runs against {len(b)}: give as many of one method as of the other.")
     runs = share([load(folder) for folder in (*a, *b)])
-    groups = np.unique(runs[0].matrix.groups, return_inverse=True)[1]
+    groups = runs[0].matrix.group_numbers
     sides = [_correct(runs[: len(a)]), *([_correct(runs[len(a) :])] if b else [])]
     variances = [seed_variance(side, groups) for side in sides]
     method = 0.0

@@ -117,7 +117,7 @@ def family_tables(results: Results, matrix: ScoreMatrix, pool: PromptPool) -> li
         "layout": [template.layout for template in pool.templates],
         "kind": [kind_of(template.layout) for template in pool.templates],
     }
-    groups = np.unique(matrix.groups, return_inverse=True)[1]
+    groups = matrix.group_numbers
     correct = matrix.correct.astype(float)
     tables = []
     for key, families in results.families.items():

@@ -168,7 +168,7 @@ class TableRow:
     @property
     def groups(self) -> Any:
         """Which examples are no independent evidence (E,)."""
-        return np.unique(self.runs[0].matrix(self.part, self.measure).groups, return_inverse=True)[1]
+        return self.runs[0].matrix(self.part, self.measure).group_numbers
 
     @property
     def seeds(self) -> list[int]:

@@ -307,7 +307,7 @@ def judged(
         method: by which the model was trained; base: it was not.
         beside: other runs on the same cells, by method.
     """
-    groups, correct = np.unique(matrix.groups, return_inverse=True)[1], matrix.correct.astype(float)
+    groups, correct = matrix.group_numbers, matrix.correct.astype(float)
     records = {
         name: Beside(
             run=other.results.run,

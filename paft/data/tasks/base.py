@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from paft.prompts.pool import Answer, Form, Options
@@ -12,7 +13,7 @@ from paft.runtime.errors import InputError
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = ascii_uppercase
 LABELS = "labels"  # the field that shows all labels of a classification: {labels}
 GoldForm: TypeAlias = Literal["name", "index", "text"]  # how a row states its right answer; a letter is a name, too
 
