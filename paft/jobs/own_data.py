@@ -6,7 +6,6 @@ where it has finished.
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -14,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-from paft.data.files import FORMATS, read_rows
+from paft.data.files import FORMATS, as_json, read_rows
 from paft.prompts import PromptPool
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place, disk_full_is_an_input_error, write_atomically
@@ -119,14 +118,12 @@ def _read(path: Path, what: str) -> str:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Return a value as JSON knows it, as `as_json` reads it from a file; a data frame's NaN is a missing value."""
-    if (isinstance(value, float) and not math.isfinite(value)) or type(value).__name__ in ("NAType", "NaTType"):
+    """Return a value as JSON knows it, the same as if it had been read from a file; a data frame's NaN is a missing value."""
+    if type(value).__name__ in ("NAType", "NaTType"):
         return None
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, Decimal | timedelta):
-        return str(value)
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, float | date | time | timedelta | Decimal):
+        return as_json(value)
+    if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(item, where) for key, item in value.items()}

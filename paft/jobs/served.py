@@ -53,9 +53,9 @@ def find_served(config: EvaluateConfig, inputs: TestInputs, folder: RunFolder) -
             "model.api: one process asks a server, with model.api_requests at a time; start it without a launcher."
         )
     if folder.results.is_file():
-        from paft.jobs.measures import outdated
+        from paft.jobs.measures import has_results
 
-        if not outdated(folder.results, config.dataset):
+        if has_results(folder, config.dataset):
             return None
     asked = asked_of(config, inputs)
     if not asked.protocols():
