@@ -48,5 +48,5 @@ def test_the_demo_prints_and_writes_the_comparison(tmp_path):
         *small,
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "PAFT's mean is" in done.stdout
+    assert "on unseen prompts PAFT has a mean of " in done.stdout
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"README.md", "results.json", "story_facts.png"}
