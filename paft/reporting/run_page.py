@@ -1,12 +1,15 @@
 """The page of a run, report.html: a single HTML file that loads nothing else, and whose size is bounded."""
 
 import datetime
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
 
 from paft.data.encode import Encoder
 from paft.data.render import render
@@ -76,9 +79,7 @@ def write_run_page(
     prompts = prompt_rows(scored, answers, pool, labelled)
     letters = pool.answer == "letter"
     wrong = 1 - matrix.correct.astype(float) if labelled else (answers.codes != answers.majority).astype(float)
-    environment = Environment(loader=PackageLoader("paft", "reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"explain": terms.explain, "cut": cut, "percent": "{:.1f}".format, "signed": "{:+.1f}".format}
-    page = environment.get_template("run_page.html.jinja").render(
+    page = _template().render(
         results=results,
         title=title_of(results),
         facts=facts_of(results, matrix.correct.shape[1], date),
@@ -124,6 +125,20 @@ def write_run_page(
 def cut(text: str, longest: int = _LONGEST) -> str:
     """Return a text, or its beginning and how much is missing."""
     return text if len(text) <= longest else f"{text[:longest]} … ({len(text) - longest:,} more characters)"
+
+
+@functools.cache  # compiling it takes longer than rendering it
+def _template() -> Template:
+    environment = Environment(loader=PackageLoader("paft", "reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"explain": _explain, "cut": cut, "percent": "{:.1f}".format, "signed": "{:+.1f}".format}
+    return environment.get_template("run_page.html.jinja")
+
+
+@pass_context
+def _explain(context: Context, text: str) -> Markup:
+    """Mark the terms of a text: by the page's own Terms, which know what the page has explained so far."""
+    terms: Terms = context["terms"]
+    return terms.explain(text)
 
 
 def _figures(results: Results) -> list[Figure]:

@@ -8,6 +8,7 @@ mention; only reading the story distinguishes the first two. The words of the te
 'Where is the kettle?'
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -74,8 +75,12 @@ def _generate_row(split: str, index: int, seed: int) -> Row:
 
 def _generate(split: str) -> Iterator[Row]:
     """Yield the rows of a split; validation is cut from train."""
-    kind: Literal["train", "test"] = "train" if split == "train" else "test"
-    yield from generate_rows(kind, N_ROWS[kind])
+    yield from _rows("train" if split == "train" else "test")
+
+
+@functools.cache  # the runs of a multirun share them
+def _rows(split: Literal["train", "test"]) -> list[Row]:
+    return generate_rows(split, N_ROWS[split])
 
 
 STORY_FACTS = Task(
