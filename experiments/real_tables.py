@@ -100,7 +100,7 @@ def check(wanted: Sequence[Cell], root: Path) -> None:
     Args:
         root: where the runs' folders will lie.
     """
-    from paft.jobs.train import prepare
+    from paft.jobs.one_run import prepare
 
     configs = [compose_training([*cell.overrides, f"output_root={root.absolute()}"]) for cell in wanted]
     for config in {config.dataset.name: config for config in reversed(configs)}.values():

@@ -42,7 +42,7 @@ def interrupt_before_its_adapter_is_saved(config: TrainConfig, monkeypatch: pyte
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("paft.jobs.train.save_adapter", interrupted)
+        patch.setattr("paft.jobs.one_run.save_adapter", interrupted)
         run_training(config)
 
 

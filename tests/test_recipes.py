@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from paft.config.compose import CONF, parse
 from paft.evaluation.matrix import read_matrix
-from paft.jobs.train import prepare, run_training
+from paft.jobs.one_run import prepare
+from paft.jobs.train import run_training
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config

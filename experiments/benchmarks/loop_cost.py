@@ -37,7 +37,7 @@ from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
 from paft.data.batch import MicroBatch
 from paft.data.datamodule import PaftDataModule, Renderings
-from paft.jobs.train import PreparedRun, prepare
+from paft.jobs.one_run import PreparedRun, prepare
 from paft.model.base import add_lora
 from paft.reporting.loggers import run_loggers
 from paft.reporting.page import bullets, table, write, write_json

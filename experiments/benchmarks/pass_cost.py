@@ -20,7 +20,7 @@ from experiments.benchmarks.models import add_model_arguments, command_of, label
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
 from paft.data.datamodule import PaftDataModule
-from paft.jobs.train import prepare
+from paft.jobs.one_run import prepare
 from paft.model.base import add_lora, device_of, load_base
 from paft.model.fused import fused_kind
 from paft.packing import to_device

@@ -15,7 +15,7 @@ from experiments.gates.transfer import Transfer, transfer
 from experiments.studies import train
 from paft.config.compose import compose_training
 from paft.evaluation.statistics import Array
-from paft.jobs.train import prepare
+from paft.jobs.one_run import prepare
 from paft.model.base import Model, add_lora, device_of, load_base
 from paft.model.fused import fused_kind
 from paft.reporting.logged import earlier_updates

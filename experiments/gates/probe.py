@@ -11,7 +11,7 @@ from paft.data.batch import IGNORED, pack_answers, split_into_micro_batches
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.statistics import Array
-from paft.jobs.train import PreparedRun
+from paft.jobs.one_run import PreparedRun
 from paft.model.base import Model
 from paft.packing import to_device
 from paft.prompts import PromptTemplate

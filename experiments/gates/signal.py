@@ -8,7 +8,7 @@ import numpy as np
 from paft.config.schema import SamplerConfig
 from paft.data.updates import sampler_of
 from paft.evaluation.statistics import Array
-from paft.jobs.train import PreparedRun
+from paft.jobs.one_run import PreparedRun
 from paft.prompts.by_loss import ByLossSampler
 
 SHUFFLES = 20  # of the templates of a log

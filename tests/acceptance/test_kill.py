@@ -57,7 +57,7 @@ def test_a_sweep_killed_in_its_third_run_ends_with_the_same_report(tiny_llama, t
 
     subprocess.run([sys.executable, "train.py", *overrides(tmp_path / "whole")], check=True, **SETTINGS)
     killed = tmp_path / "killed"
-    kill("paft.jobs.train:fit", 3, "train", *overrides(killed))
+    kill("paft.jobs.one_run:fit", 3, "train", *overrides(killed))
     finished = {path: path.stat().st_mtime_ns for path in killed.glob("*/results.json")}
     assert len(finished) == 2 and len(list(killed.glob("*/run.json"))) == 3
     subprocess.run([sys.executable, "train.py", *overrides(killed)], check=True, **SETTINGS)

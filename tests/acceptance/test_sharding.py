@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import paft.jobs.evaluate
+import paft.jobs.one_run
 import paft.jobs.train
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.batch import Update
@@ -25,7 +26,7 @@ SHAPE = ["train_examples=25", "T=2", "trainer.micro_batch_tokens=256", "model.lo
 
 def sharded(config: TrainConfig | EvaluateConfig) -> None:
     """Do what a rank does on a GPU, on the CPU; see that the model is in parts and that ranks keep step."""
-    paft.jobs.train.check_sharding = paft.jobs.evaluate.check_sharding = lambda *_: None
+    paft.jobs.one_run.check_sharding = paft.jobs.evaluate.check_sharding = lambda *_: None
     if isinstance(config, EvaluateConfig):
         paft.jobs.evaluate.run_evaluation(config)
         return

@@ -17,7 +17,7 @@ from experiments.gates.signal import Signal, signal
 from experiments.gates.transfer import Transfer
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
-from paft.jobs.train import prepare
+from paft.jobs.one_run import prepare
 from paft.model.base import add_lora, load_base
 from paft.prompts import PromptTemplate
 from tests.conftest import small_run

@@ -104,7 +104,7 @@ def test_all_runs_of_a_sweep_share_one_base_model(typed, tmp_path, capsys):
 def test_a_finished_run_is_shown_beside_others_later_and_not_trained_again(typed, tmp_path, monkeypatch, capsys):
     alone = run_training(compose_config(*typed, "score_base=false"))
     with monkeypatch.context() as patch:
-        patch.setattr("paft.jobs.train.fit", lambda *_: pytest.fail("trained again"))
+        patch.setattr("paft.jobs.one_run.fit", lambda *_: pytest.fail("trained again"))
         later = run_training(compose_config(*typed))
     assert [*later.beside] == ["base"] and read_results(later.folder) == later
     assert later.model_copy(update={"beside": {}, "verdict": alone.verdict}) == alone
@@ -165,7 +165,7 @@ def test_an_interrupted_run_keeps_the_scores_of_its_base_model(typed, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("paft.jobs.train.fit", interrupted)
+        patch.setattr("paft.jobs.one_run.fit", interrupted)
         run_training(compose_config(*typed))
     assert names(tmp_path / "runs") == ["base"]
     monkeypatch.setattr("paft.jobs.train._score_base", lambda *_: pytest.fail("scored again"))

@@ -14,7 +14,8 @@ import paft
 import paft.cli.merge
 from paft.cli.train import job
 from paft.jobs.evaluate import run_evaluation
-from paft.jobs.train import prepare, run_training
+from paft.jobs.one_run import prepare
+from paft.jobs.train import run_training
 from paft.model.base import load_base, make_trainable
 from paft.model.memory import training_memory
 from paft.reporting.results import read_results
@@ -78,7 +79,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(average, full, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("paft.jobs.train._save", interrupted)
+        patch.setattr("paft.jobs.train.save_files", interrupted)
         run_training(config)
     folder = tmp_path / "again" / whole.folder.name
     states(folder / "checkpoints")[0].unlink()  # so that the last update is repeated

@@ -19,8 +19,9 @@ from paft.cli.train import job
 from paft.config.adapter import read_metadata
 from paft.config.command import command
 from paft.config.schema import ModelConfig
+from paft.jobs.one_run import prepare
 from paft.jobs.rerun import repeated
-from paft.jobs.train import prepare, run_training, train
+from paft.jobs.train import run_training, train
 from paft.model.base import load_base
 from paft.prompts import shipped_pool_path
 from paft.prompts.seen import Seen
@@ -182,7 +183,7 @@ def test_an_interrupted_run_goes_on_with_the_same_files_of_its_model_alone(
         raise Stopped
 
     with monkeypatch.context() as patch:
-        patch.setattr("paft.jobs.train.fit", stopped)
+        patch.setattr("paft.jobs.one_run.fit", stopped)
         with pytest.raises(Stopped):
             run_training(config)
     path = folder / file

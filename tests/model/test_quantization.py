@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from paft.jobs.evaluate import run_evaluation
 from paft.jobs.export import export
-from paft.jobs.train import prepare, run_training
+from paft.jobs.one_run import prepare
+from paft.jobs.train import run_training
 from paft.model.base import load_base
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
@@ -29,7 +30,7 @@ def tiny_overrides(tiny_overrides, tiny_llama, tmp_path) -> list[str]:
 @pytest.fixture
 def on_a_cpu(monkeypatch):
     """Let it run here, without the repacking that makes it wrong."""
-    for place in ("paft.jobs.train", "paft.jobs.evaluate"):
+    for place in ("paft.jobs.one_run", "paft.jobs.evaluate"):
         monkeypatch.setattr(f"{place}.check_quantization", lambda *_: None)
     monkeypatch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
 

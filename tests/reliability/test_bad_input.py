@@ -233,7 +233,7 @@ def test_code_that_comes_with_a_model_is_run_for_those_who_ask_for_it_by_name(ti
         "class Config(LlamaConfig):\n    model_type = 'strange'\n"
         "class Model(LlamaForCausalLM):\n    config_class = Config\n"
     )
-    from paft.jobs.train import prepare
+    from paft.jobs.one_run import prepare
 
     with pytest.raises(InputError, match=r"if you trust who wrote it, give model\.remote_code=true"):
         prepare(compose_config(*tiny_overrides, f"model.path={folder}"))

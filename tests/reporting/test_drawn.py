@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from paft.data.updates import updates_of
-from paft.jobs.train import prepare, run_training
+from paft.jobs.one_run import prepare
+from paft.jobs.train import run_training
 from paft.prompts.sampling import families_of
 from paft.reporting.drawn import drawn_record, drawn_tables
 from tests.conftest import compose_config, whole_and_resumed

@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 from transformers import AutoTokenizer
 
 from paft.jobs.export import export
-from paft.jobs.train import prepare, run_training
+from paft.jobs.one_run import prepare
+from paft.jobs.train import run_training
 from paft.model.adapter import EMBEDDED_ON_HUB
 from paft.reporting.model_card import base_name
 from tests.conftest import compose_config

@@ -7,7 +7,8 @@ import yaml
 
 from paft.config.adapter import read_metadata
 from paft.evaluation.matrix import read_matrix
-from paft.jobs.train import prepare, run_training
+from paft.jobs.one_run import prepare
+from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 

@@ -17,8 +17,9 @@ from paft.data.batch import Update, pack_answers
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoded, Encoder
 from paft.data.inputs import load_inputs
+from paft.jobs.one_run import prepare
 from paft.jobs.planning import sampler_notes
-from paft.jobs.train import prepare, run_training
+from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.losses import answer_losses, disagreement, effective_templates, tilted

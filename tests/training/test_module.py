@@ -8,7 +8,7 @@ from experiments.examples.paft_in_one_page import fine_tune
 from paft.config.schema import LoraConfig, ModelConfig, OptimConfig
 from paft.data.batch import pack_answers
 from paft.data.updates import updates_of
-from paft.jobs.train import prepare
+from paft.jobs.one_run import prepare
 from paft.model.base import add_lora, load_base, load_tokenizer
 from paft.training.losses import answer_loss
 from paft.training.module import PaftModule

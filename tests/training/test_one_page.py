@@ -8,7 +8,8 @@ import torch
 
 from experiments.examples.paft_in_one_page import draws, fine_tune
 from paft.data.updates import updates_of
-from paft.jobs.train import prepare, train
+from paft.jobs.one_run import prepare
+from paft.jobs.train import train
 from paft.model.base import add_lora, load_base, load_tokenizer
 from paft.training.module import PaftModule
 from tests.conftest import compose_config

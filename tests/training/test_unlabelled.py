@@ -14,7 +14,8 @@ from paft.config.schema import LossConfig
 from paft.data.batch import IGNORED
 from paft.data.datamodule import PaftDataModule
 from paft.data.tasks.story_facts import generate_rows
-from paft.jobs.train import prepare, run_training
+from paft.jobs.one_run import prepare
+from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.module import PaftModule
