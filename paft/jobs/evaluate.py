@@ -30,16 +30,9 @@ from paft.model.gguf import origin
 from paft.model.sharding import check_sharding
 from paft.reporting.loggers import log_results, misses, run_loggers, send_results
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
-from paft.reporting.results import (
-    BaseModelRecord,
-    ExtraMeasures,
-    Fingerprints,
-    Results,
-    adversarial_prompts,
-    describe_pool,
-    read_results,
-)
+from paft.reporting.results import BaseModelRecord, ExtraMeasures, Fingerprints, Results, read_results
 from paft.reporting.run_files import save_pools, save_run
+from paft.reporting.summary import adversarial_prompts, describe_pool
 from paft.reporting.table import print_run
 from paft.reporting.verdict import judged
 from paft.runtime import ranks

@@ -11,7 +11,8 @@ from paft.evaluation.metrics import metric_of
 from paft.evaluation.scoring import Scoring, ScoringMethod
 from paft.jobs.measures import summary_of
 from paft.reporting.provenance import provenance
-from paft.reporting.results import AdversarialPrompts, ExtraMeasures, GeneratedAnswers, adversarial_prompts
+from paft.reporting.results import AdversarialPrompts, ExtraMeasures, GeneratedAnswers
+from paft.reporting.summary import adversarial_prompts
 
 
 def measure_more(

@@ -19,7 +19,8 @@ from paft.evaluation.statistics import Array, agreement
 from paft.evaluation.store import MatrixStore, read_cells
 from paft.evaluation.tail import Family, by_family, kind_of
 from paft.prompts import PromptPool
-from paft.reporting.results import Summary, read_results, summarise
+from paft.reporting.results import Summary, read_results
+from paft.reporting.summary import summarise
 from paft.runtime import ranks
 from paft.runtime.run_folder import RunFolder
 

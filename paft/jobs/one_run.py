@@ -23,15 +23,7 @@ from paft.jobs.planning import advice, layout_advice, make_plan
 from paft.jobs.preflight import BesideRun, CheckedRun, check_run
 from paft.model.adapter import save_adapter, save_model
 from paft.model.attention import packs_ragged
-from paft.model.base import (
-    Model,
-    check_quantization,
-    device_of,
-    make_trainable,
-    skeleton,
-    weights_fingerprint,
-    without_adapter,
-)
+from paft.model.base import Model, check_quantization, device_of, make_trainable, skeleton, weights_fingerprint, without_adapter
 from paft.model.gguf import origin
 from paft.model.identity import revision_of
 from paft.model.sharding import check_sharding
@@ -42,16 +34,9 @@ from paft.reporting.model_card import Kind, save_model_card
 from paft.reporting.plan import Plan
 from paft.reporting.provenance import peak_memory_bytes, provenance
 from paft.reporting.renderings import first_trained
-from paft.reporting.results import (
-    BaseModelRecord,
-    ExtraMeasures,
-    Fingerprints,
-    Results,
-    SelectionRecord,
-    TrainingRecord,
-    describe_pool,
-)
+from paft.reporting.results import BaseModelRecord, ExtraMeasures, Fingerprints, Results, SelectionRecord, TrainingRecord
 from paft.reporting.run_files import save_pools, save_run
+from paft.reporting.summary import describe_pool
 from paft.reporting.warnings import few_templates
 from paft.runtime import ranks
 from paft.runtime.run_folder import RunFolder

@@ -36,13 +36,12 @@ from paft.reporting.results import (
     Fingerprints,
     GitState,
     Results,
-    describe_pool,
     read_results,
-    summarise,
 )
 from paft.reporting.run_files import per_prompt_csv, save_run
 from paft.reporting.run_page import write_run_page
 from paft.reporting.run_tables import choose_examples, family_tables, prompt_rows, split_rows, worst_renderings
+from paft.reporting.summary import describe_pool, summarise
 from paft.reporting.table import certainty, print_run, remarks
 from tests.conftest import compose_evaluation
 

@@ -7,7 +7,8 @@ from paft.data.checks import LeftOut
 from paft.evaluation.matrix import ScoreMatrix
 from paft.prompts.seen import Seen
 from paft.reporting.compare import compare_sides, notes
-from paft.reporting.results import read_results, summarise
+from paft.reporting.results import read_results
+from paft.reporting.summary import summarise
 from paft.reporting.table import beware, input_remarks, print_run
 from paft.reporting.warnings import few_templates
 from tests.reporting.test_compare import KEPT, write_run
