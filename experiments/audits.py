@@ -118,12 +118,7 @@ def main() -> None:
     if arguments.official is not None:
         sheets = official(arguments.official)
         theirs = {short: audit(audited) for short, audited in sheets.items()}
-        page += [
-            "## The authors' sheets",
-            "",
-            "In brackets: the same counted independently, near-copies by difflib's ratio.",
-            "",
-        ]
+        page += ["## The authors' sheets", "", _IN_BRACKETS, ""]
         page += table(_SHEETS_HEADINGS, [sheet_row(short, audited) for short, audited in theirs.items()])
         pairs |= {f"the authors' {short}": (s["train"], s["test"]) for short, s in sheets.items() if "test" in s}
         content["official"] = {short: facts_of(audited) for short, audited in theirs.items()}

@@ -176,9 +176,9 @@ def size_of_bucket(length: int, least: int) -> int:
     return max(least, 1 << (length - 1).bit_length()) if length else least
 
 
-def _tokens_of_bucket(length: int) -> int:
-    """Return the size to which a number of tokens is padded: at most an eighth more than them, or 127."""
-    return _round_up(length, max(128, (1 << (length - 1).bit_length()) // 16))
+def size_in_pieces(length: int, pieces: int) -> int:
+    """Return the multiple of a piece of the next power of two, and of 128 at least, to which a number of tokens is padded."""
+    return _round_up(length, max(128, size_of_bucket(length, 1) // pieces))
 
 
 def _ragged(ids: list[int], segments: list[_Segment]) -> Packing:
@@ -190,7 +190,7 @@ def _ragged(ids: list[int], segments: list[_Segment]) -> Packing:
         for branch, length in _lengths_by_branch(segment.branches):
             runs.append((length, segment.context if branch else segment.shared))
     longest = size_of_bucket(max(own for own, _ in runs), 64)
-    n_tokens = _tokens_of_bucket(len(ids))
+    n_tokens = size_in_pieces(len(ids), 16)
     for start in range(len(ids), n_tokens, longest):
         filler = min(longest, n_tokens - start)
         runs.append((filler, ()))

@@ -116,7 +116,7 @@ def _trial(side: Side, name: str, runs: Sequence[FinishedRun]) -> Trial:
     return Trial(side, name, accuracy, list(runs), kinds)
 
 
-def chosen(found: Sequence[Trial], candidates: Candidates) -> Mapping[Side, str]:
+def chosen(found: Sequence[Trial]) -> Mapping[Side, str]:
     """Return the candidate that each side is to be registered with; a side without one of at least two seeds is left out."""
     best: dict[Side, str] = {}
     for side in SIDES:
@@ -129,7 +129,7 @@ def chosen(found: Sequence[Trial], candidates: Candidates) -> Mapping[Side, str]
 def write_selection(collected: Collected, candidates: Candidates, out: Path, keep: bool) -> None:
     """Write README.md and results.json: every candidate, finished or not, and the choice."""
     found = trials(collected, candidates)
-    best = chosen(found, candidates)
+    best = chosen(found)
     kinds = list(dict.fromkeys(found[0].kinds))
     rows = []
     for side in SIDES:

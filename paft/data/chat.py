@@ -25,6 +25,16 @@ REASONING = (
 _MARK = "PAFT-PROMPT"  # stands for a prompt or an answer where only what is around it is wanted
 
 
+def behind_reasoning(text: str) -> str | None:
+    """Return the part of a text behind its reasoning block, the whole text where there is none; None if the block is open."""
+    for opening, closing in REASONING:
+        if closing in text:
+            return text.rpartition(closing)[2]
+        if text.lstrip().startswith(opening):
+            return None
+    return text
+
+
 @dataclass(frozen=True)
 class ChatSettings:
     """The settings of a chat: a system prompt, arguments that the template reads, and the date that it is told.

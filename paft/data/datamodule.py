@@ -27,7 +27,7 @@ from paft.runtime import ranks
 class PaftDataModule(pl.LightningDataModule):
     """Feeds the trainer one optimiser update at a time, rendered with the templates that the schedule draws for it.
 
-    EpochSampler (main process) tags each example with its template; workers render and tokenise. Every
+    Updates (main process) tags each example with its template; workers render and tokenise. Every
     update is a function of (seed, epoch, update), so a run resumed in the middle of an epoch sees
     what it would have seen without the interruption.
     """

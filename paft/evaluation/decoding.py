@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer, StaticLayer
 from paft.evaluation.likelihood import NO_NUMBERS
 from paft.model.base import Model, window_of
 from paft.model.graphs import Replayed
+from paft.packing import size_in_pieces, size_of_bucket
 from paft.runtime.errors import InputError
 
 _NO_NUMBER = -1  # in place of a token
@@ -158,7 +159,7 @@ class StaticDecoder:
             if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
                 raise NotImplementedError("its cache holds other things than keys and values")
             held += [layer.keys, layer.values]
-        return _Static(self, held, texts.tokens, texts.mask, few_sizes(texts.mask.shape[1] + n_new))
+        return _Static(self, held, texts.tokens, texts.mask, size_in_pieces(texts.mask.shape[1] + n_new, 4))
 
     def fill(self, held: Sequence[Tensor], texts: Sequence[int], slots: int) -> tuple[Tensor, list[Tensor]]:
         """Copy the keys and values of some texts of a batch into the cache whose batch they fill at least to a half.
@@ -171,7 +172,7 @@ class StaticDecoder:
         Returns (B,) int64, which of the texts stands at each place of the cache's batch (places left over repeat one); and the
         cache's keys and values, as `held`.
         """
-        n_batch = power_of_two(len(texts))
+        n_batch = size_of_bucket(len(texts), 1)
         rows = torch.tensor([*texts, *[texts[0]] * (n_batch - len(texts))], device=self.model.device)
         shapes = [(n_batch, x.shape[1], slots, x.shape[3]) for x in held]
         if len(self._memory) != len(held) or any(m.numel() < prod(s) for m, s in zip(self._memory, shapes, strict=True)):
@@ -219,7 +220,7 @@ class _Static:
     def __call__(self, kept: Sequence[int]) -> list[int]:
         """Continue the kept texts, as Continuing says."""
         self._places = [self._places[i] for i in kept]
-        if power_of_two(len(kept)) < len(self._tokens):
+        if size_of_bucket(len(kept), 1) < len(self._tokens):
             self._select(self._places)
         slot = torch.full((), self._next_slot, device=self._tokens.device)
         self._tokens = self._decoder.step(Step(self._tokens, self._padding, slot, self._slots))
@@ -229,13 +230,3 @@ class _Static:
         if _NO_NUMBER in found:
             raise InputError(NO_NUMBERS)
         return found
-
-
-def power_of_two(n: int) -> int:
-    """Return the least power of two that is at least n."""
-    return 1 << (n - 1).bit_length()
-
-
-def few_sizes(n: int) -> int:
-    """Round up to a multiple of a quarter of the next power of two, and of 128 at least: 128, 256, ... 512, 768, 1024, 1536."""
-    return -(-n // (multiple := max(128, power_of_two(n) // 4))) * multiple

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from paft.data.chat import REASONING
+from paft.data.chat import REASONING, behind_reasoning
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell
@@ -176,9 +176,5 @@ class Reasoning:
             return None
         tokens = written if closed is None else written[closed + 1 :]
         (text,) = self._tokenizer.batch_decode([tokens], skip_special_tokens=True)
-        for opening, closing in REASONING:  # where a mark is several tokens
-            if closing in text:
-                return str(text.rpartition(closing)[2])
-            if text.lstrip().startswith(opening):
-                return None
-        return None if self._opened and closed is None else str(text)
+        behind = behind_reasoning(text)  # where a mark is several tokens
+        return None if behind == text and self._opened and closed is None else behind

@@ -6,13 +6,15 @@ from functools import partial
 from itertools import groupby
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import Cell, common_prefix
-from paft.evaluation.metrics import Metric
+from paft.evaluation.metrics import Metric, chosen
 from paft.evaluation.store import StoredCell
 from paft.model.attention import packed_logits, packs_ragged
 from paft.model.base import Model
@@ -103,26 +105,18 @@ class Likelihood:
         by_cell = choice_log_probs(self.model, prepared, self.work, self._graphs)
         if any(log_probs.isnan().any() for log_probs in by_cell):
             raise InputError(NO_NUMBERS)
-        return [self._row(*each) for each in zip(cells, examples, by_cell, strict=True)]
+        return [
+            chosen(log_probs.numpy(), self._lengths(cell, example), example)
+            for cell, example, log_probs in zip(cells, examples, by_cell, strict=True)
+        ]
 
-    def _row(self, cell: Cell, example: Example, log_probs: Tensor) -> StoredCell:
-        scores = log_probs / self._length(cell, example)
-        predicted = int(scores.argmax())
-        return {
-            "log_probs": log_probs.tolist(),
-            "predicted": predicted,
-            "correct": predicted == example.gold,
-            "tied": int((scores == scores[predicted]).sum()) > 1,
-            "output": None,
-            "output_tokens": 0,
-        }
-
-    def _length(self, cell: Cell, example: Example) -> Tensor:
+    def _lengths(self, cell: Cell, example: Example) -> NDArray[np.float32]:
+        lengths = [1]
         if self.normalise == "token":
-            return torch.tensor([len(continuation) for continuation in cell.encoded.continuations])
+            lengths = [len(continuation) for continuation in cell.encoded.continuations]
         if self.normalise == "byte":
-            return torch.tensor([len(answer.encode()) for answer in self.encoder.answers(example)])
-        return torch.ones(())
+            lengths = [len(answer.encode()) for answer in self.encoder.answers(example)]
+        return np.array(lengths, np.float32)
 
 
 def prepare(cells: Sequence[Cell], ragged: bool = False) -> Prepared:

@@ -4,6 +4,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from paft.config.schema import DatasetConfig, is_function
 from paft.data.tasks.base import Example
 from paft.evaluation.answers import first_option, first_text, found_by, last_number, plain, squad_tokens, token_f1
@@ -68,6 +71,25 @@ class Metric:
 
     def _right(self, answer: str) -> Hashable:
         return last_number(answer) if self.name == "last_number" else plain(answer)
+
+
+def chosen(log_probs: NDArray[np.float32], lengths: NDArray[np.float32], example: Example) -> StoredCell:
+    """Return the row of answer columns of a choice: the first of those with the highest log-probability for its length.
+
+    Args:
+        log_probs: (C,), of each choice.
+        lengths: (C,) or (1,), what each is divided by.
+    """
+    scores = log_probs / lengths
+    predicted = int(scores.argmax())
+    return {
+        "log_probs": log_probs.tolist(),
+        "predicted": predicted,
+        "correct": predicted == example.gold,
+        "tied": int((scores == scores[predicted]).sum()) > 1,
+        "output": None,
+        "output_tokens": 0,
+    }
 
 
 def answered(example: Example, text: str, n_tokens: int, letters: bool, metric: Metric) -> StoredCell:

@@ -5,7 +5,6 @@ Imports nothing heavy, so that what a server can do is tried before anything sta
 
 import asyncio
 import json
-import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paft.config.schema import ModelConfig
-from paft.data.chat import REASONING
+from paft.data.chat import behind_reasoning
 from paft.data.render import answers_under, offered, render_with_shots, space_before, split_white_space
 from paft.data.tasks.base import Example
-from paft.evaluation.metrics import Metric, answered
+from paft.evaluation.metrics import Metric, answered, chosen
 from paft.evaluation.store import StoredCell
-from paft.model.served import Echoed, NotGivenError, RefusedError, ServedModel, UnavailableError, Usage
+from paft.model.served import Echoed, NotGivenError, RefusedError, ServedModel, Usage
 from paft.prompts import PromptPool, PromptTemplate
 from paft.prompts.pool import Answer
+from paft.runtime.api import UnavailableError
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 
@@ -121,20 +121,7 @@ async def ask(model: ServedModel, protocol: Protocol, asked: Asked, template: Pr
         log_probs, n_tokens = _of_answers(texts, await asyncio.gather(*(model.echo(context + text) for text in texts)))
         in_bytes = [len(text.encode()) for text in offered(example, asked.answer)]
         lengths = np.array({"sum": [1] * len(answers), "token": n_tokens, "byte": in_bytes}[asked.normalise])
-    return _chosen(log_probs, lengths.astype(np.float32), example)
-
-
-def _chosen(log_probs: NDArray[np.float32], lengths: NDArray[np.float32], example: Example) -> StoredCell:
-    scores = log_probs / lengths
-    predicted = int(scores.argmax())
-    return {
-        "log_probs": log_probs.tolist(),
-        "predicted": predicted,
-        "correct": predicted == example.gold,
-        "tied": int((scores == scores[predicted]).sum()) > 1,
-        "output": None,
-        "output_tokens": 0,
-    }
+    return chosen(log_probs, lengths.astype(np.float32), example)
 
 
 async def _of_first_tokens(model: ServedModel, protocol: Protocol, context: str, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -199,22 +186,12 @@ def _tokens_of_the_text(echo: Echoed, text: str) -> list[str]:
 async def _written(model: ServedModel, protocol: Protocol, asked: Asked, prompt: str, example: Example) -> StoredCell:
     stop = "\n" if asked.at_line_break and not protocol.chat else None  # a chat ends by itself, and may reason over lines
     written = await model.write(prompt, protocol.chat, asked.max_new_tokens, stop)
-    if stop is not None and not without_reasoning(written.text).strip():  # it stopped before the first word
+    if stop is not None and not (behind_reasoning(written.text) or "").strip():  # it stopped before the first word
         written = await model.write(prompt, protocol.chat, asked.max_new_tokens)
-    text = without_reasoning(written.text).strip()
+    text = (behind_reasoning(written.text) or "").strip()
     if asked.at_line_break:
         text = text.split("\n", 1)[0].rstrip()
     return answered(example, text, written.n_tokens, asked.answer == "letter", asked.metric)
-
-
-def without_reasoning(text: str) -> str:
-    """Return a text without the reasoning block before the answer; nothing of a text that ends inside of one."""
-    for opening, closing in REASONING:
-        if closing in text:
-            return text.rpartition(closing)[2]
-        if text.lstrip().startswith(opening):
-            return ""
-    return text
 
 
 @dataclass
@@ -334,27 +311,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
-    found: list[T] = []
-    failed: list[BaseException] = []
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(work)
+    from anyio.from_thread import start_blocking_portal
 
-    def finish() -> None:
-        try:
-            found.append(loop.run_until_complete(task))
-        except BaseException as error:
-            failed.append(error)
-        finally:
-            loop.close()
-
-    thread = threading.Thread(target=finish)
-    thread.start()
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        raise
-    if failed:
-        raise failed[0]
-    return found[0]
+    with start_blocking_portal() as portal:
+        return portal.call(lambda: work)

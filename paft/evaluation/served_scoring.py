@@ -22,8 +22,9 @@ from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.scoring import CellNames, Scoring, ends_at_line_break, grade, grading_of, seconds_by_prompt
 from paft.evaluation.served import Asked, Asking, Found, Protocol, ask, find, read_asking, run
 from paft.evaluation.store import Grading, MatrixStore, StoredCell, read_cells
-from paft.model.served import NotGivenError, RefusedError, ServedModel, UnavailableError
+from paft.model.served import NotGivenError, RefusedError, ServedModel
 from paft.prompts import PromptPool
+from paft.runtime.api import UnavailableError
 from paft.runtime.errors import InputError
 from paft.runtime.progress import Progress
 

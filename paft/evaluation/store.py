@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from paft.runtime.errors import InputError
-from paft.runtime.files import write_atomically
+from paft.runtime.files import scratch_path, write_atomically
 
 StoredCell: TypeAlias = dict[str, Any]  # one cell of the matrix, by the names of the schema
 
@@ -134,7 +134,7 @@ class MatrixStore:
             grading: what has scored the texts of all batches; None: each answer had its score at once.
         """
         seconds: dict[str, float] = {}
-        scratch = self.path.with_name(f".{self.path.name}.tmp")
+        scratch = scratch_path(self.path)
         graded = pq.read_schema(self._part(windows[0][0])).field("correct").type == pa.float64()
         schema = _with(GRADED if graded else SCHEMA, grading, **self._metadata)
         with pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer:
@@ -157,7 +157,7 @@ class MatrixStore:
         file = pq.ParquetFile(self.path, page_checksum_verification=True)
         if _scored_by(file.schema_arrow) == grading.source:
             return
-        scratch, schema = self.path.with_name(f".{self.path.name}.tmp"), _with(GRADED, grading, **self._metadata)
+        scratch, schema = scratch_path(self.path), _with(GRADED, grading, **self._metadata)
         column = GRADED.get_field_index("correct")
         with pq.ParquetWriter(scratch, schema, write_page_checksum=True) as writer:
             for group in range(file.num_row_groups):

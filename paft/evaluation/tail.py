@@ -12,6 +12,7 @@ from scipy import stats
 
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import FEWEST, Array, Estimate
+from paft.prompts import PromptPool
 
 _FEWEST_SEEDS = 3
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)  # of the prompts, at which the curve is kept
@@ -119,6 +120,13 @@ def by_family(accuracy: Array, families: Sequence[str]) -> Mapping[str, Family]:
             own.setdefault(name, []).append(value)
     found = {name: Family(len(values), sum(values) / len(values), min(values)) for name, values in own.items()}
     return dict(sorted(found.items(), key=lambda item: item[1].mean))
+
+
+def families_named(pool: PromptPool) -> dict[str, list[str]]:
+    """Return the families of the prompts (P) by wording, by layout, and by kind where all layouts are named KIND/VARIANT."""
+    layouts = [template.layout for template in pool.templates]
+    families = {"wording": [template.wording for template in pool.templates], "layout": layouts}
+    return families | ({"kind": [kind_of(layout) for layout in layouts]} if all("/" in layout for layout in layouts) else {})
 
 
 def kind_of(layout: str) -> str:

@@ -104,7 +104,7 @@ def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estim
     return Estimate(value, without_noise(gap - half), without_noise(gap + half))
 
 
-def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int = 10_000, seed: int = 0) -> list[Kind]:
+def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int = 10_000) -> list[Kind]:
     """Return the kinds of prompt whose accuracy is lower than the others' beyond chance, the worst first.
 
     A permutation test: accuracies are dealt to the prompts anew, and a kind is worse if so low a mean, in standard errors,
@@ -131,7 +131,7 @@ def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int 
         lower: Array = (dealt.sum(0) - below) / others[:, None] - below / sizes[:, None]
         return lower / np.sqrt(1 / sizes + 1 / others)[:, None]
 
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     found = worse(values[:, None])[:, 0]
     beyond = np.ones(len(kinds))  # the draw that was found: p is never zero
     for start in range(0, draws, 1000):  # a thousand at a time, to bound memory

@@ -1,4 +1,4 @@
-"""The summary of a finished score matrix: robustness, families of prompts, sensitivity, calibration."""
+"""The summary of a finished score matrix, and whether a run has one: robustness, families of prompts, sensitivity."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from paft.evaluation.predictions import count_unread, free_form_answers
 from paft.evaluation.sensitivity import Sensitivity, calibration, posix, pss
 from paft.evaluation.statistics import Array, agreement
 from paft.evaluation.store import MatrixStore, read_cells
-from paft.evaluation.tail import Family, by_family, kind_of
+from paft.evaluation.tail import Family, by_family, families_named
 from paft.prompts import PromptPool
 from paft.reporting.results import Summary, read_results
 from paft.reporting.summary import summarise
@@ -94,11 +94,7 @@ def outdated(results: Path, dataset: DatasetConfig) -> bool:
 def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]:
     """Return the accuracies by wording, by layout, and by kind of layout where layouts are named KIND/VARIANT."""
     accuracy = scored.matrix.correct.mean(axis=1)
-    layouts = [template.layout for template in pool.templates]
-    names = {"wording": [template.wording for template in pool.templates], "layout": layouts}
-    if all("/" in layout for layout in layouts):
-        names["kind"] = [kind_of(layout) for layout in layouts]
-    found = {key: dict(by_family(accuracy, families)) for key, families in names.items()}
+    found = {key: dict(by_family(accuracy, families)) for key, families in families_named(pool).items()}
     return {key: families for key, families in found.items() if len(families) > 1}
 
 

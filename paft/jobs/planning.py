@@ -22,6 +22,7 @@ from paft.prompts.mutate import Mutator
 from paft.prompts.parts import shown_order
 from paft.prompts.sampling import families_of, names_families
 from paft.prompts.schedule import Draw
+from paft.reporting.page import counted
 from paft.reporting.plan import Plan
 from paft.reporting.table import rows_left_out, seen_prompts
 from paft.runtime.errors import InputError
@@ -155,7 +156,7 @@ def advice(config: TrainConfig, plan: Plan, n_weights: int) -> list[str]:
     more = plan.updates * config.sampler.templates_per_update  # draws of K=1
     fits = config.method.name != "paft" or config.schedule.unit != "update" or plan.draws >= min(plan.templates, more)
     if not fits:
-        lines.append(f"K=1: {_count(plan.draws, 'draw')} for {_count(plan.templates, 'template')}; K=1 makes {more:,}")
+        lines.append(f"K=1: {counted(plan.draws, 'draw')} for {counted(plan.templates, 'template')}; K=1 makes {more:,}")
     small = n_weights < _LEARNT_WITH[0][0]
     fitting = next((rate for size, rate in _LEARNT_WITH if n_weights < size), None)
     if config.model.lora is None:
@@ -164,7 +165,7 @@ def advice(config: TrainConfig, plan: Plan, n_weights: int) -> list[str]:
     elif fitting is not None and plan.updates < _FEW_UPDATES and config.optim.lr < _TOO_LOW * fitting:
         lines.append(
             f"optim.lr={fitting:g}: a model of {max(1, round(n_weights / 1e6)):,} million weights learns little in "
-            f"{_count(plan.updates, 'update')} at {config.optim.lr:g}, which suits larger models and more rows"
+            f"{counted(plan.updates, 'update')} at {config.optim.lr:g}, which suits larger models and more rows"
         )
     if lines and config.dataset.own_rows and config.model.lora is not None:
         lines.append(f"preset=own_rows{'_small' if small else ''}: sets K, T and optim.lr for few rows of your own")
@@ -192,10 +193,6 @@ def layout_advice(config: TrainConfig, inputs: Inputs) -> list[str]:
         f"sampler=mutated: every template shows {', '.join(order)} in this order, and a model that was trained on one order "
         "failed under others (docs/which.md); or write templates in others"
     ]
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:

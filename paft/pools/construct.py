@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from paft.pools.generators import Generator, Message, Reply, UnavailableError
+from paft.pools.generators import Generator, Message, Reply
 from paft.pools.meta_prompts import STRATEGIES, Strategy, ask, plain_templates
 from paft.pools.replies import read_whole, templates_in
 from paft.pools.screening import Candidate, Verdict, screen
@@ -19,6 +19,7 @@ from paft.pools.splitting import FEWEST_LAYOUTS, SplitWay, split
 from paft.prompts.families import layout, wordings
 from paft.prompts.pool import Form, PromptPool
 from paft.prompts.template import PromptTemplate
+from paft.runtime.api import UnavailableError
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 

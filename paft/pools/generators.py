@@ -8,12 +8,10 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from paft.runtime.api import read_key, shortened, why_not
+from paft.runtime.api import RETRIES, UnavailableError, read_key, shortened, why_not
 from paft.runtime.errors import InputError
 
 Message = Mapping[str, str]  # role, content
-
-_RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or as long as the server asks
 
 
 @dataclass(frozen=True)
@@ -27,10 +25,6 @@ class Reply:
     prompt_tokens: int | None
     completion_tokens: int | None
     finish_reason: str | None
-
-
-class UnavailableError(Exception):
-    """A generator that does not answer; the message is one clause that says why."""
 
 
 class Generator(Protocol):
@@ -138,7 +132,7 @@ class HttpGenerator:
         if self._client is None:
             endpoint = self._endpoint
             self._client = openai.AsyncOpenAI(
-                base_url=endpoint.base_url, api_key=self._key, timeout=endpoint.timeout, max_retries=_RETRIES
+                base_url=endpoint.base_url, api_key=self._key, timeout=endpoint.timeout, max_retries=RETRIES
             )
         try:
             answer = await self._client.chat.completions.create(

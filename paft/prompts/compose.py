@@ -3,7 +3,7 @@
 For experiments on the size of the pool. Composed prompts share their parts: 400 of them are not 400 wordings.
 
 The package ships the parts (shipped/<task>/<kind>/parts.yaml) and no composed pool: prompts.train=composed composes 400
-prompts from them with seed 0 when a run loads its inputs, in less than a tenth of a second. The same parts, number and seed
+prompts from them with seed 0 when a run loads its inputs. The same parts, number and seed
 give the same pool on every machine; tests/prompts/test_compose.py pins the fingerprint of each.
 """
 

@@ -30,8 +30,8 @@ class Wordings:
     Similarity is rapidfuzz's `ratio`, from 0 to 1: 1 - (insertions + deletions) / (sum of both lengths).
     """
 
-    def __init__(self, wordings: Sequence[str] = ()) -> None:
-        self._wordings = list(wordings)
+    def __init__(self) -> None:
+        self._wordings: list[str] = []
 
     def add(self, new: str) -> None:
         """Append a wording; its number is the length of the list before."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from paft.prompts.pool import PromptPool
 from paft.runtime.errors import InputError
-from paft.runtime.files import write_atomically
+from paft.runtime.files import scratch_path, write_atomically
 
 _COLUMNS = ("id", "source", "wording", "layout", "answer", "options", "text")
 
@@ -52,6 +52,6 @@ def _write_xlsx(pool: PromptPool, path: Path) -> None:
         for position, column in enumerate(_COLUMNS, 1):
             cell = sheet.cell(number, position, row[column])
             cell.data_type = "s"  # a text that begins with = is no formula
-    scratch = path.with_name(f".{path.name}.tmp")
+    scratch = scratch_path(path)
     book.save(scratch)
     scratch.replace(path)

@@ -134,7 +134,7 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     runs = share([load(folder) for folder in (*a, *b)])
     side_a, side_b = runs[: len(a)], runs[len(a) :]
     groups = runs[0].matrix.group_numbers
-    correct_a, correct_b = (_correct(side) for side in (side_a, side_b))
+    correct_a, correct_b = (correct_of(side) for side in (side_a, side_b))
     seeds = [seed_variance(correct, groups) if len(correct) > 1 else None for correct in (correct_a, correct_b)]
     tail = cvar_difference(correct_a, correct_b, _families(runs[0]))
     return Compared(side_a, side_b, compare(correct_a, correct_b, groups), tail, *seeds)
@@ -189,7 +189,7 @@ def _numbers(comparison: Comparison, sign: int) -> str:
 def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
     """Return the lines of the table: what, A, B and their difference."""
     comparison = compared.comparison
-    mean_a, mean_b = (percent(float(_correct(side).mean())) for side in (compared.a, compared.b))
+    mean_a, mean_b = (percent(float(correct_of(side).mean())) for side in (compared.a, compared.b))
     std_a, std_b = comparison.std_a, comparison.std_b
     lines = [
         ("mean", mean_a, mean_b, bracketed(comparison.mean, "+")),
@@ -213,7 +213,7 @@ def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
 
 
 def _worst_tenth(compared: Compared) -> tuple[str, str, str, str]:
-    a, b = (percent(float(cvar(_correct(side).mean(2), 0.1).mean())) for side in (compared.a, compared.b))
+    a, b = (percent(float(cvar(correct_of(side).mean(2), 0.1).mean())) for side in (compared.a, compared.b))
     return "worst tenth of the prompts (CVaR10)", a, b, bracketed(compared.tail, "+")
 
 
@@ -305,7 +305,7 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     sides = {"A": compared.a, "B": compared.b}
-    accuracies = {_label(side, runs): _correct(runs).mean(2).ravel() for side, runs in sides.items()}
+    accuracies = {_label(side, runs): correct_of(runs).mean(2).ravel() for side, runs in sides.items()}
     first = compared.a[0]
     unseen = all(run.results.unseen for run in (*compared.a, *compared.b))
     save_overlay(folder / "overlay.png", accuracies, first.matrix.chance, first.results.threshold, unseen, compared.called)
@@ -329,7 +329,8 @@ def write_report(folder: Path, compared: Compared, command: str) -> None:
     print(f"Written: {folder}")
 
 
-def _correct(side: Sequence[ComparedRun]) -> Array:
+def correct_of(side: Sequence[ComparedRun]) -> Array:
+    """Return the scores (S, P, E) of the runs of one arm, a seed each."""
     return np.stack([run.matrix.correct for run in side]).astype(float)
 
 

@@ -103,6 +103,11 @@ def percent(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.1f}"
 
 
+def counted(n: int, what: str) -> str:
+    """Return a number of things, in the plural unless it is one."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
 def unit(called: str) -> str:
     """Return what the numbers of a page are: percent, of which others than accuracies (F1, score) are named."""
     return "Percent" if called == "accuracy" else f"{called[0].upper()}{called[1:]} in percent"

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from paft.evaluation.statistics import Array, corrected_variance, seed_variance
 from paft.evaluation.tail import cvar, half_width
-from paft.reporting.compare import ComparedRun, load, share
+from paft.reporting.compare import correct_of, load, share
 from paft.runtime.errors import InputError
 
 SEEDS = (3, 5, 8, 12, 16, 24, 32, 48)
@@ -62,7 +62,7 @@ def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
         raise InputError(f"{len(a)} runs against {len(b)}: give as many of one method as of the other.")
     runs = share([load(folder) for folder in (*a, *b)])
     groups = runs[0].matrix.group_numbers
-    sides = [_correct(runs[: len(a)]), *([_correct(runs[len(a) :])] if b else [])]
+    sides = [correct_of(runs[: len(a)]), *([correct_of(runs[len(a) :])] if b else [])]
     variances = [seed_variance(side, groups) for side in sides]
     method = 0.0
     if b:
@@ -105,10 +105,6 @@ def _noise(correct: Array) -> float:
     means = correct.mean(2)
     largest = float((means * (1 - means)).mean())
     return float(correct.var(axis=2).mean()) / largest if largest > 0 else 1.0
-
-
-def _correct(runs: Sequence[ComparedRun]) -> Array:
-    return np.stack([run.matrix.correct for run in runs]).astype(float)
 
 
 def power(

@@ -24,6 +24,7 @@ from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.described import facts_of, title_of
 from paft.reporting.drawn import drawn_tables
 from paft.reporting.logged import ACTED
+from paft.reporting.page import percent
 from paft.reporting.renderings import Reader, Trained
 from paft.reporting.results import Results
 from paft.reporting.run_tables import (
@@ -148,12 +149,12 @@ def _figures(results: Results) -> list[Figure]:
     if sure is not None and sure.mean.low is not None and sure.mean.high is not None:
         note = f"{100 * sure.mean.low:.1f} to {100 * sure.mean.high:.1f}"
     figures = [
-        Figure("mean", _percent(robust.mean), note),
-        Figure("std over prompts", _percent(robust.std)),
-        Figure("worst prompt", _percent(robust.min)),
-        Figure("best prompt", _percent(robust.max)),
+        Figure("mean", percent(robust.mean), note),
+        Figure("std over prompts", percent(robust.std)),
+        Figure("worst prompt", percent(robust.min)),
+        Figure("best prompt", percent(robust.max)),
     ]
-    return [*figures, *([] if robust.top is None else [Figure("Top", _percent(robust.top))])]
+    return [*figures, *([] if robust.top is None else [Figure("Top", percent(robust.top))])]
 
 
 def _figures_without_labels(matrix: ScoreMatrix, answers: Answers) -> list[Figure]:
@@ -164,8 +165,8 @@ def _figures_without_labels(matrix: ScoreMatrix, answers: Answers) -> list[Figur
     alike = float(((answers.entropy == 0) & (answers.majority >= 0)).mean())
     return [
         *figures,
-        Figure("two prompts agree", _percent(agreement(answers.codes))),
-        Figure("all prompts agree", _percent(alike)),
+        Figure("two prompts agree", percent(agreement(answers.codes))),
+        Figure("all prompts agree", percent(alike)),
     ]
 
 
@@ -173,20 +174,20 @@ def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
     """Return the figures of the second line: the tail, the agreement of prompts, and how sensitive the answers are."""
     figures = []
     if results.tail is not None and _has_tail(results):
-        figures.append(Figure("worst tenth (CVaR10)", _percent(results.tail.cvar10)))
-        figures.append(Figure("fifth percentile", _percent(results.tail.p5)))
+        figures.append(Figure("worst tenth (CVaR10)", percent(results.tail.cvar10)))
+        figures.append(Figure("fifth percentile", percent(results.tail.p5)))
     if results.robustness is not None and len(answers.codes) > 1:
-        figures.append(Figure("two prompts agree", _percent(agreement(answers.codes))))
+        figures.append(Figure("two prompts agree", percent(agreement(answers.codes))))
     if results.consensus is not None and results.consensus.majority is not None:
-        figures.append(Figure("majority vote", _percent(results.consensus.majority)))
+        figures.append(Figure("majority vote", percent(results.consensus.majority)))
     if (adversarial := results.extra_measures.adversarial) is not None:
-        figures.append(Figure("Con", _percent(adversarial.mean), f"worst {_percent(adversarial.worst)}"))
+        figures.append(Figure("Con", percent(adversarial.mean), f"worst {percent(adversarial.worst)}"))
     if (found := results.sensitivity) is not None:
-        figures.append(Figure("flips", _percent(found.flip_rate)))
+        figures.append(Figure("flips", percent(found.flip_rate)))
         figures += [] if found.posix is None else [Figure("POSIX", f"{found.posix:.3f}")]
         figures += [] if found.pss is None else [Figure("PSS", f"{found.pss:.3f}")]
         if (sure := found.calibration) is not None:
-            figures.append(Figure("ECE", _percent(sure.ece), f"worst prompt {_percent(sure.worst_ece)}"))
+            figures.append(Figure("ECE", percent(sure.ece), f"worst prompt {percent(sure.worst_ece)}"))
     if results.given:
         figures.append(Figure("answers by place", answers_given(results.given)))
     return figures
@@ -231,7 +232,3 @@ def _references(results: Results) -> list[tuple[float, str]]:
     """Return the lines of the strip, (x in percent, name): chance, if anything can be guessed, and the threshold of Top."""
     known = (results.chance, "chance"), (results.threshold if results.robustness is not None else None, "Top")
     return [(100 * share, name) for share, name in known if share]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"

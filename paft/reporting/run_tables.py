@@ -15,7 +15,7 @@ from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import accuracy_per_prompt
 from paft.evaluation.statistics import Array, can_promise, mean_interval
 from paft.evaluation.store import StoredCell, read_cells
-from paft.evaluation.tail import Family, kind_of
+from paft.evaluation.tail import Family, families_named
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.renderings import Reader, Rendering
 from paft.reporting.results import Results
@@ -112,11 +112,7 @@ def family_tables(results: Results, matrix: ScoreMatrix, pool: PromptPool) -> li
 
     There is none where each family is a single prompt.
     """
-    names = {
-        "wording": [template.wording for template in pool.templates],
-        "layout": [template.layout for template in pool.templates],
-        "kind": [kind_of(template.layout) for template in pool.templates],
-    }
+    names = families_named(pool)
     groups = matrix.group_numbers
     correct = matrix.correct.astype(float)
     tables = []

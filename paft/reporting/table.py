@@ -15,7 +15,7 @@ from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.prompts.seen import Seen
-from paft.reporting.page import unit
+from paft.reporting.page import percent, unit
 from paft.reporting.results import Results, ServedRecord, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
@@ -36,7 +36,7 @@ def print_robustness(rows: Mapping[str, Robustness], title: str, notes: Sequence
     for column in _COLUMNS:
         table.add_column(_HEADINGS.get(column, column), justify="right")
     for label, row in rows.items():
-        table.add_row(label, *(_percent(getattr(row, column)) for column in _COLUMNS))
+        table.add_row(label, *(percent(getattr(row, column)) for column in _COLUMNS))
     console = Console()
     console.print(table)
     for note in notes:
@@ -245,8 +245,8 @@ def print_run(label: str, results: Results, path: Path) -> None:
     print(f"Results: {path}")
 
 
-def print_extremes(per_prompt: Path, called: str = "accuracy", n: int = 3) -> None:
-    """Print the worst and the best prompts with their accuracies, at most n of each, and no prompt twice.
+def print_extremes(per_prompt: Path, called: str = "accuracy") -> None:
+    """Print the worst and the best prompts with their accuracies, at most three of each, and no prompt twice.
 
     Args:
         per_prompt: the run's per_prompt.csv.
@@ -254,17 +254,13 @@ def print_extremes(per_prompt: Path, called: str = "accuracy", n: int = 3) -> No
     """
     with per_prompt.open(encoding="utf-8") as file:
         ranked = sorted(((float(row[called]), row["prompt_id"]) for row in csv.DictReader(file)), key=lambda row: row[0])
-    n = min(n, len(ranked) // 2)
+    n = min(3, len(ranked) // 2)
     if n == 0:
         return
     table = Table("worst prompts", "", "best prompts", "", show_edge=False)
     for (low, worst), (high, best) in zip(ranked[:n], ranked[: -n - 1 : -1], strict=True):
         table.add_row(escape(worst), f"{100 * low:.1f}", escape(best), f"{100 * high:.1f}")
     Console().print(table)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def _interval(estimate: Estimate, sign: str = "") -> str:

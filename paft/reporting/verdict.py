@@ -4,7 +4,6 @@ A pure function of the scores and of what is known of the training. It claims no
 answers, the sentence says so, and where there are too few prompts or rows for one, it says that. The thresholds stand below.
 """
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,11 +15,12 @@ import numpy as np
 from paft.data.tasks.base import LETTERS
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, corrected_std, swap_test
-from paft.evaluation.tail import kind_of
+from paft.evaluation.tail import families_named
 from paft.evaluation.wording import cost_of_wording, estimate, wording_matters, worse_kinds
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun
-from paft.reporting.page import bracketed, percent
+from paft.reporting.logged import earlier_updates
+from paft.reporting.page import bracketed, counted, percent
 from paft.reporting.results import Beside, Results
 
 SMALL = 0.03  # a difference of accuracies that does not matter: the wording may cost so much of a model that is called robust
@@ -78,7 +78,7 @@ class Evidence:
         """Say what a number is about, where it is not about other prompts and examples of the kind; begins with a space."""
         prompts, groups = len(self.correct), len(np.unique(self.groups))
         if groups < FEWEST:
-            return f" on {_count(prompts, 'prompt')} and {_count(groups, 'row')} alone, too few for an interval"
+            return f" on {counted(prompts, 'prompt')} and {counted(groups, 'row')} alone, too few for an interval"
         return f" under {'this one prompt' if prompts == 1 else f'these {prompts} prompts'}" if prompts < FEWEST else ""
 
     @cached_property
@@ -112,7 +112,7 @@ class Evidence:
         for key, names in families.items():
             if found := worse_kinds(self.correct.mean(1), names, ERROR / len(families))[:_MOST_KINDS]:
                 return [
-                    f"{f'of {key} ' if key else ''}{kind.name} ({_count(kind.prompts, 'prompt')}, mean {percent(kind.mean)} "
+                    f"{f'of {key} ' if key else ''}{kind.name} ({counted(kind.prompts, 'prompt')}, mean {percent(kind.mean)} "
                     f"instead of {percent(kind.others)})"
                     for kind in found
                 ]
@@ -169,7 +169,7 @@ def _to_learn(seen: Evidence) -> str:
     if seen.letters:
         return f"try {hidden}, or a larger model"
     if trained.rows < MANY_ROWS:
-        return f"it was trained on {_count(trained.rows, 'row')}, so give more"
+        return f"it was trained on {counted(trained.rows, 'row')}, so give more"
     return "try a larger model"
 
 
@@ -200,7 +200,7 @@ def _to_gain(seen: Evidence) -> str:
     if base.mean() >= LITTLE_TO_GAIN:
         return "there is little left to gain, so try harder rows"
     if trained.rows < MANY_ROWS:
-        return f"it was trained on {_count(trained.rows, 'row')}, so give more"
+        return f"it was trained on {counted(trained.rows, 'row')}, so give more"
     return f"try a larger optim.lr (it is {trained.lr:g}), or a larger model"
 
 
@@ -286,10 +286,6 @@ def _ends(value: Estimate) -> tuple[float, float]:
     return value.low, value.high
 
 
-def _count(n: int, what: str) -> str:
-    return f"{n:,} {what}{'' if n == 1 else 's'}"
-
-
 def judged(
     results: Results,
     folder: Path,
@@ -318,10 +314,6 @@ def judged(
         for name, other in (beside or {}).items()
         if other.results.robustness is not None
     }
-    layouts = [template.layout for template in pool.templates]
-    families = {"wording": [template.wording for template in pool.templates], "layout": layouts}
-    if all("/" in layout for layout in layouts):
-        families["kind of layout"] = [kind_of(layout) for layout in layouts]
     text = verdict(
         Evidence(
             correct,
@@ -330,7 +322,7 @@ def judged(
             method,
             base=beside["base"].matrix.correct.astype(float) if beside and "base" in beside else None,
             constant=_constant(matrix, pool.answer),
-            families=families,
+            families={"kind of layout" if key == "kind" else key: names for key, names in families_named(pool).items()},
             lengths=[len(template.text) for template in pool.templates],
             letters=min(matrix.n_choices) > 0 and pool.answer == "letter",
             trained=_trained(results, folder),
@@ -364,18 +356,8 @@ def _trained(results: Results, folder: Path) -> Trained | None:
 
 
 def _losses(folder: Path) -> tuple[float, float] | None:
-    """Return the mean training loss of the first and of the last tenth of the updates, by the log; None for fewer than ten.
-
-    A line that a kill cut off is skipped, and of an update that was repeated the last counts.
-    """
-    losses: dict[int, float] = {}
-    for path in sorted(folder.glob("log/version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1])):
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                try:
-                    losses[int(row["step"])] = float(row["loss"])
-                except (KeyError, TypeError, ValueError):  # a validation, or cut off
-                    continue
+    """Return the mean training loss of the first and of the last tenth of the updates, by the log; None for fewer than ten."""
+    losses = {step: metrics["loss"] for step, metrics in earlier_updates(folder) if "loss" in metrics}
     tenth = len(losses) // 10
     if tenth == 0:
         return None

@@ -7,6 +7,11 @@ from typing import Any
 from paft.runtime.errors import InputError
 
 NO_KEY = "none"  # what is sent where a server needs no key, because the client insists on one
+RETRIES = 8  # the client waits 0.5, 1, 2, 4, 8, 8 ... seconds between them, or as long as the server asks (Retry-After)
+
+
+class UnavailableError(Exception):
+    """A server that does not answer, refuses the key or answers nonsense; the message is a clause that says so."""
 
 
 def read_key(where: str, variable: str | None) -> str:

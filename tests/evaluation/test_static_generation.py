@@ -11,11 +11,12 @@ from transformers.models.gemma3 import Gemma3TextConfig
 
 from paft.config.schema import LoraConfig, ModelConfig
 from paft.data.encode import Encoder
-from paft.evaluation.decoding import StaticDecoder, Step, few_sizes, power_of_two
+from paft.evaluation.decoding import StaticDecoder, Step
 from paft.evaluation.generation import Generation, Stop
 from paft.evaluation.metrics import Metric
 from paft.model.base import add_lora, load_base
 from paft.model.graphs import Replayed
+from paft.packing import size_in_pieces, size_of_bucket
 from paft.runtime.errors import InputError
 
 SMALL = {"vocab_size": 512, "num_attention_heads": 4, "eos_token_id": 0, "bos_token_id": 0, "pad_token_id": None}
@@ -88,7 +89,7 @@ def test_a_static_cache_writes_what_a_growing_one_writes(setting):
         assert static.write(contexts) == wanted
         assert static.static is not None  # no fallback
         batches = [batch for batch, _ in shapes]
-        assert len({slots for _, slots in shapes}) == 1 and all(batch == power_of_two(batch) for batch in batches)
+        assert len({slots for _, slots in shapes}) == 1 and all(batch == size_of_bucket(batch, 1) for batch in batches)
         assert batches == sorted(batches, reverse=True) and len(batches) == max(n_tokens for _, n_tokens in wanted) - 1
         if n == 20:  # texts ended one by one, and the batch shrank
             assert len({n_tokens for _, n_tokens in wanted}) > 3 and batches[-1] < batches[0]
@@ -120,10 +121,10 @@ def test_a_step_neither_reads_a_value_nor_takes_one_from_the_host(setting):
 
 
 def test_shapes_are_few():
-    assert [power_of_two(n) for n in (1, 2, 3, 8, 9)] == [1, 2, 4, 8, 16]
-    sizes = sorted({few_sizes(n) for n in range(1, 5000)})
-    assert sizes[:8] == [128, 256, 384, 512, 768, 1024, 1536, 2048] and all(few_sizes(size) == size for size in sizes)
-    assert all(n <= few_sizes(n) <= max(128, 1.5 * n) + 127 for n in range(1, 5000)) and len(sizes) < 16
+    assert [size_of_bucket(n, 1) for n in (1, 2, 3, 8, 9)] == [1, 2, 4, 8, 16]
+    sizes = sorted({size_in_pieces(n, 4) for n in range(1, 5000)})
+    assert sizes[:8] == [128, 256, 384, 512, 768, 1024, 1536, 2048] and all(size_in_pieces(size, 4) == size for size in sizes)
+    assert all(n <= size_in_pieces(n, 4) <= max(128, 1.5 * n) + 127 for n in range(1, 5000)) and len(sizes) < 16
 
 
 def test_a_model_that_does_not_take_it_goes_on_with_a_growing_cache(setting, capsys):

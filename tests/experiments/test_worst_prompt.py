@@ -272,7 +272,7 @@ def test_of_each_side_the_best_lower_bound_is_chosen(tiny_llama, tmp_path):
     assert found[0].accuracy.shape == (2, 40) and found[0].kinds.count("sections") == 20
     tails = found[0].tails
     assert found[0].bound == pytest.approx(tails.mean() - abs(tails[0] - tails[1]) / 2)  # std of two, over the root of two
-    assert selection.chosen(found, candidates) == {"baseline": "K=1", "method": "mutated"}
+    assert selection.chosen(found) == {"baseline": "K=1", "method": "mutated"}
     selection.write_selection(collect([tmp_path]), candidates, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
     assert (

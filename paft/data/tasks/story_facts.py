@@ -4,8 +4,8 @@ Two people each put one object in one place; the question asks where one of the 
 options are the right place, the place of the other object, and two places that the story does not
 mention; only reading the story distinguishes the first two. The words of the test split never occur in training.
 
->>> generate_rows("test", 1)[0]["question"]  # doctest: +SKIP
-'Where is the kettle?'
+>>> generate_rows("test", 1)[0]["question"]
+'In which place is the wallet now?'
 """
 
 import functools
