@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 from paft.config.schema import (
     CHAT_TEMPLATE_DATE,
     OF_CANDIDATES,
+    OF_OTHER_LOSSES,
     DatasetConfig,
     EvaluateConfig,
+    LossConfig,
     ModelConfig,
     SamplerConfig,
     TrainConfig,
@@ -47,8 +49,9 @@ def check_training(config: TrainConfig) -> None:
 
 
 def check_draws(config: TrainConfig) -> None:
-    """Refuse settings of the sampler that do nothing, which earlier versions let pass; raises InputError."""
+    """Refuse settings of the sampler and the loss that do nothing, which earlier versions let pass; raises InputError."""
     _refuse_idle_draws(config)
+    _refuse_idle_loss(config)
     _check_lag(config)
 
 
@@ -197,6 +200,18 @@ def _refuse_idle_draws(config: TrainConfig) -> None:
             needed = "sampler.candidates=4, say" if key in OF_CANDIDATES else "sampler.temperature=1, say"
             shown = str(value).lower() if isinstance(value, bool) else value
             raise InputError(f"sampler.{key}={shown} does nothing without {needed}; add that, or leave it out.")
+
+
+def _refuse_idle_loss(config: TrainConfig) -> None:
+    """Refuse a setting of another loss; an earlier version let it pass."""
+    if not config.method.trains:
+        return  # nothing is lost, whatever a sweep over methods says
+    for key in config.loss.without_effect:
+        value = getattr(config.loss, key)
+        if value != LossConfig.model_fields[key].default:
+            needed = next((name for name in ("tilted", "consistent", "perturbed") if key not in OF_OTHER_LOSSES[name]), "")
+            use = "add loss.unlabelled" if key == "unlabelled_per_update" else f"use loss={needed}, say"
+            raise InputError(f"loss.{key}={value} does nothing with loss={config.loss.name} as it is; {use}, or leave it out.")
 
 
 def _check_lag(config: TrainConfig) -> None:

@@ -6,6 +6,7 @@ Imports nothing heavy, so that a mistake in a config shows at once.
 import datetime
 import hashlib
 import json
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -228,6 +229,10 @@ class OptimConfig(_Section):
     max_grad_norm: PositiveFloat
     average: float = Field(default=0.0, ge=0, le=1)  # share of the updates, the last ones, whose weights are averaged
 
+    def first_averaged(self, updates: int) -> int:
+        """Return the first update, counted from 1, whose weights are averaged; one more than there are where none is."""
+        return updates - math.ceil(round(self.average * updates, 9)) + 1
+
 
 class ScheduleConfig(_Section):
     """The unit of the schedule: what K counts."""
@@ -310,6 +315,11 @@ class LossConfig(_Section):
     def compares(self) -> bool:
         """Whether the templates of an update are compared."""
         return self.name in ("tilted", "consistent")
+
+    @property
+    def without_effect(self) -> list[str]:
+        """The settings that do nothing: those of other losses, and of rows without labels where there are none."""
+        return [*OF_OTHER_LOSSES[self.name], *(["unlabelled_per_update"] if self.unlabelled is None else [])]
 
 
 class PromptsConfig(_Section):
@@ -465,8 +475,7 @@ class TrainConfig(_Section):
         if method != "base" and self.loss.name == "mean":
             del identity["loss"]
         elif method != "base":
-            unlabelled = ("unlabelled", "unlabelled_per_update") if self.loss.unlabelled is None else ()
-            for key in (*_OF_OTHER_LOSSES[self.loss.name], *unlabelled):
+            for key in (*self.loss.without_effect, *(("unlabelled",) if self.loss.unlabelled is None else ())):
                 del identity["loss"][key]
             letters = self.dataset.answer != "text"
             if self.loss.name == "consistent" and letters and "option_order" in self.sampler.mutations:
@@ -478,7 +487,8 @@ class TrainConfig(_Section):
 
 
 # Settings that a loss does not use.
-_OF_OTHER_LOSSES = {
+OF_OTHER_LOSSES = {
+    "mean": ("temperature", "weight", "toward", "size", "warmup"),
     "tilted": ("weight", "toward", "size"),
     "consistent": ("temperature", "size"),
     "perturbed": ("temperature", "weight", "toward"),

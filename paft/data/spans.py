@@ -38,9 +38,10 @@ def _own_characters(text: str, template: PromptTemplate, example: Example) -> li
     place = text.rfind(rendering.strip())
     if place < 0:
         return own
+    first = place  # white space before it is not marked: a chat template may have taken it away
     place -= len(rendering) - len(rendering.lstrip())
     for literal, name in fitted(template, example).parts:
-        for i in range(max(place, 0), min(place + len(literal), len(text))):
+        for i in range(max(place, first), min(place + len(literal), len(text))):
             own[i] = True
         place += len(literal) + (0 if name is None else len(example.fields[name]))
     return own

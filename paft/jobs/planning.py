@@ -13,7 +13,7 @@ from paft.data.shots import Shots
 from paft.data.spans import of_template
 from paft.data.tasks.base import Example
 from paft.data.updates import Seen, Updates, foreseen, mutator_of, updates_of
-from paft.jobs.preflight import BesideRun
+from paft.jobs.preflight import BesideRun, fitting_validation
 from paft.model.base import Model, attention_of, device_of, load_config, multiplies_bf16_fast
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
@@ -169,6 +169,12 @@ def advice(config: TrainConfig, plan: Plan, n_weights: int) -> list[str]:
         )
     if lines and config.dataset.own_rows and config.model.lora is not None:
         lines.append(f"preset=own_rows{'_small' if small else ''}: sets K, T and optim.lr for few rows of your own")
+    every = config.validation.every
+    if every is not None and (lost := plan.updates % every):
+        lines.append(
+            f"validation.every={fitting_validation(every, plan.updates)}: the last {counted(lost, 'update')} would come after "
+            "the last validation, which chooses what is kept, and be lost"
+        )
     if config.model.dtype == "bf16" and not multiplies_bf16_fast(device_of(config.trainer.accelerator)):
         lines.append("model.dtype=fp32: this machine has no instructions for bf16, and takes many times as long with it")
     return lines
@@ -222,7 +228,7 @@ def kernels_line(config: TrainConfig | EvaluateConfig, backward: bool) -> str:
 def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     """Return what is to be known of how training prompts are drawn: families found by clustering, prompts without parts."""
     pool, notes = inputs.train, list[str]()
-    if config.loss.name == "perturbed":
+    if config.loss.name == "perturbed" and config.method.trains:
         share = 100 * (1 - config.loss.warmup)
         notes.append(f"loss: the last {share:g}% of the updates are computed twice, which the tokens above do not count")
     if pool is None or config.method.name != "paft":
@@ -239,12 +245,7 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
     if config.sampler.by_loss:
         notes.append(_when_losses_say(config, inputs, pool))
     if config.sampler.candidates > 1:
-        kind = "candidates" if config.sampler.candidates_are == "templates" else "layouts of their prompt"
-        notes.append(
-            f"train prompts: after {100 * config.sampler.warmup:g}% of the updates {100 * config.sampler.adversarial:g}% of "
-            f"the draws take the worst of up to {config.sampler.candidates} {kind}, tried by forward passes; the draws above "
-            "are those of the first candidates"
-        )
+        notes.append(_when_candidates_are_tried(config, inputs, pool))
     if (mutator := mutator_of(config, inputs.examples.task)) is not None:
         n = sum(map(mutator.can_change, pool.templates))
         as_they_are = f"; the others ({len(pool.templates) - n}) are shown as they are" if n < len(pool.templates) else ""
@@ -260,6 +261,23 @@ def _repeats(config: TrainConfig, n: int) -> float:
     if not config.loss.compares or sampler.balanced or sampler.by_loss or sampler.mutations:
         return 0.0
     return 1 - math.prod(1 - i / n for i in range(sampler.templates_per_update))
+
+
+def _when_candidates_are_tried(config: TrainConfig, inputs: Inputs, pool: PromptPool) -> str:
+    """Say from when on draws take the worst of several candidates, or that none does."""
+    sampler, updates = config.sampler, updates_of(config, len(inputs.examples.train), pool, inputs.examples.task)
+    drawn = (tag for epoch in range(config.T) for update in updates.of_epoch(epoch) for tag in update)
+    if not any(tag.candidates > 1 for tag in drawn):
+        return (
+            f"train prompts: no draw takes the worst of {sampler.candidates} candidates, because too few begin after "
+            f"sampler.warmup={sampler.warmup:g}; lower K={config.K}, or train longer"
+        )
+    kind = "candidates" if sampler.candidates_are == "templates" else "layouts of their prompt"
+    return (
+        f"train prompts: after {100 * sampler.warmup:g}% of the updates {100 * sampler.adversarial:g}% of the draws take the "
+        f"worst of up to {sampler.candidates} {kind}, tried by forward passes; the draws above are those of the first "
+        "candidates"
+    )
 
 
 def _when_losses_say(config: TrainConfig, inputs: Inputs, pool: PromptPool) -> str:

@@ -107,13 +107,25 @@ def _shots(inputs: Inputs | TestInputs) -> dict[str, str]:
 
 
 def _check_validation(config: TrainConfig, n_updates: int) -> None:
-    """Raise InputError if the run ends before its first validation."""
+    """Raise InputError if the run ends before its first validation, or if no validation sees the averaged weights."""
     every = config.validation.every
     if every is not None and every > n_updates:
         raise InputError(
             f"validation.every={every}: the run has {n_updates} updates, so nothing would choose its checkpoint; lower it, or "
             "use null for once an epoch."
         )
+    averaged = config.optim.first_averaged(n_updates)
+    if every is not None and (last := n_updates // every * every) < averaged <= n_updates:
+        raise InputError(
+            f"validation.every={every}: the last validation, which chooses what is kept, is at update {last} of {n_updates}, "
+            f"and optim.average={config.optim.average:g} averages weights from update {averaged} on, so nothing of the mean "
+            f"would be kept; use validation.every={fitting_validation(every, n_updates)}."
+        )
+
+
+def fitting_validation(every: int, n_updates: int) -> int | str:
+    """Return how many updates should lie between validations, at most `every`, so that the last update is followed by one."""
+    return max((n for n in range(max(2, every // 2), every + 1) if n_updates % n == 0), default="null")
 
 
 def _check_templates(config: TrainConfig, pool: PromptPool) -> None:

@@ -15,8 +15,9 @@ from paft.prompts.template import PromptTemplate
 _LETTERS = ascii_uppercase
 _SINGLE = re.compile(r"(?<![^\W_])([A-Za-z]|\d+)(?![^\W_])")  # a letter or a number that stands alone
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_AND = re.compile(r"\b(or|and|oder|und|ou|et|o|y)\b")
-_GAP = r"[^\w\n{}]*(?:(?:or|and|oder|und|ou|et|o|y)\b[^\w\n{}]*)?"  # between two letters of an enumeration
+_CONJUNCTION = r"(?:(?i:or|and|oder|und|ou|et)|o|y)"  # in any case, but for single letters, which may be options
+_AND = re.compile(rf"\b{_CONJUNCTION}\b")
+_GAP = rf"[^\w\n{{}}]*(?:{_CONJUNCTION}\b[^\w\n{{}}]*)?"  # between two letters of an enumeration
 
 
 def with_options(template: PromptTemplate, n: int) -> PromptTemplate:
@@ -174,7 +175,7 @@ def _escaped(literal: str, before: int, n: int) -> str:
     enumeration = r"(?<!\w)A" + "".join(rf"({_GAP}){letter}" for letter in letters[1:]) + r"(?!\w)"
     text = re.sub(enumeration, lambda match: _enumerated(list(match.groups()), n), literal)
     if before > 2:
-        text = re.sub(rf"(?<!\w)A(\s?(?:[-–—]|\bto\b|\bthrough\b)\s?){letters[-1]}(?!\w)", rf"A\g<1>{_LETTERS[n - 1]}", text)
+        text = re.sub(rf"(?<!\w)A(\s?(?:[-–—]|\b(?i:to|through)\b)\s?){letters[-1]}(?!\w)", rf"A\g<1>{_LETTERS[n - 1]}", text)
     return text.replace("{", "{{").replace("}", "}}")
 
 

@@ -102,8 +102,11 @@ def _method(config: TrainConfig) -> str:
         return "nothing was trained"
     epochs = "1 epoch" if config.T == 1 else f"{config.T} epochs"
     training = f"{epochs} (T={config.T}), learning rate {config.optim.lr:g}, seed {config.seed}"
+    if config.optim.average:
+        training += f", weights averaged over the last {100 * config.optim.average:g}% of the updates"
+    loss = _LOSSES[config.loss.name].format(**vars(config.loss))
     if config.method.name != "paft":
-        return f"trained under {_METHODS[config.method.name]}: {training}"
+        return f"trained under {_METHODS[config.method.name]}{loss}: {training}"
     unit = config.schedule.unit
     drawn = "for each row, once" if unit == "row" else f"every {config.K} {unit}s (K={config.K})"
     if config.K == 1 and unit != "row":
@@ -111,9 +114,7 @@ def _method(config: TrainConfig) -> str:
     more = f", sampler {' '.join(config.sampler.label)}" if config.sampler.label else ""
     if config.sampler.by_loss:
         more += f" ({_temperature(config.sampler)})"
-    return (
-        f"PAFT, a prompt template drawn anew {drawn}{more}{_LOSSES[config.loss.name].format(**vars(config.loss))}: {training}"
-    )
+    return f"PAFT, a prompt template drawn anew {drawn}{more}{loss}: {training}"
 
 
 def _temperature(sampler: SamplerConfig) -> str:

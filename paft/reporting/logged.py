@@ -13,7 +13,7 @@ ACTED = {
     "weight": "what an update's examples count, where what is drawn more often counts less",
     "probe_margin": "loss of the chosen candidate less the mean of all, where several were tried",
     "effective_templates": "templates of an update that count",
-    "disagreement": "disagreement of an answer's predictions",
+    "disagreement": "disagreement of an answer's predictions; nothing where they cannot be compared",
     "perturbation": "loss with moved embeddings less that without",
 }
 _SECTIONS = (

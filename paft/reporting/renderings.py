@@ -150,6 +150,8 @@ Trained = tuple[PromptTemplate, Example, Sequence[Example]]  # an example of the
 def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: int) -> list[Trained]:
     """Return the first examples that training shows, each under another template as far as there are several.
 
+    Only those that are known beforehand: there are fewer where losses say from the beginning which templates are shown.
+
     Args:
         chosen: the id of the only template, which a search has found; None: there was no search.
         n: how many.
@@ -165,6 +167,8 @@ def first_trained(config: TrainConfig, inputs: Inputs, chosen: str | None, n: in
     shots = Shots(examples, config.dataset.shots, updates.sampler.seed, compared=updates.paired)
     shown: dict[str, Trained] = {}
     for tagged in (tag for update in islice(updates.of_epoch(0), known) for tag in update):
+        if tagged.candidates > 1:  # losses say which of them training takes
+            break
         template = updates.sampler.template(tagged.draw, tagged.template)
         shown.setdefault(template.id, (template, examples[tagged.row], shots.of(tagged.draw, tagged.row)))
         if len(shown) == n:

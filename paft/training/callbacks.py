@@ -188,27 +188,28 @@ class ShowProgress(Callback):
         recorder = self.recorder
         if self._bar is None or recorder.updates == self._shown:
             return
-        measured, update_s, loop_s = self._measure()
+        updates, update_s, loop_s, warm = self._measure()
         done = self._bar.done + recorder.updates - self._shown
-        left_s = sum(self.work.left(done, update_s, self._rendering_s))
-        if measured >= _MEASURED and not self._said and ranks.rank() == 0:
-            self._bar.say(self.work.line(update_s, loop_s, self._rendering_s))
+        first_s = self.work.first_update_s(done - updates, done, update_s)
+        left_s = sum(self.work.left(done, first_s, self._rendering_s))
+        if warm and updates >= _MEASURED and not self._said and ranks.rank() == 0:
+            self._bar.say(self.work.line(first_s, update_s, loop_s, self._rendering_s))
             self._said = True
         self._bar.note = f"loss {recorder.loss:.3f}, {recorder.tokens_per_s:,.0f} tokens/s"
         self._bar.update(recorder.updates - self._shown, left_s)
         self._shown = recorder.updates
 
-    def _measure(self) -> tuple[int, float, float]:
-        """Return the number of updates behind the warm-up, the seconds of an update, and those of the loop around the model.
+    def _measure(self) -> tuple[int, float, float, bool]:
+        """Return how many updates were measured, the seconds of one, those of its loop around the model, and if it is warm.
 
-        Until there are such updates, the seconds are those of the warm-up.
+        Measured are the updates behind the warm-up, and until there are any, those of the warm-up.
         """
         now = (self.recorder.updates, self.recorder.seconds, self.recorder.loop_seconds)
         updates, seconds, loop = (b - a for a, b in zip(self._from, now, strict=True))
         is_warm = self._from[0] >= _WARM_UP
         if not is_warm and now[0] >= _WARM_UP:
             self._from = now
-        return int(updates) if is_warm else 0, seconds / updates, loop / updates
+        return int(updates), seconds / updates, loop / updates, is_warm
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -37,20 +37,23 @@ class Work:
     scoring: ScoringWork
     later: Sequence[tuple[int, float]] = ()
 
-    def left(self, done: int, update_s: float, rendering_s: float | None) -> tuple[float, float]:
+    def first_update_s(self, since: int, done: int, update_s: float) -> float:
+        """Return the seconds of one of the first updates, where the updates from `since` to `done` took update_s on average."""
+        return update_s * (done - since) / (self._in_first_ones(done) - self._in_first_ones(since))
+
+    def left(self, done: int, first_s: float, rendering_s: float | None) -> tuple[float, float]:
         """Return the seconds of training (validation included) and of scoring that are left after `done` updates.
 
         Where answers are generated and no validation was timed, scoring counts as 0.
 
         Args:
-            update_s: seconds of an update, the mean of those done.
+            first_s: seconds of one of the first updates.
             rendering_s: seconds of a rendering in validation; None: none was timed yet.
         """
         if rendering_s is None:
-            rendering_s = 0.0 if self.scoring.generated else SCORED_TO_TRAINED * update_s / self.examples_per_update
+            rendering_s = 0.0 if self.scoring.generated else SCORED_TO_TRAINED * first_s / self.examples_per_update
         validations = self.updates // self.updates_per_validation - done // self.updates_per_validation
         validating_s = validations * self.scoring.validation_renderings * rendering_s
-        first_s = update_s * done / self._in_first_ones(done) if done else update_s
         training_s = (self._in_first_ones(self.updates) - self._in_first_ones(done)) * first_s
         return training_s + validating_s, self.scoring.test_renderings * rendering_s
 
@@ -58,13 +61,15 @@ class Work:
         """Return as many of the first updates as take as long as the first `done` ones."""
         return done + sum(share * max(0, done - first) for first, share in self.later)
 
-    def line(self, update_s: float, loop_s: float, rendering_s: float | None) -> str:
+    def line(self, first_s: float, update_s: float, loop_s: float, rendering_s: float | None) -> str:
         """Return the line of the plan about the time of the whole run, search included.
 
         Args:
+            first_s: seconds of one of the first updates.
+            update_s: seconds of those that were measured.
             loop_s: the part of update_s around the model; it is named where it is more than a third.
         """
-        training_s, scoring_s = self.left(0, update_s, rendering_s)
+        training_s, scoring_s = self.left(0, first_s, rendering_s)
         total = self.scoring.searched_s + training_s + scoring_s
         unit, seconds = next((name, seconds) for name, seconds, least in _UNITS if total >= least)
         parts = [f"{_short(self.scoring.searched_s / seconds)} of search"] if self.scoring.searched_s else []

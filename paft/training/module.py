@@ -193,7 +193,7 @@ class PaftModule(pl.LightningModule):
         norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optim.max_grad_norm)
         optimizer.step()
         # global_step counts this update, too
-        if self.global_step > self.total_updates - math.ceil(round(self.optim.average * self.total_updates, 9)):
+        if self.global_step >= self.optim.first_averaged(self.total_updates):
             self._add_to_mean(group["params"])
         figures = {**of_loss, "grad_norm": norm, "lr": group["lr"]}
         if len(set(shown.templates)) == 1:  # schedule.unit=example or row mixes templates in an update

@@ -39,6 +39,10 @@ def test_shots_begin_of_text_and_a_chats_frame_are_not_the_templates_own(tokeniz
     tokenizer.chat_template = CHAT
     own, frame = marked(Encoder(tokenizer, "text", 1024, Chat(tokenizer, ChatSettings("Be brief."))), one, RED)
     assert own.split() == alone.split() and "Be brief." in frame and "<user>" in frame
+    tokenizer.chat_template = CHAT.replace("m['content']", "m['content'] | trim")  # as Llama's and Gemma's
+    spaced = template("\n\n" + one.text)
+    own, frame = marked(Encoder(tokenizer, "text", 1024, Chat(tokenizer, ChatSettings("Be brief."))), spaced, RED)
+    assert own.split() == alone.split() and "<user>" in frame
 
 
 def test_a_context_that_was_cut_off_has_the_marks_of_its_end(tokenizer, with_begin):  # noqa: F811

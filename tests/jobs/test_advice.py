@@ -54,6 +54,13 @@ def test_k_where_draws_do_not_show_all_templates(overrides, draws, said):
     assert asked(*overrides, "optim.lr=2e-3", draws=draws) == said
 
 
+@pytest.mark.parametrize(("every", "said"), [("100", "75"), ("75", None), ("null", None), ("374", "187"), ("260", "null")])
+def test_a_validation_that_the_last_updates_miss(every, said):
+    updates = {"100": 375, "75": 375, "null": 375, "374": 561, "260": 521}[every]
+    lines = advice(compose_config(f"validation.every={every}", "optim.lr=2e-3"), plan_of(updates, updates), SMALL)
+    assert [line.partition(":")[0] for line in lines] == ([] if said is None else [f"validation.every={said}"])
+
+
 def test_nothing_is_said_where_more_draws_cannot_be_had():
     assert asked("optim.lr=2e-3", updates=1, draws=1, templates=60) == []
 

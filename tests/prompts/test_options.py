@@ -48,6 +48,8 @@ def test_any_style_of_options(text, with_three):
         ("A to D", "A to C", "A to B"),
         ("[A] [B] [C] [D]", "[A] [B] [C]", "[A] [B]"),
         ("'A', 'B', 'C' oder 'D'", "'A', 'B' oder 'C'", "'A' oder 'B'"),
+        ("WITH A, B, C OR D", "WITH A, B OR C", "WITH A OR B"),  # as a change of case writes them
+        ("A, B, C Or D; A TO D", "A, B Or C; A TO C", "A Or B; A TO B"),
         ("A or B", "A or B", "A or B"),  # of four options: these are two of them
         ("DNA-D, ABBA", "DNA-D, ABBA", "DNA-D, ABBA"),
     ],

@@ -53,6 +53,8 @@ def test_a_training_says_what_it_was(tmp_path):
         (["K=1"], "SmolLM2-135M-Instruct, PAFT on story_facts", "for every update (K=1)"),
         (["schedule.unit=row"], "SmolLM2-135M-Instruct, PAFT on story_facts", "for each row, once"),
         (["schedule.unit=example"], "SmolLM2-135M-Instruct, PAFT on story_facts", "every 4 examples (K=4)"),
+        (["method=user", "loss=perturbed"], "SmolLM2-135M-Instruct, one fixed prompt on story_facts", "prompt, perturbed loss"),
+        (["optim.average=0.3"], "SmolLM2-135M-Instruct, PAFT on story_facts", "weights averaged over the last 30% of"),
         (["sampler=mutated"], "SmolLM2-135M-Instruct, PAFT on story_facts", "sampler mutated"),
         (["model.path=me/mine-1B"], "mine-1B, PAFT on story_facts", "PAFT"),
     ],

@@ -101,6 +101,13 @@ def test_the_renderings_of_training_are_the_first_that_it_showed(tiny_overrides)
     assert shown[0][1].answer in text_of(reader.trained(*shown[0]))
 
 
+def test_a_rendering_that_only_losses_know_is_not_shown(tiny_overrides):
+    worst = ["sampler=worst_of", "sampler.candidates=4", "sampler.adversarial=1", "K=1"]
+    for warmup, known in ((0.0, 0), (0.2, 2), (0.9, 2)):  # of six updates
+        config = compose_config(*tiny_overrides, *worst, f"sampler.warmup={warmup}")
+        assert len(first_trained(config, load_inputs(config), None, n=2)) == known
+
+
 def test_the_shots_shown_are_those_of_training_where_templates_share_them(tiny_overrides):
     paired = ["sampler.paired=true", "sampler.templates_per_update=2", "dataset.shots=2"]
     config = compose_config(*tiny_overrides, *paired)

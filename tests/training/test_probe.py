@@ -9,7 +9,9 @@ import torch
 
 from paft.config.compose import from_dict
 from paft.config.schema import SamplerConfig
+from paft.data.inputs import load_inputs
 from paft.data.shots import Shots
+from paft.jobs.planning import sampler_notes
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
@@ -159,6 +161,13 @@ def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path)
 def test_what_is_no_choice_is_refused(overrides, said):
     with pytest.raises(InputError, match=said):
         compose_config("sampler=worst_of", *overrides)
+
+
+def test_the_plan_says_where_no_draw_takes_the_worst(tiny_overrides):
+    late = [*tiny_overrides, *WORST, "sampler.warmup=0.2", "T=1", "train_examples=40"]
+    for k, said in ((1, "after 20% of the updates 100% of the draws take the worst"), (6, "no draw takes the worst of 4")):
+        config = compose_config(*late, f"K={k}")
+        assert any(said in note for note in sampler_notes(config, load_inputs(config)))
 
 
 def test_more_candidates_than_prompts_are_refused(tiny_overrides):

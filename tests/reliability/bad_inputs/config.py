@@ -132,6 +132,9 @@ CONFIG: Table = [
     ("losses of one prompt", "sampler=by_loss ; K=9", {}, "fewer than two whole draws at K=9; use sampler.lag=18 or more"),
     ("a lag without losses", "sampler.lag=8", {}, "sampler.lag=8 does nothing without sampler.temperature=1, say; add that"),
     ("a share without candidates", "sampler.adversarial=0.9", {}, "sampler.adversarial=0.9 does nothing without"),
+    ("a temperature of the mean", "++loss.temperature=5", {}, "does nothing with loss=mean as it is; use loss=tilted, say, or"),
+    ("a weight of the tilted", "loss=tilted ; sampler.templates_per_update=2 ; ++loss.weight=3", {}, "use loss=consistent"),
+    ("rows without a file", f"{AGREE} ; loss.unlabelled_per_update=7", {}, "as it is; add loss.unlabelled, or leave it out"),
     ("losses and a deck", "sampler=by_loss ; sampler.balanced=true", {}, "sampler.balanced deals all alike; leave one out."),
     (
         "losses of one family",
@@ -217,6 +220,13 @@ CONFIG: Table = [
     ("no budget", "method=zopo ; method.budget=null", {}, "method.budget has no value"),
     ("a budget too small", "method=robust ; method.budget=100", {}, "method.budget=100: robust on 60 training prompts"),
     ("validation never", f"{SMALL} ; validation.every=100", {}, "validation.every=100: the run has 6 updates"),
+    (
+        "a mean that nothing keeps",
+        f"{SMALL} ; validation.every=4 ; optim.average=0.2",
+        {},
+        "validation.every=4: the last validation, which chooses what is kept, is at update 4 of 6, and optim.average=0.2 "
+        "averages weights from update 5 on, so nothing of the mean would be kept; use validation.every=3.",
+    ),
     ("empty output_root", "output_root=", {}, "output_root=: "),
     ("output_root is a file", "output_root=file", {"file": "x"}, "output_root=file: file is a file"),
     ("output_root below a file", "output_root=file/runs", {"file": "x"}, "output_root=file/runs: file is a file"),
