@@ -8,7 +8,7 @@ import numpy as np
 
 from paft.config.compose import compose_training
 from paft.evaluation.matrix import read_matrix
-from paft.evaluation.robustness import Robustness, accuracy_per_prompt
+from paft.evaluation.robustness import Robustness
 from paft.evaluation.statistics import Array
 from paft.reporting.page import bullets, percent, table, write, write_json
 from paft.reporting.results import Results
@@ -40,7 +40,7 @@ def labelled(results: Results) -> Robustness:
 
 def accuracies(results: Results) -> Array:
     """Return the accuracy (P,) of a run under each test prompt."""
-    return accuracy_per_prompt(read_matrix(results.folder / "matrix.parquet"))
+    return read_matrix(results.folder / "matrix.parquet").accuracy
 
 
 def report(

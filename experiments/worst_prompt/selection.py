@@ -112,7 +112,7 @@ def _trial(side: Side, name: str, runs: Sequence[FinishedRun]) -> Trial:
     first = runs[0]
     by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
     kinds = [kind_of(str(by_id[id_].get("layout") or "")) for id_ in first.matrix(first.dataset).prompt_ids]
-    accuracy = np.stack([run.matrix(run.dataset).correct.mean(axis=1) for run in runs])
+    accuracy = np.stack([run.matrix(run.dataset).accuracy for run in runs])
     return Trial(side, name, accuracy, list(runs), kinds)
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from paft.config.adapter import Adapter, base_of_adapter, find_adapter, peft_settings
 from paft.config.base_model import called, with_gguf_file
 from paft.config.contradictions import check_draws, check_evaluation, check_training
-from paft.config.hints import HINT, hint, leaves
+from paft.config.hints import HINT, hint, key_of, leaves
 from paft.config.loggers import check_loggers
 from paft.config.schema import (
     CHAT_TEMPLATE_DATE,
@@ -77,7 +77,7 @@ def with_implied(typed: Sequence[str], paths: bool = False) -> list[str]:
         typed: overrides, among which options of the command line may stand.
         paths: whether paths imply a file: for a training run. In an evaluation an adapter may have more to say (`_fill_in`).
     """
-    keys = [override.lstrip("+~").partition("=")[0] for override in typed]
+    keys = [key_of(override) for override in typed]
     added = list(typed)
     for key, chosen in _IMPLIED.items():
         group = key.partition(".")[0]
@@ -139,7 +139,7 @@ def parse_evaluation(composed: DictConfig, typed: Sequence[str] = ()) -> Evaluat
     Raises InputError that names the key, or the adapter's folder.
     """
     content = _plain(composed)
-    keys = {override.lstrip("+~").split("=")[0] for override in typed}
+    keys = {key_of(override) for override in typed}
     read_texts(content)
     _fill_in(content, keys)
     config = _validated(EvaluateConfig, content)

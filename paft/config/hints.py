@@ -151,6 +151,11 @@ def near_file(value: str, files: Sequence[str]) -> str:
     return f"did you mean {found[0]!r}? There are {', '.join(files)}" if found else f"there are {', '.join(files)}"
 
 
+def key_of(override: str) -> str:
+    """Return the key of an override, without the signs that add (+) or delete (~) it."""
+    return override.lstrip("+~").partition("=")[0]
+
+
 def in_one_sentence(error: HydraException | OmegaConfBaseException, config: type[BaseModel], conf: Path) -> str:
     """Return an error of Hydra or OmegaConf as one sentence: its first line, and what was probably meant.
 

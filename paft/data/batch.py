@@ -26,7 +26,7 @@ class MicroBatch:
     targets: Tensor  # (P,) int64: the token that should follow each of them
     # (B, G, P) fp32: the share that a target has in the mean loss of each of G templates, in each of B blocks of templates that
     # are weighed against each other; zero elsewhere. None: all targets count alike.
-    cells: Tensor | None = None
+    shares: Tensor | None = None
     # (N, G) int64: of an answer token of an example, the target that it is under each of its G templates; only of examples
     # for which all of them offer the same answers, and whose answer has the same tokens under all. A ragged row's N is padded
     # by rows of -1. None: none are compared.
@@ -80,7 +80,7 @@ class Update:
 def pack_answers(
     pairs: Sequence[tuple[list[int], list[int]]],
     ragged: bool = False,
-    cells: Sequence[tuple[int, int]] | None = None,
+    places: Sequence[tuple[int, int]] | None = None,
     offered: Sequence[Sequence[str]] | None = None,
     shown: Shown | None = None,
     own: Sequence[Sequence[bool]] | None = None,
@@ -89,7 +89,7 @@ def pack_answers(
 
     Args:
         ragged: as in paft.packing.pack.
-        cells: the block and the template of each pair, both counted from 0; None: all targets count alike.
+        places: the block and the template of each pair, both counted from 0; None: all targets count alike.
         offered: the answers that each pair's prompt offers, in the order of the choices. Right answers of a block, which are
             those of one example, are compared token by token where the offers are the same: under other letters a prediction
             speaks of other options. None: none are compared.
@@ -109,8 +109,8 @@ def pack_answers(
         packing=packing,
         positions=torch.tensor(positions + [0] * filler),
         targets=torch.tensor([token for _, answer in pairs for token in answer] + [IGNORED] * filler),
-        cells=None if cells is None else _cells(lengths, cells, len(positions) + filler, ragged),
-        aligned=None if offered is None or cells is None else _aligned([a for _, a in pairs], offered, cells, ragged),
+        shares=None if places is None else _shares(lengths, places, len(positions) + filler, ragged),
+        aligned=None if offered is None or places is None else _aligned([a for _, a in pairs], offered, places, ragged),
         renderings=None if shown is None else _members(lengths, shown, len(positions) + filler),
         weights=None if shown is None else torch.tensor(_spread(shown.weights, lengths) + [0.0] * filler),
         template=None if own is None else _marked(own, lengths, packing.input_ids.shape[1]),
@@ -136,26 +136,26 @@ def _spread(values: Sequence[T], lengths: Sequence[int]) -> list[T]:
     return [value for value, length in zip(values, lengths, strict=True) for _ in range(length)]
 
 
-def _cells(lengths: Sequence[int], cells: Sequence[tuple[int, int]], n_targets: int, ragged: bool) -> Tensor:
-    """Return the share of each target in the mean loss of its cell, (B, G, P); a ragged row's B and G are powers of two."""
-    blocks, templates = (max(numbers) + 1 for numbers in zip(*cells, strict=True))
+def _shares(lengths: Sequence[int], places: Sequence[tuple[int, int]], n_targets: int, ragged: bool) -> Tensor:
+    """Return the share of each target in the mean loss of its template, (B, G, P); a ragged row's B and G are powers of two."""
+    blocks, templates = (max(numbers) + 1 for numbers in zip(*places, strict=True))
     if ragged:
         blocks, templates = size_of_bucket(blocks, 1), size_of_bucket(templates, 1)
     member = torch.zeros(blocks, templates, n_targets)
     start = 0
-    for length, (block, template) in zip(lengths, cells, strict=True):
+    for length, (block, template) in zip(lengths, places, strict=True):
         member[block, template, start : start + length] = 1
         start += length
     return member / member.sum(-1, keepdim=True).clamp_min(1)
 
 
 def _aligned(
-    answers: Sequence[list[int]], offered: Sequence[Sequence[str]], cells: Sequence[tuple[int, int]], ragged: bool
+    answers: Sequence[list[int]], offered: Sequence[Sequence[str]], places: Sequence[tuple[int, int]], ragged: bool
 ) -> Tensor:
     """Return which targets are the same answer token, among the same answers that are offered, under each template, (N, G)."""
     by_block: dict[int, list[tuple[int, list[int], Sequence[str]]]] = {}
     start = 0
-    for answer, offers, (block, _) in zip(answers, offered, cells, strict=True):
+    for answer, offers, (block, _) in zip(answers, offered, places, strict=True):
         by_block.setdefault(block, []).append((start, answer, offers))
         start += len(answer)
     rows = [
@@ -171,11 +171,11 @@ def _aligned(
 
 def without_targets(batch: MicroBatch) -> MicroBatch:
     """Return a micro-batch of the same tokens, of which nothing is trained on: its loss and gradients are zero."""
-    cells = None if batch.cells is None else torch.zeros_like(batch.cells)
+    shares = None if batch.shares is None else torch.zeros_like(batch.shares)
     aligned = None if batch.aligned is None else torch.full_like(batch.aligned, -1)
     renderings = None if batch.renderings is None else torch.zeros_like(batch.renderings)
     targets = torch.full_like(batch.targets, IGNORED)
-    return replace(batch, targets=targets, cells=cells, aligned=aligned, renderings=renderings)
+    return replace(batch, targets=targets, shares=shares, aligned=aligned, renderings=renderings)
 
 
 def split_into_micro_batches(lengths: list[int], most_tokens: int, rank: int = 0, n_ranks: int = 1) -> list[list[int]]:

@@ -206,7 +206,7 @@ class Renderings(Dataset[Update]):
         return pack_answers(
             [pairs[i] for i in places],
             self.ragged,
-            self._cells(units),
+            self._places(units),
             [self._offered(tagged[i]) for i in places] if self.needs.aligned else None,
             shown=None if self.needs.losses_of is None else Shown(places, self.needs.losses_of, weights),
             own=[self._own(tagged[i], pairs[i][0]) for i in places] if self.needs.own else None,
@@ -221,7 +221,7 @@ class Renderings(Dataset[Update]):
             units.setdefault(tag.row if self.needs.paired else tag.draw.slot, []).append(i)
         return list(units.values())
 
-    def _cells(self, units: Sequence[Sequence[int]]) -> list[tuple[int, int]] | None:
+    def _places(self, units: Sequence[Sequence[int]]) -> list[tuple[int, int]] | None:
         """Return the block and the template of each rendering; the units are blocks if paired, else templates."""
         if not self.needs.weighed:
             return None

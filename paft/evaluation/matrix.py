@@ -47,6 +47,11 @@ class ScoreMatrix:
     output_tokens: NDArray[np.int32]
 
     @property
+    def accuracy(self) -> NDArray[np.float64]:
+        """The accuracy (P,) of each prompt over the examples: its mean score where the metric is graded."""
+        return self.correct.mean(axis=1)
+
+    @property
     def chance(self) -> float:
         """The expected accuracy of guessing; 0 where answers are free-form, which are never guessed right."""
         return float(np.mean([1 / n if n else 0.0 for n in self.n_choices]))

@@ -2,9 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import (
     EQUAL,
@@ -67,18 +64,13 @@ class Consensus:
     majority: float | None  # None where rows have no labels
 
 
-def accuracy_per_prompt(matrix: ScoreMatrix) -> NDArray[np.float64]:
-    """Return the accuracy (P,) of each prompt over the examples: its mean score where the metric is graded."""
-    return matrix.correct.mean(axis=1)
-
-
 def robustness(matrix: ScoreMatrix, threshold: float | None) -> Robustness:
     """Summarise a score matrix over its prompts.
 
     Args:
         threshold: the accuracy at or above which a prompt counts for Top; None: no Top.
     """
-    accuracy = accuracy_per_prompt(matrix)
+    accuracy = matrix.accuracy
     return Robustness(
         mean=float(accuracy.mean()),
         std=float(accuracy.std()),
@@ -110,5 +102,5 @@ def consensus(matrix: ScoreMatrix) -> Consensus:
 
 def con(matrix: ScoreMatrix) -> Con:
     """Return both readings of Con from the matrix of the adversarial prompts."""
-    accuracy = accuracy_per_prompt(matrix)
+    accuracy = matrix.accuracy
     return Con(float(accuracy.mean()), float(accuracy.min()))

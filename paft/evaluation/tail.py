@@ -60,7 +60,7 @@ def cvar(accuracy: Array, share: float) -> Array:
 
 def tail(matrix: ScoreMatrix) -> Tail:
     """Return the tail of a score matrix."""
-    accuracy = matrix.correct.mean(axis=1)
+    accuracy = matrix.accuracy
     curve = tuple((share, float(cvar(accuracy, share))) for share in SHARES)
     return Tail(float(cvar(accuracy, 0.1)), float(np.quantile(accuracy, 0.05)), curve)
 

@@ -25,7 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from paft.config.command import literal
 from paft.config.compose import CONF, compose_evaluation, compose_training
-from paft.config.hints import in_one_sentence
+from paft.config.hints import in_one_sentence, key_of
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.hub import HUB
 from paft.jobs.launch import launch_evaluation, launch_training
@@ -226,7 +226,7 @@ def _names_model(settings: dict[str, Any], overrides: Sequence[str]) -> bool:
     """Say whether a call names a model, by a file of conf/model, by its path or by its server."""
     model = settings.get("model")
     in_section = {"name", "path", "api"} & {*model} if isinstance(model, dict) else set()
-    typed = {each.lstrip("+").partition("=")[0] for each in overrides}
+    typed = {key_of(each) for each in overrides}
     named = ({"model.path", "model.api"} & {*settings, *typed}) | ({"model"} & typed)
     return isinstance(model, str) or bool(in_section or named)
 

@@ -93,7 +93,7 @@ def outdated(results: Path, dataset: DatasetConfig) -> bool:
 
 def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]:
     """Return the accuracies by wording, by layout, and by kind of layout where layouts are named KIND/VARIANT."""
-    accuracy = scored.matrix.correct.mean(axis=1)
+    accuracy = scored.matrix.accuracy
     found = {key: dict(by_family(accuracy, families)) for key, families in families_named(pool).items()}
     return {key: families for key, families in found.items() if len(families) > 1}
 

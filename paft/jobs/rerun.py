@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from paft.config.compose import from_dict
+from paft.config.hints import key_of
 from paft.config.schema import TrainConfig, is_function
 from paft.data.inputs import Inputs
 from paft.reporting.results import Results
@@ -52,7 +53,7 @@ def repeated(config: TrainConfig, original: Results, typed: Sequence[str]) -> Tr
         )
     same_dataset = f"dataset={OmegaConf.select(merged, 'dataset.name')}"  # which dataset.path= adds, if that is one's own rows
     for override in typed:
-        key = override.lstrip("+~").split("=")[0]
+        key = key_of(override)
         if key == "dataset.metric" and is_function(metric):
             continue
         if key in _MAY_DIFFER:

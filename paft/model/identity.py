@@ -6,7 +6,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from paft.config.adapter import METADATA, TOKENIZER
+from paft.config.adapter import METADATA, PEFT_CONFIG, TOKENIZER, WEIGHTS
 from paft.config.base_model import is_gguf
 from paft.config.schema import ModelConfig
 from paft.model.gguf import gguf_digest
@@ -56,14 +56,14 @@ def adapter_digest(folder: Path) -> str:
     Raises InputError if the config is damaged.
     """
     try:
-        config = dict(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")))
+        config = dict(json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")))
     except (ValueError, TypeError):
-        raise InputError(f"{folder / 'adapter_config.json'}: this file is damaged; train the adapter again.") from None
+        raise InputError(f"{folder / PEFT_CONFIG}: this file is damaged; train the adapter again.") from None
     config.pop("base_model_name_or_path", None)  # where the base lay; what it is has its own digest
     # PEFT keeps module names in sets, which each process writes in an order of its own.
     config = {key: sorted(map(str, value)) if isinstance(value, list) else value for key, value in config.items()}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-    digest.update((folder / "adapter_model.safetensors").read_bytes())
+    digest.update((folder / WEIGHTS).read_bytes())
     for path in [] if (folder / METADATA).is_file() else [folder / name for name in TOKENIZER]:
         if path.is_file():
             digest.update(path.name.encode() + path.read_bytes())

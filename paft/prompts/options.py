@@ -20,13 +20,32 @@ _AND = re.compile(rf"\b{_CONJUNCTION}\b")
 _GAP = rf"[^\w\n{{}}]*(?:{_CONJUNCTION}\b[^\w\n{{}}]*)?"  # between two letters of an enumeration
 
 
+@lru_cache(maxsize=20_000)  # a pool of templates, for each number of options
 def with_options(template: PromptTemplate, n: int) -> PromptTemplate:
     """Return a template that shows n options, A, B, C ..., written as those that it shows.
 
     A template that shows none is returned as it is. Where the options stand in another order, those that are left keep it, and
     `letters` follow.
     """
-    return _with_options(template, n)
+    if sum(name in _LETTERS for name in template.fields) == n:
+        return template
+    options = _read(template)
+    if options is None:
+        return template
+    before = len(options.shown)
+    shown = [name for name in options.shown if name in _LETTERS[:n]] + list(_LETTERS[before:n])
+    parts = template.parts
+    head = "".join(_escaped(literal, before, n) + f"{{{name}}}" for literal, name in parts[: options.start])
+    behind = parts[options.start + before :]
+    rest = [(behind[0][0].removeprefix(options.closing(before)), behind[0][1]), *behind[1:]]
+    tail = options.closing(n) + "".join(
+        _escaped(literal, before, n) + ("" if name is None else f"{{{name}}}") for literal, name in rest
+    )
+    middle = replace(options, first=_escaped(options.first, before, n)).text(shown)
+    letters = ""
+    if template.letters and options.kind == "A":
+        letters = "".join(_LETTERS[shown.index(name)] for name in _LETTERS[:n])
+    return replace(template, text=head + middle + tail, letters=letters)
 
 
 def unlike_options(template: PromptTemplate) -> str:
@@ -72,29 +91,6 @@ class _Options:
         """Return what ends with the mark behind the last of n options; "" where marks stand only before options."""
         before, mark, _ = self.gap.partition("{-}")
         return before + _mark(self.kind, n - 1) if mark else ""
-
-
-@lru_cache(maxsize=20_000)  # a pool of templates, for each number of options
-def _with_options(template: PromptTemplate, n: int) -> PromptTemplate:
-    if sum(name in _LETTERS for name in template.fields) == n:
-        return template
-    options = _read(template)
-    if options is None:
-        return template
-    before = len(options.shown)
-    shown = [name for name in options.shown if name in _LETTERS[:n]] + list(_LETTERS[before:n])
-    parts = template.parts
-    head = "".join(_escaped(literal, before, n) + f"{{{name}}}" for literal, name in parts[: options.start])
-    behind = parts[options.start + before :]
-    rest = [(behind[0][0].removeprefix(options.closing(before)), behind[0][1]), *behind[1:]]
-    tail = options.closing(n) + "".join(
-        _escaped(literal, before, n) + ("" if name is None else f"{{{name}}}") for literal, name in rest
-    )
-    middle = replace(options, first=_escaped(options.first, before, n)).text(shown)
-    letters = ""
-    if template.letters and options.kind == "A":
-        letters = "".join(_LETTERS[shown.index(name)] for name in _LETTERS[:n])
-    return replace(template, text=head + middle + tail, letters=letters)
 
 
 @lru_cache(maxsize=20_000)

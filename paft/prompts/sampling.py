@@ -115,7 +115,7 @@ def families_of(pool: PromptPool, choice_fields: Sequence[str]) -> tuple[list[st
     Where the pool does not name them, wordings are clustered and layouts are read off the texts.
     """
     templates = pool.templates
-    wordings = [t.wording for t in templates] if all(t.wording for t in templates) else families.wordings(templates)
+    wordings = [t.wording for t in templates] if names_families(pool) else families.wordings(templates)
     return wordings, [t.layout or families.layout(t, frozenset(choice_fields)) for t in templates]
 
 

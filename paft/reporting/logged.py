@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from paft.reporting.results import Results
+from paft.runtime.mappings import flat
 
 # What samplers and losses log of themselves, beside the loss.
 ACTED = {
@@ -64,19 +65,5 @@ def acted(folder: Path, total_updates: int, n_parts: int) -> dict[str, list[floa
 def numbers_of(results: Results) -> dict[str, float]:
     """Return the numbers of results under names with slashes: robustness/mean, uncertainty/mean/low ..."""
     content = results.model_dump()
-    numbers: dict[str, float] = {}
-    for section in _SECTIONS:
-        numbers |= _flat(section, content[section] or {})
-    return numbers
-
-
-def _flat(prefix: str, values: dict[str, Any]) -> dict[str, float]:
-    """Return the numbers in nested dicts under names with slashes; other values are left out."""
-    flat: dict[str, float] = {}
-    for key, value in values.items():
-        name = f"{prefix}/{key}"
-        if isinstance(value, dict):
-            flat |= _flat(name, value)
-        elif isinstance(value, int | float):
-            flat[name] = value
-    return flat
+    values = flat({section: content[section] or {} for section in _SECTIONS}, separator="/")
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}

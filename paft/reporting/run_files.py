@@ -13,7 +13,6 @@ from paft.evaluation.disagreement import answers_of
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.metrics import metric_of
-from paft.evaluation.robustness import accuracy_per_prompt
 from paft.evaluation.statistics import Array
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.figure import save_distribution
@@ -48,12 +47,12 @@ def save_run(
     seconds = scored.seconds if results.scoring.scoring == "generate" else None
     labelled = results.robustness is not None
     called = results.scoring.called if labelled else "as_majority"
-    values = accuracy_per_prompt(matrix) if labelled else answers.with_majority
+    values = matrix.accuracy if labelled else answers.with_majority
     write_atomically(folder / "per_prompt.csv", per_prompt_csv(matrix, pool, seconds, called, values))
     for part in results.parts:
         write_atomically(folder / f"per_prompt_{part}.csv", per_prompt_csv(matrix.part(part), pool, called=called))
     if labelled and results.chance is not None:
-        accuracies = {label: accuracy_per_prompt(matrix)}
+        accuracies = {label: matrix.accuracy}
         figure = folder / "distribution.png"
         save_distribution(figure, accuracies, results.chance, results.threshold, results.unseen, called)
     write_run_page(folder / "report.html", results, scored, answers, pool, examples, encoder, trained, prompt)
@@ -77,7 +76,7 @@ def per_prompt_csv(
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    values = accuracy_per_prompt(matrix) if values is None else values
+    values = matrix.accuracy if values is None else values
     names = [] if seconds is None else ["output_tokens", "seconds"]
     writer.writerow(["prompt_id", called, "n", *names, "wording", "layout", "text"])
     for prompt, value, tokens in zip(pool.templates, values, matrix.output_tokens.mean(axis=1), strict=True):

@@ -12,7 +12,6 @@ from paft.data.tasks.base import LETTERS, Example
 from paft.evaluation.disagreement import Answers
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.robustness import accuracy_per_prompt
 from paft.evaluation.statistics import Array, can_promise, mean_interval
 from paft.evaluation.store import StoredCell, read_cells
 from paft.evaluation.tail import Family, families_named
@@ -88,7 +87,7 @@ class Strip:
 def prompt_rows(scored: Scored, answers: Answers, pool: PromptPool, labelled: bool) -> list[PromptRow]:
     """Return the test prompts in the order of the pool."""
     matrix = scored.matrix
-    accuracy, majority, tokens = accuracy_per_prompt(matrix), answers.with_majority, matrix.output_tokens.mean(axis=1)
+    accuracy, majority, tokens = matrix.accuracy, answers.with_majority, matrix.output_tokens.mean(axis=1)
     return [
         PromptRow(
             i,

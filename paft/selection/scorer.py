@@ -66,7 +66,7 @@ class Scorer:
         self._folder.mkdir(parents=True, exist_ok=True)
         examples = self._examples[:n_examples]
         scored = self._evaluator.score(self._folder, pool, examples, self._scoring, name=f"scores-{self._calls:03}")
-        return scored.matrix.correct.mean(axis=1)
+        return scored.matrix.accuracy
 
     def share(self, n_templates: int) -> int:
         """Return the number of examples on which each of n_templates templates may be scored."""

@@ -68,7 +68,7 @@ def disagreement(logits: Tensor, losses: Tensor, batch: MicroBatch, toward_best:
     return divergence.mean(1).masked_fill(~there, 0).sum()
 
 
-def tilted(losses: Tensor, cells: Tensor, temperature: Tensor, paired: bool) -> Tensor:
+def tilted(losses: Tensor, shares: Tensor, temperature: Tensor, paired: bool) -> Tensor:
     """Return the sums of a tilted loss: the weighted losses of the templates, the weights, and their squares; (3,) fp32.
 
     A template with a higher loss counts more: its weight is exp(temperature * loss), as in the gradient of the soft maximum
@@ -77,15 +77,15 @@ def tilted(losses: Tensor, cells: Tensor, temperature: Tensor, paired: bool) -> 
 
     Args:
         losses: (P,), of targets.
-        cells: (B, G, P), as in paft.data.batch.MicroBatch.
+        shares: (B, G, P), as in paft.data.batch.MicroBatch.
         temperature: scalar; at zero all templates count alike.
         paired: whether the weights of each block sum to one, because all its templates are here.
     """
-    of_cells = (cells * losses).sum(-1)  # not a matrix product, which autocast would compute in bf16
-    there, exponents = cells.sum(-1) > 0, temperature * of_cells.detach()
+    of_templates = (shares * losses).sum(-1)  # not a matrix product, which autocast would compute in bf16
+    there, exponents = shares.sum(-1) > 0, temperature * of_templates.detach()
     weights = exponents.masked_fill(~there, -torch.inf).softmax(-1) if paired else exponents.clamp(max=_MOST).exp()
     weights = torch.where(there, weights, 0.0)  # a block without templates has none
-    return torch.stack(((weights * of_cells).sum(), weights.sum(), weights.square().sum()))
+    return torch.stack(((weights * of_templates).sum(), weights.sum(), weights.square().sum()))
 
 
 def effective_templates(sums: Tensor, paired: bool) -> Tensor:

@@ -114,9 +114,9 @@ class UpdateLoss:
             weighted = losses if batch.weights is None else losses * batch.weights
             mean = (weighted.sum() / part.n_targets)[None]
             return mean if self.loss.name == "mean" else torch.cat([mean, torch.zeros_like(mean)])
-        assert batch.cells is not None and part.strength is not None
+        assert batch.shares is not None and part.strength is not None
         if self.loss.name == "tilted":
-            return tilted(losses, batch.cells, part.strength, self.paired)
+            return tilted(losses, batch.shares, part.strength, self.paired)
         assert batch.aligned is not None and part.n_compared is not None
         # Both are means over tokens: one of an answer is as many of them as the example has renderings.
         apart = disagreement(logits, losses, batch, self.loss.toward == "best") * batch.aligned.shape[1] / part.n_compared

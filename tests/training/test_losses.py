@@ -52,7 +52,7 @@ def gradient(model, update: Update, paired: bool, temperature: float = 3.0) -> t
     model.zero_grad()
     sums = torch.zeros(3)
     for batch in update.micro_batches:
-        of_batch = tilted(answer_losses(model, batch), batch.cells, torch.tensor(temperature), paired)
+        of_batch = tilted(answer_losses(model, batch), batch.shares, torch.tensor(temperature), paired)
         of_batch[0].backward()
         sums += of_batch.detach()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -161,7 +161,7 @@ def test_disagreement_is_torchs_divergence_however_an_update_is_split(tiny_overr
 def test_only_answers_of_the_same_tokens_are_compared():
     pairs = [([1, 2], [7, 0]), ([3], [7, 0]), ([1], [8, 0]), ([1, 2, 3], [9, 0])]
     offered = [["A", "B"]] * 4
-    batch = pack_answers(pairs, cells=[(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered)
+    batch = pack_answers(pairs, places=[(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered)
     assert batch.aligned.tolist() == [[0, 2], [1, 3]]
     ragged = pack_answers(pairs, True, [(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered)
     assert ragged.aligned.tolist() == [[0, 2], [1, 3], *[[-1, -1]] * 14]
@@ -174,7 +174,7 @@ def test_only_answers_of_the_same_tokens_are_compared():
 def test_answers_are_compared_only_where_their_letters_are_of_the_same_options():
     pairs = [([1, 2], [7, 0]), ([3], [7, 0]), ([1], [8, 0]), ([1, 2, 3], [8, 0])]
     offered = [["A", "B", "C"], ["A", "C", "B"], ["A", "B", "C"], ["A", "B", "C"]]
-    assert pack_answers(pairs, cells=[(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered).aligned.tolist() == [[4, 6], [5, 7]]
+    assert pack_answers(pairs, places=[(0, 0), (0, 1), (1, 0), (1, 1)], offered=offered).aligned.tolist() == [[4, 6], [5, 7]]
 
 
 def test_a_run_compares_no_letters_of_options_that_a_mutation_has_moved(tiny_overrides):
