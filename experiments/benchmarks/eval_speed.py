@@ -43,7 +43,7 @@ from paft.data.encode import Encoder
 from paft.data.rows import load_examples
 from paft.data.tasks.base import Example
 from paft.evaluation.cells import encode, windows
-from paft.evaluation.likelihood import Likelihood, Work
+from paft.evaluation.likelihood import Likelihood, TokenCount
 from paft.evaluation.merging import merge_within_tolerance
 from paft.evaluation.metrics import Metric
 from paft.evaluation.scoring import Scoring, answering_by, score
@@ -127,7 +127,7 @@ class Pass:
     log_probs: np.ndarray | None  # (P, E, C) of each choice; ours only where they are asked for
     memory: dict[str, float]  # GiB, by kind, of the process until now
     launches: int | None = None  # of kernels and graphs, where traced
-    work: Work | None = None  # what ours computed
+    work: TokenCount | None = None  # what ours computed
 
 
 @contextmanager

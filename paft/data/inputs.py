@@ -125,10 +125,8 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
 
 
 @dataclass(frozen=True)
-class TestInputs:
+class EvaluationInputs:
     """Examples and pools of an evaluation."""
-
-    __test__ = False  # pytest must not collect it by its name
 
     task: Task
     examples: tuple[Example, ...]
@@ -153,7 +151,7 @@ class TestInputs:
         return [template for pool in self.pools.values() for template in pool.templates]
 
 
-def load_test_inputs(config: EvaluateConfig) -> TestInputs:
+def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
     """Load the examples and pools of an evaluation and check them against each other; raises InputError."""
     dataset = config.dataset
     rows = files = None
@@ -188,7 +186,7 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
             check_shown(split, used, [*examples, *shots])
     notes = (*task.notes, *_say_shots(shots))
     if files is None:  # nothing is measured
-        return TestInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
+        return EvaluationInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
     seen = None if adapter is None else UNKNOWN
     if adapter is not None and trained:
         seen = _seen(config, adapter.folder, whole_pool, len(pool.templates), adversarial)
@@ -196,7 +194,7 @@ def load_test_inputs(config: EvaluateConfig) -> TestInputs:
     tested, left_out = _scorable(examples, files, pool, task, own=dataset.path is not None)
     if adapter is None and left_out.training_rows is None:  # a base model was trained on no row
         left_out = replace(left_out, training_rows=0)
-    return TestInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks, shots)
+    return EvaluationInputs(task, tested, pool, adversarial, rows, seen, left_out, notes, files.remarks, shots)
 
 
 def _seen(config: EvaluateConfig, adapter: Path, pool: PromptPool, n: int, adversarial: PromptPool | None) -> Seen:

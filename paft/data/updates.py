@@ -11,7 +11,7 @@ from paft.config.schema import TrainConfig
 from paft.data.inputs import answer_kind
 from paft.data.tasks.base import Task
 from paft.prompts import PromptPool, Schedule
-from paft.prompts.by_loss import ByLossSampler, LossSettings
+from paft.prompts.by_loss import ByLossSampler, ByLossSettings
 from paft.prompts.mutate import Mutator
 from paft.prompts.sampling import BalancedSampler, Sampler, families_of
 from paft.prompts.schedule import Draw
@@ -57,7 +57,7 @@ def sampler_of(config: TrainConfig, pool: PromptPool, task: Task, draws_per_epoc
         return Sampler(pool, config.seed, mutator, chosen.share)
     if chosen.by_loss:
         end = chosen.temperature if chosen.temperature_end is None else chosen.temperature_end
-        settings = LossSettings((chosen.temperature, end), chosen.uniform_share, chosen.corrected, chosen.lag)
+        settings = ByLossSettings((chosen.temperature, end), chosen.uniform_share, chosen.corrected, chosen.lag)
         families, total = families_of(pool, task.choice_fields), updates_per_epoch * config.T
         return ByLossSampler(
             pool,
@@ -208,15 +208,15 @@ class Updates:
             self._turn = turn, np.random.Generator(bits).permutation(n).tolist()
         return [self.n_examples + i for i in self._turn[1][place * size : (place + 1) * size]]
 
-    def seen(self) -> "Seen":
+    def seen(self) -> "Coverage":
         """Return what the whole run sees of the pool."""
         tagged = {tag.draw: tag.template for epoch in range(self.epochs) for update in self.of_epoch(epoch) for tag in update}
         texts = {self.sampler.template(draw, index).text for draw, index in tagged.items()} if self.sampler.mutator else set()
-        return Seen(len(tagged), len({*tagged.values()}), len(texts))
+        return Coverage(len(tagged), len({*tagged.values()}), len(texts))
 
 
 @dataclass(frozen=True)
-class Seen:
+class Coverage:
     """What a run sees of the pool: draws, different templates among them, and different layouts if these are mutated."""
 
     draws: int

@@ -34,14 +34,14 @@ _ROWS = {"cpu": 16, "cuda": 256}  # of logits, normalised at a time
 
 
 @dataclass
-class Work:
+class TokenCount:
     """The tokens that an evaluation has sent through the model, including filler, and what it would send without sharing."""
 
     tokens: int = 0
     filler: int = 0
     unshared: int = 0
 
-    def add(self, more: "Work") -> None:
+    def add(self, more: "TokenCount") -> None:
         """Count more tokens."""
         self.tokens += more.tokens
         self.filler += more.filler
@@ -49,7 +49,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PackedRow:
     """A packed row, and the tokens whose log-probabilities are read off it; with a ragged row P and R are padded."""
 
     packing: Packing
@@ -62,9 +62,9 @@ class Asked:
 class Prepared:
     """A batch of cells made ready for the model, on the CPU."""
 
-    asked: Asked
+    asked: PackedRow
     lengths: list[list[int]]  # tokens of each choice, by cell
-    work: Work
+    work: TokenCount
 
 
 class Likelihood:
@@ -82,9 +82,9 @@ class Likelihood:
 
     def __init__(self, model: Model, encoder: Encoder, normalise: Normalise = "sum", graphs: bool = False) -> None:
         self.model, self.encoder, self.normalise = model, encoder, normalise
-        self.work = Work()
+        self.work = TokenCount()
         self.ragged = packs_ragged(model)
-        self._graphs: Replayed[Asked] | None = None
+        self._graphs: Replayed[PackedRow] | None = None
         if graphs and self.ragged and model.device.type == "cuda":
             # From the second meeting on, because an evaluation has shapes that it meets once.
             self._graphs = Replayed(partial(token_log_probs, model), tolerance=TOLERANCE[model.dtype], enough=2)
@@ -152,14 +152,14 @@ def prepare(cells: Sequence[Cell], ragged: bool = False) -> Prepared:
     n_row = packing.input_ids.shape[1]
     unshared = sum(len(cell.encoded.context) + sum(len(choice) - 1 for choice in cell.encoded.continuations) for cell in cells)
     return Prepared(
-        Asked(packing, torch.tensor(positions), torch.tensor(rows), torch.tensor(tokens)),
+        PackedRow(packing, torch.tensor(positions), torch.tensor(rows), torch.tensor(tokens)),
         [[len(continuation) for continuation in cell.encoded.continuations] for cell in cells],
-        Work(n_row, n_row - starts[-1], unshared),
+        TokenCount(n_row, n_row - starts[-1], unshared),
     )
 
 
 def choice_log_probs(
-    model: Model, batch: Prepared, work: Work | None = None, graphs: Replayed[Asked] | None = None
+    model: Model, batch: Prepared, work: TokenCount | None = None, graphs: Replayed[PackedRow] | None = None
 ) -> list[Tensor]:
     """Return, per cell, the log-probability (C,) fp32 of each of its choices, summed over the choice's tokens.
 
@@ -176,7 +176,7 @@ def choice_log_probs(
     return [torch.stack([next(by_choice).sum() for _ in of_cell]) for of_cell in batch.lengths]
 
 
-def token_log_probs(model: Model, asked: Asked) -> Tensor:
+def token_log_probs(model: Model, asked: PackedRow) -> Tensor:
     """Return the log-probability (R,) fp32 of each token that is asked for."""
     logits = packed_logits(model, asked.packing, asked.positions)
     # A few rows at a time: their fp32 copies stay in a CPU's cache, and reuse memory instead of asking for more.

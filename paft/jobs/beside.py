@@ -12,7 +12,7 @@ from paft.data.inputs import Inputs
 from paft.runtime.errors import InputError
 
 
-def base_of(config: TrainConfig) -> TrainConfig:
+def base_run_of(config: TrainConfig) -> TrainConfig:
     """Return the config of the base model's run: that of method=base, which is the same whatever adapter is trained.
 
     It goes into no log but its folder; `method=base logger=wandb` sends it.
@@ -23,7 +23,7 @@ def base_of(config: TrainConfig) -> TrainConfig:
     return _alone(config, MethodConfig(name="base")).model_copy(update={"model": model, "logger": LoggerConfig()})
 
 
-def user_of(config: TrainConfig, inputs: Inputs) -> TrainConfig:
+def user_run_of(config: TrainConfig, inputs: Inputs) -> TrainConfig:
     """Return the config of the same run under one fixed prompt: that of method=user.
 
     The prompt is the shipped plain one. Rows of one's own have none; theirs is the first training prompt.

@@ -10,7 +10,7 @@ from typing import Any
 from paft.config.adapter import find_adapter
 from paft.config.schema import EvaluateConfig
 from paft.data.encode import Encoder
-from paft.data.inputs import TestInputs
+from paft.data.inputs import EvaluationInputs
 from paft.data.render import render
 from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.metrics import metric_of
@@ -50,7 +50,7 @@ class Evaluation:
     name: str
     method: str  # base: nothing was trained
     folder: RunFolder
-    inputs: TestInputs
+    inputs: EvaluationInputs
     encoder: Encoder | None  # None of a served model, whose server tokenises
     found: Found | None  # what the server of a served model gives
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model, and for an adapter that PEFT or TRL made

@@ -7,12 +7,12 @@ from itertools import islice
 from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
 from paft.data.encode import Encoder
-from paft.data.inputs import Inputs, TestInputs
+from paft.data.inputs import EvaluationInputs, Inputs
 from paft.data.render import answers_under
 from paft.data.shots import Shots
 from paft.data.spans import of_template
 from paft.data.tasks.base import Example
-from paft.data.updates import Seen, Updates, foreseen, mutator_of, updates_of
+from paft.data.updates import Coverage, Updates, foreseen, mutator_of, updates_of
 from paft.jobs.preflight import BesideRun, fitting_validation
 from paft.model.base import Model, attention_of, device_of, load_config, multiplies_bf16_fast
 from paft.model.fused import fused_kind
@@ -41,7 +41,7 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     """
     examples = inputs.examples
     count = tokens = longest = memory = 0
-    seen = Seen(0, 0, 0)
+    seen = Coverage(0, 0, 0)
     if inputs.train is not None:
         drawn_from = inputs.train.head(1) if config.method.searches else inputs.train  # a search chooses a single one
         updates = updates_of(foreseen(config), len(examples.train), drawn_from, examples.task, len(examples.unlabelled))
@@ -306,7 +306,7 @@ def print_beside(config: TrainConfig, beside: Mapping[str, BesideRun]) -> None:
         print("  base      is not scored, because evaluate=false is for choosing settings, of which it has none", flush=True)
 
 
-def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | TestInputs, warnings: Sequence[str]) -> None:
+def print_inputs(config: TrainConfig | EvaluateConfig, inputs: Inputs | EvaluationInputs, warnings: Sequence[str]) -> None:
     """Print, below a plan, what is to be known of the model, the prompts and the rows before anything is computed.
 
     Args:

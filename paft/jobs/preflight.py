@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from paft.config.adapter import Adapter, find_adapter, of_another_base, peft_settings
 from paft.config.schema import EvaluateConfig, FailUnderConfig, TrainConfig
-from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
+from paft.data.inputs import EvaluationInputs, Inputs, load_evaluation_inputs, load_inputs
 from paft.data.splits import fingerprint
 from paft.data.tasks.base import Task
 from paft.data.updates import mutator_of, updates_of
 from paft.evaluation.metrics import check_metric
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
-from paft.jobs.beside import base_of, user_of
+from paft.jobs.beside import base_run_of, user_run_of
 from paft.model.gguf import check_gguf
 from paft.model.identity import adapter_digest, base_identity
 from paft.prompts import PromptPool
@@ -83,10 +83,10 @@ def _beside(config: TrainConfig, inputs: Inputs, folder: RunFolder) -> dict[str,
     """Return the runs that a run is shown beside; raises InputError where one of them could not be made."""
     found = {}
     if config.score_base and config.method.trains and config.evaluate:  # the base model has no settings to choose
-        base = base_of(config)
+        base = base_run_of(config)
         found["base"] = BesideRun(base, _claim(base, inputs, folder.identity["base"]))
     if config.compare_with:
-        user = user_of(config, inputs)
+        user = user_run_of(config, inputs)
         found["user"] = BesideRun(user, check_run(user).folder)
     return found
 
@@ -101,7 +101,7 @@ def _check_tail(bounds: FailUnderConfig, pool: PromptPool) -> None:
         )
 
 
-def _shots(inputs: Inputs | TestInputs) -> dict[str, str]:
+def _shots(inputs: Inputs | EvaluationInputs) -> dict[str, str]:
     """Return the fingerprint of the rows that are shown before each row that is scored; nothing where there are none."""
     return {"shots": fingerprint(inputs.shots)} if inputs.shots else {}
 
@@ -177,7 +177,7 @@ class CheckedEvaluation:
     name: str
     method: str  # base: nothing was trained; adapter: PEFT or TRL trained it, nobody knows how
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model, and for an adapter that PEFT or TRL made
-    inputs: TestInputs
+    inputs: EvaluationInputs
     folder: RunFolder
     found: "Found | None" = None  # what a server gives; None: nothing is served, or the evaluation is finished
 
@@ -188,7 +188,7 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     trained = {} if adapter is None else adapter.trained
     check_place(f"output_root={config.output_root}", Path(config.output_root))
     check_gguf(config.model, given=not trained)
-    inputs = load_test_inputs(config)
+    inputs = load_evaluation_inputs(config)
     check_metric(config.dataset, inputs.examples)
     _check_tail(config.fail_under, inputs.pool)
     if adapter is not None and not trained:

@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from paft.config.schema import EvaluateConfig
-from paft.data.inputs import TestInputs, answer_kind
+from paft.data.inputs import EvaluationInputs, answer_kind
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.served import Asked, Found, find, read_asking
 from paft.runtime import ranks
@@ -25,7 +25,7 @@ _CHARACTERS_PER_TOKEN = 4  # of English, roughly
 _SAMPLE = 64  # renderings of which the length is estimated
 
 
-def asked_of(config: EvaluateConfig, inputs: TestInputs) -> Asked:
+def asked_of(config: EvaluateConfig, inputs: EvaluationInputs) -> Asked:
     """Return what the cells of an evaluation are asked for."""
     model, hidden = config.model, inputs.pool.options == "hidden"
     labels = config.dataset.labels is not None  # which a model may write without having been shown them
@@ -43,7 +43,7 @@ def asked_of(config: EvaluateConfig, inputs: TestInputs) -> Asked:
     )
 
 
-def find_served(config: EvaluateConfig, inputs: TestInputs, folder: RunFolder) -> Found | None:
+def find_served(config: EvaluateConfig, inputs: EvaluationInputs, folder: RunFolder) -> Found | None:
     """Return what the server of an evaluation gives; None if the evaluation is finished.
 
     Raises InputError if the server cannot be used.
@@ -66,7 +66,7 @@ def find_served(config: EvaluateConfig, inputs: TestInputs, folder: RunFolder) -
     return find(config.model, asked, inputs.pool, inputs.examples, read_asking(folder.path).given_up)
 
 
-def served_plan(config: EvaluateConfig, inputs: TestInputs, found: Found) -> list[str]:
+def served_plan(config: EvaluateConfig, inputs: EvaluationInputs, found: Found) -> list[str]:
     """Return the lines of the plan that say what is asked of a server, and what that may cost."""
     model, protocol = config.model, found.protocol
     says = ", ".join(f"{key}={value}" for key, value in (found.entry or {}).items() if isinstance(value, str | int))
@@ -90,14 +90,16 @@ def served_plan(config: EvaluateConfig, inputs: TestInputs, found: Found) -> lis
     ]
 
 
-def _characters(inputs: TestInputs, asked: Asked, prompt: int, example: int, echoes: bool) -> int:
+def _characters(inputs: EvaluationInputs, asked: Asked, prompt: int, example: int, echoes: bool) -> int:
     """Return the characters that are sent for a cell."""
     row = inputs.examples[example]
     n = len(asked.prompt(inputs.pool.templates[prompt], row))
     return n * len(row.choices) + sum(map(len, row.choices)) if echoes else n
 
 
-def served_evaluator(config: EvaluateConfig, inputs: TestInputs, found: Found | None, folder: RunFolder) -> "ServedEvaluator":
+def served_evaluator(
+    config: EvaluateConfig, inputs: EvaluationInputs, found: Found | None, folder: RunFolder
+) -> "ServedEvaluator":
     """Return what scores the served model of an evaluation."""
     from paft.evaluation.served_scoring import ServedEvaluator
 

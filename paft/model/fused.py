@@ -77,7 +77,7 @@ def fuse(base: nn.Module, kind: Fused) -> None:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class FusedOperations:
     """The fused operations.
 
     rms_norm(x, weight, eps, gemma): x (..., H), weight (H,). gated(gate, up, kind): both (..., I), returns act(gate) * up.
@@ -106,7 +106,9 @@ def _same_code(function: Any, known: Any) -> bool:
     return same_names and one.co_code == other.co_code and constants(function, one) == constants(known, other)
 
 
-def _replacements(module: nn.Module, kernels: Kernels) -> Iterator[tuple[tuple[Any, ...], Callable[..., Any], _Comparison]]:
+def _replacements(
+    module: nn.Module, kernels: FusedOperations
+) -> Iterator[tuple[tuple[Any, ...], Callable[..., Any], _Comparison]]:
     """Yield (key, fused forward, comparison) if the module's code is known; modules of one key compute the same."""
     kind: Any = type(module)
     name = kind.__name__
@@ -313,13 +315,13 @@ def _rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int =
     return turned
 
 
-TORCH = Kernels(_rms_norm, _gated, _rotary)
+TORCH = FusedOperations(_rms_norm, _gated, _rotary)
 
 
 # --- liger-kernel ------------------------------------------------------------------------------------------------------
 
 
-def _liger() -> Kernels:
+def _liger() -> FusedOperations:
     """Return liger-kernel's functions; each is one kernel forwards and one backwards, none waits for the card."""
     from liger_kernel.ops import LigerGELUMulFunction, LigerRMSNormFunction, LigerRopeFunction, LigerSiLUMulFunction
 
@@ -337,7 +339,7 @@ def _liger() -> Kernels:
         turned: tuple[Tensor, Tensor] = LigerRopeFunction.apply(q, k, cos, sin)
         return turned
 
-    return Kernels(rms_norm, gated, rotary)
+    return FusedOperations(rms_norm, gated, rotary)
 
 
 # --- LoRA --------------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ class Scores(NamedTuple):
     noise: float  # moving mean of the squared distance between a rank and what its families' scores say
 
 
-class LossSettings(NamedTuple):
+class ByLossSettings(NamedTuple):
     """How losses change draws.
 
     temperature: of the softmax over the pool, at the beginning and at the end of the run; scores are divided by their standard
@@ -78,7 +78,7 @@ class ByLossSampler(Sampler):
         mutator: Mutator | None = None,
         share: float = 1.0,
         *,
-        settings: LossSettings,
+        settings: ByLossSettings,
         families: Sequence[Sequence[str]],
         updates_per_epoch: int,
         total_updates: int,

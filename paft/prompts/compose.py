@@ -54,7 +54,7 @@ def compose(parts: Path, n: int, seed: int = 0) -> PromptPool:
     return PromptPool("composed", tuple(templates), content.answer, "shown")
 
 
-class Parts(BaseModel):
+class PoolParts(BaseModel):
     """A file of parts: families of wordings and layouts, and cues."""
 
     model_config = ConfigDict(extra="forbid")
@@ -64,11 +64,11 @@ class Parts(BaseModel):
     cues: list[str]
 
 
-def _read(parts: Path) -> Parts:
+def _read(parts: Path) -> PoolParts:
     import yaml
 
     try:
-        return Parts.model_validate(yaml.safe_load(parts.read_text(encoding="utf-8")))
+        return PoolParts.model_validate(yaml.safe_load(parts.read_text(encoding="utf-8")))
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{parts}: there is no such file of parts.") from None
     except ValidationError as error:  # a ValueError too

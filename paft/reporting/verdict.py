@@ -41,7 +41,7 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingFacts:
     """What is known of a training run; K is None where it plays no part, losses are those of its beginning and its end."""
 
     lr: float
@@ -71,7 +71,7 @@ class Evidence:
     families: Mapping[str, Sequence[str]] = field(default_factory=dict)
     lengths: Sequence[int] = ()
     letters: bool = False
-    trained: Trained | None = None
+    trained: TrainingFacts | None = None
 
     @property
     def scope(self) -> str:
@@ -271,7 +271,7 @@ def _to_steady(seen: Evidence) -> str:
     return "train on more rows" if trained.rows < MANY_ROWS else "try a larger model"
 
 
-def _loss_still(trained: Trained) -> str | None:
+def _loss_still(trained: TrainingFacts) -> str | None:
     """Say that the training loss hardly fell; None where it fell or is not known."""
     if trained.losses is None or trained.losses[1] < (1 - LOSS_FELL) * trained.losses[0]:
         return None
@@ -340,12 +340,12 @@ def _constant(matrix: ScoreMatrix, answer: Literal["letter", "text"]) -> Constan
     return Constant(LETTERS[best] if letter else f"the choice at place {best + 1}", (matrix.gold == best).astype(float))
 
 
-def _trained(results: Results, folder: Path) -> Trained | None:
+def _trained(results: Results, folder: Path) -> TrainingFacts | None:
     """Return what is known of a training run; None for a base model and an evaluation."""
     plan, config = results.plan, results.config
     if results.training is None or plan is None:
         return None
-    return Trained(
+    return TrainingFacts(
         lr=config["optim"]["lr"],
         K=config["K"] if config["schedule"]["unit"] != "row" else None,
         templates=plan.templates,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paft.data.checks import LeftOut, leave_out
-from paft.data.inputs import Inputs, TestInputs, load_inputs, load_test_inputs
+from paft.data.inputs import EvaluationInputs, Inputs, load_evaluation_inputs, load_inputs
 from paft.data.rows import load_examples
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation
@@ -205,10 +205,10 @@ def test_training_rows_that_are_not_at_hand_are_not_counted():
 # The same in an evaluation.
 
 
-def evaluated(folder: Path, *overrides: str) -> TestInputs:
+def evaluated(folder: Path, *overrides: str) -> EvaluationInputs:
     (folder / "unseen.jsonl").write_text(json.dumps({"text": "Which one? {q} {A} {B} {C} {D}"}) + "\n")
     typed = ["model=smollm2_135m", "dataset=jsonl", f"dataset.path={folder}", "dataset.choices=[A,B,C,D]", "dataset.gold=label"]
-    return load_test_inputs(compose_evaluation(*typed, f"prompts.test={folder / 'unseen.jsonl'}", *overrides))
+    return load_evaluation_inputs(compose_evaluation(*typed, f"prompts.test={folder / 'unseen.jsonl'}", *overrides))
 
 
 def test_an_evaluation_scores_the_rows_that_a_training_run_scores(large):

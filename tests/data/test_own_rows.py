@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paft.data.inputs import Inputs, load_inputs, load_test_inputs
+from paft.data.inputs import Inputs, load_evaluation_inputs, load_inputs
 from paft.data.render import render, right_answer
 from paft.data.rows import Examples, load_examples
 from paft.data.tasks.base import Example
@@ -183,13 +183,13 @@ def test_the_base_of_a_classification_is_evaluated_on_one_file(tmp_path):
     splits(tmp_path, TICKETS)
     (tmp_path / "mine.yaml").write_text(json.dumps({"prompts": [{"text": "Classify: {ticket}"}]}))
     asked = ["model=smollm2_135m", "dataset=jsonl", f"dataset.path={tmp_path / 'test.jsonl'}", "dataset.labels=from_gold"]
-    found = load_test_inputs(compose_evaluation(*asked, f"prompts.test={tmp_path / 'mine.yaml'}"))
+    found = load_evaluation_inputs(compose_evaluation(*asked, f"prompts.test={tmp_path / 'mine.yaml'}"))
     assert found.task.labels == ("other", "refund", "shipping") and len(found.examples) == 30
     rows = written(tmp_path / "new", [{"ticket": "?"}], "rows") / "rows.jsonl"
     asked = [*asked[:2], f"dataset.path={rows}", f"prompts.test={tmp_path / 'mine.yaml'}", "output=out.jsonl"]
     with pytest.raises(InputError, match=r"dataset\.labels=from_gold needs rows with answers"):
-        load_test_inputs(compose_evaluation(*asked, "dataset.labels=from_gold"))
-    named = load_test_inputs(compose_evaluation(*asked, "dataset.labels=[a,b]"))
+        load_evaluation_inputs(compose_evaluation(*asked, "dataset.labels=from_gold"))
+    named = load_evaluation_inputs(compose_evaluation(*asked, "dataset.labels=[a,b]"))
     assert named.examples[0].names == ("a", "b") and named.examples[0].gold == -1
 
 

@@ -15,7 +15,7 @@ from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoder
 from paft.data.tasks import BUILT_IN
 from paft.data.tasks.story_facts import generate_rows
-from paft.data.updates import Seen, Updates
+from paft.data.updates import Coverage, Updates
 from paft.prompts import PromptPool, PromptTemplate, Schedule
 from paft.prompts.sampling import Sampler, uniform
 from paft.prompts.schedule import Draw
@@ -132,9 +132,9 @@ def test_templates_seen_is_what_a_run_sees(unit, n, size, epochs, k):
 
     # From a pool so large every draw gives a template of its own: counting templates counts draws.
     draws = len(set(seen(10**12)))
-    assert plan(n, size, epochs, 10**12, k, unit=unit).seen() == Seen(draws, draws, 0)
+    assert plan(n, size, epochs, 10**12, k, unit=unit).seen() == Coverage(draws, draws, 0)
     for pool in (1, 5, 24):
-        assert plan(n, size, epochs, pool, k, unit=unit).seen() == Seen(draws, len(set(seen(pool))), 0)
+        assert plan(n, size, epochs, pool, k, unit=unit).seen() == Coverage(draws, len(set(seen(pool))), 0)
 
 
 # Micro-batches.

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.wording import estimate
-from paft.jobs.beside import base_of, user_of
+from paft.jobs.beside import base_run_of, user_run_of
 from paft.jobs.preflight import check_run
 from paft.jobs.train import run_training
 from paft.model.base import load_base
@@ -152,12 +152,14 @@ def test_settings_that_are_chosen_by_validation_have_no_base_model(typed, tmp_pa
 
 def test_the_name_is_that_of_the_run_alone():
     plain = compose_config()
-    assert base_of(plain).run_name == compose_config("method=base").run_name
-    assert base_of(compose_config("lora@model.lora=all_linear", "K=8", "seed=3")).run_name == base_of(plain).run_name
+    assert base_run_of(plain).run_name == compose_config("method=base").run_name
+    assert base_run_of(compose_config("lora@model.lora=all_linear", "K=8", "seed=3")).run_name == base_run_of(plain).run_name
     tilted = compose_config("loss=tilted", "sampler.templates_per_update=4")
-    assert base_of(tilted).run_name == base_of(plain).run_name
-    assert user_of(tilted, check_run(plain).inputs).run_name == compose_config("method=user").run_name
-    assert base_of(compose_config("rerun=results.json", "logger=wandb")).identity() == compose_config("method=base").identity()
+    assert base_run_of(tilted).run_name == base_run_of(plain).run_name
+    assert user_run_of(tilted, check_run(plain).inputs).run_name == compose_config("method=user").run_name
+    assert (
+        base_run_of(compose_config("rerun=results.json", "logger=wandb")).identity() == compose_config("method=base").identity()
+    )
 
 
 def test_an_interrupted_run_keeps_the_scores_of_its_base_model(typed, tmp_path, monkeypatch):
@@ -198,7 +200,7 @@ def test_a_damaged_base_is_scored_again_and_a_damaged_run_is_said(typed, capsys)
 
 def test_a_base_folder_of_something_else_is_refused_before_the_model_is_loaded(typed, tmp_path, monkeypatch):
     monkeypatch.setattr("paft.jobs.train.load_base", lambda *_: pytest.fail("the model was loaded"))
-    folder = tmp_path / "runs" / base_of(compose_config(*typed)).run_name
+    folder = tmp_path / "runs" / base_run_of(compose_config(*typed)).run_name
     folder.mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="this folder is not one of ours"):
@@ -211,7 +213,7 @@ def test_a_base_folder_of_something_else_is_refused_before_the_model_is_loaded(t
 
 def test_a_finished_base_may_lie_in_a_folder_that_cannot_be_written_to(typed, tmp_path):
     run_training(compose_config(*typed, "method=base"))
-    folder = tmp_path / "runs" / base_of(compose_config(*typed)).run_name
+    folder = tmp_path / "runs" / base_run_of(compose_config(*typed)).run_name
     folder.chmod(0o500)
     if os.access(folder, os.W_OK):
         pytest.skip("this user may write anywhere")
@@ -220,7 +222,7 @@ def test_a_finished_base_may_lie_in_a_folder_that_cannot_be_written_to(typed, tm
 
 def test_parallel_processes_wait_for_one_that_scores_the_base_model(typed, tmp_path):
     """The test holds the lock until both wait; then one of them scores, and the other reads what it has written."""
-    base = base_of(compose_config(*typed))
+    base = base_run_of(compose_config(*typed))
     with check_run(base).folder.held():
         processes = [as_command(*typed, own) for own in ("seed=1", "method=base")]
         said = [until_it_waits(process) for process in processes]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from paft.prompts.by_loss import ByLossSampler, LossSettings, _capped
+from paft.prompts.by_loss import ByLossSampler, ByLossSettings, _capped
 from paft.prompts.sampling import Sampler, families_of
 from paft.prompts.schedule import Draw
 from tests.prompts.test_sampling import POOL, TASK
@@ -18,7 +18,7 @@ WORDINGS, LAYOUTS = families_of(POOL, TASK.choice_fields)
 
 def sampler(temperature: float = 1.0, end: float | None = None, share: float = 0.3, lag: int = 4, k: int = 1, **other):
     end = temperature if end is None else end
-    settings = LossSettings((temperature, end), share, other.pop("corrected", False), lag)
+    settings = ByLossSettings((temperature, end), share, other.pop("corrected", False), lag)
     return ByLossSampler(
         POOL, 0, settings=settings, families=(WORDINGS, LAYOUTS), updates_per_epoch=PER_EPOCH, total_updates=TOTAL, k=k, **other
     )

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from paft.reporting.verdict import Constant, Evidence, Trained, verdict
+from paft.reporting.verdict import Constant, Evidence, TrainingFacts, verdict
 
-TRAINED = Trained(lr=1e-4, K=4, templates=60, templates_seen=60, rows=400, losses=(1.5, 0.4))
+TRAINED = TrainingFacts(lr=1e-4, K=4, templates=60, templates_seen=60, rows=400, losses=(1.5, 0.4))
 STILL = dataclasses.replace(TRAINED, losses=(1.5, 1.45))
 
 

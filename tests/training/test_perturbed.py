@@ -10,7 +10,7 @@ from torch.nn.utils import parameters_to_vector
 
 from paft.config.schema import LossConfig
 from paft.data.inputs import load_inputs
-from paft.jobs.beside import base_of, user_of
+from paft.jobs.beside import base_run_of, user_run_of
 from paft.jobs.planning import sampler_notes
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
@@ -171,7 +171,7 @@ def test_a_tokenizer_that_does_not_say_where_tokens_stand_is_refused(tiny_overri
 
 def test_a_fixed_prompt_beside_it_is_trained_by_the_same_loss_and_the_base_model_by_none(tiny_overrides):
     config = compose_config(*tiny_overrides, "loss=perturbed")
-    assert user_of(config, load_inputs(config)).loss.name == "perturbed" and base_of(config).loss.name == "mean"
+    assert user_run_of(config, load_inputs(config)).loss.name == "perturbed" and base_run_of(config).loss.name == "mean"
     user = compose_config(*tiny_overrides, "loss=perturbed", "loss.warmup=0.25", "method=user")
     assert sampler_notes(user, load_inputs(user)) == [
         "loss: the last 75% of the updates are computed twice, which the tokens above do not count"
