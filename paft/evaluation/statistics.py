@@ -155,7 +155,7 @@ def worst_without_selection(correct: Array, groups: Groups, splits: int = 200, s
     otherwise exceed by chance where prompts are equally good. There is no interval, because none can be promised for a minimum.
     """
     generator = np.random.default_rng(seed)
-    sums, sizes = _sum_groups(correct, groups), np.bincount(_dense(groups))
+    sums, sizes = sums_by_group(correct, groups)
     accuracies = []
     for _ in range(splits):
         half = np.zeros(len(sizes), dtype=bool)
@@ -288,7 +288,7 @@ def _centre(values: Array) -> Array:
 
 def _noise(residual: Array, groups: Groups) -> Array:
     """Return the part (R,) of the squared deviation of each row's mean that comes from the examples' residuals (R, E)."""
-    sums = _sum_groups(residual, groups)
+    sums, _ = sums_by_group(residual, groups)
     n = sums.shape[1]
     return np.asarray((sums**2).sum(1) * n / (n - 1) / residual.shape[1] ** 2)
 
@@ -304,10 +304,10 @@ def _interval_of_mean(values: Array, groups: Groups, draws: int, seed: int, lowe
     generator = np.random.default_rng(seed)
     value = float(values.mean())
     by_prompt = values.mean(1)
-    sums, sizes = _sum_groups(values.sum(0, keepdims=True), groups)[0], np.bincount(_dense(groups)) * len(values)
+    (sums,), sizes = sums_by_group(values.sum(0, keepdims=True), groups)
     prompts, n_groups = len(by_prompt), len(sizes)
     of_prompts = _resampled_means(by_prompt, np.ones(prompts), draws, generator) - value
-    of_groups = _resampled_means(sums, sizes.astype(float), draws, generator) - value
+    of_groups = _resampled_means(sums, sizes * len(values), draws, generator) - value
     of_prompts *= np.sqrt(prompts / (prompts - 1))
     of_groups *= np.sqrt(n_groups / (n_groups - 1))
     variances = np.array([of_prompts.var(), of_groups.var()])
@@ -326,16 +326,12 @@ def _votes(predictions: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.stack([(predictions == choice).sum(0) for choice in range(max(int(predictions.max()), 0) + 1)])
 
 
-def _dense(groups: Groups) -> Groups:
-    return np.unique(groups, return_inverse=True)[1]
-
-
-def _sum_groups(values: Array, groups: Groups) -> Array:
-    """Return the sums (P, G) of the columns of values (P, E) by group."""
-    dense = _dense(groups)
+def sums_by_group(values: Array, groups: Groups) -> tuple[Array, Array]:
+    """Return the sums (P, G) of the columns of values (P, E) by group, and the sizes (G,) of the groups."""
+    dense = np.unique(groups, return_inverse=True)[1]
     sums = np.zeros((dense.max() + 1, len(values)))
     np.add.at(sums, dense, values.T)
-    return sums.T
+    return sums.T, np.bincount(dense).astype(float)
 
 
 def _resampled_means(sums: Array, sizes: Array, draws: int, generator: np.random.Generator) -> Array:

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import f, t
 
-from paft.evaluation.statistics import EQUAL, FEWEST, Array, Estimate, Groups, can_promise, difference_interval, noise_variance
+from paft.evaluation.statistics import (
+    EQUAL,
+    FEWEST,
+    Array,
+    Estimate,
+    Groups,
+    can_promise,
+    difference_interval,
+    noise_variance,
+    sums_by_group,
+)
 from paft.evaluation.tail import cvar
 
 _BLOCKS = 100  # of prompts, at most, that the jackknife leaves out in turn
@@ -40,7 +50,7 @@ def estimate(values: Array, groups: Groups) -> Estimate:
     if can_promise(values, groups):
         return difference_interval(values, np.zeros_like(values), groups)
     value = float(values.mean())
-    sums, sizes = _by_group(values.mean(0, keepdims=True), groups)
+    sums, sizes = sums_by_group(values.mean(0, keepdims=True), groups)
     n, residual = len(sizes), sums[0] - value * sizes
     if n < FEWEST or not residual.any():
         return Estimate(value)
@@ -80,7 +90,7 @@ def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estim
     """
     accuracy = correct.mean(1)
     gap, n_prompts = _gap(accuracy, share), len(accuracy)
-    sums, sizes = _by_group(correct, groups)
+    sums, sizes = sums_by_group(correct, groups)
     variance, n = float(accuracy.var()) * n_prompts / max(n_prompts - 1, 1), len(sizes)
     noisy = min(1.0, noise_variance(correct, groups) / variance) if variance and n > 1 else 0.0
 
@@ -144,14 +154,6 @@ def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int 
         if beyond[i] / (draws + 1) <= error
     ]
     return sorted(listed, key=lambda kind: kind.mean)
-
-
-def _by_group(values: Array, groups: Groups) -> tuple[Array, Array]:
-    """Return the sums (P, G) of the columns of values (P, E) by group, and the sizes (G,) of the groups."""
-    dense = np.unique(groups, return_inverse=True)[1]
-    sums = np.zeros((dense.max() + 1, len(values)))
-    np.add.at(sums, dense, values.T)
-    return sums.T, np.bincount(dense).astype(float)
 
 
 def _weights(n: int, share: float) -> Array:
