@@ -75,12 +75,11 @@ def _generate_row(split: str, index: int, seed: int) -> Row:
 
 def _generate(split: str) -> Iterator[Row]:
     """Yield the rows of a split; validation is cut from train."""
-    yield from _rows("train" if split == "train" else "test")
+    kind: Literal["train", "test"] = "train" if split == "train" else "test"
+    yield from _rows(kind, N_ROWS[kind])
 
 
-@functools.cache  # the runs of a multirun share them
-def _rows(split: Literal["train", "test"]) -> list[Row]:
-    return generate_rows(split, N_ROWS[split])
+_rows = functools.cache(generate_rows)  # the runs of a multirun share them
 
 
 STORY_FACTS = Task(
