@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from paft.runtime.files import check_place
+from paft.runtime.files import check_page
 
 _ABOUT = """\
 Compare two runs on the cells they share: is A more robust than B, and how sure are we?
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, metavar="DIR", help="folder for README.md, comparison.json and overlay.png")
     arguments = parser.parse_args()
     if arguments.report is not None:
-        check_place(f"--report {arguments.report}", arguments.report)
+        check_page(f"--report {arguments.report}", arguments.report)
     # Imports that take seconds wait until the command line is known to be right.
     from paft.reporting.compare import compare_sides, show, write_report
 

@@ -257,7 +257,7 @@ def _print_construction(report: Mapping[str, Any], out: Path) -> None:
 
 def _audit(arguments: argparse.Namespace) -> None:
     from paft.pools.audit import audit, read_for_audit
-    from paft.runtime.files import check_place
+    from paft.runtime.files import check_page
 
     paths = {split: getattr(arguments, split) for split in _SPLITS if getattr(arguments, split) is not None}
     if not paths:
@@ -265,7 +265,7 @@ def _audit(arguments: argparse.Namespace) -> None:
     if arguments.model is not None and not {"train", "test"} <= {*paths}:
         raise InputError("--model measures how far --train and --test are apart; give both.")
     if arguments.report is not None:
-        check_place(f"--report {arguments.report}", arguments.report)
+        check_page(f"--report {arguments.report}", arguments.report)
     asked = None if arguments.dataset is None else _asked(arguments, 0)
     form, aliases = (None, None) if asked is None else (asked.form, asked.aliases)
     pools = {split: read_for_audit(path, form, aliases) for split, path in paths.items()}

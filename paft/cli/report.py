@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from paft.runtime.files import check_place
+from paft.runtime.files import check_page
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
         help="mean (the default), std, worst, Top or cvar10, best first; or a setting",
     )
     arguments = parser.parse_args()
-    check_place(f"--out {arguments.out}", arguments.out)
+    check_page(f"--out {arguments.out}", arguments.out)
     # Imports that take seconds wait until the command line is known to be right.
     from paft.reporting.sweep import report
 

@@ -11,6 +11,7 @@ from paft.config.schema import (
     OF_OTHER_LOSSES,
     DatasetConfig,
     EvaluateConfig,
+    FailUnderConfig,
     LossConfig,
     ModelConfig,
     SamplerConfig,
@@ -36,6 +37,7 @@ def check_training(config: TrainConfig) -> None:
     _check(config.dataset, config.model)
     _check_balanced(config.dataset, config.eval_examples)
     _check_weights(config)
+    _check_bounds(config.fail_under)
     _check_sampler(config)
     if config.method.searches and config.method.budget is None:
         raise InputError("method.budget has no value; say how many renderings the search may score, e.g. method.budget=1920.")
@@ -66,6 +68,7 @@ def check_evaluation(config: EvaluateConfig, keys: Set[str]) -> None:
     if "dataset.balanced" in keys:  # not where the adapter's training had it
         _check_balanced(config.dataset, config.eval_examples)
     _check_scoring(config)
+    _check_bounds(config.fail_under)
     _refuse_idle(config, keys)
 
 
@@ -78,6 +81,15 @@ def _check_beside(config: TrainConfig) -> None:
             f"compare_with=[user] does nothing with method={config.method.name}; give it to a run that is to be compared with "
             "one fixed prompt, e.g. method=paft."
         )
+
+
+def _check_bounds(bounds: FailUnderConfig) -> None:
+    """Refuse a bound that is written as a fraction."""
+    for name, bound in bounds.bounds.items():
+        if 0 < bound <= 1:
+            raise InputError(
+                f"fail_under.{name}={bound:g} is {bound:g} percent; bounds are in percent: fail_under.{name}={100 * bound:g}."
+            )
 
 
 def _check_weights(config: TrainConfig) -> None:
@@ -319,6 +331,8 @@ def _check(dataset: DatasetConfig, model: ModelConfig) -> None:
     if dataset.options == "hidden" and dataset.answer != "text":
         raise InputError("dataset.options=hidden needs dataset.answer=text: a hidden option has no letter to answer with.")
     _check_metric(dataset)
+    if dataset.path == "":
+        raise InputError("dataset.path has no value; name the folder, the file or the hub id of your rows, dataset.path=...")
     hub = dataset.hub
     if hub is not None and dataset.parts == [dataset.name] and dataset.name not in hub.configs:
         raise InputError(f"dataset.name={dataset.name}: choose a data set with dataset=, your own with dataset=jsonl.")

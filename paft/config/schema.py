@@ -130,7 +130,8 @@ class DatasetConfig(_Section):
     shots: NonNegativeInt = 0  # training rows that are shown with their answers before each row
     metric: Annotated[str, AfterValidator(_metric)] = "choice"  # a name, or a function's path: my_metrics.py:score
     pattern: str | None = None  # metric=regex: the expression that finds the answer in a text
-    threshold: float | None = None  # accuracy (or score) a prompt must reach to count for Top
+    # Accuracy (or score) a prompt must reach to count for Top.
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
     answer_space: bool | None = None  # whether a space comes before an answer; null: unless the script has none
 
     @model_validator(mode="before")

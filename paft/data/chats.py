@@ -47,7 +47,7 @@ def read_chat(name: str, value: Any) -> tuple[dict[str, str], str]:
 def _turn(name: str, number: int, turn: Mapping[str, Any]) -> tuple[str, str]:
     """Return the role and the text of a turn."""
     whose, what = (turn[key] for key in CHATS[name])
-    if whose not in _ROLES:
+    if not isinstance(whose, str) or whose not in _ROLES:
         raise RowError(f"turn {number} of {name!r} is of {whose!r}; the turns of system, user and assistant can be read")
     if isinstance(what, list) and all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in what):
         what = "".join(part["text"] for part in what)

@@ -74,6 +74,18 @@ def never_first(file: str, task: Task, examples: Sequence[Example]) -> list[str]
     ]
 
 
+def repeated(file: str, examples: Sequence[Example]) -> list[str]:
+    """Return a remark if more than 1% of the rows of a file are copies of others, in all their fields and the answer."""
+    different = len({_row(example, example.fields.keys()) for example in examples})
+    n = len(examples) - different
+    if n <= _MOST_LEFT_OUT * len(examples):
+        return []
+    return [
+        f"{file}: {n:,} of {len(examples):,} rows repeat another one: intervals are too narrow, because they count rows as "
+        "independent, and validation rows may be trained on; leave the copies out."
+    ]
+
+
 def leave_out(
     drawn: Sequence[Example], whole: Sequence[Example], trained: Iterable[Example] | None, shown: Collection[str], own: bool
 ) -> tuple[tuple[Example, ...], LeftOut]:

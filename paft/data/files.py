@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from paft.runtime.errors import InputError
+from paft.runtime.files import check_separator
 from paft.runtime.jsonl import parse_list, parse_object
 
 Rows: TypeAlias = Iterator[tuple[str, dict[str, Any]]]  # each row with where it comes from
@@ -96,13 +98,15 @@ def _csv(path: Path) -> Rows:
                         f"{where}: the row has {_cells(len(cells))} and the header {len(names)}; put a cell that holds a comma "
                         "into quotation marks, and check that those of the rows above are closed."
                     )
-                if cells:
+                if any(cell.strip() for cell in cells):  # Excel saves empty rows as ",,,"
                     yield where, dict(zip(names, cells, strict=True))
                 first = reader.line_num + 1
         except UnicodeDecodeError:
             line = _line_outside_utf_8(path)
             raise InputError(f"{path}, line {line}: the file is not UTF-8 text; save it as UTF-8.") from None
         except csv.Error as error:
+            if first == 1:
+                check_separator(path)
             raise InputError(
                 f"{path}, line {first}: this row is not valid CSV ({error}); close its quotation marks, and double those that "
                 "stand inside of a cell."
@@ -113,6 +117,8 @@ def _check_header(path: Path, names: list[str]) -> None:
     """Refuse a header that does not name each column once."""
     if not names:
         return  # an empty file
+    if names[0].startswith("sep="):
+        raise InputError(f"{path}, line 1: this line ({names[0]},) is for Excel alone; leave it out.")
     if "" in names:
         raise InputError(
             f"{path}, line 1: column {names.index('') + 1} has no name; give it one, or leave the column out (pandas: "
@@ -121,8 +127,8 @@ def _check_header(path: Path, names: list[str]) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"{path}, line 1: two columns are called {twice!r}; rename one of them.")
-    if len(names) == 1 and (separator := next((mark for mark in ";\t|" if mark in names[0]), "")):
-        raise InputError(f"{path}, line 1: the columns are separated by {separator!r}; separate them by commas.")
+    if len(names) == 1:
+        check_separator(path)
 
 
 def _cells(n: int) -> str:
@@ -180,6 +186,9 @@ def no_file(path: Path) -> str:
         return f"{path.parent}: this is a file; give the folder that holds {path.name}."
     if path.is_dir():
         return f"{path}: this is a folder; name a file of rows in it."
+    if not path.suffix and path.parent.is_dir():
+        close = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()], n=1)
+        return f"{path}: there is no such file or folder{f'; did you mean {path.with_name(close[0])}?' if close else '.'}"
     if there := [other for suffix in (*FORMATS, *_OTHER_FORMATS) if (other := path.with_suffix(suffix)).is_file()]:
         return f"{path}: there is no such data file, but a {there[0].name}{_as_csv(there[0])}."
     others = sorted(

@@ -66,6 +66,8 @@ def load_inputs(config: TrainConfig) -> Inputs:
     for split, pool in (("train", train), ("validation", validation), ("test", test)):
         if pool is not None:
             check_shown(split, pool, [*getattr(examples, split), *shots])
+            if dataset.own_rows:
+                check_something_shown(split, pool, getattr(examples, split), task)
     seen, warnings = None, list(examples.files.remarks)
     if train is not None and validation is not None:
         n, allowed = len(test.templates), config.prompts.allow_seen
@@ -184,6 +186,8 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
     for split, used in (("test", pool), ("adversarial", adversarial)):
         if used is not None:
             check_shown(split, used, [*examples, *shots])
+            if dataset.own_rows and files is not None:
+                check_something_shown(split, used, examples, task)
     notes = (*task.notes, *_say_shots(shots))
     if files is None:  # nothing is measured
         return EvaluationInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
@@ -303,6 +307,19 @@ def _check_answers(dataset: DatasetConfig, task: Task) -> None:
             f"dataset.metric={dataset.metric} scores free-form answers, and these rows have choices; use dataset.metric=choice "
             "or name no dataset.choices."
         )
+
+
+def check_something_shown(split: str, pool: PromptPool, examples: Sequence[Example], task: Task) -> None:
+    """Refuse one's own rows that are empty in all that the prompts show of them, besides the options."""
+    shown = frozenset[str]().union(*(template.fields for template in pool.templates)) - {*task.choice_fields, *LETTERS, LABELS}
+    for example in examples:
+        texts = {name: example.fields[name] for name in shown if name in example.fields}
+        if texts and not any(text.strip() for text in texts.values()):
+            what = " and ".join(map(repr, sorted(texts)))
+            raise InputError(
+                f"{example.where}: {what} {'is' if len(texts) == 1 else 'are'} empty, and the {split} prompts show nothing "
+                "else of the row; fill it in, or leave the row out."
+            )
 
 
 def check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> None:

@@ -1,6 +1,7 @@
 """One's own rows: what their fields mean, as the settings say or as the rows themselves show, and the task that they are."""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,6 +53,8 @@ class OwnRows:
         unshown = tuple(name for name in self.shown if isinstance(row.get(name), list | dict))
         fields = {name: row[name] for name in self.shown if name in row and name not in unshown}
         if self.labels:
+            if LABELS in fields:
+                raise RowError(f"the row has a field {LABELS!r} of its own, which {{{LABELS}}} needs; rename it")
             fields = {LABELS: ", ".join(self.labels), **dict(zip(LETTERS, self.labels, strict=False)), **fields}
             return RawExample(fields, label_text(gold), choices=self.labels, names=self.labels, unshown=unshown)
         if clash := options.keys() & fields.keys():
@@ -131,7 +134,7 @@ def own_task(config: DatasetConfig, sample: Source, others: Sequence[Source], la
     gold, choices, notes = config.gold, tuple(config.choices), list[str]()
     if gold is None:
         gold, choices, notes = _inferred(config, sample, first, labelled)
-    _check_first(where, first, [*choices[: 2 if _lettered(choices) else None], *([gold] if labelled else [])])
+    _check_first(where, first, [*choices[: 2 if _lettered(choices) else None], *([gold] if labelled else [])], gold)
     if len(choices) == 1 and isinstance(first[choices[0]], str | int | float):
         raise InputError(
             f"dataset.choices={choices[0]}: {where} holds one text there; name several fields, '[A,B]', or one that lists the "
@@ -168,10 +171,11 @@ def own_task(config: DatasetConfig, sample: Source, others: Sequence[Source], la
     return replace(task, gold_forms=(form,), gold_words=words), remarks
 
 
-def _check_first(where: str, first: Mapping[str, Any], needed: Sequence[str]) -> None:
+def _check_first(where: str, first: Mapping[str, Any], needed: Sequence[str], gold: str = "") -> None:
     for name in needed:
         if name not in first:
-            raise InputError(f"{where}: the row lacks the field {name!r}; it has {', '.join(first)}.")
+            predicted = "; to predict answers, give output=predictions.jsonl" if name == gold else ""
+            raise InputError(f"{where}: the row lacks the field {name!r}; it has {', '.join(first)}{predicted}.")
 
 
 def _lettered(choices: Sequence[str]) -> bool:
@@ -191,6 +195,8 @@ def _inferred(
         full &= {name for name, value in row.items() if value is not None and str(value).strip()}
     named = [name for name in GOLD_NAMES if name in full and not isinstance(first[name], list | dict)]
     chats = [name for name in CHATS if name in full and is_chat(name, first[name])]
+    if labelled and not chats and (usual := next((name for name in GOLD_NAMES if name in first), "")):
+        _refuse_a_hole(sample, usual)
     alpaca = {"instruction", "output"} <= full
     found = [*chats, *(named if not alpaca else [name for name in named if name != "output"]), *(["output"] if alpaca else [])]
     if not found and not labelled:
@@ -216,12 +222,26 @@ def _inferred(
     return gold, choices, notes
 
 
+def _refuse_a_hole(sample: Source, name: str) -> None:
+    """Refuse rows of which most, but not all, have a value in the field of the answer or of a choice, by its usual name."""
+    places = [where for where, row in sample.rows() if row.get(name) is None or not str(row[name]).strip()]
+    if places and 2 * len(places) < sum(1 for _ in sample.rows()):
+        more = f" (and in {len(places) - 1:,} more rows)" if len(places) > 1 else ""
+        raise InputError(
+            f"{places[0]}: {name!r} is empty or missing{more}; fill it in, or leave the row out, or name other fields with "
+            "dataset.gold and dataset.choices."
+        )
+
+
 def _choices(config: DatasetConfig, sample: Source, full: set[str], first: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the fields of the choices, where the settings ask for some and the rows have such fields."""
     if config.labels is not None or config.metric != "choice":
         return ()
     lists = [name for name in LIST_NAMES if name in full and isinstance(first[name], list | dict)]
     letters = []
+    if {"A", "B"} <= {*first}:
+        for name in "AB":
+            _refuse_a_hole(sample, name)
     if {"A", "B"} <= full:
         there = {name for _, row in sample.rows() for name in row if len(name) == 1}
         letters = [name for i, name in enumerate(LETTERS) if {*LETTERS[: i + 1]} <= there]
@@ -245,6 +265,8 @@ def _labels(
         return tuple(config.labels), []
     there = Counter(label_text(raw.gold).strip() for source in sources for _, raw in _readable(reader, source))
     del there[""]
+    if not there:
+        _refuse_first(reader, sources[0])
     if config.labels != FROM_GOLD:
         idle = [label for label in config.labels if label.strip() not in there]
         return tuple(config.labels), [f"labels that are right in no row: {', '.join(idle)}"] if idle else []
@@ -254,8 +276,35 @@ def _labels(
             f"{_MOST_LABELS}; name them, or compare free-form answers, dataset.labels=null dataset.metric=exact."
         )
     labels = tuple(sorted(there, key=lambda label: (len(label), label) if all(map(str.isdecimal, there)) else label))
+    _refuse_alike(reader.gold, labels)
+    untrained = _only_elsewhere(reader, sources, labels)
     least, most = min(there.values()), max(there.values())
-    return labels, [f"labels: {', '.join(labels)}, of {least:,} to {most:,} rows each (from {reader.gold!r})"]
+    return labels, [f"labels: {', '.join(labels)}, of {least:,} to {most:,} rows each (from {reader.gold!r})", *untrained]
+
+
+def _refuse_alike(gold: str, labels: Sequence[str]) -> None:
+    """Refuse labels that differ in case or white space alone, or as 1 and 1.0 do: they are one label, written twice."""
+    known: dict[str, str] = {}
+    for label in labels:
+        same = re.sub(r"(\d)\.0+$", r"\1", " ".join(label.casefold().split()))
+        if (other := known.setdefault(same, label)) != label:
+            raise InputError(
+                f"dataset.labels=from_gold: {gold!r} is {other!r} in some rows and {label!r} in others; write one of them "
+                "throughout, or name the labels."
+            )
+
+
+def _only_elsewhere(reader: OwnRows, sources: Sequence[Source], labels: Sequence[str]) -> list[str]:
+    """Say which labels are in no row of the first source, which is trained on, and where they are."""
+    if len(sources) < 2:
+        return []
+    trained = {label_text(raw.gold).strip() for _, raw in _readable(reader, sources[0])}
+    if not (missing := [label for label in labels if label not in trained]):
+        return []
+    where = next(
+        where for source in sources[1:] for where, raw in _readable(reader, source) if label_text(raw.gold).strip() in missing
+    )
+    return [f"labels that are in no row of {sources[0].name}: {', '.join(missing)} ({where}); are they misspelt?"]
 
 
 def _readable(reader: OwnRows, source: Source) -> Iterator[tuple[str, RawExample]]:
@@ -265,6 +314,17 @@ def _readable(reader: OwnRows, source: Source) -> Iterator[tuple[str, RawExample
             yield where, reader({name: value for name, value in row.items() if value is not None})
         except (KeyError, RowError):
             continue
+
+
+def _refuse_first(reader: OwnRows, source: Source) -> None:
+    """Raise InputError with the reason for which the first row of a source cannot be read, if it cannot."""
+    where, row = next(source.rows())
+    try:
+        reader(row)
+    except RowError as error:
+        raise InputError(f"{where}: {error}.") from None
+    except KeyError:
+        return
 
 
 def _n_choices(reader: OwnRows, sources: Sequence[Source]) -> Counter[int]:

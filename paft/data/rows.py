@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from paft.config.schema import DatasetConfig
-from paft.data.checks import check_answers, never_first
+from paft.data.checks import check_answers, never_first, repeated
 from paft.data.files import Rows, file_of, read_rows
 from paft.data.hub import hub_rows, read_pinned
 from paft.data.own_rows import Source, own_task
@@ -70,6 +70,7 @@ def load_examples(config: DatasetConfig, data_root: str | None, train: int | Non
     if sample is not None:
         remarks += never_first(sample.name, task, train_file)
         remarks += never_first(_name_of_test(config), task, whole)
+        remarks += [*repeated(sample.name, train_file), *repeated(_name_of_test(config), whole), *_not_read(config)]
     if data_root is not None and (train is None or train > len(rest)):
         remarks += _fewer_than_published(data_root, task, train_file)
     files = Files(tuple(train_file), tuple(whole), tuple(remarks), _shots(config, rest[:train]))
@@ -136,7 +137,7 @@ def load_test(
     if (file := _one_file(config)) is not None:
         task, remarks = _task(config, file)
         whole = _labelled(task, file, "test", config.name)
-        remarks += never_first(file.name, task, whole)
+        remarks += [*never_first(file.name, task, whole), *repeated(file.name, whole)]
         # The hub is not asked for a file's sake.
         at_hand = config.own_rows or data_root is not None or task.generate is not None
         train = _training_rows(near, data_root) if at_hand else None
@@ -152,6 +153,7 @@ def load_test(
     tested, whole = _test_examples(config, task, data_root, most)
     if config.own_rows:
         remarks += never_first(_name_of_test(config), task, whole)
+        remarks += repeated(_name_of_test(config), whole)
     shots = _shots_at_hand(config, near, data_root)
     if task.generate is not None:
         return task, tested, Files((), tuple(whole), tuple(remarks), shots)  # its test rows are never training rows
@@ -281,6 +283,15 @@ def _source(config: DatasetConfig, split: str) -> Source | None:
         way = f"; choose the one to score with dataset.test_split={hub.splits[-1]}" if split == config.test_split else ""
         raise InputError(f"dataset.path={hub.path}: there is no split {split}, but {', '.join(hub.splits)}{way}.")
     return Source(f"{hub.path}, {split}", partial(hub.rows, split))
+
+
+def _not_read(config: DatasetConfig) -> list[str]:
+    """Return a remark on a file of validation rows under another name than validation."""
+    if hub_rows(config.path) is not None or _validation(config) is not None:
+        return []
+    folder = Path(str(config.path))
+    others = [path for name in ("val", "valid", "dev", "eval") if (path := file_of(folder, name)).is_file()]
+    return [f"{others[0]} is not read: rows that choose the checkpoint are in validation{others[0].suffix}."] if others else []
 
 
 def _if_there(config: DatasetConfig, split: str) -> Source | None:

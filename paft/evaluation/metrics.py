@@ -146,6 +146,13 @@ def check_metric(dataset: DatasetConfig, examples: Sequence[Example]) -> Metric:
     if metric.function is not None:
         for text in (examples[0].answer, ""):
             metric.function(text, examples[0])
+    if metric.name == "last_number":
+        for example in examples:
+            if example.answer and not example.choices and all(last_number(answer) is None for answer in example.answers):
+                raise InputError(
+                    f"{example.where}: dataset.metric=last_number compares numbers, and {example.answer!r} holds none, so that "
+                    "no text could be right; use dataset.metric=exact."
+                )
     if metric.name == "f1":
         for example in examples:
             if example.answer and not any(map(squad_tokens, example.answers)):

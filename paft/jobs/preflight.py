@@ -195,7 +195,7 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
         _check_shards(config, adapter)
         inputs = replace(inputs, warnings=(*inputs.warnings, *of_another_base(adapter, config.model)))
     if config.output is not None:
-        _check_output(Path(config.output), Path(str(config.dataset.path)))
+        _check_output(Path(config.output), Path(str(config.dataset.path)), inputs)
     identity = {
         "config": config.identity(),
         "base": base_identity(config.model),
@@ -225,10 +225,33 @@ def _check_shards(config: EvaluateConfig, adapter: Adapter) -> None:
         )
 
 
-def _check_output(output: Path, rows: Path) -> None:
+_PREDICTED = frozenset({"prediction", "prediction_text", "prediction_agreement"})
+
+
+def _check_output(output: Path, rows: Path, inputs: EvaluationInputs) -> None:
+    """Refuse a file that predictions cannot go into, as something else is there, and rows that have such fields already."""
     if output.exists() and output.samefile(rows):
         raise InputError(f"output={output}: this is the file of the rows; name another one.")
     if output.is_dir():
         raise InputError(f"output={output}: this is a folder; name a file in it.")
     if not output.parent.is_dir():
         raise InputError(f"output={output}: there is no folder {output.parent}; make it first.")
+    if output.suffix not in (".jsonl", ".json"):
+        raise InputError(f"output={output}: predictions are JSON, a row a line; name it {output.with_suffix('.jsonl').name}.")
+    if output.exists() and output.stat().st_size and not _holds_predictions(output):
+        raise InputError(f"output={output}: something else than predictions is there; name another file.")
+    for example, row in zip(inputs.examples, inputs.rows or (), strict=True):
+        if taken := _PREDICTED & row.keys():
+            raise InputError(
+                f"{example.where}: the row has a field {min(taken)!r} of its own, which predictions need; rename it."
+            )
+
+
+def _holds_predictions(file: Path) -> bool:
+    """Whether a file begins with a row that has a prediction."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            first = json.loads(lines.readline())
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and {"prediction", "prediction_agreement"} <= first.keys()

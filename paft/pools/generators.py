@@ -80,7 +80,7 @@ def read_generators(path: Path) -> list[Generator]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"{path}: there is no such file; it should list the models that write prompts.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path}: this is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, list) or not content:
         raise InputError(f"{path}: this should be a list of models, e.g. `- {{model: NAME, base_url: URL, key: VARIABLE}}`.")

@@ -75,7 +75,7 @@ def _read(parts: Path) -> PoolParts:
         problem = error.errors()[0]
         where = f"{parts}, {'.'.join(map(str, problem['loc']))}" if problem["loc"] else str(parts)
         raise InputError(f"{where}: {problem['msg'].lower()}; parts have answer, wordings, layouts and cues.") from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{parts}: this is not valid YAML: {' '.join(str(error).split())}.") from None
 
 

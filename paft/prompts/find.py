@@ -5,6 +5,7 @@ from pathlib import Path
 
 from paft.prompts.compose import compose
 from paft.prompts.pool import Form, PromptPool, check_fields, load_pool, shipped_pool_path
+from paft.runtime.errors import InputError
 
 COMPOSED = "composed"  # the name of the shipped pools that are put together from parts
 _COMPOSED_SIZE = 400
@@ -22,6 +23,8 @@ def find_pool(given: str | None, folder: str, split: str, form: Form, aliases: M
 
     Raises InputError that names the file and the line, or says that no such pool is shipped.
     """
+    if given == "":
+        raise InputError(f"prompts.{split} has no value; name a file of prompts, or leave it out.")
     if given is not None and (Path(given).suffix or Path(given).exists()):
         return load_pool(Path(given), form, aliases)
     if given == COMPOSED:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from paft.runtime.errors import InputError
+from paft.runtime.files import check_separator
 from paft.runtime.jsonl import parse_object
 
 KEYS = {"text", "id", "source", "wording", "layout"}  # of a prompt; only text is required
@@ -36,6 +37,8 @@ def read_prompts(path: Path) -> PromptFile:
     Raises InputError that names the file and the line.
     """
     readers = {".yaml": _read_yaml, ".yml": _read_yaml, ".jsonl": _read_jsonl, ".csv": _read_csv, ".xlsx": _read_xlsx}
+    if path.is_dir():
+        raise InputError(f"{path}: this is a folder; name a file of prompts in it.")
     if not path.is_file():
         raise InputError(f"{path}: there is no such prompt file.")
     if path.suffix not in readers:
@@ -122,9 +125,12 @@ def _read_csv(path: Path) -> PromptFile:
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
 
     def rows() -> Iterator[Entry]:
-        names = reader.fieldnames or ()
-        if names.count("text") != 1:
-            raise InputError(f"{path}, line 1: the table has {'two columns' if 'text' in names else 'no column'} `text`.")
+        names = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = names
+        if "text" not in names:
+            check_separator(path)
+            raise InputError(f"{path}, line 1: the table has no column `text`.")
+        _check_columns(f"{path}, line 1", names)
         first = reader.line_num + 1  # a record may have several lines
         for row in reader:
             if None in row:
@@ -135,9 +141,23 @@ def _read_csv(path: Path) -> PromptFile:
     try:
         return _table(path, rows())
     except csv.Error as error:
+        if reader.line_num < 2:
+            check_separator(path)
         raise InputError(
-            f"{path}, line {reader.line_num}: this is not valid CSV ({error}); close the quotation mark."
+            f"{path}, line {max(1, reader.line_num)}: this is not valid CSV ({error}); close the quotation mark."
         ) from None
+
+
+def _has_prompts(sheet: Any) -> bool:
+    """Whether a sheet has a column `text`, and a row below it."""
+    first = list(sheet.iter_rows(max_row=2, values_only=True))
+    return len(first) > 1 and "text" in map(str, first[0])
+
+
+def _check_columns(where: str, names: Sequence[str]) -> None:
+    """Refuse two columns of the same name, of which one would be lost."""
+    if twice := next((name for name in names if name in {*KEYS, *HEADER} and names.count(name) > 1), None):
+        raise InputError(f"{where}: two columns are called {twice!r}; rename one of them.")
 
 
 def _read_xlsx(path: Path) -> PromptFile:
@@ -151,7 +171,9 @@ def _read_xlsx(path: Path) -> PromptFile:
             raise InputError(f"{path}: the sheet unpacks to {unpacked / 2**20:.0f} MiB; this is no prompt pool.")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns about styles that we do not read
-            sheet = openpyxl.load_workbook(path, read_only=True).active
+            book = openpyxl.load_workbook(path, read_only=True)
+            sheet = book.active
+            others = [other.title for other in book.worksheets if other is not sheet and _has_prompts(other)]
             table = list(sheet.iter_rows(values_only=True)) if sheet is not None else []
     except InputError:
         raise
@@ -160,6 +182,9 @@ def _read_xlsx(path: Path) -> PromptFile:
     names = [str(cell) for cell in table[0]] if table else []
     if "text" not in names:
         raise InputError(f"{path}, row 1: the sheet has no column `text`.")
+    _check_columns(f"{path}, row 1", names)
+    if others:
+        raise InputError(f"{path}: the sheet {others[0]!r} has prompts, too, and one sheet is read; put all into one.")
     rows: list[tuple[str, dict[str, Any]]] = []
     blank: list[str] = []
     unescaped = 0

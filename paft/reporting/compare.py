@@ -26,6 +26,7 @@ from paft.reporting.runs import no_gain, no_sign_of
 from paft.reporting.table import answers_given, guessed, mean_given
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
+from paft.runtime.mappings import flat
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,34 @@ def load(folder: Path) -> ComparedRun:
     return ComparedRun(results, read_matrix(folder / "matrix.parquet"))
 
 
+def seeds_of(folders: Sequence[Path]) -> list[ComparedRun]:
+    """Read the runs of one arm; raises InputError if one is named twice, or if they differ in more than their seed."""
+    places = [folder.resolve() for folder in folders]
+    if twice := next((folder for i, folder in enumerate(folders) if places[i] in places[:i]), None):
+        raise InputError(f"{twice} is named twice; the seeds of an arm are different runs.")
+    runs = [load(folder) for folder in folders]
+    first = _settings(runs[0].results)
+    for folder, run in zip(folders, runs, strict=True):
+        own = _settings(run.results)
+        if unlike := next((key for key in first if first[key] != own.get(key, first[key])), None):
+            raise InputError(
+                f"{folders[0]} and {folder} differ in {unlike}, and the runs of an arm in their seed alone; compare one with "
+                "the other: paft compare RUN_A RUN_B."
+            )
+    return runs
+
+
+def _settings(results: Results) -> dict[str, Any]:
+    """Return what the runs of an arm have in common; evaluations differ in their adapters, which say nothing of it."""
+    if results.kind == "evaluation":
+        return {}
+    return {key: value for key, value in flat(results.config).items() if key.split(".")[0] in _OF_AN_ARM or key in _NAMES}
+
+
+_OF_AN_ARM = ("K", "T", "schedule", "sampler", "loss", "optim", "train_examples", "train_prompts")
+_NAMES = ("method.name", "dataset.name", "model.lora.r", "model.dtype")  # paths may differ from machine to machine
+
+
 def share(runs: Sequence[ComparedRun]) -> list[ComparedRun]:
     """Cut runs down to the prompts and examples that all have, in one order.
 
@@ -131,7 +160,7 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     """Compare the runs of two sides; raises InputError if they cannot be."""
     if len(a) != len(b):
         raise InputError(f"{len(a)} runs against {len(b)}: seeds are compared in pairs; give as many of one as of the other.")
-    runs = share([load(folder) for folder in (*a, *b)])
+    runs = share([*seeds_of(a), *seeds_of(b)])
     side_a, side_b = runs[: len(a)], runs[len(a) :]
     groups = runs[0].matrix.group_numbers
     correct_a, correct_b = (correct_of(side) for side in (side_a, side_b))

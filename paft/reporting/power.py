@@ -18,7 +18,7 @@ from rich.table import Table
 
 from paft.evaluation.statistics import Array, corrected_variance, seed_variance
 from paft.evaluation.tail import cvar, half_width
-from paft.reporting.compare import correct_of, load, share
+from paft.reporting.compare import correct_of, seeds_of, share
 from paft.runtime.errors import InputError
 
 SEEDS = (3, 5, 8, 12, 16, 24, 32, 48)
@@ -60,7 +60,7 @@ def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
         raise InputError("A pilot needs two seeds of a method at least: how much seeds vary decides how many are needed.")
     if b and len(b) != len(a):
         raise InputError(f"{len(a)} runs against {len(b)}: give as many of one method as of the other.")
-    runs = share([load(folder) for folder in (*a, *b)])
+    runs = share([*seeds_of(a), *seeds_of(b)])
     groups = runs[0].matrix.group_numbers
     sides = [correct_of(runs[: len(a)]), *([correct_of(runs[len(a) :])] if b else [])]
     variances = [seed_variance(side, groups) for side in sides]

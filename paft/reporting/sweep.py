@@ -30,7 +30,7 @@ from paft.reporting.page import (
 from paft.reporting.runs import FinishedRun, TableRow, by_seed, commits, frame, no_gain, not_better, typed
 from paft.reporting.table import answers_given, beware, guessed, input_remarks, mean_given
 from paft.runtime.errors import InputError
-from paft.runtime.files import check_place
+from paft.runtime.files import check_page
 
 READING = (
     "Mean: over seeds, prompts and examples, in brackets with a 95% interval for other prompts and examples of the kind; the "
@@ -55,7 +55,7 @@ def report(runs: Sequence[Path], out: Path, keep: bool = False, sort: str = "mea
 
     Raises InputError if there is no finished run, if a run is there twice, or for a column that is not there.
     """
-    check_place(f"--out {out}", out)
+    check_page(f"--out {out}", out)
     collected = collect(runs)
     section, labelled = table_of(collected.runs, sort)
     tails = tails_of(labelled, section)

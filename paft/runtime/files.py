@@ -28,11 +28,33 @@ def check_place(what: str, folder: Path) -> None:
     Args:
         what: the setting that names the folder, with its value, for the error message.
     """
+    if folder.parts[:1] and folder.parts[0].startswith("~"):
+        raise InputError(f"{what}: '~' is not expanded here; write the whole path, {folder.expanduser()}.")
     parent = existing_parent(folder)
     if not parent.is_dir():
         raise InputError(f"{what}: {parent} is a file; choose another folder.")
     if not os.access(parent, os.W_OK):
         raise InputError(f"{what}: {parent} cannot be written to; choose another folder.")
+
+
+def check_page(what: str, folder: Path) -> None:
+    """Check that a page, README.md, can be written into a folder, and that it takes no other's place; raises InputError."""
+    check_place(what, folder)
+    page = folder / "README.md"
+    if page.is_file() and not any(mark in page.read_text(encoding="utf-8", errors="replace") for mark in _OF_PAGES):
+        raise InputError(f"{what}: {page} is none of paft's pages, and would be lost; choose another folder.")
+
+
+_OF_PAGES = ("Made by `", "# Audit of prompt pools")
+
+
+def check_separator(path: Path) -> None:
+    """Refuse a CSV file whose header is separated by another mark than commas, as Excel may save it; raises InputError."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline(2**20)
+    separator = next((mark for mark in ";\t|" if mark in header), "")
+    if separator and "," not in header:
+        raise InputError(f"{path}, line 1: the columns are separated by {separator!r}; separate them by commas.")
 
 
 def existing_parent(path: Path) -> Path:
