@@ -93,16 +93,15 @@ def seeds_of(folders: Sequence[Path]) -> list[ComparedRun]:
     places = [folder.resolve() for folder in folders]
     if twice := next((folder for i, folder in enumerate(folders) if places[i] in places[:i]), None):
         raise InputError(f"{twice} is named twice; the seeds of an arm are different runs.")
-    runs = [load(folder) for folder in folders]
-    first = _settings(runs[0].results)
-    for folder, run in zip(folders, runs, strict=True):
-        own = _settings(run.results)
+    settings = [_settings(read_results(folder)) for folder in folders]
+    first = settings[0]
+    for folder, own in zip(folders, settings, strict=True):
         if unlike := next((key for key in first if first[key] != own.get(key, first[key])), None):
             raise InputError(
                 f"{folders[0]} and {folder} differ in {unlike}, and the runs of an arm in their seed alone; compare one with "
                 "the other: paft compare RUN_A RUN_B."
             )
-    return runs
+    return [load(folder) for folder in folders]
 
 
 def _settings(results: Results) -> dict[str, Any]:

@@ -227,6 +227,9 @@ CONFIG: Table = [
         "validation.every=4: the last validation, which chooses what is kept, is at update 4 of 6, and optim.average=0.2 "
         "averages weights from update 5 on, so nothing of the mean would be kept; use validation.every=3.",
     ),
+    ("a threshold in percent", "dataset.threshold=85", {}, "dataset.threshold=85: input should be less than or equal to 1"),
+    ("a bound as a fraction", "fail_under.mean=0.8", {}, "fail_under.mean=0.8 is 0.8 percent; bounds are in percent"),
+    ("a home that is not expanded", 'output_root="~/runs"', {}, "output_root=~/runs: '~' is not expanded here; write the"),
     ("empty output_root", "output_root=", {}, "output_root=: "),
     ("output_root is a file", "output_root=file", {"file": "x"}, "output_root=file: file is a file"),
     ("output_root below a file", "output_root=file/runs", {"file": "x"}, "output_root=file/runs: file is a file"),

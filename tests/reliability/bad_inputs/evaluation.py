@@ -172,6 +172,21 @@ EVALUATION: Table = [
     ),
     ("output into a folder", f"{OWNS} ; dataset.path=rows.jsonl ; output=OWN", OWN_RUN, "output=OWN: this is a folder"),
     (
+        "output over prompts",
+        f"{OWNS} ; dataset.path=rows.jsonl ; output=mine.jsonl",
+        OWN_RUN | {"mine.jsonl": lines({"text": "{question}"})},
+        "output=mine.jsonl: something else than predictions is there; name another file.",
+    ),
+    ("output as a table", f"{OWNS} ; dataset.path=rows.jsonl ; output=p.csv", OWN_RUN, "a row a line; name it p.jsonl."),
+    (
+        "output over a column",
+        f"{OWNS} ; dataset.path=said.jsonl ; output=p.jsonl",
+        OWN_RUN | {"said.jsonl": lines(question(20, prediction="A"))},
+        "said.jsonl, line 1: the row has a field 'prediction' of its own, which predictions need; rename it.",
+    ),
+    ("a bound as a fraction", f"{RUN} ; fail_under.worst=0.8", A_RUN, "bounds are in percent: fail_under.worst=80."),
+    ("rows of no name", f"{OWNS} ; dataset.path=row", OWN_RUN | {"rows/a": ""}, "row: there is no such file or folder; did"),
+    (
         "some of all rows",
         f"{OWNS} ; dataset.path=rows.jsonl ; output=p.jsonl ; eval_examples=2",
         OWN_RUN,

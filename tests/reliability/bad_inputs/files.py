@@ -65,7 +65,8 @@ PIQA_FILES = {
     "piqa/validation.jsonl": lines(*map(piqa, range(20, 26))),
 }
 
-GSM8K_FILES = {"gsm8k/train.jsonl": TRAIN, "gsm8k/test.jsonl": TEST}
+_SUMS = [lines(*(question(n, answer=f"#### {n + 1}") for n in numbers)) for numbers in (range(20), range(20, 26))]
+GSM8K_FILES = {"gsm8k/train.jsonl": _SUMS[0], "gsm8k/test.jsonl": _SUMS[1]}
 WANDB = "logger=wandb"
 WHOLE = "{story} {question} {A} {B} {C} {D}"
 SMALL = "train_examples=24 ; T=2 ; eval_examples=6 ; eval_prompts=3 ; trainer.accelerator=cpu"

@@ -40,6 +40,7 @@ POOLS: Table = [
     ("more than can be made", "perturb ; p.jsonl", {"p.jsonl": lines({"text": "{goal}"})}, "Only 0 of 10 different perturbed"),
     ("no parts", "compose ; none.yaml", {}, "none.yaml: there is no such file of parts"),
     ("parts in a folder", "compose ; .", {}, ".: there is no such file of parts"),
+    ("parts that are too deep", "compose ; p.yaml", {"p.yaml": "[" * 5000}, "p.yaml: this is not valid YAML: "),
     ("parts that are a pool", "compose ; p.yaml", {"p.yaml": "prompts: []\n"}, "p.yaml, answer: field required"),
     ("parts without a slot", "compose ; p.yaml", {"p.yaml": PARTS}, "p.yaml: a layout of 'b' does not hold <wording>"),
     (

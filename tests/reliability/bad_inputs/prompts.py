@@ -62,5 +62,9 @@ PROMPTS: Table = [
         OWN_FILES,
         "prompts.test: 1 of 1 test prompts were used to choose the checkpoint, word for word or nearly",
     ),
+    ("prompts of no name", f"{OWN} ; prompts.train=mine.jsonl ; prompts.test=", OWN_FILES, "prompts.test has no value; name"),
+    ("prompts in a folder", f"{OWN} ; prompts.train=own ; prompts.test=unseen.jsonl", OWN_FILES, "own: this is a folder; name"),
+    ("prompts between semicolons", "prompts.test=p.csv", {"p.csv": "text;id\n"}, "p.csv, line 1: the columns are separated by"),
+    ("two columns of prompts", "prompts.test=p.csv", {"p.csv": "text,id,id\na,b,c\n"}, "p.csv, line 1: two columns are called"),
     ("prompt looks into a field", f"method=user ; method.prompt='{WHOLE[:-1]}[0]}}'", {}, "method.prompt: '{D[0]}' is no"),
 ]  # fmt: skip

@@ -24,6 +24,7 @@ FREE_FILES = OWN_FILES | {"free.jsonl": lines({"text": "{question}"})}
 OWN_BARE = "dataset=jsonl ; dataset.path=own"
 _CSV = {f"own/{split}.csv": "question,A,B,answer\n1 + 1?,2,3,A\n2 + 2?,5,4,B\n" for split in ("train", "test")}
 _ALPACA = {"instruction": "Add.", "input": "1, 1", "output": "2"}
+_LABELLED = "text,label,response\na,Refund,ok\nb,shipping,no\nc,Refund,ok\nd,shipping,no\n"
 _MISSPELT = (("train", "refund"), ("test", "Refnd"))
 
 DATA: Table = [
@@ -95,6 +96,56 @@ DATA: Table = [
         OWN_FILES | {"own/train.jsonl": lines(_chat("user", "assistant"), _chat("user", "tool"))},
         "own/train.jsonl, line 2: turn 2 of 'messages' is of 'tool'; the turns of system, user and assistant can be read",
     ),
+    (
+        "an answer that is missing in a row",
+        f"{OWN_BARE} ; dataset.labels=from_gold",
+        {f"own/{s}.csv": _LABELLED + ("e,,ok\n" if s == "train" else "") for s in ("train", "test")},
+        "own/train.csv, line 6: 'label' is empty or missing; fill it in, or leave the row out, or name other fields",
+    ),
+    (
+        "a choice that is missing in a row",
+        f"{OWN_BARE} ; {OWN_PROMPTS}",
+        OWN_FILES | {"own/train.jsonl": TRAIN + lines(question(20, B=""), question(22, B=None))},
+        "own/train.jsonl, line 21: 'B' is empty or missing (and in 1 more rows); fill it in, or leave the row out",
+    ),
+    (
+        "a label in two cases",
+        f"{OWN_BARE} ; dataset.labels=from_gold",
+        {"own/train.csv": _LABELLED, "own/test.csv": _LABELLED.replace("Refund", "refund", 1)},
+        "dataset.labels=from_gold: 'label' is 'Refund' in some rows and 'refund' in others; write one of them throughout",
+    ),
+    (
+        "a label as two numbers",
+        f"{OWN_BARE} ; dataset.labels=from_gold",
+        {"own/train.jsonl": lines({"q": 1, "label": 0}, {"q": 2, "label": 1}), "own/test.jsonl": lines({"q": 3, "label": 0.0})},
+        "'label' is '0' in some rows and '0.0' in others",
+    ),
+    (
+        "a column that labels need",
+        f"{OWN_BARE} ; dataset.labels=from_gold ; prompts.train=l.jsonl ; prompts.test=l.jsonl",
+        {f"own/{s}.csv": "text,label,labels\na,x,1\nb,y,2\n" for s in ("train", "test")},
+        "own/train.csv, line 2: the row has a field 'labels' of its own, which {labels} needs; rename it",
+    ),
+    (
+        "turns of nobody",
+        f"{OWN_BARE} ; dataset.labels=from_gold",
+        {f"own/{s}.jsonl": lines({"messages": [{"role": ["user"], "content": "Hi"}]}) for s in ("train", "test")},
+        "own/train.jsonl, line 1: turn 1 of 'messages' is of ['user']; the turns of system, user and assistant can be read",
+    ),
+    (
+        "a row that shows nothing",
+        f"{OWN} ; {OWN_PROMPTS}",
+        OWN_FILES | {"own/train.jsonl": TRAIN + lines(question(20, question=" "))},
+        "own/train.jsonl, line 21: 'question' is empty, and the train prompts show nothing else of the row; fill it in",
+    ),
+    (
+        "cells in quotes between semicolons",
+        OWN,
+        _CSV | {"own/train.csv": '"question";"A";"B";"answer"\n'},
+        "own/train.csv, line 1: the columns are separated by ';'; separate them by commas.",
+    ),
+    ("a line for Excel", OWN, _CSV | {"own/train.csv": "sep=,\nquestion,A\n"}, "own/train.csv, line 1: this line (sep=,) is"),
+    ("rows without a name", "dataset=jsonl ; dataset.path=", {}, "dataset.path has no value; name the folder, the file"),
     ("more shots than rows", f"{OWN} ; {OWN_PROMPTS} ; dataset.shots=18", OWN_FILES, "dataset.shots=18: there are 18 training"),
     ("no id of the hub", OWN_BARE.replace("own", "hub:"), {}, "dataset.path=hub:: a data set on the hub is hub:ORG/NAME"),
     ("rows of another name", OWN, {"own/rows.jsonl": TRAIN}, "own/train.jsonl: there is no such data file, but rows.jsonl;"),
@@ -228,6 +279,7 @@ METRIC: Table = [
         FREE_FILES | {"own/train.jsonl": lines(question(0, answer=[]))},
         "own/train.jsonl, line 1: 'answer' is empty; a free-form row needs its answer",
     ),
+    ("answers without a number", f"{FREE_TEXT} ; dataset.metric=last_number", FREE_FILES, "holds none, so that no"),
     ("no file of a metric", OWN_METRIC, FREE_FILES, "m.py; give the path of your Python file"),
     (
         "no module of a metric",

@@ -17,6 +17,8 @@ MERGE: Table = [
     ("merge of a whole model", "FULL ; --out ; m", A_FULL_RUN, "FULL/model: all weights of this run were trained, so there is"),
 ]
 
+_ARMS = {f"{name}/results.json": results({"method": {"name": method}}) for name, method in (("a", "paft"), ("b", "user"))}
+
 COMPARE: Table = [
     ("no runs", "a ; b", {}, "a: there is no results.json; give the folder of a finished run"),
     ("damaged results", "a ; b", {"a/results.json": '{"run": '}, "a/results.json: this is no results.json of a run, or it is"),
@@ -27,6 +29,9 @@ COMPARE: Table = [
     ("no matrix", "a ; b", {"a/results.json": results({})}, "a/matrix.parquet: there is no such score matrix"),
     ("no score matrix", "a ; b", {"a/results.json": results({}), "a/matrix.parquet": "x"}, "a/matrix.parquet: this score"),
     ("two seeds against one", "a,b ; c", {}, "2 runs against 1: seeds are compared in pairs"),
+    ("a seed twice", "a,./a ; b,c", {}, "a is named twice; the seeds of an arm are different runs."),
+    ("an arm of two methods", "a,b ; c,d", _ARMS, "a and b differ in method.name, and the runs of an arm in their seed alone;"),
+    ("a page over another", "a ; b ; --report ; .", {"README.md": "# Mine"}, "--report .: README.md is none of paft's pages"),
     ("comparison into a file", "a ; b ; --report ; f", {"f": "x"}, "--report f: f is a file"),
 ]  # fmt: skip
 
@@ -47,6 +52,7 @@ def _whole() -> str:
 POWER: Table = [
     ("a pilot of one run", "a", {}, "A pilot needs two seeds of a method at least"),
     ("a pilot of unequal sides", "a,b ; c,d,e", {}, "2 runs against 3: give as many of one method as of the other"),
+    ("a pilot of one run, twice", "a,a", {}, "a is named twice; the seeds of an arm are different runs."),
     ("a pilot that is not there", "a,b", {}, "a: there is no results.json; give the folder of a finished run"),
     ("no difference", "a,b ; --difference ; 0", {}, "--difference 0: give points of accuracy, above 0 and at most 100"),
 ]
@@ -62,6 +68,7 @@ REPORTS: Table = [
 ]
 
 SORTED_REPORTS: Table = [
+    ("report over a page", ". ; --out ; .", {"README.md": "# Mine"}, "--out .: README.md is none of paft's pages, and"),
     ("report sorted by no column", "runs ; --sort ; lr", _finished(_whole()), "--sort lr: the table has no such column; it"),
 ]  # fmt: skip
 
