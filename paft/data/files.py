@@ -4,6 +4,7 @@ import csv
 import datetime
 import difflib
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -75,10 +76,20 @@ def _json(path: Path) -> Rows:
     except UnicodeDecodeError:
         raise InputError(f"{path}: the file is not UTF-8 text.") from None
     if not text.lstrip().startswith("["):
+        if _is_one_object(text):
+            raise InputError(f"{path}: this is one JSON object over several lines; give a list, [...], or a row a line.")
         yield from _jsonl(path)
         return
     for line, row in parse_list(text, str(path), _WHAT):
         yield f"{path}, line {line}", row
+
+
+def _is_one_object(text: str) -> bool:
+    """Whether a text is one JSON object of which no line is one by itself."""
+    try:
+        return len(text.strip().splitlines()) > 1 and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _csv(path: Path) -> Rows:

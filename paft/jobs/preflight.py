@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paft.config.adapter import Adapter, find_adapter, of_another_base, peft_settings
-from paft.config.schema import EvaluateConfig, FailUnderConfig, TrainConfig
+from paft.config.adapter import PEFT_CONFIG, Adapter, find_adapter, of_another_base, peft_settings
+from paft.config.schema import EvaluateConfig, FailUnderConfig, ModelConfig, TrainConfig
 from paft.data.inputs import EvaluationInputs, Inputs, load_evaluation_inputs, load_inputs
 from paft.data.splits import fingerprint
 from paft.data.tasks.base import Task
@@ -54,6 +54,7 @@ def check_run(config: TrainConfig) -> CheckedRun:
     """Load and check the inputs of a run, and claim its folder. Writes nothing; raises InputError."""
     check_place(f"output_root={config.output_root}", Path(config.output_root))
     check_gguf(config.model)
+    _check_no_adapter(config.model)
     inputs = load_inputs(config)
     examples = inputs.examples
     check_metric(config.dataset, [*examples.test, *examples.validation])
@@ -188,6 +189,7 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
     trained = {} if adapter is None else adapter.trained
     check_place(f"output_root={config.output_root}", Path(config.output_root))
     check_gguf(config.model, given=not trained)
+    _check_no_adapter(config.model)
     inputs = load_evaluation_inputs(config)
     check_metric(config.dataset, inputs.examples)
     _check_tail(config.fail_under, inputs.pool)
@@ -213,6 +215,17 @@ def check_evaluation(config: EvaluateConfig) -> CheckedEvaluation:
 
         found = find_served(config, inputs, folder)
     return CheckedEvaluation(name, method, trained, inputs, folder, found)
+
+
+def _check_no_adapter(model: ModelConfig) -> None:
+    """Refuse an adapter, or the run that trained it, in the place of a model."""
+    folder = Path(str(model.path))
+    for place in (folder, folder / "adapter"):
+        if (place / PEFT_CONFIG).is_file() and not (folder / "config.json").is_file():
+            raise InputError(
+                f"model.path={model.path}: this is {'an adapter' if place == folder else 'a run'}; paft evaluate takes it as "
+                f"adapter={place}, and model.path names the base model."
+            )
 
 
 def _check_shards(config: EvaluateConfig, adapter: Adapter) -> None:

@@ -21,7 +21,7 @@ from paft.runtime.errors import InputError
 Answer = Literal["letter", "text"]
 Options = Literal["shown", "hidden"]
 
-_DOUBLED = re.compile(r"(?<!\{)\{\{(\w+)\}\}(?!\})")  # but not {{{A}}}, a field in braces
+_DOUBLED = re.compile(r"(?<!\{)\{\{\s*(\w+)\s*\}\}(?!\})")  # but not {{{A}}}, a field in braces
 _CHOICE = re.compile(r"[A-Z]|\w*(?:sol|solution|option|choice|ending)_?(?:\d+|[a-zA-Z])")
 
 
@@ -184,9 +184,7 @@ def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
     known |= form.choice_fields if form.options == "shown" else frozenset()
     letters = frozenset(ascii_uppercase) if form.ragged and form.options == "shown" else frozenset[str]()
     if (doubled := _DOUBLED.search(template.text)) and doubled[1] in known:
-        raise InputError(
-            f"{where}: {doubled[0]} is the text {{{doubled[1]}}}, no field; write it with one brace, {{{doubled[1]}}}."
-        )
+        raise InputError(f"{where}: {doubled[0]} is a text in braces, no field; write it with one brace, {{{doubled[1]}}}.")
     missing = form.required - template.fields
     if missing and not (form.whole_list in template.fields and missing <= form.choice_fields):
         raise InputError(f"{where}: the template lacks {{{min(missing)}}}; it needs {braced(form.required)}.")

@@ -123,6 +123,7 @@ def _read_jsonl(path: Path) -> PromptFile:
 def _read_csv(path: Path) -> PromptFile:
     csv.field_size_limit(_MOST_BYTES)
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
+    blank: list[str] = []
 
     def rows() -> Iterator[Entry]:
         names = [name.strip() for name in reader.fieldnames or ()]
@@ -133,13 +134,16 @@ def _read_csv(path: Path) -> PromptFile:
         _check_columns(f"{path}, line 1", names)
         first = reader.line_num + 1  # a record may have several lines
         for row in reader:
+            place, first = f"line {first}", reader.line_num + 1
             if None in row:
-                raise InputError(f"{path}, line {first}: the row has more cells than the table has columns.")
-            yield f"line {first}", {key: value for key, value in row.items() if value}
-            first = reader.line_num + 1
+                raise InputError(f"{path}, {place}: the row has more cells than the table has columns.")
+            if filled := {key: value for key, value in row.items() if value}:
+                yield place, filled
+            else:
+                blank.append(place)
 
     try:
-        return _table(path, rows())
+        return _table(path, rows(), blank)
     except csv.Error as error:
         if reader.line_num < 2:
             check_separator(path)

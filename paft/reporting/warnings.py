@@ -29,10 +29,18 @@ def warnings_of(
         labelled: whether rows have right answers.
         called: what a mean of the matrix is called.
     """
-    lines = _one_choice(matrix)
+    lines = [*_one_choice(matrix), *_truncated(matrix)]
     if max_new_tokens is not None:
         lines += _texts(matrix, max_new_tokens, unanswered / matrix.predicted.size, called)
     return [*_chance(matrix, mean, called), *lines] if labelled else lines
+
+
+def _truncated(matrix: ScoreMatrix) -> list[str]:
+    """Say that many renderings lost their beginning, so that the model did not see the whole row."""
+    share = float(matrix.truncated.mean())
+    if share < _MANY:
+        return []
+    return [f"{100 * share:.0f}% of the renderings lost their beginning, because they are longer than cutoff; raise it."]
 
 
 def few_templates(shown: int) -> list[str]:

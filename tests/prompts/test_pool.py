@@ -208,7 +208,7 @@ WHOLE = "{question} {A} {B}"
             f"text,id\n{WHOLE},me,one cell too many\n",
             ", line 2: the row has more cells than the table has columns.",
         ),
-        ("mine.csv", f"text,text\n{WHOLE},{WHOLE}\n", ", line 1: the table has two columns `text`."),
+        ("mine.csv", f"text,text\n{WHOLE},{WHOLE}\n", ", line 1: two columns are called 'text'; rename one of them."),
         ("mine.csv", f'text\n"{WHOLE}\n{WHOLE}\n', "this is not valid CSV (unexpected end of data); close the quotation mark."),
         ("mine.yaml", f"prompts:\n  - text: '{WHOLE}'\n    text: x\n", ", line 2: a key occurs twice in this prompt"),
         ("mine.jsonl", f'{{"text": "{WHOLE}", "text": "x"}}\n', ", line 1: the key 'text' occurs twice; give it once."),
@@ -307,7 +307,7 @@ def test_text_that_is_not_utf8_is_named(tmp_path, suffix):
 def test_a_missing_file_and_a_wrong_suffix_are_named(tmp_path):
     path = tmp_path / "mine.yaml"
     assert refused(path) == f"{path}: there is no such prompt file."
-    assert refused(tmp_path) == f"{tmp_path}: there is no such prompt file."
+    assert refused(tmp_path) == f"{tmp_path}: this is a folder; name a file of prompts in it."
     path = tmp_path / "mine.txt"
     path.write_text("{question} {A} {B}")
     assert refused(path) == f"{path}: a prompt pool is a .yaml, .jsonl, .csv or .xlsx file."
@@ -540,3 +540,11 @@ def test_a_number_that_is_too_long_is_one_sentence(tmp_path):
     (tmp_path / "pool.jsonl").write_text('{"text": ' + "1" * 5000 + "}\n")
     with pytest.raises(InputError, match="line 1: a number has too many digits"):
         read_prompts(tmp_path / "pool.jsonl")
+
+
+def test_blank_rows_of_a_csv_are_dropped_and_counted(tmp_path):
+    path = tmp_path / "blank.csv"
+    path.write_text("text,id\n{question} {A} {B},one\n,\n,\n{question}: {A} or {B},two\n", encoding="utf-8")
+    pool = load(path)
+    assert [template.id for template in pool.templates] == ["one", "two"]
+    assert [note for note in pool.notes if "blank" in note] == ["line 3 is blank: dropped", "line 4 is blank: dropped"]

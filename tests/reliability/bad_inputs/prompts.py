@@ -37,7 +37,7 @@ PROMPTS: Table = [
         "a field in two braces",
         "prompts.train=p.jsonl",
         {"p.jsonl": lines({"text": WHOLE.replace("{A}", "{{A}}")})},
-        "p.jsonl, line 1: {{A}} is the text {A}, no field; write it with one brace, {A}.",
+        "p.jsonl, line 1: {{A}} is a text in braces, no field; write it with one brace, {A}.",
     ),
     ("no hidden pool", "+dataset.options=hidden", {}, "No train pool for dataset=story_facts"),
     ("no pool for own letters", OWN, OWN_FILES, "No train pool for dataset=jsonl with dataset.answer=letter"),

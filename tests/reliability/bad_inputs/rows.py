@@ -145,6 +145,7 @@ DATA: Table = [
         "own/train.csv, line 1: the columns are separated by ';'; separate them by commas.",
     ),
     ("a line for Excel", OWN, _CSV | {"own/train.csv": "sep=,\nquestion,A\n"}, "own/train.csv, line 1: this line (sep=,) is"),
+    ("one object of many rows", OWN, {"own/train.json": '{"data":\n []}'}, "own/train.json: this is one JSON object over"),
     ("rows without a name", "dataset=jsonl ; dataset.path=", {}, "dataset.path has no value; name the folder, the file"),
     ("more shots than rows", f"{OWN} ; {OWN_PROMPTS} ; dataset.shots=18", OWN_FILES, "dataset.shots=18: there are 18 training"),
     ("no id of the hub", OWN_BARE.replace("own", "hub:"), {}, "dataset.path=hub:: a data set on the hub is hub:ORG/NAME"),
