@@ -184,7 +184,7 @@ EVALUATION: Table = [
         OWN_RUN | {"said.jsonl": lines(question(20, prediction="A"))},
         "said.jsonl, line 1: the row has a field 'prediction' of its own, which predictions need; rename it.",
     ),
-    ("a run as a model", "dataset=story_facts ; model.path=RUN", A_RUN, "this is a run; paft evaluate takes it as adapter=RUN/"),
+    ("a run as a model", "dataset=story_facts ; model.path=RUN", A_RUN, "this is a run; paft evaluate takes it as"),
     ("an adapter as a model", "dataset=story_facts ; model.path=RUN/adapter", A_RUN, "this is an adapter; paft evaluate takes"),
     ("a bound as a fraction", f"{RUN} ; fail_under.worst=0.8", A_RUN, "bounds are in percent: fail_under.worst=80."),
     ("rows of no name", f"{OWNS} ; dataset.path=row", OWN_RUN | {"rows/a": ""}, "row: there is no such file or folder; did"),
