@@ -227,6 +227,13 @@ def test_an_evaluation_judges_the_whole_file(large):
         evaluated(large, "eval_examples=2")
 
 
+def test_copies_of_rows_are_counted(folder):
+    rows = [row(n) for n in range(100, 140)]
+    write(folder, test=[*rows, *rows[:2]])
+    (said,) = own(folder).warnings
+    assert said.startswith(f"{folder / 'test.jsonl'}: 2 of 42 rows repeat another one: intervals are too narrow")
+
+
 def test_what_was_asked_for_and_is_not_there_is_said(folder):
     inputs = own(folder, "eval_examples=50", "eval_prompts=7", "validation.prompts=3")
     assert inputs.notes == ("test rows: 50 were asked for (eval_examples), 40 are there",)

@@ -70,6 +70,20 @@ def test_labels_are_the_choices_of_every_row(tmp_path):
         assert example.fields["labels"] == "shipping, refund, other" and example.fields["B"] == "refund"
 
 
+def test_a_label_that_no_training_row_has_is_said(tmp_path):
+    written(tmp_path, TICKETS)
+    written(tmp_path, [*TICKETS, {"text": "Where is it?", "label": "Refnd"}], "test")
+    (said,) = [note for note in load(tmp_path, "dataset.labels=from_gold").task.notes if "in no row of" in note]
+    assert said.endswith(f"train.jsonl: Refnd ({tmp_path / 'test.jsonl'}, line {len(TICKETS) + 1}); are they misspelt?")
+
+
+def test_rows_of_validation_under_another_name_are_not_passed_over_in_silence(tmp_path):
+    splits(tmp_path, TICKETS)
+    (tmp_path / "validation.jsonl").rename(tmp_path / "dev.jsonl")
+    remarks = load(tmp_path, "dataset.labels=from_gold").files.remarks
+    assert f"{tmp_path / 'dev.jsonl'} is not read: rows that choose the checkpoint are in validation.jsonl." in remarks
+
+
 def test_labels_are_taken_from_the_answers_of_all_splits(tmp_path):
     splits(tmp_path, TICKETS)
     written(tmp_path, [*TICKETS, {"ticket": "?", "label": "billing"}], "test")

@@ -1,5 +1,7 @@
 """What a matrix shows that makes its accuracy mean less is said in one line each, and nothing is said of a sound one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -183,3 +185,12 @@ def test_a_run_that_is_no_better_than_its_base_model_is_said_to_be(base, said, b
 def test_two_trained_runs_are_not_held_against_a_base_model(tmp_path):
     one = write_run(tmp_path / "one", answers(0.5) == GOLD)
     assert not [line for line in notes(compare_sides([one], [one])) if "base model" in line]
+
+
+def test_renderings_that_lost_their_beginning_are_said_from_a_tenth_on():
+    whole = matrix(answers(0.6), GOLD, 4)
+    for share, said in ((0.05, False), (0.2, True)):
+        cut = np.zeros(whole.truncated.shape, bool)
+        cut[:, : round(share * cut.shape[1])] = True
+        lines = warnings(replace(whole, truncated=cut))
+        assert any("20% of the renderings lost their beginning" in line for line in lines) == said
