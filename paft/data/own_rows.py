@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from paft.config.schema import FROM_GOLD, DatasetConfig
@@ -134,7 +135,12 @@ def own_task(config: DatasetConfig, sample: Source, others: Sequence[Source], la
     gold, choices, notes = config.gold, tuple(config.choices), list[str]()
     if gold is None:
         gold, choices, notes = _inferred(config, sample, first, labelled)
-    _check_first(where, first, [*choices[: 2 if _lettered(choices) else None], *([gold] if labelled else [])], gold)
+    if labelled and gold not in first and config.path is not None and Path(config.path).is_file():  # only evaluations read one
+        raise InputError(
+            f"{where}: the row lacks the field {gold!r}; it has {', '.join(first)}; to predict answers, give "
+            "output=predictions.jsonl."
+        )
+    _check_first(where, first, [*choices[: 2 if _lettered(choices) else None], *([gold] if labelled else [])])
     if len(choices) == 1 and isinstance(first[choices[0]], str | int | float):
         raise InputError(
             f"dataset.choices={choices[0]}: {where} holds one text there; name several fields, '[A,B]', or one that lists the "
@@ -171,11 +177,10 @@ def own_task(config: DatasetConfig, sample: Source, others: Sequence[Source], la
     return replace(task, gold_forms=(form,), gold_words=words), remarks
 
 
-def _check_first(where: str, first: Mapping[str, Any], needed: Sequence[str], gold: str = "") -> None:
+def _check_first(where: str, first: Mapping[str, Any], needed: Sequence[str]) -> None:
     for name in needed:
         if name not in first:
-            predicted = "; to predict answers, give output=predictions.jsonl" if name == gold else ""
-            raise InputError(f"{where}: the row lacks the field {name!r}; it has {', '.join(first)}{predicted}.")
+            raise InputError(f"{where}: the row lacks the field {name!r}; it has {', '.join(first)}.")
 
 
 def _lettered(choices: Sequence[str]) -> bool:

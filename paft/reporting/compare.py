@@ -94,8 +94,8 @@ def seeds_of(folders: Sequence[Path]) -> list[ComparedRun]:
     if twice := next((folder for i, folder in enumerate(folders) if places[i] in places[:i]), None):
         raise InputError(f"{twice} is named twice; the seeds of an arm are different runs.")
     settings = [_settings(read_results(folder)) for folder in folders]
-    first = settings[0]
     for folder, own in zip(folders, settings, strict=True):
+        first = settings[0]
         if unlike := next((key for key in first if first[key] != own.get(key, first[key])), None):
             raise InputError(
                 f"{folders[0]} and {folder} differ in {unlike}, and the runs of an arm in their seed alone; compare one with "

@@ -436,7 +436,7 @@ def test_a_server_that_is_busy_is_asked_again_when_it_says(model, own):
 
 
 def test_a_server_that_dies_is_resumed_without_asking_again(model, own, monkeypatch):
-    monkeypatch.setattr("paft.model.served._RETRIES", 1)
+    monkeypatch.setattr("paft.model.served.RETRIES", 1)
     slow = [*own, "model.api_requests=2"]
     with served(model, listed=MANY) as whole:
         expected = by_api(whole, *slow)
@@ -560,7 +560,7 @@ MIDWAY = {
 def test_what_goes_wrong_midway_is_one_sentence_and_keeps_what_was_answered(name, model, own, monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     if name == "half an answer":
-        monkeypatch.setattr("paft.model.served._RETRIES", 0)  # otherwise it waits half a minute in all
+        monkeypatch.setattr("paft.model.served.RETRIES", 0)  # otherwise it waits half a minute in all
     fault, sentence = MIDWAY[name]
     few = [*own, "model.api_requests=1", "model.chat_template=true"]
     with served(model, listed=MANY, fault=lambda number, body: fault if number >= 9 else None) as server:
@@ -579,12 +579,12 @@ def test_what_goes_wrong_midway_is_one_sentence_and_keeps_what_was_answered(name
 def test_a_slow_server_is_waited_for_as_long_as_it_is_said(model, own, monkeypatch):
     slow = [*own, "model.api_timeout=8", "model.api_requests=1"]
     with served(model, listed=MANY, fault=lambda number, body: Fault(silent_s=60) if number >= 5 else None) as server:
-        monkeypatch.setattr("paft.model.served._RETRIES", 0)
+        monkeypatch.setattr("paft.model.served.RETRIES", 0)
         with pytest.raises(
             InputError, match=r"did not answer within 8 s; raise model\.api_timeout or lower model\.api_requests"
         ):
             by_api(server, *slow)
-        monkeypatch.setattr("paft.model.served._RETRIES", 8)
+        monkeypatch.setattr("paft.model.served.RETRIES", 8)
         monkeypatch.setattr("paft.model.served._PATIENCE", 1.5)
         server.asked.clear()
         with pytest.raises(InputError, match=r"gave no answer in 12 s of trying"):

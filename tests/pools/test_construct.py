@@ -335,7 +335,7 @@ def test_an_endpoint_that_is_not_there(task, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    monkeypatch.setattr("paft.pools.generators._RETRIES", 1)
+    monkeypatch.setattr("paft.pools.generators.RETRIES", 1)
     code, sentence = run(monkeypatch, command(task, f"http://127.0.0.1:{port}/v1"))
     assert code == 2 and f"http://127.0.0.1:{port}/v1 cannot be reached. 0 of 2 replies are kept" in sentence
 

@@ -186,6 +186,12 @@ EVALUATION: Table = [
     ),
     ("a run as a model", "dataset=story_facts ; model.path=RUN", A_RUN, "this is a run; paft evaluate takes it as"),
     ("an adapter as a model", "dataset=story_facts ; model.path=RUN/adapter", A_RUN, "this is an adapter; paft evaluate takes"),
+    (
+        "rows without answers",
+        "dataset=jsonl ; dataset.path=bare.jsonl ; dataset.gold=answer",
+        {"bare.jsonl": lines({"question": "?"})},
+        "bare.jsonl, line 1: the row lacks the field 'answer'; it has question; to predict answers, give output=predictions",
+    ),
     ("a bound as a fraction", f"{RUN} ; fail_under.worst=0.8", A_RUN, "bounds are in percent: fail_under.worst=80."),
     ("rows of no name", f"{OWNS} ; dataset.path=row", OWN_RUN | {"rows/a": ""}, "row: there is no such file or folder; did"),
     (
