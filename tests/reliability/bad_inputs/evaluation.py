@@ -188,7 +188,7 @@ EVALUATION: Table = [
     ("an adapter as a model", "dataset=story_facts ; model.path=RUN/adapter", A_RUN, "this is an adapter; paft evaluate takes"),
     (
         "rows without answers",
-        "dataset=jsonl ; dataset.path=bare.jsonl ; dataset.gold=answer",
+        "model=smollm2_135m ; dataset=jsonl ; dataset.path=bare.jsonl ; dataset.gold=answer ; dataset.metric=exact",
         {"bare.jsonl": lines({"question": "?"})},
         "bare.jsonl, line 1: the row lacks the field 'answer'; it has question; to predict answers, give output=predictions",
     ),
