@@ -1,4 +1,4 @@
-"""Writing files that appear whole or not at all, and explaining in one sentence where nothing can be written."""
+"""Files that appear whole or not at all, places that cannot be written to, and tables that are separated in another way."""
 
 import errno
 import os
