@@ -78,7 +78,7 @@ def repeated(file: str, examples: Sequence[Example]) -> list[str]:
     """Return a remark if more than 1% of the rows of a file are copies of others, in all their fields and the answer."""
     different = len({_row(example, example.fields.keys()) for example in examples})
     n = len(examples) - different
-    if n <= _MOST_LEFT_OUT * len(examples):
+    if len(examples) < FEWEST or n <= _MOST_LEFT_OUT * len(examples):
         return []
     return [
         f"{file}: {n:,} of {len(examples):,} rows repeat another one: intervals are too narrow, because they count rows as "

@@ -67,7 +67,7 @@ def load_inputs(config: TrainConfig) -> Inputs:
         if pool is not None:
             check_shown(split, pool, [*getattr(examples, split), *shots])
             if dataset.own_rows:
-                check_something_shown(split, pool, getattr(examples, split), task)
+                _check_something_shown(split, pool, getattr(examples, split), task)
     seen, warnings = None, list(examples.files.remarks)
     if train is not None and validation is not None:
         n, allowed = len(test.templates), config.prompts.allow_seen
@@ -116,6 +116,8 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     shots = examples.files.shots
     for split, shown, own in (("train", train, examples.train), ("validation", whole, examples.validation)):
         check_shown(split, shown, [*own, *shots])
+        if config.dataset.own_rows:
+            _check_something_shown(split, shown, own, examples.task)
     allowed, n = config.prompts.allow_seen, len(pool.templates)
     seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
     warnings = (*examples.files.remarks, _NO_TEST, *_say_unlabelled(examples.unlabelled, rows))
@@ -187,7 +189,7 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
         if used is not None:
             check_shown(split, used, [*examples, *shots])
             if dataset.own_rows and files is not None:
-                check_something_shown(split, used, examples, task)
+                _check_something_shown(split, used, examples, task)
     notes = (*task.notes, *_say_shots(shots))
     if files is None:  # nothing is measured
         return EvaluationInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
@@ -309,7 +311,7 @@ def _check_answers(dataset: DatasetConfig, task: Task) -> None:
         )
 
 
-def check_something_shown(split: str, pool: PromptPool, examples: Sequence[Example], task: Task) -> None:
+def _check_something_shown(split: str, pool: PromptPool, examples: Sequence[Example], task: Task) -> None:
     """Refuse one's own rows that are empty in all that the prompts show of them, besides the options."""
     shown = frozenset[str]().union(*(template.fields for template in pool.templates)) - {*task.choice_fields, *LETTERS, LABELS}
     for example in examples:

@@ -268,7 +268,8 @@ def _labels(
         if config.labels == FROM_GOLD:
             raise InputError("dataset.labels=from_gold needs rows with answers, and these have none; name the labels.")
         return tuple(config.labels), []
-    there = Counter(label_text(raw.gold).strip() for source in sources for _, raw in _readable(reader, source))
+    found = [[(where, label_text(raw.gold).strip()) for where, raw in _readable(reader, source)] for source in sources]
+    there = Counter(label for pairs in found for _, label in pairs)
     del there[""]
     if not there:
         _refuse_first(reader, sources[0])
@@ -282,7 +283,7 @@ def _labels(
         )
     labels = tuple(sorted(there, key=lambda label: (len(label), label) if all(map(str.isdecimal, there)) else label))
     _refuse_alike(reader.gold, labels)
-    untrained = _only_elsewhere(reader, sources, labels)
+    untrained = _only_elsewhere(sources[0].name, found, labels)
     least, most = min(there.values()), max(there.values())
     return labels, [f"labels: {', '.join(labels)}, of {least:,} to {most:,} rows each (from {reader.gold!r})", *untrained]
 
@@ -299,17 +300,18 @@ def _refuse_alike(gold: str, labels: Sequence[str]) -> None:
             )
 
 
-def _only_elsewhere(reader: OwnRows, sources: Sequence[Source], labels: Sequence[str]) -> list[str]:
-    """Say which labels are in no row of the first source, which is trained on, and where they are."""
-    if len(sources) < 2:
-        return []
-    trained = {label_text(raw.gold).strip() for _, raw in _readable(reader, sources[0])}
+def _only_elsewhere(first: str, found: Sequence[Sequence[tuple[str, str]]], labels: Sequence[str]) -> list[str]:
+    """Say which labels are in no row of the first source, which is trained on, and where they are.
+
+    Args:
+        first: the name of that source.
+        found: of each source, the place and the label of each row.
+    """
+    trained = {label for _, label in found[0]}
     if not (missing := [label for label in labels if label not in trained]):
         return []
-    where = next(
-        where for source in sources[1:] for where, raw in _readable(reader, source) if label_text(raw.gold).strip() in missing
-    )
-    return [f"labels that are in no row of {sources[0].name}: {', '.join(missing)} ({where}); are they misspelt?"]
+    where = next(where for pairs in found[1:] for where, label in pairs if label in missing)
+    return [f"labels that are in no row of {first}: {', '.join(missing)} ({where}); are they misspelt?"]
 
 
 def _readable(reader: OwnRows, source: Source) -> Iterator[tuple[str, RawExample]]:
