@@ -5,6 +5,7 @@ head and adapter are on every rank, so that training, checkpoints and the sum of
 Gathering is a collective: all ranks must do the same number of forward passes, each of them through all layers.
 """
 
+import atexit
 from collections.abc import Callable
 
 import torch
@@ -49,6 +50,7 @@ def load_sharded(load: Callable[[], PreTrainedModel], device: torch.device) -> P
     """
     if not distributed.is_initialized():  # a single rank needs a group, too
         distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+        atexit.register(distributed.destroy_process_group)
     mesh = init_device_mesh(device.type, (ranks.n_ranks(),))
     for turn in range(max(ranks.gather(ranks.n_local_ranks()))):
         if turn == ranks.local_rank():

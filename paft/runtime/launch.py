@@ -17,8 +17,8 @@ from typing import Any
 
 from paft.runtime.console import print_in_any_locale
 from paft.runtime.errors import InputError, NotEnoughMemoryError
-from paft.runtime.launched import FOR_EVER, meet, reports, silence, take_device
-from paft.runtime.ranks import barrier, n_ranks
+from paft.runtime.launched import FOR_EVER, leaving_together, meet, reports, silence, take_device
+from paft.runtime.ranks import n_ranks
 
 # Ctrl-C, the end of a job, and what SLURM and submitit send before they take a node away.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -79,8 +79,8 @@ def _among_others(accelerator: str, work: Callable[..., object], arguments: Any)
     """Call `work` as one of the ranks that a launcher has started; a rank that fails because another has is silent."""
     try:
         meet(accelerator)
-        work(*arguments)
-        barrier()  # no rank leaves while another may still need it
+        with leaving_together():
+            work(*arguments)
     except InputError:
         raise  # whoever prints its sentence asks whether to
     except Exception:
@@ -163,8 +163,8 @@ def _rank(
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         _meet(number, devices, accelerator, rendezvous)
-        work(*arguments)
-        barrier()  # no rank leaves while another may still need it
+        with leaving_together():
+            work(*arguments)
     except KeyboardInterrupt as stopped:
         if len(stopped.args) > 1:
             print(f"Stopped {stopped.args[1]}.", flush=True)  # the parent does not know

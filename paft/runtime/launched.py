@@ -1,11 +1,14 @@
 """Ranks that torchrun or srun has started, on one machine or several: their place, their meeting, and who reports an error."""
 
+import atexit
 import functools
 import os
 import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -95,6 +98,21 @@ def meet(accelerator: str) -> None:
     store.set_timeout(FOR_EVER)
     distributed.init_process_group(backend, store=store, rank=ranks.rank(), world_size=ranks.n_ranks(), timeout=FOR_EVER)
     silence()
+
+
+@contextmanager
+def leaving_together() -> Iterator[None]:
+    """Wait for the other ranks after the work, and have this process leave their group before it ends.
+
+    A thread of a group that is left to the end of the process can abort it, all work done
+    (https://github.com/pytorch/pytorch/issues/190489). After a failure nothing is left: leaving could wait for ever.
+    """
+    from torch import distributed
+
+    atexit.unregister(distributed.destroy_process_group)  # of the work before, in a multirun
+    yield
+    ranks.barrier()  # no rank leaves while another may still need it
+    atexit.register(distributed.destroy_process_group)
 
 
 def silence() -> None:

@@ -1,5 +1,6 @@
 """Processes that are started together end together. What they do stands here, so that they import little."""
 
+import atexit
 import os
 import signal
 import threading
@@ -33,6 +34,19 @@ def is_killed() -> None:
 def test_a_rank_that_is_killed_ends_the_others():
     with pytest.raises(ChildProcessError):
         run_on(2, "cpu", is_killed)
+
+
+def tells_at_its_end(folder: Path) -> None:
+    """Write down at the end of the process whether it is still in a group; what is registered later comes first."""
+    from torch import distributed
+
+    atexit.register(lambda: (folder / f"{rank()}").write_text(str(distributed.is_initialized())))
+
+
+def test_ranks_leave_their_group_before_they_end(tmp_path):
+    """A thread of a group that is left to the end of the process has aborted a run that had done all its work."""
+    run_on(2, "cpu", tells_at_its_end, tmp_path)
+    assert [(tmp_path / str(number)).read_text() for number in range(2)] == ["False", "False"]
 
 
 def waits_the_first_time(folder: Path) -> None:
