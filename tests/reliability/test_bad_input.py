@@ -53,7 +53,7 @@ def name_of(row: Case) -> str:
 def light(tmp_path_factory) -> dict[str, str]:
     without_heavy = write_without_heavy(tmp_path_factory.mktemp("without_heavy"))
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{without_heavy}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", ALL_LIGHT], env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run([sys.executable, "-c", ALL_LIGHT], env=environment, capture_output=True, text=True, timeout=3600)
     assert done.returncode == 0, done.stderr
     return dict(zip(map(name_of, LIGHT), json.loads(done.stdout), strict=True))
 
