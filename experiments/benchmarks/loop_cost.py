@@ -177,7 +177,9 @@ def measure(run: PreparedRun, before: bool, logger: str) -> dict[str, float]:
         run_loggers(config, "loop_cost", "benchmark", Path(folder), None) as loggers,
     ):
         work, kernels = ScoringWork(1, 1), kernels_of(model, graphs=False, recorded=None)
-        fit(model, data, config, Path(folder), "loop_cost", lambda _: {"mean": 0.5}, loggers, kernels, work)
+        fit(
+            model, data, config, Path(folder), "loop_cost", lambda _: {"mean": 0.5}, loggers, kernels, work, time.perf_counter()
+        )
     per_update = {part: 1000 * parts.seconds[part] / _UPDATES for part in _PARTS}
     return per_update | {"one checkpoint": 1000 * parts.seconds[_CHECKPOINTS] / parts.calls[_CHECKPOINTS]}
 

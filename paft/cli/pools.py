@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("-n", type=_positive, default=3)
     show.add_argument("--mutated", action="store_true", help="each prompt in another layout, as sampler=mutated shows it")
     show.add_argument("--kinds", type=_names, default=[], help="with --mutated, of sampler.mutations; default: all")
-    show.add_argument("--seed", type=int, default=0, help="with --mutated")
+    show.add_argument("--seed", type=int, default=0, help="of the changes (--mutated) and of the shots drawn (--shots)")
     show.set_defaults(command=_show)
     return parser
 
@@ -345,8 +345,10 @@ def _show(arguments: argparse.Namespace) -> None:
     if arguments.mutated:
         _show_mutated(arguments, pool, shown)
         return
-    if arguments.kinds or arguments.seed:
-        raise InputError(f"--{'kinds' if arguments.kinds else 'seed'} does nothing without --mutated; leave it out.")
+    if arguments.kinds:
+        raise InputError("--kinds does nothing without --mutated; leave it out.")
+    if arguments.seed and not arguments.shots:
+        raise InputError("--seed does nothing without --mutated or --shots; leave it out.")
     for note in task.notes:
         print(note)
     template = pool.templates[0]

@@ -407,7 +407,7 @@ class TrainConfig(_Section):
     logger: LoggerConfig = LoggerConfig()
     K: PositiveInt
     T: PositiveInt
-    seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + update, in 64 bits
+    seed: NonNegativeInt = Field(lt=2**31)  # dropout is seeded with seed * 2**32 + rank * 2**24 + update, in 64 bits
     schedule: ScheduleConfig
     sampler: SamplerConfig = SamplerConfig()  # results of earlier versions have none
     loss: LossConfig = LossConfig()

@@ -119,6 +119,28 @@ def difference_interval(a: Array, b: Array, groups: Groups, draws: int = 10_000,
     return _interval_of_mean(a - b, groups, draws, seed, lowest=-1.0)
 
 
+def estimate(values: Array, groups: Groups) -> Estimate:
+    """Return the mean of values, with the 95% interval that so many prompts and examples allow.
+
+    Where `can_promise` says so, it is for other prompts and examples of the kind. With fewer than ten prompts it is for other
+    examples under these very prompts: a t interval of a ratio, over groups (Cochran: Sampling Techniques, 1977, section 2.11).
+    With fewer than ten groups, or where no group differs from another, there is none.
+
+    Args:
+        values: (P, E), accuracies or differences of two runs' accuracies.
+    """
+    if can_promise(values, groups):
+        return difference_interval(values, np.zeros_like(values), groups)
+    value = float(values.mean())
+    sums, sizes = sums_by_group(values.mean(0, keepdims=True), groups)
+    n, residual = len(sizes), sums[0] - value * sizes
+    if n < FEWEST or not residual.any():
+        return Estimate(value)
+    error = np.sqrt(n / (n - 1) * (residual**2).sum()) / sizes.sum()
+    half = float(t.ppf(0.975, n - 1) * error)
+    return Estimate(value, value - half, value + half)
+
+
 def std_interval(correct: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> Estimate:
     """Return the corrected std over prompts, with an interval where the accuracies look normal.
 

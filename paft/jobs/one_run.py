@@ -124,7 +124,8 @@ def train_and_score(
         model = make_trainable(base, config.model, config.seed)
         graphs = config.trainer.graphs == "auto" and not config.model.activation_checkpointing
         kernels = kernels_of(model, graphs, recorded)
-        fitted = _fit(run, model, pool, loggers, kernels, time.perf_counter() - search_started if selection else 0.0)
+        searched_s = time.perf_counter() - search_started if selection else 0.0
+        fitted = _fit(run, model, pool, loggers, kernels, searched_s, started)
         if ranks.rank() == 0:
             _save_weights(run, model, of_base["sample"])
         ranks.barrier()  # scoring reads the saved adapter, on every rank
@@ -156,12 +157,19 @@ def train_and_score(
 
 
 def _fit(
-    run: PreparedRun, model: Model, pool: PromptPool, loggers: Sequence[Logger], kernels: Kernels, searched_s: float
+    run: PreparedRun,
+    model: Model,
+    pool: PromptPool,
+    loggers: Sequence[Logger],
+    kernels: Kernels,
+    searched_s: float,
+    started: float,
 ) -> Fitted:
     """Train the adapter, or all weights, on a pool; the best checkpoint is chosen on validation prompts and examples.
 
     Args:
         searched_s: seconds that the search for the pool's only prompt took; 0: there was none.
+        started: when this process began the run, by time.perf_counter.
     """
     config, inputs, validation_pool = run.config, run.inputs, run.inputs.validation
     assert validation_pool is not None
@@ -169,10 +177,10 @@ def _fit(
     data = PaftDataModule(examples.train, pool, run.encoder, config, examples.task, ragged, examples.unlabelled)
 
     def validate(model: Model) -> dict[str, float]:
-        examples = inputs.examples.validation[: config.validation.examples]
-        answering = answering_by(model, run.encoder, validation_pool, examples, scoring_of(config, inputs))
+        rows = inputs.examples.validation[: config.validation.examples]
+        answering = answering_by(model, run.encoder, validation_pool, rows, scoring_of(config, inputs))
         budget = config.trainer.micro_batch_tokens
-        summary = robustness(score(answering, run.encoder, validation_pool, examples, batch_tokens=budget), None)
+        summary = robustness(score(answering, run.encoder, validation_pool, rows, batch_tokens=budget), None)
         return {"mean": summary.mean, "std": summary.std, "worst": summary.min}
 
     scoring = ScoringWork(
@@ -181,7 +189,7 @@ def _fit(
         generated=generates(scoring_of(config, inputs)),
         searched_s=searched_s,
     )
-    return fit(model, data, config, run.folder.path, run.folder.digest, validate, loggers, kernels, scoring)
+    return fit(model, data, config, run.folder.path, run.folder.digest, validate, loggers, kernels, scoring, started)
 
 
 def _training_record(fitted: Fitted, run: PreparedRun) -> TrainingRecord:

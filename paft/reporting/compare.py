@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
-from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, seed_variance
+from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, estimate, seed_variance
 from paft.evaluation.tail import cvar, cvar_difference
 from paft.reporting.page import bracketed, bullets, percent, table, unit, write
 from paft.reporting.results import Results, read_results
@@ -273,19 +273,14 @@ def notes(compared: Compared) -> list[str]:
 
 def _of_the_base(compared: Compared) -> list[str]:
     """Say so where one side is the base model of the other, and training made that no better."""
-    difference = compared.comparison.mean
     sides = {"A": compared.a, "B": compared.b}
     base = [name for name, runs in sides.items() if all(run.results.is_base for run in runs)]
     models = {run.results.fingerprints.base_model.sample for run in (*compared.a, *compared.b)}
     if len(base) != 1 or len(models) > 1:
         return []
-    gain = difference if base == ["B"] else _reversed(difference)
+    trained, untrained = (compared.a, compared.b) if base == ["B"] else (compared.b, compared.a)
+    gain = estimate((correct_of(trained) - correct_of(untrained)).mean(0), compared.a[0].matrix.group_numbers)
     return [f"BEWARE: {base[0]} is the base model, and {no_gain(gain)}"] if no_sign_of(gain) else []
-
-
-def _reversed(estimate: Estimate) -> Estimate:
-    low, high = (None if end is None else -end for end in (estimate.high, estimate.low))
-    return Estimate(-estimate.value, low, high)
 
 
 def _unlike(runs: Sequence[ComparedRun]) -> list[str]:

@@ -22,7 +22,7 @@ from paft.evaluation.statistics import (
     SeedVariance,
     can_promise,
     compare,
-    difference_interval,
+    estimate,
     mean_interval,
     seed_variance,
 )
@@ -227,9 +227,7 @@ def not_better(row: TableRow, base: TableRow) -> Estimate | None:
     See `no_sign_of`.
     """
     correct, of_base = row.correct.mean(0), base.correct.mean(0)
-    gain = Estimate(float(correct.mean() - of_base.mean()))
-    if can_promise(correct - of_base, row.groups):
-        gain = difference_interval(correct, of_base, row.groups)
+    gain = estimate(correct - of_base, row.groups)
     return gain if no_sign_of(gain) else None
 
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from paft.data.tasks.base import LETTERS
 from paft.evaluation.matrix import ScoreMatrix
-from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, corrected_std, swap_test
+from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, corrected_std, estimate, swap_test
 from paft.evaluation.tail import families_named
-from paft.evaluation.wording import cost_of_wording, estimate, wording_matters, worse_kinds
+from paft.evaluation.wording import cost_of_wording, wording_matters, worse_kinds
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun
 from paft.reporting.logged import earlier_updates

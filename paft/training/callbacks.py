@@ -35,7 +35,11 @@ class Recorder(Callback):
     the counts of the processes before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, started: float) -> None:
+        """
+        Args:
+            started: when this process began the run, by time.perf_counter.
+        """
         self.updates = 0  # read back by this process
         self.tokens = self.truncated = 0
         self.repeated_tokens = 0  # of updates that were computed again with perturbed embeddings
@@ -44,7 +48,7 @@ class Recorder(Callback):
         self.seconds = self.loop_seconds = 0.0  # of updates; of these, outside of PaftModule.training_step
         self.loss = 0.0  # of the last update that was read back
         self.earlier_wall_s = 0.0  # of the processes that this one resumes
-        self._started = time.perf_counter()
+        self._started = started
         self._last_read = self._last_end = 0.0
         self._loggers: list[Logger] = []
         self._figures: list[Tensor] = []  # fp32 on the device: those of an update to be read back, the loss first

@@ -239,10 +239,13 @@ def states(folder: Path) -> list[Path]:
     return sorted(folder.glob("update-*.ckpt"), reverse=True)
 
 
-def usable_state(folder: Path, run: str) -> Path | None:
-    """Return the newest state of this run that is whole, None if there is none.
+def newest_state(folder: Path, run: str, say: Callable[[str], None] = lambda _: None) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest state of this run that is whole, and its content on the CPU; None if there is none.
 
-    Each newer state that is skipped is printed, with the reason.
+    Args:
+        folder: of the run's checkpoints.
+        run: the digest that identifies the run.
+        say: called for each newer state that is skipped, with a sentence.
     """
     for path in states(folder):
         try:
@@ -253,6 +256,12 @@ def usable_state(folder: Path, run: str) -> Path | None:
                 raise
             defect = f"is damaged ({type(error).__name__})"
         if defect is None:
-            return path
-        print(f"{path} {defect}; going on from the one before it, if there is one.", flush=True)
+            return path, state
+        say(f"{path} {defect}; going on from the one before it, if there is one.")
     return None
+
+
+def usable_state(folder: Path, run: str) -> Path | None:
+    """Return the path of `newest_state`, and print which newer ones are skipped."""
+    found = newest_state(folder, run, lambda sentence: print(sentence, flush=True))
+    return None if found is None else found[0]

@@ -35,7 +35,7 @@ class Fitted:
     updates alone; loop_seconds is the part of it around the model, during which the device may be at work. probe_tokens are
     those of the forward passes that tried candidates, repeated_tokens those of updates that were computed a second
     time with perturbed embeddings; None where there were none. prompts_truncated counts the renderings that were cut off.
-    earlier_wall_s is the wall-clock time of the processes that this one resumed.
+    earlier_wall_s is the wall-clock time of the processes that this one resumed, each up to the state that was resumed from.
     best_validation_mean and best_validation_worst (of its prompts) are accuracies, None without validation.
     """
 
@@ -65,6 +65,7 @@ def fit(
     loggers: Sequence[Logger],
     kernels: Kernels,
     scoring: ScoringWork,
+    started: float,
 ) -> Fitted:
     """Train the adapter, or all weights, in place, or resume its training; it ends with the weights of the best validation.
 
@@ -75,6 +76,7 @@ def fit(
         loggers: besides the CSV log.
         kernels: of the run, by kernels_of.
         scoring: what the run scores besides its updates, to forecast its time.
+        started: when this process began the run, by time.perf_counter.
     """
     device = model.device
     total, paired = data.updates.total, data.updates.paired
@@ -82,7 +84,7 @@ def fit(
     by_loss = data.updates.sampler if isinstance(data.updates.sampler, ByLossSampler) else None
     update_loss = UpdateLoss(config.loss, total, paired, 0 if by_loss is None else data.updates.most_renderings)
     module = PaftModule(model, config.optim, total, config.seed, validate, kernels, update_loss, probe, by_loss)
-    recorder = Recorder()
+    recorder = Recorder(started)
     every = config.validation.every or data.updates.per_epoch
     work = Work(total, data.updates.examples_per_update, every, scoring, _later(update_loss, data.updates))
     best = SaveBest(folder / "checkpoints", module.averaged)

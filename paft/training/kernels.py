@@ -11,7 +11,7 @@ from paft.model.attention import NAMES
 from paft.model.base import Model, without_adapter
 from paft.model.fused import Fused, fused_kind, fused_of
 from paft.model.sharding import is_sharded
-from paft.training.checkpoints import states
+from paft.training.checkpoints import newest_state
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,10 @@ def recorded_kernels(folder: Path, run: str) -> Kernels | None:
         folder: of the run's checkpoints.
         run: the digest that identifies the run.
     """
-    for path in states(folder):
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["run"] == run:
-                return Kernels(**state["kernels"]) if "kernels" in state else EARLIER
-        except Exception:  # damaged, which usable_state says
-            continue
-    return None
+    found = newest_state(folder, run)
+    if found is None:
+        return None
+    return Kernels(**found[1]["kernels"]) if "kernels" in found[1] else EARLIER
 
 
 def with_recorded(config: TrainConfig, device: torch.device, recorded: Kernels | None) -> tuple[ModelConfig, Fused]:

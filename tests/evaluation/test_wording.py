@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from paft.evaluation.statistics import estimate
 from paft.evaluation.tail import cvar
-from paft.evaluation.wording import cost_of_wording, estimate, wording_matters, worse_kinds
+from paft.evaluation.wording import cost_of_wording, wording_matters, worse_kinds
 
 
 def answers(accuracy, n: int, seed: int) -> np.ndarray:

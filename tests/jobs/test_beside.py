@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from paft.evaluation.matrix import read_matrix
-from paft.evaluation.wording import estimate
+from paft.evaluation.statistics import estimate
 from paft.jobs.beside import base_run_of, user_run_of
 from paft.jobs.preflight import check_run
 from paft.jobs.train import run_training

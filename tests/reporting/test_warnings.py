@@ -182,6 +182,13 @@ def test_a_run_that_is_no_better_than_its_base_model_is_said_to_be(base, said, b
     assert not said or lines[0].startswith(f"BEWARE: {'A' if base_first else 'B'} is the base model")
 
 
+def test_a_gain_on_few_prompts_has_the_interval_of_its_verdict(tmp_path):
+    """Under three prompts 2 points more on 200 rows are noise, though no interval for other prompts can be promised."""
+    draws = np.random.default_rng(3).random((3, 200))
+    trained, untrained = write_run(tmp_path / "a", draws < 0.62), write_run(tmp_path / "b", draws[::-1] < 0.6, training=None)
+    assert any("nothing shows that training" in line for line in notes(compare_sides([trained], [untrained])))
+
+
 def test_two_trained_runs_are_not_held_against_a_base_model(tmp_path):
     one = write_run(tmp_path / "one", answers(0.5) == GOLD)
     assert not [line for line in notes(compare_sides([one], [one])) if "base model" in line]
