@@ -1,4 +1,4 @@
-"""The rooms of paft/ import downwards: the contracts stand in pyproject.toml, and a new room must be placed there."""
+"""The packages of paft/ import downwards: the contracts stand in pyproject.toml, and a new package must be placed there."""
 
 import subprocess
 import sys

@@ -83,7 +83,7 @@ def _plan(config: DictConfig) -> tuple[list[str], int | None]:
     varied: dict[str, Override] = {}
     with suppress(HydraException):  # the sweeper is about to raise it
         for override in OverridesParser.create(GlobalHydra.instance().config_loader()).parse_overrides(typed):
-            varied[override.get_key_element()] = override  # the last has the last word
+            varied[override.get_key_element()] = override  # the last one counts
         varied = {key: override for key, override in varied.items() if override.is_sweep_override()}
         if "n_trials" in sweeper:
             return list(varied), int(sweeper.n_trials)

@@ -259,8 +259,8 @@ class SamplerConfig(_Section):
     )  # of each draw, of which some draws take the one that the model answers worst
     candidates_are: Literal["templates", "layouts"] = "templates"  # of the pool, or the draw's own template in other layouts
     adversarial: float = Field(default=0.5, ge=0, le=1)  # share of these draws; the others take the first candidate
-    warmup: float = Field(default=0.2, ge=0, lt=1)  # share of the updates, the first ones, in which all draws do
-    # Draws by loss: above 0 what is answered worse is drawn more often, below 0 less often; 0: it makes no difference.
+    warmup: float = Field(default=0.2, ge=0, lt=1)  # share of the updates, at the start, in which all take the first candidate
+    # Draws by loss: above 0 templates with a higher loss are drawn more often, below 0 less often; 0: the loss does not matter.
     temperature: float = Field(default=0.0, ge=-10, le=10)
     temperature_end: Annotated[float, Field(ge=-10, le=10)] | None = None  # at the end of the run; None: the same
     uniform_share: float = Field(default=0.3, gt=0, lt=1)  # of the probability, which all templates have alike

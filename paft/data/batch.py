@@ -94,7 +94,7 @@ def pack_answers(
             those of one example, are compared token by token where the offers are the same: under other letters a prediction
             speaks of other options. None: none are compared.
         shown: which renderings of the update the pairs are; None: their losses are not told apart.
-        own: of each context, which tokens are the template's own; None: nobody asks.
+        own: of each context, which tokens are the template's own; None: they are not needed.
     """
     positions: list[int] = []
     start = 0

@@ -122,7 +122,7 @@ class Encoder:
         return ids[: self._own_length(ids)]
 
     def tokenize_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return the same, and where in the text each token begins and ends; by a fast tokenizer."""
+        """Return the tokens of `tokenize`, and where in the text each begins and ends; needs a fast tokenizer."""
         found = self.tokenizer(text, add_special_tokens=self.chat is None, return_offsets_mapping=True)
         n = self._own_length(found.input_ids)
         return found.input_ids[:n], found.offset_mapping[:n]

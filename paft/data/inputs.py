@@ -165,7 +165,7 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
     if config.output is None:
         task, examples, files = load_test(dataset, config.data_root, config.eval_examples, trained_on)
         shots = files.shots
-        if adapter is not None and not trained:  # nobody knows its training rows
+        if adapter is not None and not trained:  # its training rows are not known
             files = replace(files, train=None)
     else:
         if dataset.path is None or not Path(dataset.path).is_file():

@@ -10,7 +10,7 @@ from paft.runtime.errors import InputError, first_sentence
 
 
 def check_push(repo: str) -> None:
-    """Raise InputError if this is no name of a repository, or this machine has no token for the hub; asks nobody."""
+    """Raise InputError if this is no name of a repository, or this machine has no token for the hub. It asks no server."""
     try:
         validate_repo_id(repo)
         named = "/" in repo

@@ -1,4 +1,4 @@
-"""The way out where memory runs out: which settings to lower, and whether what was computed is kept."""
+"""Settings that need less memory, for where it runs out, and whether what was computed is kept."""
 
 from paft.config.schema import EvaluateConfig, ModelConfig, TrainConfig
 from paft.model.base import device_of

@@ -1,4 +1,4 @@
-"""Planning a run before it starts, so that nobody learns a night later that it used 36 of 400 templates."""
+"""Planning a run before it starts: its updates and tokens, how many templates it shows, and the memory that it needs."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -176,7 +176,7 @@ class CheckedEvaluation:
     """The inputs of an evaluation, its name, and its folder."""
 
     name: str
-    method: str  # base: nothing was trained; adapter: PEFT or TRL trained it, nobody knows how
+    method: str  # base: nothing was trained; adapter: PEFT or TRL trained it, how is not known
     trained: dict[str, Any]  # the adapter's metadata; empty for a base model, and for an adapter that PEFT or TRL made
     inputs: EvaluationInputs
     folder: RunFolder

@@ -34,7 +34,7 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
         about: what paft.json says besides the fingerprint of the base weights: run, model, data set, pools.
     """
     path = about["model"]["path"]
-    if path is None or is_gguf(path):  # not the folder of this machine's cache, which nobody else has
+    if path is None or is_gguf(path):  # not the folder of this machine's cache, which no other machine has
         for lora in model.peft_config.values():
             lora.base_model_name_or_path = EMBEDDED_ON_HUB if path is None else file_name(path)
     # Without save_embedding_layers=False, PEFT asks the hub about the base model.

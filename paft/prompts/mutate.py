@@ -142,7 +142,7 @@ def _labels(parts: Parts, rng: random.Random) -> Parts:
 
 
 def _separators(parts: Parts, rng: random.Random) -> Parts:
-    """Part all parts in one way."""
+    """Put one separator between all parts."""
     separator = rng.choice(_SEPARATORS)
     return replace(parts, separators=(separator,) * len(parts.separators))
 

@@ -115,7 +115,7 @@ def _failed(paths: Sequence[Path], finished: Collection[str]) -> list[dict[str, 
     for path in paths:
         files = [*path.glob(f"sweeps/*/{FAILED}/*.json"), *path.glob(f"{FAILED}/*.json")]
         of_sweeps = (_record(file, path) for file in sorted(files))
-        for record in (*_left_out_before(path)["failed"], *of_sweeps):  # the last sweep has the last word
+        for record in (*_left_out_before(path)["failed"], *of_sweeps):  # a later sweep replaces what an earlier one says
             name = _run_name(record["typed"])
             if name is not None and name not in finished:
                 failed[name] = record

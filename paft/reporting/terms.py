@@ -27,7 +27,7 @@ _TERMS = {
     "flips": "How often another prompt changes the answer to a row.",
     "POSIX": "By how much another prompt changes the log-probability of an answer, per token (arXiv 2410.02185).",
     "PSS": "How often an answer is right under one prompt and wrong under another (PromptSensiScore, arXiv 2410.12405).",
-    "ECE": "Expected calibration error: how far the model's confidence is from its accuracy. 0: it knows what it knows.",
+    "ECE": "Expected calibration error: how far the model's confidence is from its accuracy. 0: they agree.",
     "Con": "The accuracy on adversarial prompts, whose wording was disturbed on purpose.",
     "wording": "Prompts of a wording family say the same thing in nearly the same words.",
     "layout": "Prompts of a layout family put question, options and answer cue in the same order and form.",

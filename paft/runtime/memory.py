@@ -1,6 +1,6 @@
 """Telling that memory ran out, or that a GPU went away, in whatever form a library says so.
 
-Imports nothing heavy, so that every room and every command may use it.
+Imports nothing heavy, so that every package and every command may use it.
 """
 
 import re

@@ -90,7 +90,7 @@ def fit(
     best = SaveBest(folder / "checkpoints", module.averaged)
     often, kept = config.trainer.checkpoint_every, config.trainer.checkpoints_kept
     state = SaveState(folder / "checkpoints", identity, often, kept, total)
-    in_order_before = torch.are_deterministic_algorithms_enabled()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
     # It costs a kernel for each new tensor, and shows mistakes only.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     trainer = pl.Trainer(
@@ -121,7 +121,7 @@ def fit(
             raise  # submitit has queued the job again
         raise KeyboardInterrupt(*exit_.__context__.args) from None
     finally:
-        torch.use_deterministic_algorithms(in_order_before)  # scoring adds nothing up in an order that may change
+        torch.use_deterministic_algorithms(was_deterministic)  # scoring adds nothing up in an order that may change
     if best.best_model_path:
         module.load_state_dict(best.best())
     model.to(device)  # type: ignore[arg-type]

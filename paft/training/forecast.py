@@ -39,7 +39,7 @@ class Work:
 
     def first_update_s(self, since: int, done: int, update_s: float) -> float:
         """Return the seconds of one of the first updates, where the updates from `since` to `done` took update_s on average."""
-        return update_s * (done - since) / (self._in_first_ones(done) - self._in_first_ones(since))
+        return update_s * (done - since) / (self._in_first_updates(done) - self._in_first_updates(since))
 
     def left(self, done: int, first_s: float, rendering_s: float | None) -> tuple[float, float]:
         """Return the seconds of training (validation included) and of scoring that are left after `done` updates.
@@ -54,11 +54,11 @@ class Work:
             rendering_s = 0.0 if self.scoring.generated else SCORED_TO_TRAINED * first_s / self.examples_per_update
         validations = self.updates // self.updates_per_validation - done // self.updates_per_validation
         validating_s = validations * self.scoring.validation_renderings * rendering_s
-        training_s = (self._in_first_ones(self.updates) - self._in_first_ones(done)) * first_s
+        training_s = (self._in_first_updates(self.updates) - self._in_first_updates(done)) * first_s
         return training_s + validating_s, self.scoring.test_renderings * rendering_s
 
-    def _in_first_ones(self, done: int) -> float:
-        """Return as many of the first updates as take as long as the first `done` ones."""
+    def _in_first_updates(self, done: int) -> float:
+        """Return how many updates of the first kind take as long as the `done` updates, of which later ones may take longer."""
         return done + sum(share * max(0, done - first) for first, share in self.later)
 
     def line(self, first_s: float, update_s: float, loop_s: float, rendering_s: float | None) -> str:

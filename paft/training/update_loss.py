@@ -46,7 +46,7 @@ class UpdateLoss:
         return _SUMS[self.loss.name] + self.renderings
 
     def strength(self, update: int) -> float | None:
-        """Return what an update's loss has besides the mean; None: it is the mean.
+        """Return the strength of what the loss of an update has besides the mean; None: it is the mean.
 
         That is a temperature, zero in the warm-up; the weight of the disagreement, which grows meanwhile; or the size of the
         perturbation, of which the warm-up has none.

@@ -77,7 +77,7 @@ class Task:
     read: Callable[[Mapping[str, Any]], RawExample] | None = None
     generate: Callable[[str], Iterator[dict[str, str]]] | None = None
     shares_pools_with: str | None = None  # the task whose shipped prompts it uses
-    published_rows: int | None = None  # of the whole training split; None: nobody counts them
+    published_rows: int | None = None  # of the whole training split; None: not known
     labels: tuple[str, ...] = ()  # the choices, where they are the same for every row
     ragged: bool = False  # whether rows may differ in the number of choices, which are the fields A, B, C ...
     uniform: bool = True  # whether each row at hand has as many as there are choice_fields
