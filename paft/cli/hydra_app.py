@@ -2,6 +2,7 @@
 
 import errno
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -58,9 +59,18 @@ def _main_of_sweep(main: Callable[[], Any]) -> None:
     try:
         main()
     except ValueError as error:
+        if str(error).startswith("Only one of --run, --multirun"):  # Hydra's
+            raise InputError(
+                "-m: --cfg and --info show the config of one run; leave -m out, and give each setting one value."
+            ) from None
         if "No trials are completed" not in str(error):  # Optuna's; why the runs failed is said when the sweep is summed up
             raise
     except Exception as error:
+        if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's
+            raise InputError(
+                "hydra/launcher=slurm: this machine has no srun, so it is no part of a SLURM cluster; start the sweep there, "
+                "or use hydra/launcher=parallel."
+            ) from None
         if not sweep.started or type(error).__module__.partition(".")[0] not in ("joblib", "submitit"):
             raise
         raise InputError(
@@ -90,9 +100,9 @@ def run_job(job: Callable[[list[str], str | None], "Results"], devices: int) -> 
     typed: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # as they stand there, ${...} too
     if hydra.mode != RunMode.MULTIRUN:
         return run_plain(lambda: job(typed, None))  # here, since Hydra would add a line of its own
-    recipe = [hydra.runtime.choices.get(group) for group in ("experiment", "scale")]
-    group = "-".join(name for name in recipe if name is not None) or Path(hydra.sweep.dir).name
     folder = Path(hydra.sweep.dir)
+    recipe, scale = (hydra.runtime.choices.get(group) for group in ("experiment", "scale"))
+    group = folder.name if recipe is None else "-".join(name for name in (recipe, scale) if name is not None)
     sweep.begin(hydra.job.num, typed)
     try:
         check_launcher(hydra.launcher, devices)
@@ -169,6 +179,10 @@ def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T
         return main()
     except BelowBoundError as error:
         _leave(str(error), 1)
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        sys.exit(1)
     except Exception as error:
         sentence = _sentence(error, config)
         if sentence is None:
@@ -177,6 +191,17 @@ def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T
     except KeyboardInterrupt as interrupted:
         number, *where = interrupted.args or (signal.SIGINT,)
         _leave(f"\nInterrupted{_resumes(*where)}", 128 + number)
+
+
+def _nobody_reads() -> bool:
+    """Say whether the reader of the output has gone, as `head` does; what follows is then written to nowhere."""
+    place = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(place, 0)
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+    return True
 
 
 def _sentence(error: Exception, config: type[BaseModel] = TrainConfig) -> str | None:

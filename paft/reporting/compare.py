@@ -157,10 +157,18 @@ def _metric(results: Results) -> str:
 
 def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     """Compare the runs of two sides; raises InputError if they cannot be."""
-    if len(a) != len(b):
-        raise InputError(f"{len(a)} runs against {len(b)}: seeds are compared in pairs; give as many of one as of the other.")
-    runs = share([*seeds_of(a), *seeds_of(b)])
-    side_a, side_b = runs[: len(a)], runs[len(a) :]
+    sides = seeds_of(a), seeds_of(b)
+    n = max(len(a), len(b))
+    for side in sides:
+        if len(side) == 1 and side[0].results.is_base:
+            side *= n  # the base model has no seeds: one run stands beside every seed of the other side
+    if len(sides[0]) != len(sides[1]):
+        raise InputError(
+            f"{len(a)} runs against {len(b)}: seeds are compared in pairs; give as many of one as of the other. A run of the "
+            "base model stands for every seed."
+        )
+    runs = share([*sides[0], *sides[1]])
+    side_a, side_b = runs[:n], runs[n:]
     groups = runs[0].matrix.group_numbers
     correct_a, correct_b = (correct_of(side) for side in (side_a, side_b))
     seeds = [seed_variance(correct, groups) if len(correct) > 1 else None for correct in (correct_a, correct_b)]
@@ -195,10 +203,10 @@ def verdict(comparison: Comparison, called: str = "accuracy") -> str:
     steadier = int(np.sign(comparison.std_b.value - comparison.std_a.value)) if comparison.p < 0.05 else 0
     if better == steadier == 0:
         return f"A and B cannot be told apart; A against B: {numbers}."
-    first, second = "AB" if (steadier or better) > 0 else "BA"
+    first, second = "AB" if (better or steadier) > 0 else "BA"
     numbers = _numbers(comparison, 1 if first == "A" else -1)
     if better == -steadier:
-        return f"{first} varies less over prompts than {second}, but {second} {more}; {first}: {numbers}."
+        return f"{first} {more} than {second}, but varies more over prompts; {first}: {numbers}."
     if steadier == 0:
         return f"{first} {more} than {second}, how much they vary cannot be told apart; {first}: {numbers}."
     return f"{first} is more robust than {second}: {numbers}."
@@ -358,7 +366,7 @@ def correct_of(side: Sequence[ComparedRun]) -> Array:
 
 
 def _name(side: Sequence[ComparedRun]) -> str:
-    return ", ".join(run.results.run for run in side)
+    return ", ".join(dict.fromkeys(run.results.run for run in side))  # the base model stands there for each seed
 
 
 def _label(side: str, runs: Sequence[ComparedRun]) -> str:

@@ -105,7 +105,7 @@ def worst_prompts(results: Summary) -> list[str]:
 def certainty(uncertainty: Uncertainty | None) -> str:
     """Return a sentence on the uncertainty of the robustness, or on why there is no interval."""
     if uncertainty is None:
-        return "Fewer than ten prompts or independent examples, or all answers alike: no interval."
+        return "Fewer than ten prompts or independent examples, or all answers alike: no interval for other prompts."
     return (
         f"For other prompts and examples of the kind: mean {_interval(uncertainty.mean)}; std less the examples' noise "
         f"{_interval(uncertainty.std)}; worst prompt, chosen on others, {100 * uncertainty.worst:.1f}."

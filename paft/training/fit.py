@@ -114,8 +114,11 @@ def fit(
         enable_model_summary=False,
         profiler=config.trainer.profiler,
     )
+    resumed = ranks.gather(usable_state(state.folder, state.run))[0]
+    if resumed is not None and ranks.rank() == 0:
+        print(f"Resuming from {resumed.name}, of {total} updates.", flush=True)
     try:
-        trainer.fit(module, data, ckpt_path=ranks.gather(usable_state(state.folder, state.run))[0])
+        trainer.fit(module, data, ckpt_path=resumed)
     except SystemExit as exit_:  # Lightning raises it in place of KeyboardInterrupt
         if not isinstance(exit_.__context__, KeyboardInterrupt):
             raise  # submitit has queued the job again

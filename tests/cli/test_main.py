@@ -47,6 +47,14 @@ def test_help_imports_nothing_that_takes_its_time():
     assert done.stdout.endswith("imported: []\n"), done.stderr
 
 
+def test_a_reader_that_has_gone_ends_the_command_in_silence():
+    """As `paft train --help | head` does."""
+    command = [sys.executable, "-m", "paft", "train", "--help"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 1)
+
+
 def test_version(monkeypatch):
     assert answer(monkeypatch, "--version") == (0, f"paft {paft.__version__}\n", "")
 

@@ -148,3 +148,22 @@ def test_what_cannot_be_compared_is_refused(runs, tmp_path):
     unlabelled = write_run(tmp_path / "unlabelled", answers(4, 10, 0.1, 1.0), robustness=None)
     with pytest.raises(InputError, match="its rows have no answers, so nothing is right or wrong"):
         load(unlabelled)
+
+
+def test_one_run_of_the_base_model_stands_beside_every_seed(tmp_path):
+    seeds = [write_run(tmp_path / f"seed{s}", answers(12, 60, 0.2, 1.5, seed=s)) for s in range(3)]
+    base = write_run(tmp_path / "base", answers(12, 60, 0.5, 0.5, seed=9), training=None)
+    compared = compare_sides(seeds, [base])
+    assert len(compared.b) == 3 and len(compared.comparison.by_seed) == 3 and compared.seeds_b.seed == 0
+    assert compare_sides([base], seeds).comparison.mean.value == pytest.approx(-compared.comparison.mean.value)
+    with pytest.raises(InputError, match="2 runs against 3"):
+        compare_sides(seeds[:2], [*seeds[1:], write_run(tmp_path / "more", answers(12, 60, 0.2, 1.5, seed=4))])
+
+
+def test_the_run_that_is_right_more_often_comes_first(tmp_path):
+    """Of a run near chance a small spread says little."""
+    good, flat = answers(16, 400, 1.0, 2.0), answers(16, 400, 0.0, 0.0)
+    folders = write_run(tmp_path / "good", good), write_run(tmp_path / "flat", flat)
+    for order, (better, other) in ((folders, "AB"), (folders[::-1], "BA")):
+        said = verdict(compare(*order).comparison)
+        assert said.startswith(f"{better} is right more often than {other}, but varies more over prompts; {better}: mean +")
