@@ -18,9 +18,10 @@ from scipy import stats
 
 from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import Array, Estimate, Groups
+from paft.evaluation.tail import cvar
 from paft.prompts.readers import read_prompts
 from paft.reporting.collect import collect
-from paft.reporting.compare import compare_sides
+from paft.reporting.compare import compare_sides, correct_of
 from paft.reporting.page import bracketed, percent, table, write
 from paft.reporting.runs import FinishedRun, TableRow
 from paft.reporting.sweep import report
@@ -42,10 +43,12 @@ def paired_note() -> str:
     compared = compare_sides(paft, user)
     pair, sides = compared.comparison, (compared.a, compared.b)
     seeds = [" and ".join(percent(float(run.matrix.correct.mean())) for run in side) for side in sides]
+    tails = [percent(float(cvar(correct_of(side).mean(2), 0.1).mean())) for side in sides]
     p = "" if pair.p is None else f" (permutation p = {pair.p:.3f})"
     return (
         f"PAFT minus one fixed prompt, paired, seeds 0, 1: mean {bracketed(pair.mean, '+')} points "
-        f"({seeds[0]} against {seeds[1]}), on {pair.wins} of the 50 prompts. The worst prompt, "
+        f"({seeds[0]} against {seeds[1]}), on {pair.wins} of the 50 prompts. The worst tenth of "
+        f"the prompts (CVaR10) has {tails[0]} instead of {tails[1]}; two seeds are too few for an interval. The single worst, "
         f"chosen on other examples, hardly moves: {percent(pair.worst_a)} instead of {percent(pair.worst_b)}; and PAFT varies "
         f"more over prompts, minus the examples' noise: std {percent(pair.std_a.value)} instead of "
         f"{percent(pair.std_b.value)}{p}. {_beside_one_choice()}"

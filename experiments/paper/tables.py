@@ -300,7 +300,7 @@ def training_time(runs: pd.DataFrame) -> PaperSection:
             table.add_runs(own["finished"])
     table.notes = [
         "Updates alone, without search, validation and evaluation, means over the row's seeds; tokens are those that were "
-        "trained on; memory is the whole process's peak; what else the device did at the time is not known."
+        "trained on; memory is the largest peak of the processes; what else the device did at the time is not known."
     ]
     table.notes += of_the_papers_hours("training_hours", [row[0].text for row in table.rows])
     return table

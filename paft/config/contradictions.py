@@ -184,7 +184,7 @@ def _check_by_loss(config: TrainConfig) -> None:
 def _check_loss(config: TrainConfig) -> None:
     """Refuse a loss that compares the templates of an update where it has none, or fewer than there are ranks."""
     sampler, ranks, name = config.sampler, config.trainer.devices, config.loss.name
-    if name == "perturbed":
+    if not config.loss.compares:
         return
     if name == "consistent" and (config.method.name != "paft" or not sampler.paired or sampler.templates_per_update < 2):
         raise InputError(

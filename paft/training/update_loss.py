@@ -135,6 +135,7 @@ class UpdateLoss:
             return {"loss": sums[0], "perturbation": sums[1]}
         if self.loss.name == "consistent":
             return {"loss": sums[0], "disagreement": sums[1]}
+        assert self.loss.name == "tilted"
         torch._foreach_div_([p.grad for p in parameters if p.grad is not None], sums[1])
         return {"loss": sums[0] / sums[1], "effective_templates": effective_templates(sums[:3], self.paired)}
 

@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from itertools import count, groupby
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from paft.config.schema import LossConfig
+from paft.config.compose import CONF
+from paft.config.schema import OF_OTHER_LOSSES, LossConfig
 from paft.data.batch import Update, pack_answers
 from paft.data.datamodule import PaftDataModule
 from paft.data.encode import Encoded, Encoder
@@ -20,11 +22,12 @@ from paft.data.inputs import load_inputs
 from paft.jobs.one_run import prepare
 from paft.jobs.planning import sampler_notes
 from paft.jobs.train import run_training
+from paft.reporting.described import _LOSSES
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
 from paft.training.losses import answer_losses, disagreement, effective_templates, tilted
 from paft.training.module import PaftModule
-from paft.training.update_loss import UpdateLoss, UpdatePart
+from paft.training.update_loss import _SUMS, UpdateLoss, UpdatePart
 from tests.conftest import compose_config, whole_and_resumed
 from tests.model.test_graphs import Recorder
 from tests.training.test_module import adapted
@@ -274,3 +277,10 @@ def test_more_templates_an_update_than_prompts_are_refused(tiny_overrides, overr
     with pytest.raises(InputError, match=said):
         data_of(*tiny_overrides, *overrides, "train_prompts=1")
     assert data_of(*tiny_overrides, *overrides, "train_prompts=1", "sampler=mutated")
+
+
+def test_every_loss_is_in_every_table_of_losses():
+    """One that is missing somewhere would fail in the first update, or behind the last."""
+    names = set(get_args(LossConfig.model_fields["name"].annotation))
+    assert names == set(_SUMS) == set(OF_OTHER_LOSSES) == set(_LOSSES)
+    assert names == {path.stem for path in Path(CONF, "loss").glob("*.yaml")}
