@@ -121,8 +121,10 @@ def leaves(config: type[BaseModel], above: str = "") -> Iterator[str]:
 
 def meant(key: str, known: Sequence[str]) -> tuple[list[str], bool]:
     """Return the names that a wrong one probably stands for, and whether that is certain: the same leaf, or an alias."""
-    leaf = re.split(r"[./@]", key)[-1].lower()
+    *section, leaf = re.split(r"[./@]", key.lower())
     same = [name for name in known if name.rsplit(".", 1)[-1].lower() == leaf]
+    if len(same) > 1 and any(name.startswith(f"{'.'.join(section)}.") for name in known):
+        return [], False  # its section is there, and has no such key; those of others mean something else
     same = same or [name for name in known if name == ALIASES.get(leaf)]
     if same:
         return same, True
@@ -184,9 +186,16 @@ def in_one_sentence(error: HydraException | OmegaConfBaseException, config: type
                 pool = "; a pool to evaluate on is prompts.test=v2_test, say" * (key == "prompts")
                 return f"{first}; its files are for training, paft train{pool}."
             return f"{first}; type ++ before it, ++{key}=..."
-        return f"{first}; {hint(key, known) or HINT}"
+        return f"{first}; {hint(key, known) or _of_section(key, known) or HINT}"
     about = getattr(error, "full_key", None)
     return f"{first}; {HINT}" if about is None else f"{about}: {first}; {HINT}"
+
+
+def _of_section(key: str, known: Sequence[str]) -> str | None:
+    """Return the settings that there are beside a key, as the end of a sentence; None if its section is not known."""
+    section = key.rpartition(".")[0]
+    beside = [name.rpartition(".")[2] for name in known if section and name.rpartition(".")[0] == section]
+    return f"the settings of {section} are {', '.join(beside)}." if beside else None
 
 
 def quoted(override: str) -> str:

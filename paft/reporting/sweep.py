@@ -190,13 +190,26 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
             ]
         )
     section.notes = [
-        "Worst N%: the mean accuracy of the worst N% of the prompts of a trained model, averaged over seeds (10%: CVaR10).",
-        "The stds are corrected for the noise of finitely many examples; that of prompts is what all seeds share.",
-        "Flips: how often another prompt changes the answer. POSIX: arXiv 2410.02185. PSS: arXiv 2410.12405. ECE: expected "
-        "calibration error on a prompt. Answers by place: the share of the answers that are the first choice (A), the second, "
-        "and so on.",
+        "Worst N%: the mean accuracy of the worst N% of the prompts of a trained model, averaged over seeds (10%: CVaR10)."
     ]
+    measured = [name for i, name in enumerate(headings) if any(row[i].text != "-" for row in section.rows)]
+    if "std: prompt" in measured:
+        section.notes += [
+            "The stds are corrected for the noise of finitely many examples; that of prompts is what all seeds share."
+        ]
+    if explained := [what for name, what in _MEASURES.items() if name in measured]:
+        section.notes += [" ".join(explained)]
     return section
+
+
+# What a column of the tails is.
+_MEASURES = {
+    "flips": "Flips: how often another prompt changes the answer.",
+    "POSIX": "POSIX: arXiv 2410.02185.",
+    "PSS": "PSS: arXiv 2410.12405.",
+    "ECE": "ECE: expected calibration error on a prompt.",
+    "answers by place": "Answers by place: the share of the answers that are the first choice (A), the second, and so on.",
+}
 
 
 def given(row: TableRow) -> Entry:

@@ -29,6 +29,7 @@ CONFIG: Table = [
     ("misspelt by a letter", "sed=3", {}, "Could not override 'sed'; did you mean seed?"),
     ("a key without its section", "lr=1e-3", {}, "Could not override 'lr'; that is optim.lr."),
     ("misspelt nested key", "optim.learning_rate=1e-4", {}, "Could not override 'optim.learning_rate'; that is optim.lr."),
+    ("another optimiser", "optim.name=sgd", {}, "Could not override 'optim.name'; the settings of optim are lr, weight_decay,"),
     ("another trainer's epochs", "epochs=3", {}, "Could not override 'epochs'; that is T."),
     ("another trainer's batch", "batch_size=4", {}, "Could not override 'batch_size'; that is examples_per_update."),
     ("another trainer's rank", "lora_r=8", {}, "Could not override 'lora_r'; that is model.lora.r."),
