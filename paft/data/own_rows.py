@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -289,13 +290,15 @@ def _labels(
 
 
 def _refuse_alike(gold: str, labels: Sequence[str]) -> None:
-    """Refuse labels that differ in case or white space alone, or as 1 and 1.0 do: they are one label, written twice."""
+    """Refuse labels that differ in case, white space or Unicode form alone, or as 1 and 1.0 do: one label, written twice."""
     known: dict[str, str] = {}
     for label in labels:
-        same = re.sub(r"(\d)\.0+$", r"\1", " ".join(label.casefold().split()))
+        same = re.sub(r"(\d)\.0+$", r"\1", " ".join(unicodedata.normalize("NFC", label).casefold().split()))
         if (other := known.setdefault(same, label)) != label:
+            alike = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", label)  # they would look the same
+            shown = [ascii(one) if alike else repr(one) for one in (other, label)]
             raise InputError(
-                f"dataset.labels=from_gold: {gold!r} is {other!r} in some rows and {label!r} in others; write one of them "
+                f"dataset.labels=from_gold: {gold!r} is {shown[0]} in some rows and {shown[1]} in others; write one of them "
                 "throughout, or name the labels."
             )
 

@@ -72,7 +72,7 @@ class PreparedRun:
     @property
     def warnings(self) -> list[str]:
         """What is known before training that makes the run's numbers mean less."""
-        few = few_templates(self.plan.templates_seen) if self.config.method.name == "paft" else []
+        few = few_templates(self.plan.templates_seen, self.config.K) if self.config.method.name == "paft" else []
         chosen = [CHOSEN_BEFORE] if self.config.method.trains and outdated(self.folder.results, self.config.dataset) else []
         return [*self.inputs.warnings, *few, *chosen]
 

@@ -43,18 +43,20 @@ def _truncated(matrix: ScoreMatrix) -> list[str]:
     return [f"{100 * share:.0f}% of the renderings lost their beginning, because they are longer than cutoff; raise it."]
 
 
-def few_templates(shown: int) -> list[str]:
+def few_templates(shown: int, k: int) -> list[str]:
     """Return a warning for a training run of method=paft that shows fewer than five templates.
 
     Args:
         shown: the number of different templates that training draws.
+        k: K, which cannot be lowered where it is 1.
     """
     if shown >= FEWEST_TEMPLATES:
         return []
     templates = "one template" if shown == 1 else f"{shown} templates"
+    draw = "raise T or give more rows" if k == 1 else "lower K, raise T or give more rows"
     return [
-        f"Training shows {templates} only, which is hardly more than a fixed prompt; for more draws lower K, raise T or give "
-        "more rows, and see that the training pool has more prompts."
+        f"Training shows {templates} only, which is hardly more than a fixed prompt; for more draws {draw}, and see that the "
+        "training pool has more prompts."
     ]
 
 

@@ -101,3 +101,11 @@ def test_a_kind_is_named_by_luck_no_more_often_than_it_says():
         accuracy = np.random.default_rng(seed).normal(0.8, 0.05, 20)
         named += bool(worse_kinds(accuracy, [f"{i % 4}" for i in range(20)], 0.05, draws=400))
     assert named <= 0.08 * 300
+
+
+def test_the_cost_is_never_more_than_all_that_is_right():
+    """Of twelve prompts one fails throughout: its interval would otherwise end far above 100 points."""
+    correct = np.ones((12, 24))
+    correct[0] = 0
+    found = cost_of_wording(correct, np.arange(24))
+    assert found.low is not None and found.low >= 0 and found.high <= correct.mean()

@@ -122,8 +122,9 @@ def test_texts_that_were_cut_off_are_said_to_be():
 
 @pytest.mark.parametrize(("shown", "said"), [(1, "one template"), (4, "4 templates"), (5, None), (60, None)])
 def test_few_templates_are_hardly_paft(shown, said):
-    lines = few_templates(shown)
+    lines = few_templates(shown, k=4)
     assert lines == [] if said is None else lines[0].startswith(f"Training shows {said} only")
+    assert not any("lower K" in line for line in few_templates(shown, k=1))
 
 
 # Where they are shown.

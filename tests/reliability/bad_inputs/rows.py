@@ -115,6 +115,12 @@ DATA: Table = [
         "dataset.labels=from_gold: 'label' is 'Refund' in some rows and 'refund' in others; write one of them throughout",
     ),
     (
+        "a label in two Unicode forms",
+        f"{OWN_BARE} ; dataset.labels=from_gold",
+        {"own/train.jsonl": lines({"q": 1, "label": "f\u00fcr"}), "own/test.jsonl": lines({"q": 3, "label": "fu\u0308r"})},
+        "'label' is 'fu\\u0308r' in some rows and 'f\\xfcr' in others",
+    ),
+    (
         "a label as two numbers",
         f"{OWN_BARE} ; dataset.labels=from_gold",
         {"own/train.jsonl": lines({"q": 1, "label": 0}, {"q": 2, "label": 1}), "own/test.jsonl": lines({"q": 3, "label": 0.0})},
