@@ -336,7 +336,12 @@ def check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> No
                 "texts and numbers."
             )
         if missing:
-            raise InputError(f"{example.where}: the row lacks the field {min(missing)!r}, which the {split} prompts show.")
+            lacking = sum(min(missing) not in other.fields for other in examples)
+            others = f" (and {lacking - 1} more rows lack it)" if lacking > 1 else ""
+            raise InputError(
+                f"{example.where}: the row lacks the field {min(missing)!r}, which the {split} prompts show{others}; where "
+                'there is nothing to show, write an empty text, "": null counts as missing.'
+            )
 
 
 def _pool(dataset: DatasetConfig, task: Task, split: str, source: str | None) -> PromptPool:
