@@ -18,10 +18,9 @@ from scipy import stats
 
 from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import Array, Estimate, Groups
-from paft.evaluation.tail import cvar
 from paft.prompts.readers import read_prompts
 from paft.reporting.collect import collect
-from paft.reporting.compare import compare_sides, correct_of
+from paft.reporting.compare import compare_sides
 from paft.reporting.page import bracketed, percent, table, write
 from paft.reporting.runs import FinishedRun, TableRow
 from paft.reporting.sweep import report
@@ -43,7 +42,7 @@ def paired_note() -> str:
     compared = compare_sides(paft, user)
     pair, sides = compared.comparison, (compared.a, compared.b)
     seeds = [" and ".join(percent(float(run.matrix.correct.mean())) for run in side) for side in sides]
-    tails = [percent(float(cvar(correct_of(side).mean(2), 0.1).mean())) for side in sides]
+    tails = [*map(percent, compared.worst_tenths)]
     p = "" if pair.p is None else f" (permutation p = {pair.p:.3f})"
     return (
         f"PAFT minus one fixed prompt, paired, seeds 0, 1: mean {bracketed(pair.mean, '+')} points "

@@ -180,8 +180,9 @@ def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T
     except BelowBoundError as error:
         _leave(str(error), 1)
     except BrokenPipeError:
-        if not _nobody_reads():
+        if not _reader_has_gone():
             raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's own last flush would fail, too
         sys.exit(1)
     except Exception as error:
         sentence = _sentence(error, config)
@@ -193,15 +194,11 @@ def run_plain(main: Callable[[], T], config: type[BaseModel] = TrainConfig) -> T
         _leave(f"\nInterrupted{_resumes(*where)}", 128 + number)
 
 
-def _nobody_reads() -> bool:
-    """Say whether the reader of the output has gone, as `head` does; what follows is then written to nowhere."""
-    place = sys.stdout.fileno()
+def _reader_has_gone() -> bool:
+    """Say whether what reads the output has ended, as `head` does after ten lines."""
     poll = select.poll()
-    poll.register(place, 0)
-    if not poll.poll(0):
-        return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), place)
-    return True
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _sentence(error: Exception, config: type[BaseModel] = TrainConfig) -> str | None:

@@ -56,6 +56,12 @@ class Compared:
         return f"On {prompts} prompts x {examples:,} examples that both share: {prompts * examples:,} cells{seeds}."
 
     @property
+    def worst_tenths(self) -> tuple[float, float]:
+        """The mean accuracies of the worst tenth of the prompts (CVaR10) of A and B, fractions, averaged over seeds."""
+        a, b = (float(cvar(correct_of(side).mean(2), 0.1).mean()) for side in (self.a, self.b))
+        return a, b
+
+    @property
     def called(self) -> str:
         """What the numbers are called: accuracy, or where the metric is graded F1 or score."""
         return self.a[0].results.scoring.called
@@ -157,11 +163,8 @@ def _metric(results: Results) -> str:
 
 def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     """Compare the runs of two sides; raises InputError if they cannot be."""
-    sides = seeds_of(a), seeds_of(b)
     n = max(len(a), len(b))
-    for side in sides:
-        if len(side) == 1 and side[0].results.is_base:
-            side *= n  # the base model has no seeds: one run stands beside every seed of the other side
+    sides = [_for_each_seed(seeds_of(folders), n) for folders in (a, b)]
     if len(sides[0]) != len(sides[1]):
         raise InputError(
             f"{len(a)} runs against {len(b)}: seeds are compared in pairs; give as many of one as of the other. A run of the "
@@ -174,6 +177,11 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     seeds = [seed_variance(correct, groups) if len(correct) > 1 else None for correct in (correct_a, correct_b)]
     tail = cvar_difference(correct_a, correct_b, _families(runs[0]))
     return Compared(side_a, side_b, compare(correct_a, correct_b, groups), tail, *seeds)
+
+
+def _for_each_seed(side: list[ComparedRun], n: int) -> list[ComparedRun]:
+    """Return a run of the base model n times, because it has no seeds and stands beside every one; other runs as they are."""
+    return side * n if len(side) == 1 and side[0].results.is_base else side
 
 
 def _families(run: ComparedRun) -> list[str]:
@@ -249,7 +257,7 @@ def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
 
 
 def _worst_tenth(compared: Compared) -> tuple[str, str, str, str]:
-    a, b = (percent(float(cvar(correct_of(side).mean(2), 0.1).mean())) for side in (compared.a, compared.b))
+    a, b = map(percent, compared.worst_tenths)
     return "worst tenth of the prompts (CVaR10)", a, b, bracketed(compared.tail, "+")
 
 

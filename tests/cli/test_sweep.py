@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from submitit import SlurmExecutor
 from submitit.core.utils import UncompletedJobError
 
 from paft.cli import hydra_app, sweep
@@ -82,6 +83,17 @@ def test_a_sweep_over_rows_without_labels_has_no_table(tmp_path, capsys):
     (tmp_path / "finished" / "00000.json").write_text(json.dumps({"typed": [], "run": str(tmp_path / "gone")}))
     assert sweep.sum_up(sweep.Sweep(tmp_path, [], 1)) == 0
     assert "No table of this sweep: " in capsys.readouterr().out
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(tmp_path, monkeypatch, capsys):
+    """On a machine of a cluster, too, which no test may send a job to."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as left:
+        hydra_app.run_hydra(lambda: SlurmExecutor(tmp_path), hydra_app.TrainConfig)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.startswith("error: hydra/launcher=slurm: this machine has no srun")
+    assert is_one_sentence(said)
 
 
 @pytest.mark.parametrize(

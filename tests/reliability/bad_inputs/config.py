@@ -286,7 +286,6 @@ SWEEPS = [
     Case("a sweep that is none", "train.py", "-m ; seed=range(0,2", {}, "seed=range(0,2: no viable alternative"),
     Case("a sweep over no such data set", "train.py", "-m ; dataset=piqa,piqqa", {}, "dataset/piqqa"),
     Case("the config of a sweep", "train.py", "-m ; K=1,2 ; --cfg ; job", {}, "-m: --cfg and --info show the config of one"),
-    Case("a cluster that is not there", "train.py", "-m ; hydra/launcher=slurm", {}, "this machine has no srun"),
     Case("every job of a sweep", "train.py", "-m ; K=a,b", {}, "K=b: input should be a valid integer", says="a list"),
     Case("every evaluation of a sweep", "evaluate.py", "-m ; adapter=a,b", {}, "b: there is no such folder", says="a list"),
 ]  # fmt: skip
