@@ -164,13 +164,13 @@ def _metric(results: Results) -> str:
 def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     """Compare the runs of two sides; raises InputError if they cannot be."""
     n = max(len(a), len(b))
-    sides = [_for_each_seed(seeds_of(folders), n) for folders in (a, b)]
-    if len(sides[0]) != len(sides[1]):
+    if len(a) != len(b) and not _is_base(min(a, b, key=len)):
         raise InputError(
-            f"{len(a)} runs against {len(b)}: seeds are compared in pairs; give as many of one as of the other. A run of the "
-            "base model stands for every seed."
+            f"{len(a)} runs against {len(b)}: seeds are compared in pairs; give as many of one as of the other, or one run of "
+            "the base model, which stands for every seed."
         )
-    runs = share([*sides[0], *sides[1]])
+    sides = [seeds_of(folders) for folders in (a, b)]
+    runs = share([run for side in sides for run in (side * n if len(side) == 1 else side)])
     side_a, side_b = runs[:n], runs[n:]
     groups = runs[0].matrix.group_numbers
     correct_a, correct_b = (correct_of(side) for side in (side_a, side_b))
@@ -179,9 +179,9 @@ def compare_sides(a: Sequence[Path], b: Sequence[Path]) -> Compared:
     return Compared(side_a, side_b, compare(correct_a, correct_b, groups), tail, *seeds)
 
 
-def _for_each_seed(side: list[ComparedRun], n: int) -> list[ComparedRun]:
-    """Return a run of the base model n times, because it has no seeds and stands beside every one; other runs as they are."""
-    return side * n if len(side) == 1 and side[0].results.is_base else side
+def _is_base(side: Sequence[Path]) -> bool:
+    """Say whether a side is one run of the base model, which has no seeds and stands beside every one of the other's."""
+    return len(side) == 1 and read_results(side[0]).is_base
 
 
 def _families(run: ComparedRun) -> list[str]:

@@ -18,6 +18,7 @@ MERGE: Table = [
 ]
 
 _ARMS = {f"{name}/results.json": results({"method": {"name": method}}) for name, method in (("a", "paft"), ("b", "user"))}
+_TRAINED = {"c/results.json": results({}, trained_by="c")}
 
 COMPARE: Table = [
     ("no runs", "a ; b", {}, "a: there is no results.json; give the folder of a finished run"),
@@ -28,7 +29,7 @@ COMPARE: Table = [
     ("unlabelled rows", "a ; b", {"a/results.json": results({}, robustness=None)}, "a: its rows have no answers"),
     ("no matrix", "a ; b", {"a/results.json": results({})}, "a/matrix.parquet: there is no such score matrix"),
     ("no score matrix", "a ; b", {"a/results.json": results({}), "a/matrix.parquet": "x"}, "a/matrix.parquet: this score"),
-    ("two seeds against one", "a,b ; c", {}, "2 runs against 1: seeds are compared in pairs"),
+    ("two seeds against one", "a,b ; c", _TRAINED, "2 runs against 1: seeds are compared in pairs"),
     ("a seed twice", "a,./a ; b,c", {}, "a is named twice; the seeds of an arm are different runs."),
     ("an arm of two methods", "a,b ; c,d", _ARMS, "a and b differ in method.name, and the runs of an arm in their seed alone;"),
     ("a page over another", "a ; b ; --report ; .", {"README.md": "# Mine"}, "--report .: README.md is none of paft's pages"),
