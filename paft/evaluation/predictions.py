@@ -36,21 +36,10 @@ def predictions(matrix: Path, task: Task, rows: Sequence[dict[str, Any]], metric
     return [row | _prediction(vote, text, task, row, n_prompts) for row, vote, text in zip(rows, votes, texts, strict=True)]
 
 
-def count_unread(matrix: Path, metric: Metric) -> int:
-    """Count the free-form texts of a finished matrix that hold no answer.
-
-    They hold no number (last_number), no match (regex), no token that counts (f1), or nothing at all.
-
-    Args:
-        matrix: the file.
-    """
-    return sum(metric.read(output or "") in (None, "") for output in read_cells(matrix, ["output"])["output"].to_pylist())
-
-
 def free_form_answers(matrix: Path, metric: Metric, n_prompts: int) -> NDArray[np.int32]:
     """Return a number (P, E) for the free-form answer of each cell: of an example, the same for texts that count as equal.
 
-    It is -1 where a text holds no answer.
+    It is -1 where a text holds no answer: no number (last_number), no match (regex), no token that counts (f1), or nothing.
 
     Args:
         matrix: the file of a finished matrix.

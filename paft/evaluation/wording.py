@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import f, t
 
 from paft.evaluation.statistics import (
     EQUAL,
+    FEWEST,
     Array,
     Estimate,
     Groups,
@@ -89,6 +91,24 @@ def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estim
     half = float(t.ppf(0.975, freedom) * np.sqrt(both))
     most = float(accuracy.mean())  # the worst prompts have at least nothing right
     return Estimate(value, without_noise(gap - half), min(without_noise(gap + half), most))
+
+
+def prompts_above(correct: Array, reference: float | Array, groups: Groups, error: float) -> NDArray[np.bool_]:
+    """Say (P,) under which prompts the answers are right more often than those of a reference, beyond noise.
+
+    A one-sided t test over groups for each prompt, at the level of Bonferroni: `error` is the probability of naming any prompt
+    where none is above. With fewer than ten groups none is named.
+
+    Args:
+        reference: the accuracy of guessing, or where (E,) one constant answer is right.
+    """
+    more, _ = sums_by_group(correct - reference, groups)
+    n = more.shape[1]
+    if n < FEWEST:
+        return np.zeros(len(correct), dtype=bool)
+    needed = t.ppf(1 - error / len(correct), n - 1) * more.std(axis=1, ddof=1) / np.sqrt(n)
+    above: NDArray[np.bool_] = more.mean(axis=1) > needed
+    return above
 
 
 def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int = 10_000) -> list[Kind]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paft.config.schema import DatasetConfig
 from paft.data.encode import Encoder
@@ -13,7 +14,7 @@ from paft.data.tasks.base import Example
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.metrics import metric_of
-from paft.evaluation.predictions import count_unread, free_form_answers
+from paft.evaluation.predictions import free_form_answers
 from paft.evaluation.sensitivity import Sensitivity, calibration, posix, pss
 from paft.evaluation.statistics import Array, agreement
 from paft.evaluation.store import MatrixStore, read_cells
@@ -41,16 +42,18 @@ def summary_of(
         labelled: whether rows have right answers.
         warnings: what was known before scoring.
     """
-    has_choices = min(scored.matrix.n_choices) > 0
+    matrix, free_form = scored.matrix, None
+    if min(matrix.n_choices) == 0:
+        free_form = free_form_answers(scored.path, metric_of(dataset), len(matrix.prompt_ids))
     return summarise(
-        scored.matrix,
+        matrix,
         dataset.threshold,
         scored.settings,
         labelled,
         warnings,
-        unread=None if has_choices else count_unread(scored.path, metric_of(dataset)),
+        free_form=free_form,
         families=_by_family(scored, pool),
-        sensitivity=_sensitivity(scored, dataset, encoder, examples, labelled),
+        sensitivity=_sensitivity(scored, free_form, encoder, examples, labelled),
     )
 
 
@@ -99,17 +102,18 @@ def _by_family(scored: Scored, pool: PromptPool) -> dict[str, dict[str, Family]]
 
 
 def _sensitivity(
-    scored: Scored, dataset: DatasetConfig, encoder: Encoder | None, examples: Sequence[Example], labelled: bool
+    scored: Scored, free_form: NDArray[np.int32] | None, encoder: Encoder | None, examples: Sequence[Example], labelled: bool
 ) -> Sensitivity | None:
-    """Return how sensitive the answers are to the prompt; None for a single prompt."""
+    """Return how sensitive the answers are to the prompt; None for a single prompt.
+
+    Args:
+        free_form: the numbers (P, E) of free-form answers; None: rows have choices.
+    """
     matrix = scored.matrix
     if len(matrix.prompt_ids) < 2:
         return None
-    has_choices = min(matrix.n_choices) > 0
-    answers = matrix.predicted
-    if not has_choices:
-        answers = free_form_answers(scored.path, metric_of(dataset), len(matrix.prompt_ids))
-    log_probs = _log_probs(scored.path, *matrix.correct.shape) if has_choices else None
+    answers = matrix.predicted if free_form is None else free_form
+    log_probs = _log_probs(scored.path, *matrix.correct.shape) if free_form is None else None
     found = Sensitivity(None, pss(matrix.correct) if labelled else None, 1 - agreement(answers), None)
     if log_probs is None:
         return found

@@ -235,11 +235,12 @@ def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
     comparison = compared.comparison
     mean_a, mean_b = (percent(float(correct_of(side).mean())) for side in (compared.a, compared.b))
     std_a, std_b = comparison.std_a, comparison.std_b
+    apart = percent(std_a.value - std_b.value, "+")
     lines = [
         ("mean", mean_a, mean_b, bracketed(comparison.mean, "+")),
-        ("std over prompts", bracketed(std_a), bracketed(std_b), percent(std_a.value - std_b.value, "+")),
+        ("std over prompts, less the examples' noise", bracketed(std_a), bracketed(std_b), apart),
         _worst_tenth(compared),
-        _line("worst prompt", comparison.worst_a, comparison.worst_b),
+        _line("worst prompt, chosen on other rows", comparison.worst_a, comparison.worst_b),
         ("prompts won", str(comparison.wins), str(comparison.losses), f"{comparison.ties} equal"),
     ]
     if compared.a[0].matrix.given:

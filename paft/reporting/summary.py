@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import Consensus, con, consensus, robustness, uncertainty
 from paft.evaluation.sensitivity import Sensitivity
@@ -18,7 +21,7 @@ def summarise(
     settings: Mapping[str, Any],
     labelled: bool = True,
     warnings: Sequence[str] = (),
-    unread: int | None = None,
+    free_form: NDArray[np.int32] | None = None,
     families: Mapping[str, Mapping[str, Family]] | None = None,
     sensitivity: Sensitivity | None = None,
 ) -> Summary:
@@ -29,18 +32,17 @@ def summarise(
         settings: those of ScoringSettings, in plain types.
         labelled: whether rows have labels; False leaves out what depends on the right answers.
         warnings: what was known before scoring; what the matrix shows is added.
-        unread: the number of free-form texts that hold no answer; None: choices, which the matrix itself counts.
+        free_form: the numbers (P, E) of free-form answers, -1 where a text holds none; None: rows have choices.
         families, sensitivity: those of Summary.
     """
     has_choices = min(matrix.n_choices) > 0
-    unanswered = int((matrix.predicted < 0).sum()) if has_choices else 0
+    without = (matrix.predicted if free_form is None else free_form) < 0
     agree = consensus(matrix) if has_choices and len(matrix.prompt_ids) > 1 else None
     names = list(dict.fromkeys(matrix.parts))
     if agree is not None and not labelled:
         agree = Consensus(agree.agreement, None)
     how = ScoringSettings.model_validate(settings)
     interval = uncertainty(matrix) if labelled else None
-    without = unanswered if unread is None else unread
     mean = None if interval is None else interval.mean
     shown = warnings_of(matrix, mean, how.max_new_tokens, without, labelled, how.called)
     return Summary(
@@ -51,7 +53,7 @@ def summarise(
         chance=matrix.chance if labelled else None,
         threshold=threshold,
         ties=int(matrix.tied.sum()),
-        unanswered=unanswered,
+        unanswered=int(without.sum()) if has_choices else 0,
         test_prompts_truncated=int(matrix.truncated.sum()),
         scoring=how,
         warnings=[*warnings, *shown],

@@ -16,7 +16,7 @@ from paft.data.tasks.base import LETTERS
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, corrected_std, estimate, swap_test
 from paft.evaluation.tail import families_named
-from paft.evaluation.wording import cost_of_wording, wording_matters, worse_kinds
+from paft.evaluation.wording import cost_of_wording, prompts_above, wording_matters, worse_kinds
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun
 from paft.reporting.logged import earlier_updates
@@ -133,6 +133,11 @@ def _not_learnt(seen: Evidence) -> str | None:
         return f"not one answer is right{seen.scope}; see in report.html what the model answers, and whether its form is read"
     if seen.chance == 0:
         return None
+    gain = None if seen.constant is None else estimate(seen.correct - seen.constant.correct, seen.groups)
+    if _ends(mean)[0] > seen.chance and (gain is None or _ends(gain)[0] > 0):
+        return None
+    if some := _under_some(seen):
+        return some
     if mean.high is not None and mean.high < seen.chance:
         return (
             f"below chance: {figures}, where guessing gets {percent(seen.chance)}; see whether dataset.gold names the right "
@@ -141,13 +146,33 @@ def _not_learnt(seen: Evidence) -> str | None:
     if _ends(mean)[0] <= seen.chance:
         said = _no_sign(seen, _ends(mean)[1] - seen.chance)
         return f"{said}: {figures}, where guessing gets {percent(seen.chance)}; {_to_learn(seen)}"
-    if seen.constant is None:
+    assert gain is not None
+    return f"{_no_sign(seen, _ends(gain)[1])}: {figures}, where {_always(seen)}; {_to_learn(seen)}"
+
+
+def _under_some(seen: Evidence) -> str | None:
+    """Say that the answers are better than guessing, and than one constant answer, under some prompts alone; None otherwise."""
+    n, constant = len(seen.correct), None if seen.constant is None else seen.constant.correct
+    above = prompts_above(seen.correct, seen.chance, seen.groups, ERROR)
+    if constant is not None:
+        above &= prompts_above(seen.correct, constant, seen.groups, ERROR)
+    if not above.any() or above.all():
         return None
-    gain = estimate(seen.correct - seen.constant.correct, seen.groups)
-    if _ends(gain)[0] > 0:
-        return None
-    always = f"always answering {seen.constant.name} gets {percent(float(seen.constant.correct.mean()))}"
-    return f"{_no_sign(seen, _ends(gain)[1])}: {figures}, where {always}; {_to_learn(seen)}"
+    accuracy = seen.correct.mean(1)
+    without = f"guessing gets {percent(seen.chance)}"
+    if constant is not None and constant.mean() > seen.chance:
+        without = _always(seen)
+    return (
+        f"better than guessing under {above.sum()} of {n} prompts alone: the best gets {percent(float(accuracy.max()))}, the "
+        f"worst {percent(float(accuracy.min()))}, where {without}, so it depends on the wording whether the model answers at "
+        f"all; {_to_steady(seen)}"
+    )
+
+
+def _always(seen: Evidence) -> str:
+    """Say what always giving the answer that is right most often gets."""
+    assert seen.constant is not None
+    return f"always answering {seen.constant.name} gets {percent(float(seen.constant.correct.mean()))}"
 
 
 def _no_sign(seen: Evidence, at_most: float) -> str:

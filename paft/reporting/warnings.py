@@ -1,14 +1,18 @@
 """Warnings: what a score matrix shows that makes its accuracies mean less, each in a sentence with what to try."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paft.data.checks import FEWEST
 from paft.data.tasks.base import place_name
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import Estimate
+from paft.evaluation.wording import prompts_above
 
 _NEARLY_ALL = 0.95  # share of a prompt's answers from which they count as always the same
+_MOST = 0.5  # share of a prompt's texts without an answer above which the prompt is counted
 _MANY = 0.1  # share of the generated texts from which what is wrong with them decides the accuracy
+_BY_LUCK = 0.05  # the probability of finding a prompt above chance where none is
 FEWEST_TEMPLATES = 5  # that method=paft should show in training
 
 
@@ -16,7 +20,7 @@ def warnings_of(
     matrix: ScoreMatrix,
     mean: Estimate | None,
     max_new_tokens: int | None,
-    unanswered: int,
+    unanswered: NDArray[np.bool_],
     labelled: bool,
     called: str = "accuracy",
 ) -> list[str]:
@@ -25,13 +29,13 @@ def warnings_of(
     Args:
         mean: with its interval, where there is one.
         max_new_tokens: the limit of generated texts; None: nothing was generated.
-        unanswered: the number of generated texts that hold no answer.
+        unanswered: whether the generated text of each cell (P, E) holds no answer.
         labelled: whether rows have right answers.
         called: what a mean of the matrix is called.
     """
     lines = [*_one_choice(matrix), *_truncated(matrix)]
     if max_new_tokens is not None:
-        lines += _texts(matrix, max_new_tokens, unanswered / matrix.predicted.size, called)
+        lines += _texts(matrix, max_new_tokens, unanswered, called)
     return [*_chance(matrix, mean, called), *lines] if labelled else lines
 
 
@@ -80,6 +84,12 @@ def _chance(matrix: ScoreMatrix, mean: Estimate | None, called: str) -> list[str
     if mean is not None and mean.low is not None and mean.high is not None:
         low, high = mean.low, mean.high
     figures = f"mean {100 * value:.1f}, chance {100 * chance:.1f}"
+    above = prompts_above(matrix.correct.astype(float), chance, matrix.group_numbers, _BY_LUCK)
+    if low <= chance and above.any():
+        return [
+            f"Nothing shows that the accuracy over all prompts is above chance ({figures}), but under {above.sum()} of "
+            f"{len(above)} it is; look at the renderings of the others in report.html."
+        ]
     if high < chance:
         return [
             f"The accuracy is below chance ({figures}), as it is where the right answers are named wrongly or the model "
@@ -110,19 +120,28 @@ def _one_choice(matrix: ScoreMatrix) -> list[str]:
     ]
 
 
-def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: float, called: str) -> list[str]:
-    """Say that many generated texts hold no answer, or were cut off before they ended.
+def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: NDArray[np.bool_], called: str) -> list[str]:
+    """Say that many generated texts hold no answer, of all prompts or of some, or were cut off before they ended.
 
     Args:
-        unanswered: the share of the texts that hold no answer.
+        unanswered: whether the text of each cell (P, E) holds no answer.
     """
     lines = []
-    if unanswered > _MANY:
-        instead = "scoring=likelihood, or " if min(matrix.n_choices) else ""
-        wrong = " and count as wrong" if called == "accuracy" else ""
+    instead = "scoring=likelihood, or " if min(matrix.n_choices) else ""
+    wrong = " and count as wrong" if called == "accuracy" else ""
+    by_prompt = unanswered.mean(axis=1)
+    without = int((by_prompt > _MOST).sum())
+    if unanswered.mean() > _MANY:
         lines.append(
-            f"{100 * unanswered:.1f}% of the generated texts hold no answer{wrong}, so the {called} is as much "
+            f"{100 * unanswered.mean():.1f}% of the generated texts hold no answer{wrong}, so the {called} is as much "
             f"about the form of an answer as about the task; try {instead}prompts that say how to answer, or training."
+        )
+    if 0 < without < len(by_prompt):
+        worst = matrix.prompt_ids[int(by_prompt.argmax())]
+        lines.append(
+            f"Under {without} of {len(by_prompt)} prompts most of the generated texts hold no answer{wrong} (under "
+            f"{worst} {100 * by_prompt.max():.0f}%); see in report.html what the model writes there, and whether that prompt "
+            "says how to answer."
         )
     cut = float((matrix.output_tokens >= max_new_tokens).mean())
     if cut > _MANY:

@@ -5,7 +5,7 @@ import pytest
 
 from paft.evaluation.statistics import estimate
 from paft.evaluation.tail import cvar
-from paft.evaluation.wording import cost_of_wording, wording_matters, worse_kinds
+from paft.evaluation.wording import cost_of_wording, prompts_above, wording_matters, worse_kinds
 
 
 def answers(accuracy, n: int, seed: int) -> np.ndarray:
@@ -101,6 +101,19 @@ def test_a_kind_is_named_by_luck_no_more_often_than_it_says():
         accuracy = np.random.default_rng(seed).normal(0.8, 0.05, 20)
         named += bool(worse_kinds(accuracy, [f"{i % 4}" for i in range(20)], 0.05, draws=400))
     assert named <= 0.08 * 300
+
+
+@pytest.mark.parametrize(("prompts", "examples", "chance"), [(2, 20, 0.25), (20, 40, 0.5), (200, 100, 0.25)])
+def test_a_prompt_is_called_above_chance_by_luck_no_more_often_than_it_says(prompts, examples, chance):
+    generator, groups = np.random.default_rng(0), np.arange(examples)
+    guessed = [(generator.random((prompts, examples)) < chance) * 1.0 for _ in range(400)]
+    assert np.mean([prompts_above(correct, chance, groups, 0.05).any() for correct in guessed]) <= 0.08
+
+
+def test_prompts_above_chance_are_found():
+    correct = (np.random.default_rng(0).random((20, 100)) < np.where(np.arange(20) < 3, 0.9, 0.25)[:, None]) * 1.0
+    assert list(np.flatnonzero(prompts_above(correct, 0.25, np.arange(100), 0.05))) == [0, 1, 2]
+    assert not prompts_above(correct, 0.25, np.arange(100) // 12, 0.05).any()  # nine groups of rows
 
 
 def test_the_cost_is_never_more_than_all_that_is_right():

@@ -85,7 +85,7 @@ def test_a_base_model_is_evaluated_and_compared(settings):
     found = paft.compare(trained, base.folder)
     assert found.verdict.startswith("No interval can be given (fewer than 10 prompts")
     assert repr(found).split("\n")[1].startswith("mean") and repr(found).endswith(found.verdict)
-    assert "<td>std over prompts</td>" in found._repr_html_()
+    assert "<td>std over prompts, less the examples&#x27; noise</td>" in found._repr_html_()
     assert paft.compare([trained], [str(trained.folder)]).comparison.mean.value == 0
     with pytest.raises(paft.InputError, match="1 runs against 2"):
         paft.compare(trained, [base, base])

@@ -31,8 +31,8 @@ def matrix(predicted: np.ndarray, gold: np.ndarray, choices: int, tokens: int = 
     )  # fmt: skip
 
 
-def warnings(found: ScoreMatrix, unread: int | None = None, **settings) -> list[str]:
-    return summarise(found, None, LIKELIHOOD | settings, unread=unread).warnings
+def warnings(found: ScoreMatrix, free_form: np.ndarray | None = None, **settings) -> list[str]:
+    return summarise(found, None, LIKELIHOOD | settings, free_form=free_form).warnings
 
 
 GOLD = np.arange(200) % 4
@@ -104,13 +104,28 @@ def test_few_rows_show_no_one_choice():
 @pytest.mark.parametrize(("without", "said"), [(400, None), (401, "10.0%"), (1000, "25.0%")])
 def test_texts_without_an_answer_are_about_the_format(without, said):
     predicted = answers(0.9)
-    predicted.ravel()[:without] = -1
+    predicted.T.flat[:without] = -1  # of the first rows, under every prompt
     lines = warnings(matrix(predicted, GOLD, 4, tokens=3), **GENERATED)
     assert [line.split()[0] for line in lines] == ([] if said is None else [said])
     assert said is None or "of the generated texts hold no answer and count as wrong" in lines[0]
     gold = np.arange(200)
     free = matrix(np.stack([gold] * 20), gold, 0, tokens=3)
-    assert [line.split()[0] for line in warnings(free, unread=without, **GENERATED)] == [line.split()[0] for line in lines]
+    assert [line.split()[0] for line in warnings(free, free_form=predicted, **GENERATED)] == [line.split()[0] for line in lines]
+
+
+@pytest.mark.parametrize(("without", "said"), [(100, []), (101, ["Under 1 of 20 prompts most of the generated texts hold no"])])
+def test_a_prompt_whose_texts_hold_no_answer_is_named(without, said):
+    """One prompt in twenty is too few to be seen in the share of all texts."""
+    predicted = answers(0.9)
+    predicted[7, :without] = -1
+    lines = warnings(matrix(predicted, GOLD, 4, tokens=3), **GENERATED)
+    assert [line[:54] for line in lines] == [line[:54] for line in said] and all("(under p7 50%)" in line for line in lines)
+
+
+def test_chance_over_all_prompts_is_not_chance_under_each():
+    predicted = np.stack([GOLD] * 3 + [answers(0.05)[0]] * 17)
+    (line,) = warnings(matrix(predicted, GOLD, 4))
+    assert "the accuracy over all prompts is above chance" in line and "but under 3 of 20 it is;" in line
 
 
 def test_texts_that_were_cut_off_are_said_to_be():
