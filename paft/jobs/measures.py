@@ -54,6 +54,7 @@ def summary_of(
         free_form=free_form,
         families=_by_family(scored, pool),
         sensitivity=_sensitivity(scored, free_form, encoder, examples, labelled),
+        labels=() if dataset.labels is None else examples[0].choices,
     )
 
 

@@ -23,7 +23,7 @@ from paft.evaluation.tail import cvar, cvar_difference
 from paft.reporting.page import bracketed, bullets, percent, table, unit, write
 from paft.reporting.results import Results, read_results
 from paft.reporting.runs import no_gain, no_sign_of
-from paft.reporting.table import answers_given, guessed, mean_given
+from paft.reporting.table import answers_given, given_by, guessed, mean_given
 from paft.runtime.errors import InputError
 from paft.runtime.files import write_atomically
 from paft.runtime.mappings import flat
@@ -244,8 +244,9 @@ def rows(compared: Compared) -> list[tuple[str, str, str, str]]:
         ("prompts won", str(comparison.wins), str(comparison.losses), f"{comparison.ties} equal"),
     ]
     if compared.a[0].matrix.given:
-        a, b = (answers_given(mean_given([run.matrix for run in side])) for side in (compared.a, compared.b))
-        lines.append(("answers by place", a, b, "-"))
+        labels = compared.a[0].results.labels
+        a, b = (answers_given(mean_given([run.matrix for run in side]), labels) for side in (compared.a, compared.b))
+        lines.append((given_by(labels), a, b, "-"))
     one, other = compared.seeds_a, compared.seeds_b
     if one is not None and other is not None:
         lines += [

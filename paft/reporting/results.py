@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from paft.config.schema import Objective
 from paft.data.checks import LeftOut
+from paft.evaluation.labels import LabelScore
 from paft.evaluation.metrics import name_of_scores
 from paft.evaluation.robustness import Con, Consensus, Robustness, Uncertainty
 from paft.evaluation.sensitivity import Sensitivity
@@ -102,7 +103,8 @@ class Summary(_Record):
     tail is None where rows have no labels, sensitivity for a single prompt. families holds the
     accuracies by wording, by layout and by kind of layout, as far as the pool names them, the worst family first. constant is
     the accuracy of giving one choice throughout, None where it has no chance; given the share of each choice in the answers, by
-    its place. Results of earlier versions have none of these five.
+    its place. labels says how each label of a classification is answered, in the order of the choices; empty for other data
+    sets. Results of earlier versions have none of these six.
     """
 
     robustness: Robustness | None
@@ -121,6 +123,7 @@ class Summary(_Record):
     sensitivity: Sensitivity | None = None
     constant: float | None = None
     given: tuple[float, ...] = ()
+    labels: dict[str, LabelScore] = {}
 
 
 class GeneratedAnswers(Summary):

@@ -36,7 +36,7 @@ from paft.reporting.run_tables import (
     strip_of,
     worst_renderings,
 )
-from paft.reporting.table import answers_given, beware, certainty, coverage, remarks
+from paft.reporting.table import answers_given, beware, certainty, coverage, given_by, remarks
 from paft.reporting.terms import Terms
 from paft.runtime.files import write_atomically
 
@@ -189,7 +189,7 @@ def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
         if (sure := found.calibration) is not None:
             figures.append(Figure("ECE", percent(sure.ece), f"worst prompt {percent(sure.worst_ece)}"))
     if results.given:
-        figures.append(Figure("answers by place", answers_given(results.given)))
+        figures.append(Figure(given_by(results.labels), answers_given(results.given, results.labels)))
     return figures
 
 

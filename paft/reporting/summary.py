@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from paft.evaluation.labels import by_label
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import Consensus, con, consensus, robustness, uncertainty
 from paft.evaluation.sensitivity import Sensitivity
@@ -24,6 +25,7 @@ def summarise(
     free_form: NDArray[np.int32] | None = None,
     families: Mapping[str, Mapping[str, Family]] | None = None,
     sensitivity: Sensitivity | None = None,
+    labels: Sequence[str] = (),
 ) -> Summary:
     """Return the summary of a score matrix.
 
@@ -34,6 +36,7 @@ def summarise(
         warnings: what was known before scoring; what the matrix shows is added.
         free_form: the numbers (P, E) of free-form answers, -1 where a text holds none; None: rows have choices.
         families, sensitivity: those of Summary.
+        labels: of a classification, in the order of the choices.
     """
     has_choices = min(matrix.n_choices) > 0
     without = (matrix.predicted if free_form is None else free_form) < 0
@@ -44,7 +47,7 @@ def summarise(
     how = ScoringSettings.model_validate(settings)
     interval = uncertainty(matrix) if labelled else None
     mean = None if interval is None else interval.mean
-    shown = warnings_of(matrix, mean, how.max_new_tokens, without, labelled, how.called)
+    shown = warnings_of(matrix, mean, how.max_new_tokens, without, labelled, how.called, labels)
     return Summary(
         robustness=robustness(matrix, threshold) if labelled else None,
         uncertainty=interval,
@@ -62,6 +65,7 @@ def summarise(
         sensitivity=sensitivity,
         constant=matrix.constant if labelled else None,
         given=matrix.given,
+        labels=by_label(matrix, labels),
     )
 
 

@@ -214,7 +214,8 @@ _MEASURES = {
 
 def given(row: TableRow) -> Entry:
     """Return a cell with the share of each choice in the answers of all seeds."""
-    return words(answers_given(mean_given([run.matrix(row.part, row.measure) for run in row.runs])) or "-")
+    shares = mean_given([run.matrix(row.part, row.measure) for run in row.runs])
+    return words(answers_given(shares, row.runs[0].results.labels) or "-")
 
 
 def _average(values: Iterable[float | None]) -> float | None:

@@ -1,7 +1,7 @@
 """The tables and remarks of a finished run, on the terminal."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -10,12 +10,13 @@ from rich.table import Table
 
 from paft.data.checks import LeftOut
 from paft.data.tasks.base import place_name
+from paft.evaluation.labels import LabelScore
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.prompts.seen import Seen
-from paft.reporting.page import percent, unit
+from paft.reporting.page import counted, percent, unit
 from paft.reporting.results import Results, ServedRecord, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
@@ -70,10 +71,30 @@ def mean_given(matrices: Sequence[ScoreMatrix]) -> list[float]:
     return [sum(shares) / len(matrices) for shares in zip(*(matrix.given for matrix in matrices), strict=True)]
 
 
-def answers_given(given: Sequence[float]) -> str:
-    """Return the share of the answers that are each choice, in percent, by its place; of many choices the most frequent."""
+def answers_given(given: Sequence[float], labels: Iterable[str] = ()) -> str:
+    """Return the share of the answers that are each choice, in percent; of many choices the most frequent.
+
+    Args:
+        labels: of a classification, what its choices are called; those of other data sets are called by their place.
+    """
+    names = list(labels) or [place_name(place) for place in range(len(given))]
     by_share = sorted(range(len(given)), key=lambda place: -given[place])[:_CHOICES_SHOWN]
-    return ", ".join(f"{place_name(place)} {100 * given[place]:.0f}" for place in sorted(by_share))
+    return ", ".join(f"{names[place]} {100 * given[place]:.0f}" for place in sorted(by_share))
+
+
+def given_by(labels: Iterable[str]) -> str:
+    """Return what `answers_given` is called."""
+    return "answers by label" if list(labels) else "answers by place"
+
+
+def found_by_label(labels: Mapping[str, LabelScore]) -> list[str]:
+    """Return a sentence on how often the rows of each label are answered rightly, the worst first; none without labels."""
+    found = [(score.recall, name, score) for name, score in labels.items() if score.recall is not None]
+    shown = [
+        f"{name} {percent(recall)} ({counted(score.rows, 'row')})" for recall, name, score in sorted(found)[:_CHOICES_SHOWN]
+    ]
+    of = "" if len(shown) == len(found) else f", the {len(shown)} worst of {len(found)}"
+    return [f"Right by label{of}: {', '.join(shown)}."] if shown else []
 
 
 def worst_prompts(results: Summary) -> list[str]:
@@ -232,14 +253,15 @@ def print_run(label: str, results: Results, path: Path) -> None:
         return
     over = coverage(results)
     if results.given:
-        over += f" Answers by place: {answers_given(results.given)}."
+        over += f" {given_by(results.labels).capitalize()}: {answers_given(results.given, results.labels)}."
     rows = {name: other.robustness for name, other in results.beside.items()} | {label: results.robustness} | results.parts
     if (generated := results.extra_measures.generate) is not None and generated.robustness is not None:
         rows[f"{label}, written out"] = generated.robustness
         share = generated.unanswered / (generated.robustness.n_prompts * generated.robustness.n_examples)
         notes.append(f"Written out, {100 * share:.1f}% of the answers hold no option.")
     said = [] if results.verdict is None else [f"Verdict: {results.verdict}"]
-    over_prompts = [certainty(results.uncertainty), *beside(results), *worst_prompts(results)]
+    by_label = found_by_label(results.labels)
+    over_prompts = [*by_label, certainty(results.uncertainty), *beside(results), *worst_prompts(results)]
     print_robustness(rows, results.run, [*said, over, *over_prompts, *notes])
     print_extremes(path.with_name("per_prompt.csv"), results.scoring.called)
     print(f"Results: {path}")

@@ -10,6 +10,7 @@ _TERMS = {
     "one choice throughout": "The accuracy of giving the same choice to every row: that whose place holds the right answer "
     "most often. A model that answers every row with one letter gets no more.",
     "answers by place": "The share of the answers that are each choice, in percent: A is the first choice of a row.",
+    "answers by label": "The share of the answers that are each label, in percent.",
     "mean": "The mean of the prompts' accuracies: what an average wording gets.",
     "std": "The standard deviation of the prompts' accuracies: how far the accuracy of a prompt is from the mean, typically. "
     "0: the wording does not matter.",

@@ -346,7 +346,7 @@ def judged(
             matrix.chance,
             method,
             base=beside["base"].matrix.correct.astype(float) if beside and "base" in beside else None,
-            constant=_constant(matrix, pool.answer),
+            constant=_constant(matrix, pool.answer, list(results.labels)),
             families={"kind of layout" if key == "kind" else key: names for key, names in families_named(pool).items()},
             lengths=[len(template.text) for template in pool.templates],
             letters=min(matrix.n_choices) > 0 and pool.answer == "letter",
@@ -356,13 +356,17 @@ def judged(
     return results.model_copy(update={"beside": records, "verdict": text})
 
 
-def _constant(matrix: ScoreMatrix, answer: Literal["letter", "text"]) -> Constant | None:
-    """Return the choice that is right most often, by its place; None for free-form answers."""
+def _constant(matrix: ScoreMatrix, answer: Literal["letter", "text"], labels: Sequence[str]) -> Constant | None:
+    """Return the choice that is right most often, as a label or by its place; None for free-form answers."""
     best = matrix.commonest
     if best is None:
         return None
-    letter = answer == "letter" and best < len(LETTERS)
-    return Constant(LETTERS[best] if letter else f"the choice at place {best + 1}", (matrix.gold == best).astype(float))
+    name = f"the choice at place {best + 1}"
+    if labels:
+        name = repr(labels[best])
+    elif answer == "letter" and best < len(LETTERS):
+        name = LETTERS[best]
+    return Constant(name, (matrix.gold == best).astype(float))
 
 
 def _trained(results: Results, folder: Path) -> TrainingFacts | None:

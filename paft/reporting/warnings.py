@@ -1,5 +1,7 @@
 """Warnings: what a score matrix shows that makes its accuracies mean less, each in a sentence with what to try."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +25,7 @@ def warnings_of(
     unanswered: NDArray[np.bool_],
     labelled: bool,
     called: str = "accuracy",
+    labels: Sequence[str] = (),
 ) -> list[str]:
     """Return the warnings of a score matrix.
 
@@ -32,8 +35,9 @@ def warnings_of(
         unanswered: whether the generated text of each cell (P, E) holds no answer.
         labelled: whether rows have right answers.
         called: what a mean of the matrix is called.
+        labels: of a classification, in the order of the choices.
     """
-    lines = [*_one_choice(matrix), *_truncated(matrix)]
+    lines = [*_one_choice(matrix, labels), *_truncated(matrix)]
     if max_new_tokens is not None:
         lines += _texts(matrix, max_new_tokens, unanswered, called)
     return [*_chance(matrix, mean, called), *lines] if labelled else lines
@@ -103,7 +107,7 @@ def _chance(matrix: ScoreMatrix, mean: Estimate | None, called: str) -> list[str
     return []
 
 
-def _one_choice(matrix: ScoreMatrix) -> list[str]:
+def _one_choice(matrix: ScoreMatrix, labels: Sequence[str]) -> list[str]:
     """Say that under half of the prompts or more nearly all answers are the same choice."""
     if not min(matrix.n_choices) or matrix.predicted.shape[1] < FEWEST:
         return []
@@ -112,10 +116,11 @@ def _one_choice(matrix: ScoreMatrix) -> list[str]:
     if alike.mean() < 0.5:
         return []
     choices = sorted({int(choice) for choice in counts.argmax(axis=0)[alike]})
-    names = " or ".join(place_name(choice) for choice in choices)
+    names = " or ".join(labels[choice] if labels else place_name(choice) for choice in choices)
+    named = names if labels else f"{names}, by its place"
     return [
-        f"Under {alike.sum()} of {len(alike)} prompts nearly all answers are one choice, whatever the row says ({names}, by "
-        "its place), so their accuracy is the share of rows in which that choice is right; try a larger model, or train "
+        f"Under {alike.sum()} of {len(alike)} prompts nearly all answers are one choice, whatever the row says ({named}), "
+        "so their accuracy is the share of rows in which that choice is right; try a larger model, or train "
         "longer or with a larger optim.lr."
     ]
 

@@ -19,6 +19,7 @@ from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.results import Results, read_results
+from paft.reporting.table import print_run
 from tests.conftest import compose_config, compose_evaluation
 from tests.evaluation.test_scoring import setting_of
 from tests.reliability.bad_inputs.files import lines, question
@@ -69,7 +70,13 @@ def test_a_classification_from_csv(classified, capsys):
     about = read_metadata(classified / "adapter")["dataset"]
     assert (about["gold"], about["labels"]) == ("label", ["other", "refund", "shipping"])
     page = (classified / "report.html").read_text()
-    assert "Ticket 1" in page and "shipping" in page
+    assert "Ticket 1" in page and "<h2>By label</h2>" in page
+    assert list(results.labels) == ["other", "refund", "shipping"] and sum(one.rows for one in results.labels.values()) == 12
+    print_run("paft", results, classified / "results.json")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Answers by label: other " in said and "Right by label: " in said
+    shown = repr(paft.compare(results, results))
+    assert "answers by label" in shown and "shipping " in shown
 
 
 def test_labels_of_the_training_are_those_of_an_evaluation(classified, tmp_path):
