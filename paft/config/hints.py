@@ -4,6 +4,7 @@ Imports nothing heavy, so that a wrong name shows at once.
 """
 
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -198,9 +199,18 @@ def _of_section(key: str, known: Sequence[str]) -> str | None:
     return f"the settings of {section} are {', '.join(beside)}." if beside else None
 
 
+_LISTS = ("dataset.choices", "dataset.labels", "logger.tags")  # of texts that may be anything
+
+
 def quoted(override: str) -> str:
-    """Return an override with its value in double quotes, which Hydra reads as a text, and in single quotes for the shell."""
+    """Return an override with its value in double quotes, which Hydra reads as a text, and in single quotes for the shell.
+
+    Of a list of texts, each is quoted.
+    """
     key, _, value = override.partition("=")
+    if key in _LISTS and value.startswith("[") and value.endswith("]"):
+        texts = (text.strip().strip("'\"") for text in value[1:-1].split(","))
+        return shlex.quote(f"{key}=[{','.join(json.dumps(text, ensure_ascii=False) for text in texts)}]")
     escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
     escaped += "\\" * (len(escaped) - len(escaped.rstrip("\\")))
     return shlex.quote(f'{key}="{escaped}"')
@@ -212,7 +222,7 @@ def _unreadable(override: str, first: str) -> str:
         return f"{override}: Error parsing override '{override}'; type KEY=VALUE, and a value with spaces in quotes: {example}."
     if first.startswith(("Error parsing override", "LexerNoViableAltException")):
         first = "Hydra cannot read this value"
-    return f"{override}: {first}; if it is a text, put it in quotes: {quoted(override)}."
+    return f"{override}: {first}; put a text in quotes: {quoted(override)}."
 
 
 def _other_files(error: MissingConfigException, conf: Path) -> str:

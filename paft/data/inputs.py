@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from paft.config.adapter import find_adapter
-from paft.config.schema import DatasetConfig, EvaluateConfig, TrainConfig
+from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
+from paft.data.chats import FIELDS as CHAT_FIELDS
 from paft.data.checks import LeftOut, leave_out
 from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled, unlabelled_rows
 from paft.data.tasks.base import LABELS, LETTERS, Example, Task
@@ -81,6 +82,7 @@ def load_inputs(config: TrainConfig) -> Inputs:
             )
     warnings += _say_unlabelled(examples.unlabelled, examples.test)
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, examples.test))
+    notes += _say_system(config.model, train, examples.train) + _say_system(config.model, test, examples.test)
     files = replace(examples.files, train=(*(examples.files.train or ()), *examples.validation))
     tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
     examples = replace(examples, test=tested, files=None)
@@ -122,6 +124,7 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
     warnings = (*examples.files.remarks, _NO_TEST, *_say_unlabelled(examples.unlabelled, rows))
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, rows))
+    notes += _say_system(config.model, train, examples.train) + _say_system(config.model, pool, rows)
     files = replace(examples.files, train=examples.train, test=examples.validation)
     scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
     examples = replace(examples, validation=examples.validation[: config.validation.examples], test=scored, files=None)
@@ -190,7 +193,7 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
             check_shown(split, used, [*examples, *shots])
             if dataset.own_rows and files is not None:
                 _check_something_shown(split, used, examples, task)
-    notes = (*task.notes, *_say_shots(shots))
+    notes = (*task.notes, *_say_shots(shots), *_say_system(config.model, pool, examples))
     if files is None:  # nothing is measured
         return EvaluationInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
     seen = None if adapter is None else UNKNOWN
@@ -260,6 +263,20 @@ def _unlabelled(config: TrainConfig, task: Task) -> tuple[Example, ...]:
     if len(rows) < n:
         raise InputError(f"loss.unlabelled_per_update={n}: {config.loss.unlabelled} has {len(rows)} rows; lower it.")
     return rows
+
+
+def _say_system(model: ModelConfig, pool: PromptPool | None, examples: Sequence[Example]) -> tuple[str, ...]:
+    """Return a note on chats whose system's turn the model does not see, if there are any."""
+    if pool is None or model.system_prompt is not None or any("system" in template.fields for template in pool.templates):
+        return ()
+    n = sum({*CHAT_FIELDS} <= example.fields.keys() and example.fields["system"] != "" for example in examples)
+    if not n:
+        return ()
+    whose = "the row begins" if n == len(examples) == 1 else f"{n:,} of {len(examples):,} rows begin"
+    return (
+        f"chats: {whose} with a system's turn, which no prompt of {pool.name} shows; the model sees it where a prompt shows "
+        "{system}, or as model.system_prompt",
+    )
 
 
 def _say_unlabelled(unlabelled: Sequence[Example], tested: Sequence[Example]) -> list[str]:

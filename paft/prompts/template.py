@@ -8,6 +8,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff
 # A doubled brace is a literal brace, as in str.format; everything else between braces must be a field name.
 _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _FIELD = re.compile(r"[^\W\d]\w*")
+_WORDS = re.compile(r"[^\W\d]\w*([ -]+\w+)+")  # as the columns of a table may be called
 
 
 class TemplateError(ValueError):
@@ -75,10 +76,16 @@ def _parse(text: str) -> tuple[tuple[str, str | None], ...]:
         elif token[1] is None:
             raise TemplateError(f"it holds a lone {token[0]!r}; write {token[0] * 2!r} for a literal brace")
         elif not _FIELD.fullmatch(token[1]):
-            raise TemplateError(
-                f"{token[0]!r} is no placeholder; only {{field}} is allowed, without attribute, index, conversion or format"
-            )
+            raise TemplateError(f"{token[0]!r} is no placeholder; {_instead(token[1].strip())}")
         else:
             parts.append((literal, token[1]))
             literal = ""
     return (*parts, (literal + text[end:], None))
+
+
+def _instead(name: str) -> str:
+    """Say what to write instead of what stands between braces and is no name of a placeholder."""
+    if _WORDS.fullmatch(name):
+        renamed = re.sub(r"[ -]+", "_", name)
+        return f"a name is made of letters, digits and _, so rename the field in your rows, to {renamed} or the like"
+    return "only {field} is allowed, without attribute, index, conversion or format"

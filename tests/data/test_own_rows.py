@@ -403,6 +403,22 @@ def test_a_chat_in_parts_and_a_system_beside_it(tmp_path):
     assert "the row has a field 'input' of its own, which the turns of its chat need" in refused(tmp_path)
 
 
+def test_a_turn_of_the_system_that_the_model_does_not_see_is_said(tmp_path):
+    for split in ("train", "validation", "test"):
+        talks = [turns(*([("system", "Be brief.")] * (i < 5)), ("user", f"{split} {i}"), ("assistant", "4")) for i in range(8)]
+        written(tmp_path, [{"messages": talk} for talk in talks], split)
+
+    def said(*overrides: str, train: str = "{input} Answer:") -> list[str]:
+        asked = ("dataset.metric=exact", "train_examples=null", *overrides)
+        inputs = inputs_of(tmp_path, *asked, train=train, test="{system} {input} =>")
+        return [note for note in inputs.notes if note.startswith("chats: ")]
+
+    (note,) = said()
+    assert note.startswith("chats: 5 of 8 rows begin with a system's turn, which no prompt of mine shows; ")
+    assert said(train="{system} {input} Answer:") == []
+    assert said("model.chat_template=true", "model.system_prompt=Short") == []
+
+
 def test_a_chat_may_be_a_classification(tmp_path):
     rows = [{"messages": turns(("user", f"Ticket {i}"), ("assistant", ["yes", "no"][i % 2]))} for i in range(8)]
     examples = load(splits(tmp_path, rows), "dataset.labels=from_gold")

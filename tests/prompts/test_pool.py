@@ -161,6 +161,8 @@ BAD_TEXTS = {
     "{A} {B}": "the template lacks {question}; it needs {A} {B} {question}.",
     "{question} {A}": "the template lacks {B}; it needs {A} {B} {question}.",
     "{question.upper} {A} {B}": "'{question.upper}' is no placeholder; only {field} is allowed",
+    "{a question} {A} {B}": "'{a question}' is no placeholder; a name is made of letters, digits and _, so rename",
+    "{re-plied-to} {A} {B}": "'{re-plied-to}' is no placeholder; a name is made",
     "{question[0]} {A} {B}": "'{question[0]}' is no placeholder; only {field} is allowed",
     "{question!r} {A} {B}": "'{question!r}' is no placeholder; only {field} is allowed",
     "{question:>9} {A} {B}": "'{question:>9}' is no placeholder; only {field} is allowed",
