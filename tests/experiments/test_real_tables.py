@@ -33,12 +33,16 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "model"),
-    [*((recipe, "qwen2_5_coder_0_5b_gguf") for recipe in RECIPES), ("table1", "qwen2_5_coder_0_5b"), ("table1", "qwen3_0_6b")],
+    ("recipe", "model", "n_datasets"),
+    [
+        *((recipe, "qwen2_5_coder_0_5b_gguf", 2) for recipe in RECIPES),
+        ("table1", "qwen2_5_coder_0_5b", 1),
+        ("table1", "qwen3_0_6b", 1),
+    ],
 )
-def test_every_recipe_goes_with_the_models_of_a_card(recipe, model):
-    found = cells(recipe, [*DATASETS][:3], [f"model={model}"])
-    assert len({cell.name for cell in found}) == len(found) >= 18
+def test_every_recipe_goes_with_the_models_of_a_card(recipe, model, n_datasets):
+    found = cells(recipe, [*DATASETS][:n_datasets], [f"model={model}"])
+    assert len({cell.name for cell in found}) == len(found) >= 6 * n_datasets
     hidden = [any("dataset.options=hidden" in one for one in cell.overrides) for cell in found]
     assert hidden == ["dataset=race" not in cell.overrides for cell in found]
     assert all("dataset.balanced=true" in cell.overrides for cell in found)
@@ -46,7 +50,7 @@ def test_every_recipe_goes_with_the_models_of_a_card(recipe, model):
 
 
 def test_the_first_table_is_that_of_paft_and_one_prompt_on_race_and_hellaswag():
-    found = [cell.overrides for cell in cells("table1", [*DATASETS], [])]
+    found = [cell.overrides for cell in cells("table1", [*DATASETS][:3], [])]
     first = [{one.split("=")[0]: one.split("=")[1] for one in overrides} for overrides in found[:14]]
     assert {(one["method"], one["dataset"], one["seed"]) for one in first if one["method"] != "base"} == {
         (method, dataset, seed) for method in ("paft", "user") for dataset in ("race", "hellaswag") for seed in ("0", "1", "2")
