@@ -16,6 +16,7 @@ from paft.runtime.jsonl import parse_object
 KEYS = {"text", "id", "source", "wording", "layout"}  # of a prompt; only text is required
 HEADER = {"answer": ("letter", "text"), "options": ("shown", "hidden")}  # of a pool; in tables, columns of one value
 
+_DEEPEST = 20  # levels of nested YAML; a pool has three
 _MOST_BYTES = 2**26  # of a file; a sheet may unpack to four times as much
 
 Entry: TypeAlias = tuple[str, Mapping[str, Any]]  # the place it comes from, its keys
@@ -58,14 +59,10 @@ def _read_text(path: Path) -> str:
 def _read_yaml(path: Path) -> PromptFile:
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-            if self.check_event(yaml.AliasEvent):  # a few aliases may expand to billions of nodes
-                raise InputError(f"{path}: a YAML pool has no aliases (*name); write each prompt out.")
-            return super().compose_node(parent, index)
-
+    text = _read_text(path)
     try:
-        loader = Loader(_read_text(path))
+        _check_flat(path, text)
+        loader = yaml.CSafeLoader(text)
         root = loader.get_single_node()
         content = None if root is None else loader.construct_document(root)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: an impossible date
@@ -88,6 +85,19 @@ def _read_yaml(path: Path) -> PromptFile:
         if len(node.value) != len(row):
             raise InputError(f"{path}, {place}: a key occurs twice in this prompt; give it once.")
     return PromptFile(content, list(zip(places, content["prompts"], strict=True)))
+
+
+def _check_flat(path: Path, text: str) -> None:
+    """Refuse YAML with aliases, of which a few may expand to billions of nodes, or nested more deeply than any pool."""
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise InputError(f"{path}: a YAML pool has no aliases (*name); write each prompt out.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise InputError(f"{path}: the YAML is nested more than {_DEEPEST} levels deep; a pool is a list of prompts.")
 
 
 def _check_header(path: Path, key: str, value: Any) -> None:
