@@ -248,7 +248,11 @@ def _adapter(adapter: RunLike) -> str:
 
 
 def _folders(side: RunLike | Sequence[RunLike]) -> list[Path]:
-    runs = [side] if isinstance(side, Results | str | PathLike) else list(side)
+    runs: list[Any] = list(side) if isinstance(side, Sequence) and not isinstance(side, str) else [side]
+    unlike = [type(run).__name__ for run in runs if not isinstance(run, Results | str | PathLike)]
+    if unlike or not runs:
+        what = unlike[0] if unlike else "an empty list"
+        raise InputError(f"A run to compare is the results of train or evaluate, or its folder, not {what}.")
     return [run.folder if isinstance(run, Results) else Path(run) for run in runs]
 
 

@@ -142,6 +142,8 @@ def _text(config: TrainConfig, results: Results, template: PromptTemplate, answe
     prompts = f"{results.templates_shown} prompt templates" if config.method.name == "paft" else "one fixed prompt"
     rows = _OWN_ROWS if config.dataset.own_rows else config.dataset.name
     answers = "the letter of an option" if answer == "letter" else "a text"
+    if answer == "text" and results.labels:
+        answers = f"one of these labels: {', '.join(f'`{label}`' for label in results.labels)}"
     return f"""# {_title(config)}
 
 {_what(config, kind)} fine-tuned on {rows} under {prompts}

@@ -69,7 +69,10 @@ def test_a_classification_from_csv(classified, capsys):
     assert results.scoring.normalise == "byte"  # a longer label must not lose by its length
     about = read_metadata(classified / "adapter")["dataset"]
     assert (about["gold"], about["labels"]) == ("label", ["other", "refund", "shipping"])
+    card = (classified / "adapter" / "README.md").read_text()
+    assert "answers with one of these labels: `other`, `refund`, `shipping`" in " ".join(card.split())
     page = (classified / "report.html").read_text()
+    assert "summed over its tokens; the answer is the option with the highest for each byte." in page
     assert "Ticket 1" in page and "<h2>By label</h2>" in page
     assert list(results.labels) == ["other", "refund", "shipping"] and sum(one.rows for one in results.labels.values()) == 12
     print_run("paft", results, classified / "results.json")
