@@ -46,6 +46,13 @@ def test_what_an_error_tells_to_type_is_read_as_the_text(text):
     assert compose_config("model.chat_template=true", typed).model.system_prompt == text
 
 
+def test_what_an_error_tells_to_type_for_labels_is_read_as_their_texts():
+    import shlex
+
+    (typed,) = shlex.split(quoted("dataset.labels=[a\\d, (b),好]"))
+    assert compose_config("dataset=jsonl", "dataset.path=rows", typed).dataset.labels == ["a\\d", "(b)", "好"]
+
+
 def test_null_is_no_choices():
     own = ["dataset=jsonl", "dataset.path=rows", "dataset.gold=answer", "dataset.answer=text", "dataset.metric=exact"]
     config = compose_config(*own, "dataset.choices=null")

@@ -4,7 +4,6 @@ Imports nothing heavy, so that a wrong name shows at once.
 """
 
 import difflib
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -208,12 +207,17 @@ def quoted(override: str) -> str:
     Of a list of texts, each is quoted.
     """
     key, _, value = override.partition("=")
-    if key in _LISTS and value.startswith("[") and value.endswith("]"):
-        texts = (text.strip().strip("'\"") for text in value[1:-1].split(","))
-        return shlex.quote(f"{key}=[{','.join(json.dumps(text, ensure_ascii=False) for text in texts)}]")
-    escaped = re.sub(r'(\\*)"', r'\1\1\\"', value)
+    if key.lstrip("+") in _LISTS and re.fullmatch(r"\[[^\]'\"]+\]", value):
+        texts = (_in_double_quotes(text.strip()) for text in value[1:-1].split(","))
+        return shlex.quote(f"{key}=[{','.join(texts)}]")
+    return shlex.quote(f"{key}={_in_double_quotes(value)}")
+
+
+def _in_double_quotes(text: str) -> str:
+    """Return a text in double quotes, as Hydra reads it: a backslash counts as one except before a quote."""
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', text)
     escaped += "\\" * (len(escaped) - len(escaped.rstrip("\\")))
-    return shlex.quote(f'{key}="{escaped}"')
+    return f'"{escaped}"'
 
 
 def _unreadable(override: str, first: str) -> str:

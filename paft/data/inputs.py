@@ -1,14 +1,14 @@
 """The inputs of a run: examples and pools, checked against each other before any model is loaded."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from paft.config.adapter import find_adapter
 from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
-from paft.data.chats import FIELDS as CHAT_FIELDS
+from paft.data.chats import CHATS
 from paft.data.checks import LeftOut, leave_out
 from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled, unlabelled_rows
 from paft.data.tasks.base import LABELS, LETTERS, Example, Task
@@ -82,7 +82,8 @@ def load_inputs(config: TrainConfig) -> Inputs:
             )
     warnings += _say_unlabelled(examples.unlabelled, examples.test)
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, examples.test))
-    notes += _say_system(config.model, train, examples.train) + _say_system(config.model, test, examples.test)
+    shown = {"training rows": (train, examples.train), "test rows": (test, examples.test)}
+    notes += (*_say_system(config.model, examples.task, shown),)
     files = replace(examples.files, train=(*(examples.files.train or ()), *examples.validation))
     tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
     examples = replace(examples, test=tested, files=None)
@@ -124,7 +125,8 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
     warnings = (*examples.files.remarks, _NO_TEST, *_say_unlabelled(examples.unlabelled, rows))
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, rows))
-    notes += _say_system(config.model, train, examples.train) + _say_system(config.model, pool, rows)
+    system = {"training rows": (train, examples.train), "validation rows": (pool, rows)}
+    notes += (*_say_system(config.model, examples.task, system),)
     files = replace(examples.files, train=examples.train, test=examples.validation)
     scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
     examples = replace(examples, validation=examples.validation[: config.validation.examples], test=scored, files=None)
@@ -193,7 +195,7 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
             check_shown(split, used, [*examples, *shots])
             if dataset.own_rows and files is not None:
                 _check_something_shown(split, used, examples, task)
-    notes = (*task.notes, *_say_shots(shots), *_say_system(config.model, pool, examples))
+    notes = (*task.notes, *_say_shots(shots), *_say_system(config.model, task, {"rows": (pool, examples)}))
     if files is None:  # nothing is measured
         return EvaluationInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
     seen = None if adapter is None else UNKNOWN
@@ -265,18 +267,25 @@ def _unlabelled(config: TrainConfig, task: Task) -> tuple[Example, ...]:
     return rows
 
 
-def _say_system(model: ModelConfig, pool: PromptPool | None, examples: Sequence[Example]) -> tuple[str, ...]:
-    """Return a note on chats whose system's turn the model does not see, if there are any."""
-    if pool is None or model.system_prompt is not None or any("system" in template.fields for template in pool.templates):
-        return ()
-    n = sum({*CHAT_FIELDS} <= example.fields.keys() and example.fields["system"] != "" for example in examples)
-    if not n:
-        return ()
-    whose = "the row begins" if n == len(examples) == 1 else f"{n:,} of {len(examples):,} rows begin"
-    return (
-        f"chats: {whose} with a system's turn, which no prompt of {pool.name} shows; the model sees it where a prompt shows "
-        "{system}, or as model.system_prompt",
-    )
+def _say_system(model: ModelConfig, task: Task, shown: Mapping[str, tuple[PromptPool | None, Sequence[Example]]]) -> list[str]:
+    """Return a note on chats whose system's turn the model does not see, if there are any.
+
+    Args:
+        shown: by what rows are called, the pool that shows them, and the rows.
+    """
+    if task.gold not in CHATS or model.system_prompt is not None:
+        return []
+    hidden = []
+    for name, (pool, examples) in shown.items():
+        if pool is not None and not any("system" in template.fields for template in pool.templates):
+            n = sum(example.fields["system"] != "" for example in examples)
+            hidden += [f"{n:,} of {len(examples):,} {name}"] if n else []
+    if not hidden:
+        return []
+    return [
+        f"chats: {' and '.join(hidden)} begin with a system's turn, which no prompt shows; the model sees it where a prompt "
+        "shows {system}, or where all are alike as model.system_prompt"
+    ]
 
 
 def _say_unlabelled(unlabelled: Sequence[Example], tested: Sequence[Example]) -> list[str]:

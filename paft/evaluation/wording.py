@@ -93,21 +93,37 @@ def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estim
     return Estimate(value, without_noise(gap - half), min(without_noise(gap + half), most))
 
 
-def prompts_above(correct: Array, reference: float | Array, groups: Groups, error: float) -> NDArray[np.bool_]:
-    """Say (P,) under which prompts the answers are right more often than those of a reference, beyond noise.
+def working_prompts(correct: Array, chance: float, constant: Array | None, groups: Groups, error: float) -> NDArray[np.bool_]:
+    """Say (P,) under which prompts, and not under all, a model is right more often than one that reads no row.
 
-    A one-sided t test over groups for each prompt, at the level of Bonferroni: `error` is the probability of naming any prompt
-    where none is above. With fewer than ten groups none is named.
+    None is named unless the accuracies differ over prompts beyond noise (`wording_matters`), and each that is passes a
+    one-sided t test over groups at the level of Bonferroni, so that `error` bounds the probability of naming any by luck.
+    With fewer than ten groups none is named.
 
     Args:
-        reference: the accuracy of guessing, or where (E,) one constant answer is right.
+        chance: the accuracy of guessing.
+        constant: where (E,) the answer is right that is right most often, as 0 and 1; None: not known.
     """
-    more, _ = sums_by_group(correct - reference, groups)
-    n = more.shape[1]
-    if n < FEWEST:
-        return np.zeros(len(correct), dtype=bool)
-    needed = t.ppf(1 - error / len(correct), n - 1) * more.std(axis=1, ddof=1) / np.sqrt(n)
-    above: NDArray[np.bool_] = more.mean(axis=1) > needed
+    none = np.zeros(len(correct), dtype=bool)
+    if len(np.unique(groups)) < FEWEST or wording_matters(correct, groups) >= error:
+        return none
+    above = _more_than(correct, chance, groups, error)
+    if constant is not None:
+        above &= _more_than(correct, constant, groups, error)
+    return none if above.all() else above
+
+
+def _more_than(correct: Array, reference: float | Array, groups: Groups, error: float) -> NDArray[np.bool_]:
+    """Say (P,) which prompts are right more often than a reference, an accuracy or a row of scores (E,).
+
+    The std of groups is at least that of independent rows at the accuracy of the reference: of few rows that are nearly all
+    right the sample's own is near zero.
+    """
+    more, sizes = sums_by_group(correct - reference, groups)
+    n, usual = len(sizes), float(np.mean(reference))
+    least = np.sqrt(usual * (1 - usual) * sizes.mean())
+    needed = t.ppf(1 - error / len(correct), n - 1) * np.maximum(more.std(axis=1, ddof=1), least) / np.sqrt(n)
+    above: NDArray[np.bool_] = more.mean(axis=1) > needed + EQUAL
     return above
 
 

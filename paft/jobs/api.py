@@ -14,7 +14,7 @@ a process of its own.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
@@ -248,7 +248,9 @@ def _adapter(adapter: RunLike) -> str:
 
 
 def _folders(side: RunLike | Sequence[RunLike]) -> list[Path]:
-    runs: list[Any] = list(side) if isinstance(side, Sequence) and not isinstance(side, str) else [side]
+    given: Any = side  # whatever the caller gives
+    alone = isinstance(given, Results | str | PathLike) or not isinstance(given, Iterable)
+    runs = [given] if alone else list(given)
     unlike = [type(run).__name__ for run in runs if not isinstance(run, Results | str | PathLike)]
     if unlike or not runs:
         what = unlike[0] if unlike else "an empty list"

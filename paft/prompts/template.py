@@ -87,5 +87,8 @@ def _instead(name: str) -> str:
     """Say what to write instead of what stands between braces and is no name of a placeholder."""
     if _WORDS.fullmatch(name):
         renamed = re.sub(r"[ -]+", "_", name)
-        return f"a name is made of letters, digits and _, so rename the field in your rows, to {renamed} or the like"
+        return (
+            f"a name is made of letters, digits and _, so rename the field in your rows, to {renamed} or the like; for literal "
+            "braces write {{ and }}"
+        )
     return "only {field} is allowed, without attribute, index, conversion or format"

@@ -11,11 +11,13 @@ from paft.config.schema import ModelConfig, TrainConfig
 from paft.model.adapter import EMBEDDED_ON_HUB
 from paft.prompts import PromptTemplate
 from paft.prompts.pool import Answer
+from paft.reporting.page import short
 from paft.reporting.results import Results
 from paft.reporting.table import certainty, coverage
 from paft.runtime.files import write_atomically
 
 _OWN_ROWS = "rows of one's own"
+_LABELS = 20  # that a card names at most
 
 Kind = Literal["adapter", "model"]  # what lies beside a card: an adapter of the base model, or a whole model
 
@@ -143,7 +145,9 @@ def _text(config: TrainConfig, results: Results, template: PromptTemplate, answe
     rows = _OWN_ROWS if config.dataset.own_rows else config.dataset.name
     answers = "the letter of an option" if answer == "letter" else "a text"
     if answer == "text" and results.labels:
-        answers = f"one of these labels: {', '.join(f'`{label}`' for label in results.labels)}"
+        more = f", and {len(results.labels) - _LABELS} more" if len(results.labels) > _LABELS else ""
+        named = (f"`{short(label).replace('`', '')}`" for label in [*results.labels][:_LABELS])
+        answers = f"one of these labels: {', '.join(named)}{more}"
     return f"""# {_title(config)}
 
 {_what(config, kind)} fine-tuned on {rows} under {prompts}

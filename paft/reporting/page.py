@@ -103,6 +103,12 @@ def percent(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.1f}"
 
 
+def short(text: str, longest: int = 40) -> str:
+    """Return a text of somebody's rows for a sentence or a cell: on one line, and cut."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[:longest]}…"
+
+
 def counted(n: int, what: str) -> str:
     """Return a number of things, in the plural unless it is one."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"

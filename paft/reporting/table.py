@@ -16,7 +16,7 @@ from paft.evaluation.robustness import Robustness, Uncertainty
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.prompts.seen import Seen
-from paft.reporting.page import counted, percent, unit
+from paft.reporting.page import counted, percent, short, unit
 from paft.reporting.results import Results, ServedRecord, Summary
 
 _COLUMNS = ("mean", "std", "min", "max", "spread", "top")
@@ -77,7 +77,7 @@ def answers_given(given: Sequence[float], labels: Iterable[str] = ()) -> str:
     Args:
         labels: of a classification, what its choices are called; those of other data sets are called by their place.
     """
-    names = list(labels) or [place_name(place) for place in range(len(given))]
+    names = [short(label) for label in labels] or [place_name(place) for place in range(len(given))]
     by_share = sorted(range(len(given)), key=lambda place: -given[place])[:_CHOICES_SHOWN]
     return ", ".join(f"{names[place]} {100 * given[place]:.0f}" for place in sorted(by_share))
 
@@ -91,7 +91,8 @@ def found_by_label(labels: Mapping[str, LabelScore]) -> list[str]:
     """Return a sentence on how often the rows of each label are answered rightly, the worst first; none without labels."""
     found = [(score.recall, name, score) for name, score in labels.items() if score.recall is not None]
     shown = [
-        f"{name} {percent(recall)} ({counted(score.rows, 'row')})" for recall, name, score in sorted(found)[:_CHOICES_SHOWN]
+        f"{short(name)} {percent(recall)} ({counted(score.rows, 'row')})"
+        for recall, name, score in sorted(found)[:_CHOICES_SHOWN]
     ]
     of = "" if len(shown) == len(found) else f", the {len(shown)} worst of {len(found)}"
     return [f"Right by label{of}: {', '.join(shown)}."] if shown else []

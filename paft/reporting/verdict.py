@@ -16,11 +16,11 @@ from paft.data.tasks.base import LETTERS
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import FEWEST, Array, Estimate, Groups, can_promise, corrected_std, estimate, swap_test
 from paft.evaluation.tail import families_named
-from paft.evaluation.wording import cost_of_wording, prompts_above, wording_matters, worse_kinds
+from paft.evaluation.wording import cost_of_wording, wording_matters, working_prompts, worse_kinds
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun
 from paft.reporting.logged import earlier_updates
-from paft.reporting.page import bracketed, counted, percent
+from paft.reporting.page import bracketed, counted, percent, short
 from paft.reporting.results import Beside, Results
 
 SMALL = 0.03  # a difference of accuracies that does not matter: the wording may cost so much of a model that is called robust
@@ -146,33 +146,25 @@ def _not_learnt(seen: Evidence) -> str | None:
     if _ends(mean)[0] <= seen.chance:
         said = _no_sign(seen, _ends(mean)[1] - seen.chance)
         return f"{said}: {figures}, where guessing gets {percent(seen.chance)}; {_to_learn(seen)}"
-    assert gain is not None
-    return f"{_no_sign(seen, _ends(gain)[1])}: {figures}, where {_always(seen)}; {_to_learn(seen)}"
+    assert gain is not None and seen.constant is not None
+    always = f"always answering {seen.constant.name} gets {percent(float(seen.constant.correct.mean()))}"
+    return f"{_no_sign(seen, _ends(gain)[1])}: {figures}, where {always}; {_to_learn(seen)}"
 
 
 def _under_some(seen: Evidence) -> str | None:
-    """Say that the answers are better than guessing, and than one constant answer, under some prompts alone; None otherwise."""
-    n, constant = len(seen.correct), None if seen.constant is None else seen.constant.correct
-    above = prompts_above(seen.correct, seen.chance, seen.groups, ERROR)
-    if constant is not None:
-        above &= prompts_above(seen.correct, constant, seen.groups, ERROR)
-    if not above.any() or above.all():
+    """Say that the model is better than one that reads no row under some prompts, and is not shown to be under the others."""
+    constant = None if seen.constant is None else seen.constant.correct
+    above = working_prompts(seen.correct, seen.chance, constant, seen.groups, ERROR)
+    if not above.any():
         return None
     accuracy = seen.correct.mean(1)
-    without = f"guessing gets {percent(seen.chance)}"
-    if constant is not None and constant.mean() > seen.chance:
-        without = _always(seen)
+    without = f"guessing, which gets {percent(seen.chance)},"
+    if seen.constant is not None and seen.constant.correct.mean() > seen.chance:
+        without = f"always answering {seen.constant.name}, which gets {percent(float(seen.constant.correct.mean()))},"
     return (
-        f"better than guessing under {above.sum()} of {n} prompts alone: the best gets {percent(float(accuracy.max()))}, the "
-        f"worst {percent(float(accuracy.min()))}, where {without}, so it depends on the wording whether the model answers at "
-        f"all; {_to_steady(seen)}"
+        f"better than {without} under {above.sum()} of {len(accuracy)} prompts, and not shown to be under the others: the best "
+        f"gets {percent(float(accuracy.max()))}, the worst {percent(float(accuracy.min()))}; {_to_steady(seen)}"
     )
-
-
-def _always(seen: Evidence) -> str:
-    """Say what always giving the answer that is right most often gets."""
-    assert seen.constant is not None
-    return f"always answering {seen.constant.name} gets {percent(float(seen.constant.correct.mean()))}"
 
 
 def _no_sign(seen: Evidence, at_most: float) -> str:
@@ -363,7 +355,7 @@ def _constant(matrix: ScoreMatrix, answer: Literal["letter", "text"], labels: Se
         return None
     name = f"the choice at place {best + 1}"
     if labels:
-        name = repr(labels[best])
+        name = repr(short(labels[best]))
     elif answer == "letter" and best < len(LETTERS):
         name = LETTERS[best]
     return Constant(name, (matrix.gold == best).astype(float))

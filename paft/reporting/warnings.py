@@ -9,7 +9,8 @@ from paft.data.checks import FEWEST
 from paft.data.tasks.base import place_name
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import Estimate
-from paft.evaluation.wording import prompts_above
+from paft.evaluation.wording import working_prompts
+from paft.reporting.page import short
 
 _NEARLY_ALL = 0.95  # share of a prompt's answers from which they count as always the same
 _MOST = 0.5  # share of a prompt's texts without an answer above which the prompt is counted
@@ -39,7 +40,7 @@ def warnings_of(
     """
     lines = [*_one_choice(matrix, labels), *_truncated(matrix)]
     if max_new_tokens is not None:
-        lines += _texts(matrix, max_new_tokens, unanswered, called)
+        lines += _texts(matrix, max_new_tokens, unanswered, called, labelled)
     return [*_chance(matrix, mean, called), *lines] if labelled else lines
 
 
@@ -88,11 +89,10 @@ def _chance(matrix: ScoreMatrix, mean: Estimate | None, called: str) -> list[str
     if mean is not None and mean.low is not None and mean.high is not None:
         low, high = mean.low, mean.high
     figures = f"mean {100 * value:.1f}, chance {100 * chance:.1f}"
-    above = prompts_above(matrix.correct.astype(float), chance, matrix.group_numbers, _BY_LUCK)
-    if low <= chance and above.any():
+    if low <= chance and (works := _working(matrix)).any():
         return [
-            f"Nothing shows that the accuracy over all prompts is above chance ({figures}), but under {above.sum()} of "
-            f"{len(above)} it is; look at the renderings of the others in report.html."
+            f"Nothing shows that the accuracy over all prompts is above chance ({figures}), but under {works.sum()} of "
+            f"{len(works)} it is; look at the renderings of the others in report.html."
         ]
     if high < chance:
         return [
@@ -107,6 +107,12 @@ def _chance(matrix: ScoreMatrix, mean: Estimate | None, called: str) -> list[str
     return []
 
 
+def _working(matrix: ScoreMatrix) -> NDArray[np.bool_]:
+    """Say (P,) which prompts are better than guessing, and than one choice throughout, while others are not."""
+    constant = None if matrix.commonest is None else (matrix.gold == matrix.commonest).astype(float)
+    return working_prompts(matrix.correct.astype(float), matrix.chance, constant, matrix.group_numbers, _BY_LUCK)
+
+
 def _one_choice(matrix: ScoreMatrix, labels: Sequence[str]) -> list[str]:
     """Say that under half of the prompts or more nearly all answers are the same choice."""
     if not min(matrix.n_choices) or matrix.predicted.shape[1] < FEWEST:
@@ -116,7 +122,7 @@ def _one_choice(matrix: ScoreMatrix, labels: Sequence[str]) -> list[str]:
     if alike.mean() < 0.5:
         return []
     choices = sorted({int(choice) for choice in counts.argmax(axis=0)[alike]})
-    names = " or ".join(labels[choice] if labels else place_name(choice) for choice in choices)
+    names = " or ".join(short(labels[choice]) if labels else place_name(choice) for choice in choices)
     named = names if labels else f"{names}, by its place"
     return [
         f"Under {alike.sum()} of {len(alike)} prompts nearly all answers are one choice, whatever the row says ({named}), "
@@ -125,7 +131,7 @@ def _one_choice(matrix: ScoreMatrix, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: NDArray[np.bool_], called: str) -> list[str]:
+def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: NDArray[np.bool_], called: str, labelled: bool) -> list[str]:
     """Say that many generated texts hold no answer, of all prompts or of some, or were cut off before they ended.
 
     Args:
@@ -133,20 +139,21 @@ def _texts(matrix: ScoreMatrix, max_new_tokens: int, unanswered: NDArray[np.bool
     """
     lines = []
     instead = "scoring=likelihood, or " if min(matrix.n_choices) else ""
-    wrong = " and count as wrong" if called == "accuracy" else ""
+    wrong = " and count as wrong" if labelled and called == "accuracy" else ""
     by_prompt = unanswered.mean(axis=1)
     without = int((by_prompt > _MOST).sum())
+    worst = f"{matrix.prompt_ids[int(by_prompt.argmax())]} {100 * by_prompt.max():.1f}%"
+    some = f"under {without} of {len(by_prompt)} prompts most" if 0 < without < len(by_prompt) else ""
     if unanswered.mean() > _MANY:
+        of = f" ({some}, under {worst})" if some else ""
         lines.append(
-            f"{100 * unanswered.mean():.1f}% of the generated texts hold no answer{wrong}, so the {called} is as much "
+            f"{100 * unanswered.mean():.1f}% of the generated texts hold no answer{of}{wrong}, so the {called} is as much "
             f"about the form of an answer as about the task; try {instead}prompts that say how to answer, or training."
         )
-    if 0 < without < len(by_prompt):
-        worst = matrix.prompt_ids[int(by_prompt.argmax())]
+    elif some:
         lines.append(
-            f"Under {without} of {len(by_prompt)} prompts most of the generated texts hold no answer{wrong} (under "
-            f"{worst} {100 * by_prompt.max():.0f}%); see in report.html what the model writes there, and whether that prompt "
-            "says how to answer."
+            f"{some.capitalize()} of the generated texts hold no answer{wrong} (under {worst}); see in report.html what the "
+            "model writes there, and whether that prompt says how to answer."
         )
     cut = float((matrix.output_tokens >= max_new_tokens).mean())
     if cut > _MANY:

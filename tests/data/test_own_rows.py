@@ -414,9 +414,15 @@ def test_a_turn_of_the_system_that_the_model_does_not_see_is_said(tmp_path):
         return [note for note in inputs.notes if note.startswith("chats: ")]
 
     (note,) = said()
-    assert note.startswith("chats: 5 of 8 rows begin with a system's turn, which no prompt of mine shows; ")
+    assert note.startswith("chats: 5 of 8 training rows begin with a system's turn, which no prompt shows; ")
     assert said(train="{system} {input} Answer:") == []
     assert said("model.chat_template=true", "model.system_prompt=Short") == []
+
+
+def test_rows_that_are_no_chats_have_no_turn_of_the_system(tmp_path):
+    rows = [{"input": f"{i}?", "history": "", "system": "linux", "answer": "4"} for i in range(8)]
+    inputs = inputs_of(apart(tmp_path, rows, "input"), "dataset.metric=exact", train="{input} A:", test="{input} =>")
+    assert not [note for note in inputs.notes if note.startswith("chats: ")]
 
 
 def test_a_chat_may_be_a_classification(tmp_path):

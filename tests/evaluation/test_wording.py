@@ -5,7 +5,7 @@ import pytest
 
 from paft.evaluation.statistics import estimate
 from paft.evaluation.tail import cvar
-from paft.evaluation.wording import cost_of_wording, prompts_above, wording_matters, worse_kinds
+from paft.evaluation.wording import _more_than, cost_of_wording, wording_matters, working_prompts, worse_kinds
 
 
 def answers(accuracy, n: int, seed: int) -> np.ndarray:
@@ -103,17 +103,31 @@ def test_a_kind_is_named_by_luck_no_more_often_than_it_says():
     assert named <= 0.08 * 300
 
 
-@pytest.mark.parametrize(("prompts", "examples", "chance"), [(2, 20, 0.25), (20, 40, 0.5), (200, 100, 0.25)])
-def test_a_prompt_is_called_above_chance_by_luck_no_more_often_than_it_says(prompts, examples, chance):
+@pytest.mark.parametrize(("prompts", "examples", "chance"), [(2, 20, 0.25), (20, 10, 0.5), (50, 12, 0.5), (200, 20, 0.5)])
+def test_a_prompt_is_called_better_than_guessing_by_luck_no_more_often_than_it_says(prompts, examples, chance):
+    """By the tests of single prompts alone, whether or not the wording is shown to matter."""
     generator, groups = np.random.default_rng(0), np.arange(examples)
     guessed = [(generator.random((prompts, examples)) < chance) * 1.0 for _ in range(400)]
-    assert np.mean([prompts_above(correct, chance, groups, 0.05).any() for correct in guessed]) <= 0.08
+    assert np.mean([_more_than(correct, chance, groups, 0.05).any() for correct in guessed]) <= 0.05
 
 
-def test_prompts_above_chance_are_found():
-    correct = (np.random.default_rng(0).random((20, 100)) < np.where(np.arange(20) < 3, 0.9, 0.25)[:, None]) * 1.0
-    assert list(np.flatnonzero(prompts_above(correct, 0.25, np.arange(100), 0.05))) == [0, 1, 2]
-    assert not prompts_above(correct, 0.25, np.arange(100) // 12, 0.05).any()  # nine groups of rows
+def test_prompts_that_work_are_found_and_only_where_prompts_differ():
+    generator, groups = np.random.default_rng(0), np.arange(100)
+    correct = (generator.random((20, 100)) < np.where(np.arange(20) < 3, 0.9, 0.25)[:, None]) * 1.0
+    assert list(np.flatnonzero(working_prompts(correct, 0.25, None, groups, 0.05))) == [0, 1, 2]
+    assert not working_prompts(correct, 0.25, None, groups // 12, 0.05).any()  # nine groups of rows
+    alike = (generator.random((20, 100)) < 0.4) * 1.0  # some pass the test, and some do not, by luck
+    assert _more_than(alike, 0.25, groups, 0.05).any() and not working_prompts(alike, 0.25, None, groups, 0.05).any()
+    assert not working_prompts(correct[:3], 0.25, None, groups, 0.05).any()  # all work
+
+
+def test_a_prompt_that_repeats_the_commonest_answer_does_not_work():
+    gold = np.arange(100) % 5 > 0
+    correct = np.stack([gold, ~gold, ~gold]) * 1.0
+    assert not working_prompts(correct, 0.5, gold * 1.0, np.arange(100), 0.05).any()
+    assert not _more_than(
+        np.tile(np.arange(90) % 3 == 0, (4, 1)) * 1.0, 1 / 3, np.arange(90) // 3, 0.05
+    ).any()  # exactly chance
 
 
 def test_the_cost_is_never_more_than_all_that_is_right():

@@ -89,6 +89,7 @@ def test_a_base_model_is_evaluated_and_compared(settings):
     assert paft.compare([trained], [str(trained.folder)]).comparison.mean.value == 0
     with pytest.raises(paft.InputError, match="1 runs against 2"):
         paft.compare(trained, [base, base])
+    assert paft.compare(trained, iter([trained.folder])).comparison.mean.value == 0
     for nothing, said in ((None, "not NoneType"), ([], "not an empty list"), ([trained, 3], "not int")):
         with pytest.raises(paft.InputError, match=said):
             paft.compare(trained, nothing)

@@ -217,6 +217,7 @@ WHOLE = "{question} {A} {B}"
         ("mine.yaml", "prompts:\n  - text: {question}\n", ", line 2: text must be a text; put it in quotation marks."),
         ("mine.jsonl", f'{{"text": "{WHOLE}", "id": ["a"]}}\n', ", line 1: id must be a text; put it in quotation marks."),
         ("mine.yaml", "prompts: " + "[" * 100_000, ": the YAML is nested more than 20 levels deep; a pool is"),
+        ("mine.yaml", "prompts: [{text: !!bool foo}]", ": this is not valid YAML"),
         ("mine.jsonl", "[" * 100_000 + "\n", ", line 1: this is nested too deeply"),
     ],
 )

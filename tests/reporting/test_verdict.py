@@ -49,11 +49,11 @@ CASES = {
     ),
     "some prompts": (
         evidence(drawn(np.where(np.arange(12) < 3, 0.9, 0.1), prompts=12, examples=40)),
-        ["Better than guessing under 3 of 12 prompts alone: the best gets ", "where guessing gets 25.0, so it depends on the"],
+        ["Better than guessing, which gets 25.0, under 3 of 12 prompts, and not shown to be under the others: the best gets "],
     ),
     "one of two prompts": (
         evidence(drawn(np.array([0.95, 0.0]), 2), chance=0.5, method="base", trained=None),
-        ["Better than guessing under 1 of 2 prompts alone: ", "the worst 0.0, where guessing gets 50.0", "; train it"],
+        ["Better than guessing, which gets 50.0, under 1 of 2 prompts, and not ", "the worst 0.0; train it under many"],
     ),
     "some prompts, and others always the same": (
         evidence(
@@ -61,7 +61,7 @@ CASES = {
             chance=0.5,
             constant=Constant("B", (np.arange(200) % 5 >= 2) * 1.0),
         ),
-        ["Better than guessing under 1 of 4 prompts alone: the best gets 100.0", "40.0, where always answering B gets 60.0"],
+        ["Better than always answering B, which gets 60.0, under 1 of 4 prompts, and", "the best gets 100.0, the worst 40.0; "],
     ),
     "below chance": (evidence(drawn(0.1)), ["Below chance: mean ", "where guessing gets 25.0; see whether dataset.gold names"]),
     "not one right": (evidence(np.zeros((20, 200))), ["Not one answer is right; see in report.html what the model answers"]),

@@ -119,7 +119,7 @@ def test_a_prompt_whose_texts_hold_no_answer_is_named(without, said):
     predicted = answers(0.9)
     predicted[7, :without] = -1
     lines = warnings(matrix(predicted, GOLD, 4, tokens=3), **GENERATED)
-    assert [line[:54] for line in lines] == [line[:54] for line in said] and all("(under p7 50%)" in line for line in lines)
+    assert [line[:54] for line in lines] == [line[:54] for line in said] and all("(under p7 50.5%)" in line for line in lines)
 
 
 def test_chance_over_all_prompts_is_not_chance_under_each():
