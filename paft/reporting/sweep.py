@@ -28,7 +28,7 @@ from paft.reporting.page import (
     write_html,
 )
 from paft.reporting.runs import FinishedRun, TableRow, by_seed, commits, frame, no_gain, not_better, typed
-from paft.reporting.table import answers_given, beware, given_by, guessed, input_remarks, mean_given
+from paft.reporting.table import answers_given, beware, guessed, input_remarks, mean_given
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_page
 
@@ -157,8 +157,8 @@ def tails_of(labelled: Sequence[_Labelled], table: Section) -> Section:
         table: that of all runs, whose first columns name the rows here, too.
     """
     names = len(table.headings) - len(_NUMBERS) - 2
-    labels = [name for one in labelled for name in one.row.runs[0].results.labels or [""]]
-    answers = given_by([] if "" in labels else labels)
+    by_label = all(one.row.runs[0].results.labels for one in labelled)
+    answers = "answers by label" if by_label else "answers by place"
     headings = [*table.headings[:names], *(f"worst {100 * share:.0f}%" for share in _CURVE), "5th percentile"]
     headings += [
         "std: prompt",
