@@ -82,8 +82,8 @@ def load_inputs(config: TrainConfig) -> Inputs:
             )
     warnings += _say_unlabelled(examples.unlabelled, examples.test)
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, examples.test))
-    shown = {"training rows": (train, examples.train), "test rows": (test, examples.test)}
-    notes += (*_say_system(config.model, examples.task, shown),)
+    by_name = {"training rows": (train, examples.train), "test rows": (test, examples.test)}
+    notes += _say_system(config.model, examples.task, by_name)
     files = replace(examples.files, train=(*(examples.files.train or ()), *examples.validation))
     tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
     examples = replace(examples, test=tested, files=None)
@@ -125,8 +125,8 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     seen = check_unseen(whole.templates, train.templates, "trained on", allowed, n, key="the validation prompts")
     warnings = (*examples.files.remarks, _NO_TEST, *_say_unlabelled(examples.unlabelled, rows))
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, rows))
-    system = {"training rows": (train, examples.train), "validation rows": (pool, rows)}
-    notes += (*_say_system(config.model, examples.task, system),)
+    by_name = {"training rows": (train, examples.train), "validation rows": (pool, rows)}
+    notes += _say_system(config.model, examples.task, by_name)
     files = replace(examples.files, train=examples.train, test=examples.validation)
     scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
     examples = replace(examples, validation=examples.validation[: config.validation.examples], test=scored, files=None)
@@ -267,25 +267,27 @@ def _unlabelled(config: TrainConfig, task: Task) -> tuple[Example, ...]:
     return rows
 
 
-def _say_system(model: ModelConfig, task: Task, shown: Mapping[str, tuple[PromptPool | None, Sequence[Example]]]) -> list[str]:
+def _say_system(
+    model: ModelConfig, task: Task, shown: Mapping[str, tuple[PromptPool | None, Sequence[Example]]]
+) -> tuple[str, ...]:
     """Return a note on chats whose system's turn the model does not see, if there are any.
 
     Args:
         shown: by what rows are called, the pool that shows them, and the rows.
     """
     if task.gold not in CHATS or model.system_prompt is not None:
-        return []
+        return ()
     hidden = []
     for name, (pool, examples) in shown.items():
         if pool is not None and not any("system" in template.fields for template in pool.templates):
             n = sum(example.fields["system"] != "" for example in examples)
             hidden += [f"{n:,} of {len(examples):,} {name}"] if n else []
     if not hidden:
-        return []
-    return [
+        return ()
+    return (
         f"chats: {' and '.join(hidden)} begin with a system's turn, which no prompt shows; the model sees it where a prompt "
-        "shows {system}, or where all are alike as model.system_prompt"
-    ]
+        "shows {system}, or where all are alike as model.system_prompt",
+    )
 
 
 def _say_unlabelled(unlabelled: Sequence[Example], tested: Sequence[Example]) -> list[str]:
