@@ -1,6 +1,8 @@
-"""Several ranks (gloo, on the CPU): one schedule, one writer, the same numbers as one process within rounding."""
+"""Two ranks (gloo, on the CPU), and replayed graphs: every way to train has the numbers of one process within rounding."""
 
 import csv
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +10,41 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from paft.config.schema import TrainConfig
+from paft.data.tasks.story_facts import generate_rows
 from paft.evaluation.store import read_cells
 from paft.jobs.train import run_training
+from paft.prompts import by_loss
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
 from paft.runtime.launch import run_on
-from tests.conftest import compose_config
+from paft.training.module import PaftModule
+from tests.conftest import compose_config, small_run
+from tests.jobs.test_metrics import LENGTH
+from tests.model.test_graphs import Recorder
+from tests.reliability.bad_inputs.files import lines
 
-# The last update of an epoch has one example: rank 1 has none.
-SHAPE = ["train_examples=25", "T=2", "trainer.micro_batch_tokens=256"]
+BY_LOSS = ["sampler=by_loss", "sampler.lag=6", "K=1", "T=3", "sampler.temperature=3", "sampler.uniform_share=0.05"]
+CONSISTENT = ["loss=consistent", "loss.warmup=0.25", "loss.weight=2", "sampler.templates_per_update=2", "sampler.paired=true"]
+UNLABELLED = [*CONSISTENT, "loss.unlabelled=unlabelled.jsonl", "loss.unlabelled_per_update=2", "dataset.answer=letter"]
+RUNS = {  # by name, how a run trains; the last update of an epoch of 25 examples has one: rank 1 has none
+    "uniform": ["train_examples=25", "trainer.micro_batch_tokens=256", "score_base=true"],
+    "tilted": [
+        "train_examples=25", "model.attention=varlen", "trainer.micro_batch_tokens=256",
+        "loss=tilted", "loss.temperature=3", "loss.warmup=0.25", "sampler.templates_per_update=4",
+    ],
+    "consistent": [*CONSISTENT, "train_examples=25", "model.attention=varlen", "trainer.micro_batch_tokens=256"],
+    "perturbed": ["train_examples=40", "loss=perturbed", "loss.size=0.1", "loss.warmup=0.25"],
+    "worst_of": ["train_examples=25", "sampler=worst_of", "sampler.adversarial=1", "sampler.warmup=0", "K=2"],
+    "by_loss": [*BY_LOSS, "train_examples=64"],
+    "unlabelled": UNLABELLED,
+    "unlabelled_by_loss": [*UNLABELLED, *BY_LOSS],
+    "written": [
+        "dataset=jsonl", "dataset.path=.", "dataset.gold=a", "dataset.answer=text", "dataset.metric=m.py:score",
+        "prompts.train=mine.jsonl", "prompts.test=unseen.jsonl", "T=1", "train_examples=8",
+        "eval_examples=2", "eval_prompts=2", "validation.examples=1",
+    ],
+}  # fmt: skip
 
 
 def trained(devices: int, overrides: list[str], root: Path) -> Path:
@@ -26,16 +54,73 @@ def trained(devices: int, overrides: list[str], root: Path) -> Path:
     return root / config.run_name
 
 
-def trajectory(folder: Path) -> list[list[float]]:
-    """Loss, gradient norm, learning rate and template of every update."""
+def train_all(configs: Sequence[TrainConfig]) -> None:
+    """Train one run after the other, by draws that go by noise, too: a random model's losses have hardly anything else."""
+    by_loss._LUCK = 0.0
+    for config in configs:
+        run_training(config)
+
+
+@pytest.fixture(scope="module")
+def folders(tiny_llama, tmp_path_factory) -> dict[str, dict[str, Path]]:
+    """By name of a run and by way to train it, the run's folder; two ranks start once for all runs."""
+    place = tmp_path_factory.mktemp("ranks")
+    rows = [{**row, "answer": "?"} for row in list(generate_rows("train", 400))[-5:]]
+    (place / "unlabelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, first in (("train", 0), ("test", 100)):
+        (place / f"{name}.jsonl").write_text(lines(*({"q": f"After {n}?", "a": f"{n + 1}"} for n in range(first, first + 30))))
+    (place / "mine.jsonl").write_text(lines({"text": "{q} Say:"}, {"text": "Question: {q}\nAnswer:"}))
+    (place / "unseen.jsonl").write_text(lines(*({"text": f"{i} {{q}} It is"} for i in ("Well,", "Now then,"))))
+    (place / "m.py").write_text(LENGTH)
+
+    def configs(way: str, devices: int = 1) -> list[TrainConfig]:
+        ran = [[*small_run(tiny_llama, place / way / name), *own] for name, own in RUNS.items()]
+        return [compose_config(*overrides, f"trainer.devices={devices}") for overrides in ran]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.syspath_prepend(place)
+        patch.setattr(by_loss, "_LUCK", by_loss._LUCK)  # so that it is put back
+        ways = {"one": configs("one"), "two": configs("two", 2), "graphs": configs("graphs")}
+        train_all(ways["one"])
+        run_on(2, "cpu", train_all, ways["two"])
+        patch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(Recorder()))
+        train_all(ways["graphs"])
+    return {name: {way: place / way / name / ran[i].run_name for way, ran in ways.items()} for i, name in enumerate(RUNS)}
+
+
+def trajectory(folder: Path) -> dict[str, list[float]]:
+    """By column of the log, what every update wrote: loss, gradient norm, learning rate, template, and more of some runs."""
     (path,) = folder.glob("log/version_*/metrics.csv")
-    names = ("loss", "grad_norm", "lr", "template")
-    return [[float(row[name]) for name in names] for row in csv.DictReader(path.open()) if row["loss"]]
+    rows = [row for row in csv.DictReader(path.open(encoding="utf-8")) if row["loss"]]
+    return {
+        name: [float(row[name] or "nan") for row in rows]
+        for name in rows[0]
+        if name != "tokens_per_s" and not name.startswith("validation")
+    }
 
 
-def test_two_ranks_are_one_process_within_rounding(tiny_overrides, tmp_path):
-    one, two = (trained(n, [*tiny_overrides, *SHAPE], tmp_path / f"{n}") for n in (1, 2))
-    np.testing.assert_allclose(trajectory(two), trajectory(one), rtol=1e-4)
+@pytest.mark.parametrize("name", RUNS)
+def test_two_ranks_are_one_process_within_rounding(folders, name):
+    same_updates(folders[name]["two"], folders[name]["one"], 2e-3)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_replayed_graphs_change_nothing_but_rounding(folders, name):
+    same_updates(folders[name]["graphs"], folders[name]["one"], 1e-4)
+
+
+def same_updates(found: Path, wanted: Path, tolerance: float) -> None:
+    """Check that all updates of two runs wrote the same, within a relative tolerance."""
+    found_columns, wanted_columns = trajectory(found), trajectory(wanted)
+    assert [*found_columns] == [*wanted_columns]
+    for column, values in wanted_columns.items():
+        np.testing.assert_allclose(found_columns[column], values, rtol=tolerance, atol=1e-6, err_msg=column)
+
+
+def test_two_ranks_leave_what_one_process_leaves(folders):
+    one, two = folders["uniform"]["one"], folders["uniform"]["two"]
+    same_updates(two, one, 1e-4)
     adapters = [load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (one, two)]
     for key in adapters[0]:
         torch.testing.assert_close(adapters[1][key], adapters[0][key], rtol=1e-3, atol=2e-5)
@@ -45,6 +130,32 @@ def test_two_ranks_are_one_process_within_rounding(tiny_overrides, tmp_path):
     assert {p.relative_to(one) for p in one.rglob("*")} == {p.relative_to(two) for p in two.rglob("*")}
     assert read_results(two).device.ranks == 2
     assert (one / "per_prompt.csv").read_text().split(",")[:2] == (two / "per_prompt.csv").read_text().split(",")[:2]
+
+
+def test_two_ranks_score_the_base_model_together(folders):
+    one, two = (read_results(folders["uniform"][way]) for way in ("one", "two"))
+    assert one.beside["base"].run == two.beside["base"].run
+    assert one.beside["base"].robustness == two.beside["base"].robustness and two.device.ranks == 2
+    assert len([*folders["uniform"]["two"].parent.glob("*/results.json")]) == 2
+
+
+def test_two_ranks_score_what_one_has_written(folders):
+    """Also in validation, whose scores every rank has to know."""
+    results = read_results(folders["written"]["two"])
+    cells = read_cells(results.folder / "matrix.parquet").to_pylist()
+    assert all(cell["correct"] == min(1, len(cell["output"]) / 4000) for cell in cells) and len(cells) == 4
+    assert results.device.ranks == 2 and 0 < results.training.best_validation_mean < 1
+
+
+def test_each_run_does_what_it_is_here_for(folders):
+    def logged(name: str, column: str) -> list[float]:
+        return trajectory(folders[name]["one"])[column]
+
+    assert logged("tilted", "effective_templates")[0] == 4 and min(logged("tilted", "effective_templates")) < 3.99
+    assert min(logged("consistent", "disagreement")) > 0 and min(logged("unlabelled", "disagreement")) > 0
+    assert logged("perturbed", "perturbation")[:2] == [0, 0] and min(logged("perturbed", "perturbation")[3:]) > 0
+    assert max(logged("worst_of", "probe_margin")) > 0
+    assert min(logged("by_loss", "effective_pool")) < 0.95 * logged("by_loss", "effective_pool")[0]
 
 
 def test_what_goes_wrong_on_ranks_is_one_sentence(tiny_overrides, tmp_path):

@@ -23,7 +23,6 @@ from paft.runtime.errors import InputError
 from tests.conftest import compose_config
 from tests.reliability.bad_inputs.files import lines, question
 from tests.reliability.strike import ROOT, start
-from tests.test_ranks import trained
 
 SAVED = "paft.evaluation.store:MatrixStore.save_part"
 
@@ -251,13 +250,6 @@ def test_a_process_that_waits_takes_over_where_the_holder_is_killed(typed, tmp_p
     whole = run_training(compose_config(*shape, "method=base", f"output_root={tmp_path / 'whole'}"))
     (killed,) = (tmp_path / "runs").glob("*-base-*/matrix.parquet")
     assert killed.read_bytes() == (whole.folder / "matrix.parquet").read_bytes()
-
-
-def test_ranks_score_the_base_model_together(typed, tmp_path):
-    one, two = (read_results(trained(n, typed, tmp_path / f"{n}")) for n in (1, 2))
-    assert one.beside["base"].run == two.beside["base"].run
-    assert one.beside["base"].robustness == two.beside["base"].robustness and two.device.ranks == 2
-    assert names(tmp_path / "2") == ["base", "paft"]
 
 
 def test_no_second_copy_of_the_model_is_loaded(typed, monkeypatch):

@@ -30,7 +30,6 @@ from paft.reporting.results import Results, read_results
 from paft.reporting.run_tables import prompt_rows, worst_renderings
 from paft.reporting.sweep import report
 from paft.runtime.errors import BelowBoundError, InputError
-from paft.runtime.launch import run_on
 from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_inputs.files import lines
 
@@ -248,14 +247,3 @@ def test_predictions_are_the_text_that_most_prompts_write(free, tiny_llama):
         texts = np.array(read_cells(results.folder / "matrix.parquet", ["output"])["output"].to_pylist()).reshape(3, 3)
         assert all(row["prediction"] in [*texts[:, i], None] for i, row in enumerate(found)) and results.robustness is None
         assert all(row["prediction_agreement"] + 1e-3 >= 1 / 3 for row in found if row["prediction"] is not None)
-
-
-def test_two_ranks_score_what_one_has_written(free, tiny_llama):
-    """Also in validation, whose scores every rank has to know."""
-    small = [f"model.path={tiny_llama}", "prompts.train=mine.jsonl", "T=1", "train_examples=8", "eval_examples=2"]
-    config = compose_config(*data("m.py:score", *small, "validation.prompts=2", "validation.examples=1", "eval_prompts=2"))
-    run_on(2, "cpu", run_training, config)
-    results = read_results(free / "runs" / config.run_name)
-    cells = read_cells(results.folder / "matrix.parquet").to_pylist()
-    assert all(cell["correct"] == min(1, len(cell["output"]) / 4000) for cell in cells) and len(cells) == 4
-    assert results.device.ranks == 2 and 0 < results.training.best_validation_mean < 1

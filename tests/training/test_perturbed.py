@@ -14,13 +14,10 @@ from paft.jobs.beside import base_run_of, user_run_of
 from paft.jobs.planning import sampler_notes
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
-from paft.runtime.launch import run_on
 from paft.training.embeddings import ShiftedEmbeddings
 from paft.training.losses import answer_loss
-from paft.training.module import PaftModule
 from paft.training.update_loss import UpdateLoss, UpdatePart
 from tests.conftest import compose_config, whole_and_resumed
-from tests.model.test_graphs import Recorder
 from tests.training.test_losses import ADAPTER, data_of
 from tests.training.test_module import adapted
 
@@ -131,21 +128,6 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_pat
     whole, resumed = whole_and_resumed(own, tmp_path / "again", monkeypatch)
     assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
     assert whole.training.repeated_tokens == resumed.training.repeated_tokens > 0
-
-
-def test_ranks_and_graphs_add_the_same(tiny_overrides, tmp_path, monkeypatch):
-    def trained(name: str, devices: int = 1) -> list[list[float]]:
-        config = compose_config(
-            *tiny_overrides, *OWN, "train_examples=40", f"output_root={tmp_path / name}", f"trainer.devices={devices}"
-        )
-        run_on(devices, "cpu", run_training, config)
-        return log(tmp_path / name / config.run_name)
-
-    usual = trained("one")
-    assert [row[1] for row in usual[:2]] == [0, 0] and min(row[1] for row in usual[3:]) > 0
-    np.testing.assert_allclose(trained("two", 2), usual, rtol=2e-3, atol=1e-6)
-    monkeypatch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(Recorder()))
-    np.testing.assert_allclose(trained("graphs"), usual, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("more", [["method=user"], ["sampler=by_loss", "sampler.lag=2", "K=1"], ["sampler=worst_of"]])

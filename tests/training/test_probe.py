@@ -14,7 +14,6 @@ from paft.data.shots import Shots
 from paft.jobs.planning import sampler_notes
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
-from paft.runtime.launch import run_on
 from paft.training.losses import answer_loss
 from paft.training.probe import Probe, losses_of, worst
 from tests.conftest import compose_config, whole_and_resumed
@@ -126,18 +125,6 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_pat
     assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
     assert resumed.training.probe_tokens == whole.training.probe_tokens > 0
     assert resumed.training.tokens == whole.training.tokens
-
-
-def test_ranks_take_the_same_candidates_as_one_process(tiny_overrides, tmp_path):
-    def trained(devices: int) -> list[list[float]]:
-        root = tmp_path / f"{devices}"
-        config = compose_config(
-            *tiny_overrides, *WORST, "train_examples=25", f"output_root={root}", f"trainer.devices={devices}"
-        )
-        run_on(devices, "cpu", run_training, config)
-        return [[*row.values()] for row in log(root / config.run_name)]
-
-    np.testing.assert_allclose(trained(2), trained(1), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

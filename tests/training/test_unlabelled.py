@@ -1,11 +1,9 @@
 """Unlabelled rows: predictions are to agree there, no answer of theirs is read, and what cannot be compared is left out."""
 
-import csv
 import json
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,11 +15,8 @@ from paft.data.tasks.story_facts import generate_rows
 from paft.jobs.one_run import prepare
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
-from paft.runtime.launch import run_on
-from paft.training.module import PaftModule
 from paft.training.update_loss import UpdateLoss, UpdatePart
 from tests.conftest import compose_config, whole_and_resumed
-from tests.model.test_graphs import Recorder
 from tests.training.test_losses import ADAPTER, CONSISTENT
 from tests.training.test_module import adapted
 
@@ -117,22 +112,6 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(own, tmp_path, monkeypa
     whole, resumed = whole_and_resumed([*own, "trainer.checkpoint_every=2"], tmp_path / "again", monkeypatch)
     assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
     assert "unlabelled" in whole.fingerprints.data
-
-
-@pytest.mark.parametrize("more", [[], ["sampler=by_loss", "sampler.lag=2", "K=1"]], ids=["uniform", "by loss"])
-def test_ranks_and_graphs_change_nothing_but_rounding(own, tmp_path, monkeypatch, more):
-    def trained(name: str, devices: int = 1) -> list[list[float]]:
-        config = compose_config(*own, *more, f"output_root={tmp_path / name}", f"trainer.devices={devices}")
-        run_on(devices, "cpu", run_training, config)
-        (path,) = Path(tmp_path / name / config.run_name).glob("log/version_*/metrics.csv")
-        rows = csv.DictReader(path.open(encoding="utf-8"))
-        return [[float(row["loss"]), float(row["disagreement"])] for row in rows if row["loss"]]
-
-    usual = trained("one")
-    assert min(row[1] for row in usual) > 0
-    np.testing.assert_allclose(trained("two", 2), usual, rtol=2e-3, atol=1e-6)
-    monkeypatch.setattr(PaftModule, "on_train_start", lambda module: module.replay_graphs(Recorder()))
-    np.testing.assert_allclose(trained("graphs"), usual, rtol=1e-4)
 
 
 def test_answers_of_unlabelled_rows_are_not_read_and_agree_in_the_name_of_the_run(own, tmp_path):
