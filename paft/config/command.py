@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,14 @@ def _model_file(path: str | None) -> str:
 
 
 def _composed(config: TrainConfig | EvaluateConfig, typed: list[str]) -> DictConfig:
+    return _from_conf("train" if isinstance(config, TrainConfig) else "evaluate", tuple(typed))
+
+
+@cache
+def _from_conf(name: str, typed: tuple[str, ...]) -> DictConfig:
+    """Compose a file of conf/ with overrides, once: a sweep writes many pages whose commands begin alike."""
     with in_conf():
-        return compose("train" if isinstance(config, TrainConfig) else "evaluate", typed)
+        return compose(name, [*typed])
 
 
 def _parsed(config: TrainConfig | EvaluateConfig, composed: DictConfig, typed: list[str]) -> TrainConfig | EvaluateConfig:
