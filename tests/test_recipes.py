@@ -1,7 +1,5 @@
 """Recipes: every cell is an ordinary run, a scale changes sizes alone, more measures are added later."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from paft.jobs.one_run import prepare
 from paft.jobs.train import run_training
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
+from tests.commands import run_command
 from tests.conftest import compose_config
 
 GRIDS = sorted(path.stem for path in (Path(CONF) / "experiment").glob("*.yaml") if path.stem != "search")
@@ -109,13 +108,12 @@ def test_hidden_options_are_not_written_out():
 
 
 def test_a_sweep_lists_what_failed_and_goes_on_when_it_is_started_again(tiny_overrides, tmp_path):
-    command = [sys.executable, "train.py", "-m", "experiment=table5", "seed=0", "variant=K1_T3,K2_T3", "train_prompts=60,61"]
-    command += [o for o in tiny_overrides if not o.startswith("T=")]
-    repository = Path(CONF).parent
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=900, check=False)
+    sweep = ["train.py", "-m", "experiment=table5", "seed=0", "variant=K1_T3,K2_T3", "train_prompts=60,61"]
+    sweep += [o for o in tiny_overrides if not o.startswith("T=")]
+    done = run_command(*sweep)
     assert done.returncode == 2 and "2 runs failed; the same command tries them again:" in done.stderr
     assert done.stderr.count("train_prompts=61: the training pool has 60 prompts.") >= 2
     names = {path.parent.name[:-9] for path in (tmp_path / "runs").glob("*/results.json")}
     assert {name.split("-")[-3] for name in names} == {"K1", "K2"}
-    again = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=900, check=False)
+    again = run_command(*sweep)
     assert again.stdout.count("Finished already") == 2

@@ -1,15 +1,12 @@
 """fail_under: the exit code of a command for a CI, through the command itself."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import paft
 from paft.reporting.results import read_results
-from tests.reliability.bad_input import ROOT
+from tests.commands import run_command
 from tests.reliability.bad_inputs.files import lines
 
 
@@ -29,39 +26,35 @@ def evaluated(tiny_llama, tmp_path) -> list[str]:
     ]
 
 
-def run(script: str, *overrides: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / script), *overrides]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
-
-
 def test_a_result_below_its_bound_is_exit_code_1_and_a_sentence(evaluated, tmp_path):
-    done = run("evaluate.py", *evaluated, "fail_under.worst=99")
+    done = run_command("evaluate.py", *evaluated, "fail_under.worst=99")
     assert done.returncode == 1 and "Verdict: " in done.stdout and "Traceback" not in done.stderr
     sentence = done.stderr.strip().splitlines()[-1]
     (folder,) = (tmp_path / "runs").glob("eval-*")
     worst = read_results(folder).per_prompt().iloc[0]
     assert sentence.startswith(f"worst {100 * worst['accuracy']:.2f} is below fail_under.worst=99; the worst prompt is ")
     assert f"is {worst['prompt_id']} (" in sentence and sentence.endswith("'.")
-    passed = run("evaluate.py", *evaluated, "fail_under.worst=0", "fail_under.mean=0")
+    passed = run_command("evaluate.py", *evaluated, "fail_under.worst=0", "fail_under.mean=0")
     assert passed.returncode == 0 and "fail_under" not in passed.stderr and "Finished already" in passed.stdout
-    again = run("evaluate.py", *evaluated, "fail_under.worst=99", "fail_under.mean=99.5", "fail_under.cvar10=98")
+    again = run_command("evaluate.py", *evaluated, "fail_under.worst=99", "fail_under.mean=99.5", "fail_under.cvar10=98")
     assert again.returncode == 1 and "Finished already" in again.stdout
     assert all(f"is below fail_under.{name}" in again.stderr for name in ("worst=99", "mean=99.5", "cvar10=98"))
     assert [*(tmp_path / "runs").glob("eval-*")] == [folder]  # a bound is no part of what is measured
 
 
 def test_the_other_evaluations_of_a_sweep_go_on(evaluated, tmp_path):
-    done = run("evaluate.py", "-m", "eval_examples=6,7", "fail_under.mean=99", *(o for o in evaluated if "eval_ex" not in o))
+    done = run_command(
+        "evaluate.py", "-m", "eval_examples=6,7", "fail_under.mean=99", *(o for o in evaluated if "eval_ex" not in o)
+    )
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "2 runs are below a bound:\n" in done.stderr and "is below fail_under.mean=99" in done.stderr
     assert len(list((tmp_path / "runs").glob("eval-*/results.json"))) == 2
 
 
 def test_training_has_bounds_too(tiny_overrides):
-    done = run("train.py", *tiny_overrides, "fail_under.mean=99")
+    done = run_command("train.py", *tiny_overrides, "fail_under.mean=99")
     assert done.returncode == 1 and "is below fail_under.mean=99; the worst prompt is " in done.stderr
-    assert run("train.py", *tiny_overrides, "fail_under.mean=0").returncode == 0
+    assert run_command("train.py", *tiny_overrides, "fail_under.mean=0").returncode == 0
 
 
 def test_in_python_a_number_is_compared(tmp_path, monkeypatch):

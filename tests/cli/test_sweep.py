@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,14 +16,13 @@ from submitit.core.utils import UncompletedJobError
 from paft.cli import hydra_app, sweep
 from paft.reporting.collect import collect
 from paft.reporting.sweep import report
-from tests.reliability.bad_input import ROOT, is_one_sentence
+from tests.commands import run_command
+from tests.reliability.bad_input import is_one_sentence
 from tests.reliability.strike import start
 
 
 def swept(*overrides: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / script, "-m", *overrides]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    return run_command(script, "-m", *overrides)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

@@ -1,9 +1,7 @@
 """Hydra's Optuna plug-in searches by what a training run returns: a figure of the validation prompts."""
 
 import csv
-import os
 import subprocess
-import sys
 from contextlib import nullcontext
 
 import pytest
@@ -15,16 +13,14 @@ from paft.config.compose import CONF
 from paft.jobs.train import run_training
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
+from tests.commands import run_command
 from tests.conftest import compose_config
-from tests.reliability.bad_input import ROOT
 
 pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install hydra-optuna-sweeper")
 
 
 def search(*overrides: str) -> subprocess.CompletedProcess:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "train.py", "-m", *overrides]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    return run_command("train.py", "-m", *overrides)
 
 
 def best_of(root) -> dict:

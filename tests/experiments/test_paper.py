@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -24,6 +23,7 @@ from paft.reporting.compare import compare_sides
 from paft.reporting.results import GitState
 from paft.reporting.runs import commits
 from paft.runtime.errors import InputError
+from tests.commands import run_command
 
 REPOSITORY = Path(CONF).parent
 KEPT = REPOSITORY / "experiments" / "results" / "paper_cpu"
@@ -31,9 +31,7 @@ SNAPSHOT = Path(__file__).parent / "page.md"
 
 
 def run(module: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"experiments.{module}", *map(str, arguments)]
-    settings = {"cwd": REPOSITORY, "env": os.environ | environment}
-    return subprocess.run(command, **settings, capture_output=True, text=True, timeout=900, check=False)
+    return run_command(f"experiments.{module}", *arguments, **environment)
 
 
 def made(runs: Path, out: Path) -> Path:

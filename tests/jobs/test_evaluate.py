@@ -2,18 +2,14 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from paft.config.compose import CONF
 from paft.config.schema import CHAT_TEMPLATE_DATE
 from paft.data.checks import LeftOut
 from paft.data.tasks.story_facts import generate_rows
@@ -24,6 +20,7 @@ from paft.jobs.train import run_training
 from paft.prompts.seen import Seen
 from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
+from tests.commands import run_command
 from tests.conftest import compose_config, compose_evaluation
 from tests.reliability.bad_inputs.files import lines, question
 
@@ -411,9 +408,7 @@ def test_a_sweep_over_adapters_from_the_command_line(trained, tmp_path):
         "trainer.progress=false",
         f"output_root={tmp_path / 'runs'}",
     ]
-    command = [sys.executable, "evaluate.py", "-m", adapters, *few]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=Path(CONF).parent, env=environment, capture_output=True, text=True, timeout=600)
+    done = run_command("evaluate.py", "-m", adapters, *few)
     assert (
         done.returncode == 2
         and "this is no adapter (it holds no adapter_config.json)" in done.stderr

@@ -30,8 +30,9 @@ from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from paft.training.callbacks import Recorder
 from paft.training.checkpoints import SaveBest, states
+from tests.commands import run_command
 from tests.conftest import NO_COMMIT, compose_config
-from tests.reliability.strike import ROOT, start
+from tests.reliability.strike import start
 
 
 def test_train_to_results(tiny_overrides):
@@ -260,8 +261,7 @@ def test_a_foreign_folder_is_refused(tiny_overrides, tmp_path):
 
 
 def test_two_sweep_jobs_give_two_wandb_runs(tiny_overrides, tmp_path):
-    command = [sys.executable, "train.py", "-m", "seed=0,1", "logger=wandb", *tiny_overrides]
-    subprocess.run(command, check=True, cwd=ROOT, timeout=900)
+    run_command("train.py", "-m", "seed=0,1", "logger=wandb", *tiny_overrides).check_returncode()
     folders = sorted((tmp_path / "runs").glob("story_facts-*"))
     assert len(folders) == 2
     runs = [run for folder in folders for run in folder.glob("wandb/offline-run-*")]
@@ -282,9 +282,7 @@ def test_a_continued_run_is_the_same_wandb_run(tmp_path):
 
 
 def test_one_failed_job_does_not_stop_the_sweep(tiny_overrides, tmp_path):
-    sweep = ["-m", "dataset=piqa,story_facts", "data_root=/nowhere"]
-    command = [sys.executable, "train.py", *sweep, *tiny_overrides]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = run_command("train.py", "-m", "dataset=piqa,story_facts", "data_root=/nowhere", *tiny_overrides)
     assert done.returncode != 0 and "/nowhere/piqa/train.jsonl" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list((tmp_path / "runs").glob("*/results.json"))) == 1
