@@ -19,7 +19,7 @@ from paft.evaluation.scoring import Scoring
 from paft.evaluation.served import Found
 from paft.evaluation.served_scoring import ServedEvaluator
 from paft.jobs.encoder import make_encoder, own_tokenizer_notes
-from paft.jobs.measures import has_results, summary_of
+from paft.jobs.finished import has_results
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.jobs.served import served_evaluator, served_origin, served_plan
@@ -32,7 +32,7 @@ from paft.reporting.loggers import log_results, misses, run_loggers, send_result
 from paft.reporting.provenance import peak_memory_bytes, provenance, reset_peak_memory
 from paft.reporting.results import BaseModelRecord, ExtraMeasures, Fingerprints, Results, read_results
 from paft.reporting.run_files import save_pools, save_run
-from paft.reporting.summary import adversarial_prompts, describe_pool
+from paft.reporting.summary import adversarial_prompts, describe_pool, summary_of
 from paft.reporting.table import print_run
 from paft.reporting.verdict import judged
 from paft.runtime import ranks

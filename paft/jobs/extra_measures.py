@@ -9,10 +9,9 @@ from paft.evaluation.evaluator import Evaluator
 from paft.evaluation.generation import take_several_lines
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.scoring import Scoring, ScoringMethod
-from paft.jobs.measures import summary_of
 from paft.reporting.provenance import provenance
 from paft.reporting.results import AdversarialPrompts, ExtraMeasures, GeneratedAnswers
-from paft.reporting.summary import adversarial_prompts
+from paft.reporting.summary import adversarial_prompts, summary_of
 
 
 def measure_more(

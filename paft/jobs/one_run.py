@@ -18,7 +18,7 @@ from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
-from paft.jobs.measures import CHOSEN_BEFORE, outdated, summary_of
+from paft.jobs.finished import CHOSEN_BEFORE, outdated
 from paft.jobs.planning import advice, layout_advice, make_plan
 from paft.jobs.preflight import BesideRun, CheckedRun, check_run
 from paft.model.adapter import save_adapter, save_model
@@ -36,7 +36,7 @@ from paft.reporting.provenance import peak_memory_bytes, provenance
 from paft.reporting.renderings import first_trained
 from paft.reporting.results import BaseModelRecord, ExtraMeasures, Fingerprints, Results, SelectionRecord, TrainingRecord
 from paft.reporting.run_files import save_pools, save_run
-from paft.reporting.summary import describe_pool
+from paft.reporting.summary import describe_pool, summary_of
 from paft.reporting.warnings import few_templates
 from paft.runtime import ranks
 from paft.runtime.run_folder import RunFolder

@@ -53,7 +53,7 @@ def find_served(config: EvaluateConfig, inputs: EvaluationInputs, folder: RunFol
             "model.api: one process asks a server, with model.api_requests at a time; start it without a launcher."
         )
     if folder.results.is_file():
-        from paft.jobs.measures import has_results
+        from paft.jobs.finished import has_results
 
         if has_results(folder, config.dataset):
             return None

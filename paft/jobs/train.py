@@ -10,8 +10,9 @@ from transformers import PreTrainedModel
 
 from paft.config.adapter import read_metadata
 from paft.config.schema import ModelConfig, TrainConfig
+from paft.evaluation.evaluator import Scored
 from paft.jobs.extra_measures import measure_more
-from paft.jobs.measures import has_results, outdated, scored_before
+from paft.jobs.finished import has_results, outdated, scored_before
 from paft.jobs.one_run import PreparedRun, evaluator_of, prepare, save_files, train_and_score
 from paft.jobs.planning import print_beside, print_inputs
 from paft.jobs.preflight import CheckedRun
@@ -191,35 +192,44 @@ def add_measures(run: PreparedRun, names: Sequence[str], group: str | None) -> R
     if adapted:
         trained_on = base_of(read_metadata(folder / "adapter"), config.model)
         model = with_adapter(model, folder / "adapter", trained_on, config.model.path or "the embedded one")
-    with (
-        disk_full_is_an_input_error(folder),
-        run.folder.held(),
-        run_loggers(config, config.run_name, config.method.name, folder, group) as loggers,
-    ):
-        before = read_results(run.folder.results)
-        evaluator = evaluator_of(run, model)
-        extra = measure_more(names, config, run.inputs, evaluator, folder, before.extra_measures)
-        results = before.model_copy(update={"extra_measures": extra})
-        save_files(run, results, scored_before(folder, before.scoring.model_dump()))
-        log_results(loggers, results, config, folder)
-    return results
+
+    def changed(before: Results, scored: Scored) -> Results:
+        extra = measure_more(names, config, run.inputs, evaluator_of(run, model), folder, before.extra_measures)
+        return before.model_copy(update={"extra_measures": extra})
+
+    return _rewritten(run, group, changed)
 
 
 def _add_others(run: PreparedRun, group: str | None) -> Results:
     """Show a finished run beside other runs, which are made if they were not: its verdict, its page and its copy in W&B."""
-    config, folder = run.config, run.folder.path
     _train_others(run, group)
-    beside = _others(run, lambda: _load_to_score(run, config.model), config.model)
+    beside = _others(run, lambda: _load_to_score(run, run.config.model), run.config.model)
+
+    def changed(before: Results, scored: Scored) -> Results:
+        root = run.folder.path.parent
+        earlier = {name: load(root / other.run) for name, other in before.beside.items() if name not in beside}
+        shown = dict(sorted((earlier | beside).items()))  # the base model first
+        return judged(before, run.folder.path, scored.matrix, run.inputs.test, run.config.method.name, shown)
+
+    return _rewritten(run, group, changed)
+
+
+def _rewritten(run: PreparedRun, group: str | None, changed: Callable[[Results, Scored], Results]) -> Results:
+    """Write the files of a finished run again, and its copies in loggers, with results that are changed; return those.
+
+    Args:
+        group: the sweep that the run belongs to, for loggers.
+        changed: from the results as they were, and the scores of the test, to the results as they shall be.
+    """
+    config, folder = run.config, run.folder.path
     with (
         disk_full_is_an_input_error(folder),
         run.folder.held(),
         run_loggers(config, config.run_name, config.method.name, folder, group) as loggers,
     ):
         before = read_results(run.folder.results)
-        earlier = {name: load(folder.parent / other.run) for name, other in before.beside.items() if name not in beside}
         scored = scored_before(folder, before.scoring.model_dump())
-        beside = dict(sorted((earlier | beside).items()))  # the base model first
-        results = judged(before, folder, scored.matrix, run.inputs.test, config.method.name, beside)
+        results = changed(before, scored)
         save_files(run, results, scored)
         log_results(loggers, results, config, folder)
     return results
