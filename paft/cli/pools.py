@@ -419,7 +419,7 @@ def _show_mutated(arguments: argparse.Namespace, pool: PromptPool, asked: _Shown
     task = asked.task
     form = task.form(pool.answer, pool.options)
     choices = task.choice_fields if pool.options == "shown" else ()
-    mutator = Mutator(kinds, choices, next(iter(task.fields), None), pool.answer, task.ragged)
+    mutator = Mutator(kinds, choices, next(iter(task.fields), None), pool.answer, task.choices_vary)
     rng = random.Random(arguments.seed)
     shown = [mutator.mutated(template, rng) for template in pool.templates]
     for template in shown[: arguments.n]:

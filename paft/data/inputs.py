@@ -357,7 +357,7 @@ def check_shown(split: str, pool: PromptPool, examples: Sequence[Example]) -> No
     shown = frozenset[str]().union(*(template.fields for template in pool.templates))
     for example in examples:
         # Of options that differ in number, templates show as many as the row has.
-        missing = shown - example.fields.keys() - (frozenset(LETTERS) if example.ragged else frozenset())
+        missing = shown - example.fields.keys() - (frozenset(LETTERS) if example.choices_vary else frozenset())
         if cannot := missing & {*example.unshown}:
             raise InputError(
                 f"{example.where}: the field {min(cannot)!r} is a list or an object, and the {split} prompts can only show "

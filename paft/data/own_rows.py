@@ -162,7 +162,7 @@ def own_task(config: DatasetConfig, sample: Source, others: Sequence[Source], la
         gold=gold,
         read=reader,
         labels=labels,
-        ragged=len(choices) == 1 or len(counts) > 1,
+        choices_vary=len(choices) == 1 or len(counts) > 1,
         uniform=len(counts) < 2,
         inferred={"gold": gold, "choices": list(choices)} | ({"labels": list(labels)} if labels else {}),
         notes=tuple(notes),

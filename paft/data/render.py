@@ -22,7 +22,7 @@ def render(template: PromptTemplate, example: Example) -> str:
 
 def fitted(template: PromptTemplate, example: Example) -> PromptTemplate:
     """Return the template with as many options as the example has."""
-    return with_options(template, len(example.choices)) if example.ragged else template
+    return with_options(template, len(example.choices)) if example.choices_vary else template
 
 
 def offered(example: Example, answer: Answer) -> list[str]:

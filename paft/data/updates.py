@@ -79,7 +79,7 @@ def mutator_of(config: TrainConfig, task: Task) -> Mutator | None:
     if config.method.name != "paft" or not config.sampler.mutations:
         return None
     answer = answer_kind(config.dataset, task)
-    return Mutator(config.sampler.mutations, task.choice_fields, next(iter(task.fields), None), answer, task.ragged)
+    return Mutator(config.sampler.mutations, task.choice_fields, next(iter(task.fields), None), answer, task.choices_vary)
 
 
 @dataclass(frozen=True)

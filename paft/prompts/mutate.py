@@ -45,14 +45,14 @@ class Mutator:
         choice_fields: the fields that are options, in the order of the choices.
         text_field: the field that the options are about; None: the first one of each template.
         answer: what prompts ask for; a letter follows its option.
-        ragged: whether rows differ in their number of options, so that a template may show only the first.
+        choices_vary: whether rows differ in their number of options, so that a template may show only the first.
     """
 
     kinds: Collection[Mutation]
     choice_fields: tuple[str, ...]
     text_field: str | None
     answer: Answer
-    ragged: bool = False
+    choices_vary: bool = False
 
     def can_change(self, template: PromptTemplate) -> bool:
         """Return whether a template has parts that can be changed."""
@@ -115,7 +115,7 @@ class Mutator:
 
     def _shows_the_first(self, fields: tuple[str, ...]) -> bool:
         """Return whether these are the choices in their order, all of them or, where rows differ in their number, the first."""
-        return fields == self.choice_fields[: len(fields)] and (self.ragged or len(fields) == len(self.choice_fields))
+        return fields == self.choice_fields[: len(fields)] and (self.choices_vary or len(fields) == len(self.choice_fields))
 
 
 def _has_options(part: Part, choice_fields: Collection[str]) -> bool:

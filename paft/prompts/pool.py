@@ -36,7 +36,7 @@ class Form:
     optional_fields: frozenset[str] = frozenset()  # where a task has any, a template must show one of them or of fields
     extra_fields: frozenset[str] = frozenset()  # templates may show them besides; they are the same for every row
     whole_list: str | None = None  # the extra field that shows all options, so that a template need not show each
-    ragged: bool = False  # whether rows may have another number of options, which are A, B, C ...; two are always there
+    choices_vary: bool = False  # whether rows may have another number of options, which are A, B, C ...; two are always there
     uniform: bool = True  # whether each row at hand has as many as there are choice fields
 
     @property
@@ -44,7 +44,7 @@ class Form:
         """The fields that every template must hold."""
         if self.options == "hidden":
             return self.fields
-        return self.fields | (self.choice_fields & {"A", "B"} if self.ragged else self.choice_fields)
+        return self.fields | (self.choice_fields & {"A", "B"} if self.choices_vary else self.choice_fields)
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def check_fields(where: str, template: PromptTemplate, form: Form) -> None:
     """Check the placeholders of a template against its form; raises InputError that begins with `where`."""
     known = form.required | form.optional_fields | form.extra_fields
     known |= form.choice_fields if form.options == "shown" else frozenset()
-    letters = frozenset(ascii_uppercase) if form.ragged and form.options == "shown" else frozenset[str]()
+    letters = frozenset(ascii_uppercase) if form.choices_vary and form.options == "shown" else frozenset[str]()
     if (doubled := _DOUBLED.search(template.text)) and doubled[1] in known:
         raise InputError(f"{where}: {doubled[0]} is a text in braces, no field; write it with one brace, {{{doubled[1]}}}.")
     missing = form.required - template.fields

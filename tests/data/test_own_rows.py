@@ -296,7 +296,7 @@ def test_the_same_by_fields_of_which_the_last_may_be_empty(tmp_path):
     by_list = load(splits(tmp_path / "lists", RAGGED))
     for absent in ({}, {"D": None, "E": ""}, {"D": "", "E": " "}):
         by_field = load(splits(tmp_path / "fields", [absent | row for row in rows]))
-        assert by_field.task.ragged and by_field.task.choice_fields == tuple("ABCDE")
+        assert by_field.task.choices_vary and by_field.task.choice_fields == tuple("ABCDE")
         for question, example in by_question(by_field.test).items():
             same = by_question(by_list.test)[question]
             assert (example.choices, example.names, example.gold) == (same.choices, same.names, same.gold)
@@ -304,7 +304,7 @@ def test_the_same_by_fields_of_which_the_last_may_be_empty(tmp_path):
     assert "line 31: the choice 'C' or one before it is empty, and 'D' is not; leave none out" in refused(tmp_path / "holes")
     splits(tmp_path / "empty", [{**row, "D": "", "E": ""} for row in rows if "D" not in row])
     empty = load(tmp_path / "empty")
-    assert empty.task.choice_fields == tuple("ABC") and not empty.task.ragged and empty.test[0].names == tuple("ABC")
+    assert empty.task.choice_fields == tuple("ABC") and not empty.task.choices_vary and empty.test[0].names == tuple("ABC")
     splits(tmp_path / "none", [{name: row[name] for name in ("q", "A", "B", "C", "answer")} for row in rows])
     said = refused(tmp_path / "none", "dataset.choices=[A,B,C,D]", "dataset.gold=answer")
     assert said == "@/train.jsonl, line 1: the row lacks the field 'D'; it has q, A, B, C, answer."

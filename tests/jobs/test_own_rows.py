@@ -128,13 +128,13 @@ def test_rows_and_labels_in_python(tiny_llama, tmp_path):
 # Choices that differ in number.
 
 
-def test_ragged_rows_are_scored_as_each_would_be_among_its_equals(tiny_llama, tmp_path):
+def test_rows_of_unequal_numbers_of_choices_are_scored_as_each_would_be_among_its_equals(tiny_llama, tmp_path):
     by_number = {
         n: "{q}\n" + "\n".join(f"{c}. {{{c}}}" for c in "ABCDE"[:n]) + f"\nOne of A-{'ABCDE'[n - 1]}:" for n in (3, 4, 5)
     }
     for answer in ("letter", "text"):
         model, encoder, _, _ = setting_of(tiny_llama, answer)
-        examples = [_ragged(i) for i in range(12)]
+        examples = [_uneven(i) for i in range(12)]
         pools = {n: PromptPool("p", (PromptTemplate(text, "0"),), answer, "shown") for n, text in by_number.items()}
         mixed = MatrixStore(tmp_path / f"mixed-{answer}", {})
         matrix = score(Likelihood(model, encoder), encoder, pools[4], examples, batch_tokens=700, store=mixed)
@@ -151,11 +151,11 @@ def test_ragged_rows_are_scored_as_each_would_be_among_its_equals(tiny_llama, tm
         assert matrix.chance == pytest.approx(np.mean([1 / len(example.choices) for example in examples]))
 
 
-def _ragged(i: int) -> Example:
+def _uneven(i: int) -> Example:
     n = 3 + i % 3
     options = {c: f"{i} {c.lower() * 3}" for c in "ABCDE"[:n]}
     choices = tuple(options.values())
-    return Example(str(i), {"q": f"Question {i}?", **options}, choices, i % n, choices[i % n], str(i), "all", ragged=True)
+    return Example(str(i), {"q": f"Question {i}?", **options}, choices, i % n, choices[i % n], str(i), "all", choices_vary=True)
 
 
 def _arc(i: int, n: int) -> dict[str, object]:

@@ -31,7 +31,7 @@ class Example:
     part: str  # the subset that is reported separately
     where: str = ""  # file and line, for error messages
     names: tuple[str, ...] = ()  # what the row calls its choices: their labels, else their fields
-    ragged: bool = False  # whether rows of its task may differ in the number of choices, which are the fields A, B, C ...
+    choices_vary: bool = False  # whether rows of its task may differ in the number of choices, which are the fields A, B, C ...
     unshown: tuple[str, ...] = ()  # the fields that hold a list or an object, which no template can show
     others: tuple[str, ...] = ()  # further right answers of a free-form row, which count as well in scoring
 
@@ -79,7 +79,7 @@ class Task:
     shares_pools_with: str | None = None  # the task whose shipped prompts it uses
     published_rows: int | None = None  # of the whole training split; None: not known
     labels: tuple[str, ...] = ()  # the choices, where they are the same for every row
-    ragged: bool = False  # whether rows may differ in the number of choices, which are the fields A, B, C ...
+    choices_vary: bool = False  # whether rows may differ in the number of choices, which are the fields A, B, C ...
     uniform: bool = True  # whether each row at hand has as many as there are choice_fields
     inferred: Mapping[str, Any] = field(default_factory=dict)  # settings of the data set that were read off its rows
     notes: tuple[str, ...] = ()  # the same in words, for the plan
@@ -98,7 +98,7 @@ class Task:
         """Return the form of this task's templates, given what they are answered with and whether they show the options."""
         fields, choices, optional = map(frozenset, (self.fields, self.choice_fields, self.optional_fields))
         if not self.labels:
-            return Form(fields, choices, answer, options, optional, ragged=self.ragged, uniform=self.uniform)
+            return Form(fields, choices, answer, options, optional, choices_vary=self.choices_vary, uniform=self.uniform)
         if answer == "text" and options == "hidden":  # a prompt need not show the labels, but may
             return Form(fields, frozenset(), answer, options, optional, extra_fields=choices | {LABELS})
         whole_list = LABELS if answer == "text" else None
@@ -126,8 +126,8 @@ class Task:
         names = self.choice_fields if raw.names is None else raw.names
         choices = tuple(fields[name] for name in self.choice_fields) if raw.choices is None else raw.choices
         common = partial(
-            Example, id_, fields, choices, group=raw.group or id_, part=part, where=where, names=names, ragged=self.ragged,
-            unshown=raw.unshown,
+            Example, id_, fields, choices, group=raw.group or id_, part=part, where=where, names=names,
+            choices_vary=self.choices_vary, unshown=raw.unshown,
         )  # fmt: skip
         gold = raw.gold
         if not choices:
