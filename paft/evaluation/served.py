@@ -9,6 +9,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -279,6 +280,10 @@ async def _find(
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise InputError(f"model.name={model.name}: {model.api} has no such model; it has {', '.join(names[:_NAMED])}{more}.")
     why = "; ".join(dict.fromkeys(refusals))
+    assert model.api is not None
+    if listed is None and served.answers_as is None and not urlsplit(model.api).path.strip("/"):
+        address = f"{model.api.rstrip('/')}/v1"
+        raise InputError(f"model.api={model.api}: no API answers there ({why}); most are under /v1: try model.api={address}.")
     if asked.hidden:
         raise InputError(
             f"model.api: hidden options need the log-probabilities of texts, which the server does not give: {why}."

@@ -523,6 +523,15 @@ def test_what_is_wrong_from_the_start_is_one_sentence_and_leaves_nothing(name, m
     assert "secret" not in said + "".join(capfd.readouterr())
 
 
+def test_an_address_without_v1_is_told_the_rest_of_it(model, own):
+    with served(model) as server:
+        address = server.url.removesuffix("/v1")
+        with pytest.raises(InputError) as raised:
+            run_evaluation(compose_evaluation(f"model.api={address}/", "model.name=tiny", *own))
+    said = f"error: {raised.value}\n"
+    assert f"try model.api={address}/v1." in said and "answers 404" in said and is_one_sentence(said), said
+
+
 def test_a_server_that_wants_a_key_and_gets_none(model, own):
     with served(model, key="sk-another") as server, pytest.raises(InputError, match=r"wants a key \(401: .*set OPENAI_API_KEY"):
         by_api(server, *own)
