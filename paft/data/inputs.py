@@ -1,6 +1,7 @@
 """The inputs of a run: examples and pools, checked against each other before any model is loaded."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from paft.prompts.pool import Answer, check_fields
 from paft.prompts.readers import read_prompts
 from paft.prompts.seen import UNKNOWN, Seen, check_unseen
 from paft.runtime.errors import InputError
+
+_RAREST = 5  # labels that are counted where there are more than twice as many
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def load_inputs(config: TrainConfig) -> Inputs:
     warnings += _say_unlabelled(examples.unlabelled, examples.test)
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, examples.test))
     by_name = {"training rows": (train, examples.train), "test rows": (test, examples.test)}
-    notes += _say_system(config.model, examples.task, by_name)
+    notes += _say_labels(examples.task.labels, by_name) + _say_system(config.model, examples.task, by_name)
     files = replace(examples.files, train=(*(examples.files.train or ()), *examples.validation))
     tested, left_out = _scorable(examples.test, files, test, task, own=dataset.own_rows)
     examples = replace(examples, test=tested, files=None)
@@ -126,7 +129,7 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     warnings = (*examples.files.remarks, _NO_TEST, *_say_unlabelled(examples.unlabelled, rows))
     notes = (*examples.task.notes, *_say_shots(shots), *_fewer_rows(config.eval_examples, rows))
     by_name = {"training rows": (train, examples.train), "validation rows": (pool, rows)}
-    notes += _say_system(config.model, examples.task, by_name)
+    notes += _say_labels(examples.task.labels, by_name) + _say_system(config.model, examples.task, by_name)
     files = replace(examples.files, train=examples.train, test=examples.validation)
     scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
     examples = replace(examples, validation=examples.validation[: config.validation.examples], test=scored, files=None)
@@ -195,7 +198,10 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
             check_shown(split, used, [*examples, *shots])
             if dataset.own_rows and files is not None:
                 _check_something_shown(split, used, examples, task)
-    notes = (*task.notes, *_say_shots(shots), *_say_system(config.model, task, {"rows": (pool, examples)}))
+    by_name = {"rows": (pool, examples)}
+    notes = (*task.notes, *_say_shots(shots), *_say_system(config.model, task, by_name))
+    if files is not None:
+        notes += _say_labels(task.labels, by_name)
     if files is None:  # nothing is measured
         return EvaluationInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
     seen = None if adapter is None else UNKNOWN
@@ -265,6 +271,25 @@ def _unlabelled(config: TrainConfig, task: Task) -> tuple[Example, ...]:
     if len(rows) < n:
         raise InputError(f"loss.unlabelled_per_update={n}: {config.loss.unlabelled} has {len(rows)} rows; lower it.")
     return rows
+
+
+def _say_labels(labels: Sequence[str], shown: Mapping[str, tuple[PromptPool | None, Sequence[Example]]]) -> tuple[str, ...]:
+    """Return how often each label is right, by what rows are called; of many labels the rarest alone.
+
+    Args:
+        labels: of a classification, in the order of the choices; none of other rows.
+        shown: by what rows are called, the pool that shows them, and the rows.
+    """
+    lines = []
+    for name, (pool, examples) in shown.items():
+        if labels and pool is not None:
+            there = Counter(example.gold for example in examples)
+            counts = [(label, there[place]) for place, label in enumerate(labels)]
+            rarest = sorted(counts, key=lambda pair: pair[1])[:_RAREST]
+            few = len(counts) <= 2 * _RAREST
+            said = ", ".join(f"{label} {n:,}" for label, n in (counts if few else rarest))
+            lines.append(f"labels of {len(examples):,} {name}: {'' if few else 'the rarest are '}{said}")
+    return tuple(lines)
 
 
 def _say_system(

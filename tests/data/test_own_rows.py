@@ -77,6 +77,20 @@ def test_a_label_that_no_training_row_has_is_said(tmp_path):
     assert said.endswith(f"train.jsonl: Refnd ({tmp_path / 'test.jsonl'}, line {len(TICKETS) + 1}); are they misspelt?")
 
 
+def test_labels_are_counted_in_the_rows_that_are_trained_on_and_tested(tmp_path):
+    apart(tmp_path, [*TICKETS, {"ticket": "Ticket 30", "label": "other"}], "ticket")
+    rows = ["dataset.gold=label", "dataset.labels=[shipping,refund,other]", "train_examples=6", "validation.examples=3"]
+    asked = {"train": "{ticket} ->", "test": "Ticket: {ticket}\nLabel:"}
+    notes = inputs_of(tmp_path, *rows, **asked).notes
+    (trained,) = [note for note in notes if note.startswith("labels of 6 training rows: ")]
+    assert sum(int(pair.split()[1]) for pair in trained.split(": ")[1].split(", ")) == 6
+    assert "labels of 31 test rows: shipping 10, refund 10, other 11" in notes
+    many = [{"ticket": f"Ticket {i}", "label": f"area {i % 13}"} for i in range(131)]
+    notes = inputs_of(apart(tmp_path, many, "ticket"), "dataset.gold=label", "dataset.labels=from_gold", **asked).notes
+    rarest = ", ".join(f"area {i} 10" for i in (1, 10, 11, 12, 2))
+    assert any(note == f"labels of 131 test rows: the rarest are {rarest}" for note in notes), notes
+
+
 def test_rows_of_validation_under_another_name_are_not_passed_over_in_silence(tmp_path):
     splits(tmp_path, TICKETS)
     (tmp_path / "validation.jsonl").rename(tmp_path / "dev.jsonl")
