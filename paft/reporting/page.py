@@ -56,7 +56,8 @@ class Section:
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[Entry | str]]) -> list[str]:
     """Return a Markdown table and a blank line; a column that holds nothing but - is left out."""
-    texts = [[cell.text if isinstance(cell, Entry) else cell for cell in row] for row in rows]
+    shown = ([cell.text if isinstance(cell, Entry) else cell for cell in row] for row in rows)
+    texts = [[text.replace("|", r"\|") for text in row] for row in shown]  # what somebody's rows hold ends no cell
     columns = [column for column in zip(headings, *texts, strict=True) if set(column[1:]) != {"-"}]
     first, *others = ("|" + "".join(f" {text} |" if text else " |" for text in row) for row in zip(*columns, strict=True))
     return [first, f"|---|{'---:|' * (len(columns) - 1)}", *others, ""]
