@@ -17,6 +17,13 @@ COMMANDS = {
     "merge": "write the base model with an adapter's weights added in",
 }
 
+# What people look for under another name, and where it is.
+_ELSEWHERE = {
+    "predict": "predictions for rows are written by `paft evaluate adapter=RUN/adapter dataset.path=ROWS output=FILE`",
+    "serve": "`paft merge RUN --out FOLDER` writes a model that servers load, and FOLDER/README.md says how",
+    "inspect": "open report.html in the folder of a run, or put several runs into one table with `paft report FOLDER`",
+}
+
 _LIST = "\n".join(f"  {name:10}{what}" for name, what in COMMANDS.items())
 HELP = f"""\
 usage: paft COMMAND ...
@@ -51,7 +58,7 @@ def main() -> None:
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, COMMANDS, n=1)
-    hint = f"do you mean {near[0]}" if near else f"give one of {', '.join(COMMANDS)} first"
+    hint = _ELSEWHERE.get(name) or (f"do you mean {near[0]}" if near else f"give one of {', '.join(COMMANDS)} first")
     return f"{name}: there is no such command; {hint}."
 
 

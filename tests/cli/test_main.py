@@ -67,6 +67,9 @@ def test_version(monkeypatch):
         ("pool", "do you mean pools"),
         ("K=8", "give one of train, evaluate, compare, power, report, pools, merge first"),
         ("--cfg", "give one of train, "),
+        ("predict", "predictions for rows are written by `paft evaluate adapter="),
+        ("serve", "`paft merge RUN --out FOLDER` writes a model that servers load"),
+        ("inspect", "open report.html in the folder of a run"),
     ],
 )
 def test_an_unknown_command_is_answered_with_the_nearest_or_all(name, hint, monkeypatch):
