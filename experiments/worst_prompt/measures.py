@@ -19,6 +19,11 @@ def _calibration(results: Results, name: str) -> float | None:
     return None if found is None else float(getattr(found, name))
 
 
+def _con(results: Results, name: str) -> float | None:
+    found = None if results.extra_measures is None else results.extra_measures.adversarial
+    return None if found is None else float(getattr(found, name))
+
+
 # Fractions, but for POSIX, which is in nats.
 MEASURES: dict[str, Value] = {
     "fifth percentile of the prompts": lambda r: None if r.tail is None else r.tail.p5,
@@ -29,6 +34,8 @@ MEASURES: dict[str, Value] = {
     POSIX: lambda r: None if r.sensitivity is None else r.sensitivity.posix,
     "calibration error under a prompt": lambda r: _calibration(r, "ece"),
     "the same under the worst prompt": lambda r: _calibration(r, "worst_ece"),
+    "Con": lambda r: _con(r, "mean"),
+    "Con, worst": lambda r: _con(r, "worst"),
 }
 
 
@@ -55,7 +62,8 @@ def measure_lines(runs: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
         *table(["on all test prompts", "baseline", "method", "difference"], rows),
         "Percent, but for POSIX; means over seeds. In brackets 95% intervals for other seeds alone: they do not cover other "
         "prompts. PSS: how often another prompt makes a right answer wrong, or a wrong one right. POSIX: by how much "
-        "another prompt changes the log-probability of an answer, a token.",
+        "another prompt changes the log-probability of an answer, a token. Con: the accuracy under perturbed prompts "
+        "(extra_measures=[adversarial]), and under the worst of them.",
         "",
         *_parts(runs),
     ]

@@ -16,7 +16,7 @@ from experiments.worst_prompt.arms import Arms, arms_of
 from experiments.worst_prompt.composition import write_composition
 from experiments.worst_prompt.few_families import SIZE, write_pools
 from experiments.worst_prompt.page import verdict, write_page
-from experiments.worst_prompt.registered import Ablations, Bounds, Registered, compute, exploratory, read, unregistered
+from experiments.worst_prompt.registered import FILE, Ablations, Bounds, Registered, compute, exploratory, read, unregistered
 from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import Estimate
 from paft.jobs.evaluate import run_evaluation
@@ -217,6 +217,13 @@ def test_the_verdict_says_what_is_shown_or_excluded(registered):
     assert "better at the worst prompts by the registered aim of 2 points" in verdict(arms(0.08), registered)
     assert "no gain at the worst prompts is shown; gains of more than" in verdict(arms(0.0), registered)
     assert "short of the registered aim" in verdict(arms(0.08), registered.model_copy(update={"aim": 20}))
+
+
+@pytest.mark.parametrize("path", sorted(FILE.parent.glob("registered*.yaml")), ids=lambda path: path.stem)
+def test_what_is_registered_composes(path):
+    found = read(path)
+    names = {found.run_name(arm, found.seeds[0]) for arm in ("baseline", "method")}
+    assert len(names) == 2 and found.aim > 0 and len({*found.seeds}) == len(found.seeds)
 
 
 def test_commands_and_budget(registered, tmp_path, capsys):
