@@ -200,10 +200,9 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
                 _check_something_shown(split, used, examples, task)
     by_name = {"rows": (pool, examples)}
     notes = (*task.notes, *_say_shots(shots), *_say_system(config.model, task, by_name))
-    if files is not None:
-        notes += _say_labels(task.labels, by_name)
     if files is None:  # nothing is measured
         return EvaluationInputs(task, examples, pool, adversarial, rows, None, LeftOut(), notes, (), shots)
+    notes += _say_labels(task.labels, by_name)
     seen = None if adapter is None else UNKNOWN
     if adapter is not None and trained:
         seen = _seen(config, adapter.folder, whole_pool, len(pool.templates), adversarial)
