@@ -20,6 +20,7 @@ from paft.reporting.model_card import modelfile, save_model_card, save_short_car
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
 from paft.runtime.files import appears_whole, write_atomically
+from paft.runtime.process import quieten
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 
@@ -41,6 +42,7 @@ def export(
     Raises InputError if the adapter does not belong to its base model, the merged model would not score as the adapter does,
     or the model cannot be written in this form.
     """
+    quieten()
     settings = _settings(source, remote_code)
     tokenizer = load_tokenizer(settings)
     if quantisation is not None:
