@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -140,19 +139,8 @@ def _model_file(path: str | None) -> str:
 
 
 def _composed(config: TrainConfig | EvaluateConfig, typed: list[str]) -> DictConfig:
-    changed = max(path.stat().st_mtime_ns for path in Path(CONF).rglob("*.yaml"))  # files may be edited beside a notebook
-    return _from_conf("train" if isinstance(config, TrainConfig) else "evaluate", tuple(typed), changed)
-
-
-@lru_cache(8)
-def _from_conf(name: str, typed: tuple[str, ...], changed: int) -> DictConfig:
-    """Compose a file of conf/ with overrides, once: a sweep writes many pages whose commands begin alike.
-
-    Args:
-        changed: when the files of conf/ were changed last.
-    """
     with in_conf():
-        return compose(name, [*typed])
+        return compose("train" if isinstance(config, TrainConfig) else "evaluate", typed)
 
 
 def _parsed(config: TrainConfig | EvaluateConfig, composed: DictConfig, typed: list[str]) -> TrainConfig | EvaluateConfig:

@@ -1,6 +1,5 @@
 """Losses that look at the templates of an update: what they are, however an update is split, dealt to ranks or replayed."""
 
-import csv
 from dataclasses import replace
 from itertools import count, groupby
 from pathlib import Path
@@ -195,12 +194,6 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_pat
     own = [*tiny_overrides, *overrides, "trainer.checkpoint_every=2", "model.lora.dropout=0.1"]
     whole, resumed = whole_and_resumed(own, tmp_path / "again", monkeypatch)
     assert (resumed.folder / ADAPTER).read_bytes() == (whole.folder / ADAPTER).read_bytes()
-
-
-def log(folder: Path, last: str) -> list[list[float]]:
-    (path,) = folder.glob("log/version_*/metrics.csv")
-    names = ("loss", "grad_norm", last)
-    return [[float(row[name]) for name in names] for row in csv.DictReader(path.open(encoding="utf-8")) if row["loss"]]
 
 
 @pytest.mark.parametrize(

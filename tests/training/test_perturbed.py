@@ -1,8 +1,5 @@
 """The perturbed loss: half of it with the template's words moved to where the loss is higher, and nothing else moved."""
 
-import csv
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -22,12 +19,6 @@ from tests.training.test_losses import ADAPTER, data_of
 from tests.training.test_module import adapted
 
 OWN = ["loss=perturbed", "loss.size=0.1", "loss.warmup=0.25"]
-
-
-def log(folder: Path) -> list[list[float]]:
-    (path,) = folder.glob("log/version_*/metrics.csv")
-    rows = csv.DictReader(path.open(encoding="utf-8"))
-    return [[float(row["loss"]), float(row["perturbation"])] for row in rows if row["loss"]]
 
 
 def added(model, update, size: float | None) -> tuple[torch.Tensor, torch.Tensor]:
