@@ -1,8 +1,9 @@
-"""Where the prompts of a score matrix disagree: rows that they answer differently, and prompts that answer unlike the others.
+"""Where the prompts of a score matrix agree: what most of them answer, and which rows they answer differently.
 
 None of it needs right answers.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.metrics import Metric
-from paft.evaluation.predictions import free_form_answers
 from paft.evaluation.statistics import Array
 from paft.evaluation.store import read_cells
 
@@ -44,6 +44,16 @@ class Answers:
         return np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
 
     @property
+    def agreement(self) -> float:
+        """The share of pairs of prompts, over all examples, that give the same answer; no answer agrees with nothing.
+
+        There are two prompts at least.
+        """
+        prompts, examples = self.codes.shape
+        votes = self.votes
+        return float((votes * (votes - 1)).sum() / (prompts * (prompts - 1)) / examples)
+
+    @property
     def entropy(self) -> Array:
         """The entropy (E,) of the prompts' answers in bits, no answer being one of its own; 0 where all prompts agree."""
         silent = (self.codes < 0).sum(axis=0)
@@ -69,6 +79,24 @@ def answers_of(matrix: ScoreMatrix, path: Path, metric: Metric) -> Answers:
     codes = free_form_answers(path, metric, len(matrix.correct))
     outputs = np.array(read_cells(path, ["output"])["output"].to_pylist(), dtype=object).reshape(codes.shape)
     return Answers(codes, tuple(_texts(*columns) for columns in zip(codes.T, outputs.T, strict=True)))
+
+
+def free_form_answers(matrix: Path, metric: Metric, n_prompts: int) -> NDArray[np.int32]:
+    """Return a number (P, E) for the free-form answer of each cell: of an example, the same for texts that count as equal.
+
+    It is -1 where a text holds no answer: no number (last_number), no match (regex), no token that counts (f1), or nothing.
+
+    Args:
+        matrix: the file of a finished matrix.
+    """
+    cells = read_cells(matrix, ["example", "output"])
+    numbers: dict[int, dict[Hashable, int]] = {}  # by example
+    found = []
+    for example, output in zip(cells["example"].to_pylist(), cells["output"].to_pylist(), strict=True):
+        own = numbers.setdefault(example, {})
+        answer = metric.read(output or "")
+        found.append(-1 if answer in (None, "") else own.setdefault(answer, len(own)))
+    return np.array(found, dtype=np.int32).reshape(n_prompts, -1)
 
 
 def _texts(codes: NDArray[np.int32], outputs: NDArray[np.object_]) -> tuple[str, ...]:

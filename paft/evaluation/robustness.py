@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
+from paft.evaluation.disagreement import Answers
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.statistics import (
     EQUAL,
     Estimate,
-    agreement,
     can_promise,
-    majority_accuracy,
     mean_interval,
     std_interval,
     worst_without_selection,
@@ -97,7 +96,8 @@ def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
 
 def consensus(matrix: ScoreMatrix) -> Consensus:
     """Compare the choices of the prompts of a matrix, which needs two prompts at least and examples with choices."""
-    return Consensus(agreement(matrix.predicted), majority_accuracy(matrix.predicted, matrix.gold))
+    answers = Answers(matrix.predicted)
+    return Consensus(answers.agreement, float((answers.majority == matrix.gold).mean()))
 
 
 def con(matrix: ScoreMatrix) -> Con:

@@ -188,29 +188,6 @@ def worst_without_selection(correct: Array, groups: Groups, splits: int = 200, s
     return float(min(np.mean(accuracies), correct.mean()))
 
 
-def agreement(predictions: NDArray[np.int32]) -> float:
-    """Return the share of pairs of prompts, over all examples, that predict the same choice.
-
-    Args:
-        predictions: (P, E), the index of the predicted choice; -1, where there is none, agrees with nothing.
-    """
-    prompts, examples = predictions.shape
-    counts = _votes(predictions)
-    return float((counts * (counts - 1)).sum() / (prompts * (prompts - 1)) / examples)
-
-
-def majority_accuracy(predictions: NDArray[np.int32], gold: NDArray[np.int32]) -> float:
-    """Return the accuracy of the choice that most prompts predict; of choices with equal votes the first is taken.
-
-    Args:
-        predictions: (P, E), the index of the predicted choice; -1, where there is none, is no vote, and an example
-            without a vote counts as wrong.
-        gold: (E,), the index of the right choice.
-    """
-    votes = _votes(predictions)
-    return float(((votes.argmax(0) == gold) & votes.any(0)).mean())
-
-
 def compare(a: Array, b: Array, groups: Groups, draws: int = 10_000, seed: int = 0) -> Comparison:
     """Compare two runs on the same prompts and examples.
 
@@ -341,11 +318,6 @@ def _interval_of_mean(values: Array, groups: Groups, draws: int, seed: int, lowe
     deviations = (of_prompts + of_groups) * float(np.sqrt(once) * t.ppf(0.975, freedom) / norm.ppf(0.975))
     low, high = np.clip(value + np.quantile(deviations, [0.025, 0.975]), lowest, 1.0)
     return Estimate(value, float(low), float(high))
-
-
-def _votes(predictions: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the number (C, E) of prompts that predict each choice; C is at least 1."""
-    return np.stack([(predictions == choice).sum(0) for choice in range(max(int(predictions.max()), 0) + 1)])
 
 
 def sums_by_group(values: Array, groups: Groups) -> tuple[Array, Array]:

@@ -18,7 +18,6 @@ from paft.evaluation.disagreement import Answers
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.robustness import Robustness
-from paft.evaluation.statistics import agreement
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.prompts import PromptPool, PromptTemplate
 from paft.reporting.described import facts_of, title_of
@@ -165,7 +164,7 @@ def _figures_without_labels(matrix: ScoreMatrix, answers: Answers) -> list[Figur
     alike = float(((answers.entropy == 0) & (answers.majority >= 0)).mean())
     return [
         *figures,
-        Figure("two prompts agree", percent(agreement(answers.codes))),
+        Figure("two prompts agree", percent(answers.agreement)),
         Figure("all prompts agree", percent(alike)),
     ]
 
@@ -177,7 +176,7 @@ def _lesser_figures(results: Results, answers: Answers) -> list[Figure]:
         figures.append(Figure("worst tenth (CVaR10)", percent(results.tail.cvar10)))
         figures.append(Figure("fifth percentile", percent(results.tail.p5)))
     if results.robustness is not None and len(answers.codes) > 1:
-        figures.append(Figure("two prompts agree", percent(agreement(answers.codes))))
+        figures.append(Figure("two prompts agree", percent(answers.agreement)))
     if results.consensus is not None and results.consensus.majority is not None:
         figures.append(Figure("majority vote", percent(results.consensus.majority)))
     if (adversarial := results.extra_measures.adversarial) is not None:

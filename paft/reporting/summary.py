@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from paft.config.schema import DatasetConfig
 from paft.data.encode import Encoder
 from paft.data.tasks.base import Example
+from paft.evaluation.disagreement import Answers, free_form_answers
 from paft.evaluation.evaluator import Scored
 from paft.evaluation.labels import by_label
 from paft.evaluation.matrix import ScoreMatrix
 from paft.evaluation.metrics import metric_of
-from paft.evaluation.predictions import free_form_answers
 from paft.evaluation.robustness import Consensus, con, consensus, robustness, uncertainty
 from paft.evaluation.sensitivity import Sensitivity, calibration, posix, pss
-from paft.evaluation.statistics import Array, agreement
+from paft.evaluation.statistics import Array
 from paft.evaluation.store import read_cells
 from paft.evaluation.tail import Family, by_family, families_named, tail
 from paft.prompts import PromptPool
@@ -160,9 +160,9 @@ def _sensitivity(
     matrix = scored.matrix
     if len(matrix.prompt_ids) < 2:
         return None
-    answers = matrix.predicted if free_form is None else free_form
+    answers = Answers(matrix.predicted if free_form is None else free_form)
     log_probs = _log_probs(scored.path, *matrix.correct.shape) if free_form is None else None
-    found = Sensitivity(None, pss(matrix.correct) if labelled else None, 1 - agreement(answers), None)
+    found = Sensitivity(None, pss(matrix.correct) if labelled else None, 1 - answers.agreement, None)
     if log_probs is None:
         return found
     sure = calibration(log_probs, matrix.predicted, matrix.gold) if labelled else None

@@ -5,12 +5,10 @@ import pytest
 from scipy.stats import norm
 
 from paft.evaluation.statistics import (
-    agreement,
     compare,
     corrected_std,
     corrected_variance,
     difference_interval,
-    majority_accuracy,
     mean_interval,
     noise_variance,
     seed_variance,
@@ -117,29 +115,6 @@ def test_the_worst_prompt_of_equals_is_as_good_as_the_others():
     matrices = [(generator.random((20, 100)) < 0.7).astype(float) for _ in range(30)]
     assert np.mean([m.mean(1).min() for m in matrices]) < 0.63
     assert np.mean([worst_without_selection(m, each(100), splits=20) for m in matrices]) == pytest.approx(0.7, abs=0.02)
-
-
-def test_agreement_counts_pairs_of_prompts():
-    predictions = np.array([[0, 1, 2], [0, 1, 0], [0, 2, 1]])
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    assert agreement(predictions) == pytest.approx(np.mean([(predictions[a] == predictions[b]).mean() for a, b in pairs]))
-
-
-def test_no_choice_found_agrees_with_nothing():
-    assert agreement(np.array([[-1, 0, -1], [-1, 0, 1]])) == pytest.approx(1 / 3)
-    assert agreement(np.full((3, 2), -1)) == 0
-
-
-def test_the_majority_decides_and_the_first_of_equals():
-    predictions = np.array([[0, 1, 2], [0, 2, 1], [1, 2, 1], [1, 2, 2]])
-    assert majority_accuracy(predictions, np.array([0, 2, 1])) == 1
-    assert majority_accuracy(predictions, np.array([1, 1, 2])) == 0
-
-
-def test_no_choice_found_is_no_vote():
-    predictions = np.array([[-1, -1], [-1, -1], [1, -1]])
-    assert majority_accuracy(predictions, np.array([1, 0])) == 0.5
-    assert majority_accuracy(predictions, np.array([0, 0])) == 0
 
 
 def test_a_comparison_counts_what_each_run_wins():

@@ -183,23 +183,6 @@ def test_predictions_for_unlabelled_rows(own, common, tmp_path):
     assert len(output.read_text().splitlines()) == 5
 
 
-def test_free_form_predictions_are_what_most_prompts_write(tmp_path):
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from paft.data.tasks.base import Task
-    from paft.evaluation.metrics import Metric
-    from paft.evaluation.predictions import predictions
-    from paft.evaluation.store import SCHEMA, VERSION
-
-    outputs = [["so 4", "is 4.", "5"], ["none", "", "no"], ["7", "8", "8"]]
-    cells = [{"prompt": p, "example": e, "output": outputs[e][p], "predicted": -1} for p in range(3) for e in range(3)]
-    pq.write_table(pa.Table.from_pylist(cells, SCHEMA.with_metadata({"version": str(VERSION)})), tmp_path / "m.parquet")
-    task = Task("jsonl", (), optional_fields=("q",), gold="a")
-    found = predictions(tmp_path / "m.parquet", task, [{"q": "x"}] * 3, Metric("last_number"))
-    assert [(row["prediction"], row["prediction_agreement"]) for row in found] == [("so 4", 0.6667), (None, 0.0), ("8", 0.6667)]
-
-
 def test_labelled_rows_of_a_file_are_a_test_set(own, common, tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines(*map(question, range(200, 207))))
     results = evaluated(f"adapter={own / 'adapter'}", f"dataset.path={tmp_path / 'rows.jsonl'}", *common)
