@@ -193,6 +193,7 @@ EVALUATION: Table = [
         "bare.jsonl, line 1: the row lacks the field 'answer'; it has question; to predict answers, give output=predictions",
     ),
     ("a bound as a fraction", f"{RUN} ; fail_under.worst=0.8", A_RUN, "bounds are in percent: fail_under.worst=80."),
+    ("an adapter's rows elsewhere", OWNS, OWN_RUN, "it was trained on the rows in own, and there is no such"),
     ("rows of no name", f"{OWNS} ; dataset.path=row", OWN_RUN | {"rows/a": ""}, "row: there is no such file or folder; did"),
     (
         "some of all rows",
