@@ -7,7 +7,6 @@ and distances, none of their sentences. Exit code 1 if a shipped pool leaks or h
 """
 
 import argparse
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ from paft.data.tasks import BUILT_IN
 from paft.pools.audit import Audit, Audited, audit, read_for_audit
 from paft.pools.audit_page import distance_table, distances, save_curve
 from paft.prompts.pool import Form
-from paft.reporting.page import bullets, table, write, write_json
+from paft.reporting.page import bullets, file_name, table, write, write_json
 from paft.reporting.provenance import provenance
+from paft.runtime.errors import InputError
+from paft.runtime.files import check_place
 
 POOLS = Path(__file__).parent.parent / "paft" / "prompts" / "shipped"
 SHEETS = {"hel": "hellaswag", "piqa": "piqa", "race": "race", "win": "winogrande"}
@@ -49,12 +50,15 @@ def shipped() -> dict[str, dict[str, Audited]]:
 
 
 def official(folder: Path) -> dict[str, dict[str, Audited]]:
-    """Read the authors' sheets, those that are there."""
+    """Read the authors' sheets of the data sets whose training sheet is there; raises InputError if none is."""
     audited: dict[str, dict[str, Audited]] = {}
     for short, dataset in SHEETS.items():
         paths = {split: folder / f"robust_{split}dataset_{short}.xlsx" for split in ("train", "test")}
         form, aliases = form_of(dataset, "letter"), BUILT_IN[dataset].aliases
-        audited[short] = {split: read_for_audit(path, form, aliases) for split, path in paths.items() if path.is_file()}
+        if paths["train"].is_file():
+            audited[short] = {split: read_for_audit(path, form, aliases) for split, path in paths.items() if path.is_file()}
+    if not audited:
+        raise InputError(f"--official {folder}: there is no sheet robust_traindataset_NAME.xlsx (NAME: {', '.join(SHEETS)}).")
     return audited
 
 
@@ -86,11 +90,6 @@ def shipped_row(name: str, audited: Audit) -> list[str]:
     return cells
 
 
-def file_name(name: str) -> str:
-    """Return a file name for some pools."""
-    return re.sub(r"\W+", "_", name)
-
-
 def facts_of(audited: Audit) -> dict[str, Any]:
     """Return an audit in plain types, without what quotes prompts."""
     facts = audited.as_json()
@@ -108,6 +107,8 @@ def main() -> None:
     parser.add_argument("--model", help="embed prompts with this causal LM too: a hub id, a folder or `embedded`")
     parser.add_argument("--report", type=Path, default=Path("outputs/audits"))
     arguments = parser.parse_args()
+    check_place(f"--report {arguments.report}", arguments.report)
+    sheets = {} if arguments.official is None else official(arguments.official)
     arguments.report.mkdir(parents=True, exist_ok=True)
     pools = shipped()
     own = {name: audit(audited) for name, audited in pools.items()}
@@ -116,7 +117,6 @@ def main() -> None:
     pairs = {name: (audited["train"], audited["test"]) for name, audited in pools.items()}
     content: dict[str, Any] = {"shipped": {name: facts_of(audited) for name, audited in own.items()}}
     if arguments.official is not None:
-        sheets = official(arguments.official)
         theirs = {short: audit(audited) for short, audited in sheets.items()}
         page += ["## The authors' sheets", "", _IN_BRACKETS, ""]
         page += table(_SHEETS_HEADINGS, [sheet_row(short, audited) for short, audited in theirs.items()])

@@ -50,7 +50,8 @@ def main() -> None:
     notes = [gain(runs, i, seed) for i, seed in enumerate(arguments.seeds)]
     notes += _CAVEATS
     seeds = " ".join(map(str, arguments.seeds))
-    command = f"python -m experiments.demo --seeds {seeds} --user-prompts {arguments.user_prompts}"
+    typed = "".join(f" {override}" for override in arguments.overrides)
+    command = f"python -m experiments.demo --seeds {seeds} --user-prompts {arguments.user_prompts}{typed}"
     report(arguments.report, "How much the wording matters", {"story_facts": runs}, notes, command)
 
 

@@ -133,8 +133,8 @@ def run(job: Job, report: Path, seconds: float) -> str:
 
 
 def finished(job: Job, report: Path) -> bool:
-    """Whether a job's page is there."""
-    return (report / job.folder / "README.md").is_file()
+    """Whether a job's page is there, with its numbers where some have a target."""
+    return all((report / job.folder / name).is_file() for name in ("README.md", *(["results.json"] if job.targets else [])))
 
 
 def summary(all_jobs: list[Job], report: Path, ended: dict[str, str]) -> list[str]:

@@ -20,8 +20,8 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from experiments.worst_prompt.ablations import Compared, says
-from experiments.worst_prompt.arms import runs_by_arm
-from experiments.worst_prompt.files import add_page_arguments, check_against, read_yaml
+from experiments.worst_prompt.arms import missing_seeds, runs_by_arm
+from experiments.worst_prompt.files import add_page_arguments, check_against, read_yaml, typed_path
 from experiments.worst_prompt.registered import FORWARD, MOST_APART, Bounds
 from paft.cli.hydra_app import run_plain
 from paft.data.tasks.story_facts import generate_rows
@@ -110,15 +110,19 @@ def print_commands(path: Path) -> None:
 
 def _page(runs: Sequence[Path], path: Path, out: Path, keep: bool) -> None:
     check_place(f"--out {out}", out)
-    write_page(collect(runs), read(path), out, keep)
+    write_page(collect(runs), read(path), path, out, keep)
 
 
-def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) -> None:
-    """Write README.md and results.json: each arm, and how it compares with the one beside it."""
+def write_page(collected: Collected, methods: Methods, path: Path, out: Path, keep: bool) -> None:
+    """Write README.md and results.json: each arm, and how it compares with the one beside it.
+
+    Args:
+        path: the file that says what is compared.
+    """
     found = runs_by_arm(collected, {arm: [methods.overrides(arm, seed) for seed in methods.seeds] for arm in methods.arms})
     every = [run for own in found.values() for run in own]
-    n, seeds, bounds = _accuracy(every[:1]).shape[1], len(methods.seeds), methods.equivalent
-    missing = [f"{arm}: {len(found.get(arm, []))} of {seeds} seeds" for arm in methods.arms if len(found.get(arm, [])) < seeds]
+    n, bounds = _accuracy(every[:1]).shape[1], methods.equivalent
+    missing = missing_seeds(found, methods.arms, len(methods.seeds))
     compared = [one for one in (Compared.of(arm, other, found) for arm, other in methods.pairs()) if one is not None]
     page = [f"# {methods.title}", "", *origin(every)]
     page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
@@ -135,7 +139,8 @@ def write_page(collected: Collected, methods: Methods, out: Path, keep: bool) ->
         "update as two. Seconds: of the updates, whatever else the device did. Equivalent: both intervals are within "
         f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean.",
         "",
-        f"All arms: `{' '.join(methods.common)}`. Made by `python -m experiments.methods page`.",
+        f"All arms: `{' '.join(methods.common)}`. Made by "
+        f"`python -m experiments.methods page RUNS --methods {typed_path(path)}`.",
     ]
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.worst_prompt.arms import paired, runs_by_arm
+from experiments.worst_prompt.arms import missing_seeds, paired, runs_by_arm
 from experiments.worst_prompt.files import add_page_arguments
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import compose_training
@@ -35,7 +35,6 @@ from paft.data.updates import mutator_of
 from paft.evaluation.statistics import Array
 from paft.prompts.parts import shown_order
 from paft.prompts.pool import PromptPool, load_pool, shipped_pool_path
-from paft.prompts.readers import read_prompts
 from paft.prompts.template import PromptTemplate
 from paft.prompts.writers import write_pool
 from paft.reporting.collect import Collected, collect, keep_runs
@@ -145,8 +144,7 @@ def _page(runs: Sequence[Path], out: Path, keep: bool) -> None:
 
 def groups_of(run: FinishedRun) -> dict[str, Array]:
     """Return which test prompts have the order of the 31, another one, and the options above the story (P,)."""
-    by_id = {str(row["id"]): str(row["text"]) for _, row in read_prompts(run.pool_file("test")).rows}
-    orders = [order_of(PromptTemplate(by_id[id_], id=id_)) for id_ in run.matrix(run.dataset).prompt_ids]
+    orders = [order_of(PromptTemplate(str(row["text"]), id=str(row["id"]))) for row in run.test_prompt_rows]
     same = np.array([order == ORDER for order in orders])
     above = np.array([order.index("options") < order.index("story") for order in orders])
     return {SAME: same, OTHER: ~same, ABOVE: above}
@@ -158,9 +156,7 @@ def write_page(collected: Collected, out: Path, keep: bool) -> None:
     every = [run for own in found.values() for run in own]
     groups = groups_of(every[0])
     accuracy = {arm: TableRow(own, own[0].dataset).correct.mean(2) for arm, own in found.items()}
-    missing = [
-        f"{arm}: {len(found.get(arm, []))} of {len(SEEDS)} seeds" for arm in ARMS if len(found.get(arm, [])) < len(SEEDS)
-    ]
+    missing = missing_seeds(found, ARMS, len(SEEDS))
     one = of_one_order(shipped_pool())
     shares = [percent(share_in_order(arm, one)) for arm in ("the same in three orders", "the same in all six orders")]
     n_examples = every[0].matrix(every[0].dataset).correct.shape[1]

@@ -10,19 +10,18 @@ and from method=base and method=top_accuracy method.budget=2400 (seed 0).
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from paft.cli.hydra_app import run_plain
-from paft.evaluation.statistics import Array, Estimate, Groups
-from paft.prompts.readers import read_prompts
+from paft.evaluation.statistics import of_these_prompts
 from paft.reporting.collect import collect
 from paft.reporting.compare import compare_sides
 from paft.reporting.page import bracketed, percent, table, write
-from paft.reporting.runs import FinishedRun, TableRow
+from paft.reporting.runs import TableRow
 from paft.reporting.sweep import report
 
 KEPT = Path("experiments/results/race_qwen05")
@@ -48,9 +47,9 @@ def paired_note() -> str:
         f"PAFT minus one fixed prompt, paired, seeds 0, 1: mean {bracketed(pair.mean, '+')} points "
         f"({seeds[0]} against {seeds[1]}), on {pair.wins} of the 50 prompts. The worst tenth of "
         f"the prompts (CVaR10) has {tails[0]} instead of {tails[1]}; two seeds are too few for an interval. The single worst, "
-        f"chosen on other examples, hardly moves: {percent(pair.worst_a)} instead of {percent(pair.worst_b)}; and PAFT varies "
-        f"more over prompts, minus the examples' noise: std {percent(pair.std_a.value)} instead of "
-        f"{percent(pair.std_b.value)}{p}. {_beside_one_choice()}"
+        f"chosen on other examples, has {percent(pair.worst_a)} instead of {percent(pair.worst_b)}, and the std over prompts, "
+        f"minus the examples' noise, is {percent(pair.std_a.value)} instead of {percent(pair.std_b.value)}{p}. "
+        f"{_beside_one_choice()}"
     )
 
 
@@ -70,41 +69,14 @@ def sides() -> dict[str, TableRow]:
     return {name: TableRow(sorted(found, key=lambda run: run.seed or 0), found[0].dataset) for name, found in own.items()}
 
 
-def prompt_rows(run: FinishedRun) -> list[dict[str, str]]:
-    """Return id, wording and layout of the test prompts, in the order of the scores."""
-    by_id = {str(row["id"]): {key: str(row[key]) for key in ("id", "wording", "layout")}
-             for _, row in read_prompts(run.pool_file("test")).rows}  # fmt: skip
-    return [by_id[id_] for id_ in run.matrix(run.dataset).prompt_ids]
-
-
-def difference_on_rows(a: Array, b: Array, groups: Groups) -> Estimate:
-    """Return the mean of a minus that of b on given prompts, with a 95% interval for other articles.
-
-    The prompts are those of one family, too few to speak for others. Rows of an article are no independent evidence: the
-    variance is that of the articles' sums (cluster-robust), the quantile that of t.
-
-    Args:
-        a: (S, P, E).
-        b: (S, P, E), the same prompts and examples.
-        groups: the article of each example (E,).
-    """
-    by_row = (a - b).mean((0, 1))
-    value = float(by_row.mean())
-    sums = np.bincount(groups, weights=by_row - value)
-    n = len(sums)
-    error = float(np.sqrt(n / (n - 1) * (sums**2).sum())) / len(by_row)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    return Estimate(value, value - half, value + half)
-
-
-def family_table(rows: dict[str, TableRow], prompts: Sequence[dict[str, str]], key: str) -> list[str]:
+def family_table(rows: dict[str, TableRow], prompts: Sequence[Mapping[str, Any]], key: str) -> list[str]:
     """Return the table of the families of a kind, the one that PAFT answers worst first."""
     correct = {name: row.correct for name, row in rows.items()}
     found = []
     for family in dict.fromkeys(row[key] for row in prompts):
         own = [place for place, row in enumerate(prompts) if row[key] == family]
         of_seeds = correct["paft"][:, own].mean((1, 2))
-        gain = difference_on_rows(correct["paft"][:, own], correct["user"][:, own], rows["paft"].groups)
+        gain = of_these_prompts((correct["paft"] - correct["user"])[:, own].mean(0), rows["paft"].groups)
         means = [percent(float(correct[name][:, own].mean())) for name in ("base", "user", "paft")]
         seeds = ", ".join(percent(float(value)) for value in of_seeds)
         found.append((float(of_seeds.mean()), [family, str(len(own)), *means, seeds, bracketed(gain, "+")]))
@@ -112,7 +84,7 @@ def family_table(rows: dict[str, TableRow], prompts: Sequence[dict[str, str]], k
     return table(headings, [cells for _, cells in sorted(found)])
 
 
-def prompt_table(rows: dict[str, TableRow], prompts: Sequence[dict[str, str]]) -> list[str]:
+def prompt_table(rows: dict[str, TableRow], prompts: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the table of all prompts, the one that PAFT answers worst first."""
     means = {name: row.correct.mean((0, 2)) for name, row in rows.items()}
     order = np.argsort(means["paft"], kind="stable")
@@ -126,7 +98,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     report([KEPT / "runs"], KEPT, keep=True, notes=[*_NOTES, paired_note()])
     rows = sides()
-    prompts = prompt_rows(rows["paft"].runs[0])
+    prompts = rows["paft"].runs[0].test_prompt_rows
     *page, made_by = (KEPT / "README.md").read_text(encoding="utf-8").rstrip().splitlines()
     page += ["", "## By layout", "", *family_table(rows, prompts, "layout"), _OF_ROWS, ""]
     page += ["## By wording", "", *family_table(rows, prompts, "wording"), _OF_ROWS, ""]

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.studies import labelled, report, train
 from paft.cli.hydra_app import run_plain
+from paft.config.hints import key_of
 from paft.reporting.results import Results
 
 # Small enough for two cores; nothing was tuned on these data sets.
@@ -54,9 +55,11 @@ def main() -> None:
     folder = arguments.report or Path("outputs") / f"real_data_{arguments.pools}"
     sheets = " --sheets DIR" if arguments.pools == "official" else ""
     seeds = " ".join(map(str, arguments.seeds))
-    command = f"python -m experiments.real_data {arguments.pools} --data DIR{sheets} --seeds {seeds}"
+    typed = "".join(f" {override}" for override in arguments.overrides)
+    command = f"python -m experiments.real_data {arguments.pools} --data DIR{sheets} --seeds {seeds}{typed}"
     notes = [gain(dataset, runs) for dataset, runs in groups.items()]
-    notes.append(f"Small and untuned ({', '.join([*_SCALE[arguments.pools], *_COMMON])}): what two cores finish in an hour.")
+    settings = {key_of(one): one for one in (*_SCALE[arguments.pools], *_COMMON, *arguments.overrides)}  # the last one counts
+    notes.append(f"Untuned: {', '.join(settings.values())}.")
     if arguments.pools == "official":
         notes.append(
             "Near chance a model may answer one letter throughout; its accuracy is then that letter's share of the rows, "

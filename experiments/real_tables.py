@@ -67,7 +67,7 @@ class Cell:
 def cells(recipe: str, datasets: Sequence[str], typed: Sequence[str]) -> list[Cell]:
     """Return the runs of a recipe in the order of what they tell; raises InputError for settings that do not compose.
 
-    A seed comes whole before the next, the first two data sets before the others.
+    The first two data sets come seed by seed, then the others, then the searches for one prompt in the same order.
     """
     swept = _swept(recipe)
     if "dataset" in swept or any(one.startswith(("seed=", "dataset=")) for one in typed):
@@ -203,7 +203,9 @@ def reading(wanted: Sequence[Cell]) -> list[str]:
     """Say which data sets have their options hidden or are left out, and why, and how test rows were drawn."""
     configs = {config.name: config for config in (compose_training(cell.overrides).dataset for cell in wanted)}
     hidden = [name for name, config in configs.items() if config.options == "hidden"]
-    lines = [f"Options hidden: {', '.join(hidden)}. With options shown {_NOT_TOLD}."] if hidden else []
+    lines = [f"Options hidden: {', '.join(hidden)}."] if hidden else []
+    if untold := [name for name in hidden if {*_HIDDEN} <= {*DATASETS.get(name, ())}]:
+        lines = [f"{lines[0]} With options shown, on {', '.join(untold)} {_NOT_TOLD}."]
     if "winogrande" not in configs:
         lines.append(
             f"WinoGrande is left out unless it is named: {_NOT_TOLD}, and its options, which fill a gap in the sentence, "

@@ -23,10 +23,11 @@ def train(overrides: Sequence[str], prompt: str | None = None) -> Results:
     """Return the results of `train.py` with these overrides, which runs unless it is finished already.
 
     Args:
-        prompt: method.prompt, which is awkward to quote on a command line.
+        prompt: method.prompt, which is awkward to quote on a command line; None: what the overrides say.
     """
     config = compose_training(overrides)
-    config.method.prompt = prompt
+    if prompt is not None:
+        config.method.prompt = prompt
     from paft.jobs.train import run_training
 
     return run_training(config)

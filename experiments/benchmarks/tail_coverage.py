@@ -15,10 +15,10 @@ from importlib import metadata
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t
 
 import paft
 from experiments.benchmarks.coverage import holds
+from experiments.worst_prompt.measures import over_seeds
 from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import Array
 from paft.evaluation.tail import cvar, cvar_difference
@@ -92,8 +92,8 @@ def measure(case: Case, seed: int) -> tuple[bool | None, bool, bool]:
     )
     found = cvar_difference(a, b, [f"family {i // _PROMPTS_PER_FAMILY}" for i in range(case.prompts)])
     by_seed = cvar(a.mean(2), 0.1) - cvar(b.mean(2), 0.1)
-    half = float(t.ppf(0.975, case.seeds - 1)) * float(by_seed.std(ddof=1)) / np.sqrt(case.seeds)
-    return holds(found, true_gain(case)), found.low is not None and found.low > 0, bool(by_seed.mean() - half > 0)
+    alone = over_seeds(by_seed).low
+    return holds(found, true_gain(case)), found.low is not None and found.low > 0, alone is not None and alone > 0
 
 
 def row(case: Case, simulations: list[tuple[bool | None, bool, bool]]) -> dict[str, str | int | float | None]:

@@ -14,6 +14,7 @@ from experiments.gates.signal import Signal, signal
 from experiments.gates.transfer import Transfer, transfer
 from experiments.studies import train
 from paft.config.compose import compose_training
+from paft.config.schema import SamplerConfig
 from paft.evaluation.statistics import Array
 from paft.jobs.one_run import prepare
 from paft.model.base import Model, add_lora, device_of, load_base
@@ -55,11 +56,18 @@ def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tupl
         raise InputError(
             "evaluate=true: the gates choose methods, so that they look at validation prompts; leave evaluate=false."
         )
+    if config.method.name != "paft" or config.sampler != SamplerConfig() or config.schedule.unit != "update":
+        raise InputError(
+            "The gates are measured on uniform draws of one template an update; leave method, sampler and schedule.unit out."
+        )
     results = train([*overrides, f"trainer.checkpoint_every={EVERY}", f"trainer.checkpoints_kept={_KEPT}"])
     kept = {int(path.stem.removeprefix("update-")): path for path in states(results.folder / "checkpoints")}
     updates = sorted(update for update in kept if update % EVERY == 0)
-    if len(updates) < 2:
-        raise InputError(f"{results.folder}: its states are gone, so nothing can be measured; delete the folder and try again.")
+    if len(updates) < 2 or updates != [*range(EVERY, updates[-1] + 1, EVERY)]:
+        raise InputError(
+            f"{results.folder}: its states, {EVERY} updates apart, are not all there, so nothing can be measured; delete the "
+            "folder and try again."
+        )
     device = device_of(config.trainer.accelerator)
     run = prepare(config)
     fused = fused_kind(device, config.trainer.fused)

@@ -4,6 +4,10 @@ import argparse
 import re
 from pathlib import Path
 
+from paft.cli.hydra_app import run_plain
+from paft.runtime.errors import InputError
+from paft.runtime.files import write_atomically
+
 ROOT = Path(__file__).parents[2]
 DEMO, PAPER, RACE = (Path("experiments/results") / name for name in ("demo", "paper_cpu", "race_qwen05"))
 _ILLUSTRATION = f"* An illustration: SmolLM2-135M on a task made for it. [Seed 1, and what was tuned before]({DEMO})."
@@ -20,9 +24,11 @@ def main() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for name, block in blocks().items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        if not 0 <= text.find(begin) < text.find(end):
+            raise InputError(f"README.md: {begin} or {end}, behind it, is not there; put both where the block belongs.")
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
-    (ROOT / "README.md").write_text(text, encoding="utf-8")
+    write_atomically(ROOT / "README.md", text)
 
 
 def _demo() -> str:
@@ -63,4 +69,4 @@ def _section(folder: Path, title: str, until: str = "\n## ") -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_plain(main)

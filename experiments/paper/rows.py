@@ -18,7 +18,7 @@ TABLE_1 = {
 }
 
 _NEEDED = ["K", "T", "seed", "schedule.unit", "method.prompt", "prompts.train", "train_prompts", "plan.templates"]
-_MAY_DIFFER = {"method", "K", "T", "seed", "schedule", "train_prompts", "prompts.train"}  # between runs that stand in one table
+_MAY_DIFFER = {"method", "K", "T", "seed", "schedule", "train_prompts"}  # between runs that stand in one table
 
 
 def paper_frame(runs: Sequence[FinishedRun]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The paper's tables from finished runs, each beside the paper's numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -76,7 +76,7 @@ def _average(runs: pd.DataFrame) -> list[PaperSection]:
         if None not in widths:
             width = float(np.linalg.norm(np.array(widths, float))) / len(five)
             estimate = Estimate(value, value - width, value + width)
-        std, top = (float(np.mean([row.average(key) for row in five])) for key in ("std", "top"))
+        std, top = (_mean_of_parts([row.average(key) for row in five]) for key in ("std", "top"))
         theirs = published("main_results", method, "average")
         table.rows.append([words(NAMES[method]), interval(estimate), percentage(std), percentage(top), *beside(theirs, value)])
     table.notes = ["The interval takes the five as independent."]
@@ -87,6 +87,12 @@ def _average(runs: pd.DataFrame) -> list[PaperSection]:
         table.notes.append(f"BEWARE: the five are of {len(models)} models: {', '.join(models)}.")
     table.notes += [protocol(firsts[0], "main_results", "average"), *not_one_configuration("average")]
     return [table]
+
+
+def _mean_of_parts(values: Sequence[float | None]) -> float | None:
+    """Return the mean over data sets; None if one of them has no such number, as Top without a threshold."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _ours(row: TableRow) -> list[Entry]:

@@ -104,7 +104,7 @@ def _pools(registered: Path, out: Path) -> None:
 
 def _choose(runs: Sequence[Path], candidates: Path, out: Path, keep: bool) -> None:
     check_place(f"--out {out}", out)
-    selection.write_selection(collect(runs), selection.read(candidates), out, keep)
+    selection.write_selection(collect(runs), selection.read(candidates), candidates, out, keep)
 
 
 def _keep(runs: Sequence[Path], registered: Path, out: Path) -> None:
@@ -122,7 +122,7 @@ def _page(runs: Sequence[Path], registered: Path, out: Path, keep: bool) -> None
 
 def _composition(runs: Sequence[Path], registered: Path, out: Path, keep: bool) -> None:
     check_place(f"--out {out}", out)
-    write_composition(collect(runs, "evaluation"), read(registered), out, keep)
+    write_composition(collect(runs, "evaluation"), read(registered), registered, out, keep)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.worst_prompt.arms import paired, runs_of
+from experiments.worst_prompt.arms import finished_by_arm, missing_seeds, paired
 from experiments.worst_prompt.registered import Ablations, Bounds, Registered, equivalents, uncommitted
 from paft.evaluation.statistics import Estimate
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected
 from paft.reporting.page import bracketed, bullets, percent, table
-from paft.reporting.runs import FinishedRun, TableRow, check_alike, commits
+from paft.reporting.runs import FinishedRun, TableRow, commits
 
 Runs = Mapping[str, Sequence[FinishedRun]]
 
@@ -54,9 +54,8 @@ def ablated_runs(collected: Collected, registered: Registered) -> dict[str, list
     ablations = registered.ablations
     if ablations is None:
         return {}
-    found = {arm: runs_of(collected, registered, arm, ablations.seeds) for arm in ablations.arms}
-    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
-    return {arm: own for arm, own in found.items() if own}
+    typed = {arm: [registered.overrides(arm, seed) for seed in ablations.seeds] for arm in ablations.arms}
+    return finished_by_arm(collected, typed)
 
 
 def compared(runs: Runs, ablations: Ablations) -> list[Compared]:
@@ -88,9 +87,7 @@ def ablation_lines(runs: Runs, found: Sequence[Compared], ablations: Ablations, 
     headings = ["arm", "differs in", "seeds", "CVaR10", "lowest and highest seed", "mean"]
     bounds, every = ablations.equivalent, [run for own in runs.values() for run in own]
     differences = [[*one.cells(bounds), f"{one.compute:.2f}", str(one.states)] for one in found]
-    n_runs = {arm: len(runs.get(arm, [])) for arm in ablations.arms}
-    missing = [f"{arm}: {n} of {len(ablations.seeds)} seeds" for arm, n in n_runs.items() if n < len(ablations.seeds)]
-    problems = [*missing, *uncommitted(every, path)]
+    problems = [*missing_seeds(runs, ablations.arms, len(ablations.seeds)), *uncommitted(every, path)]
     return [
         "## What else matters",
         "",

@@ -1,13 +1,12 @@
 """Two arms of a comparison, paired by seed, on the test prompts and on kinds of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from experiments.worst_prompt.registered import Registered
 from paft.config.compose import compose_training
-from paft.evaluation.statistics import Array, Estimate, Groups
+from paft.evaluation.statistics import Array, Estimate
 from paft.evaluation.tail import cvar_difference, kind_of
-from paft.prompts.readers import read_prompts
 from paft.reporting.collect import Collected
 from paft.reporting.runs import FinishedRun, TableRow, check_alike
 from paft.runtime.errors import InputError
@@ -19,7 +18,6 @@ class Arms:
 
     method: Array
     baseline: Array
-    groups: Groups
     seeds: list[int]
     wordings: list[str]
     kinds: list[str]
@@ -33,7 +31,6 @@ class Arms:
         return Arms(
             self.method[:, own],
             self.baseline[:, own],
-            self.groups,
             self.seeds,
             [self.wordings[i] for i in own],
             [self.kinds[i] for i in own],
@@ -48,35 +45,41 @@ class Arms:
         return cvar_difference(self.method, self.baseline, self.wordings, 1.0)
 
 
-def runs_of(collected: Collected, registered: Registered, arm: str, seeds: Sequence[int]) -> list[FinishedRun]:
-    """Return the finished runs of an arm."""
-    names = {registered.run_name(arm, seed) for seed in seeds}
-    return [run for run in collected.runs if run.results.run in names]
-
-
-def runs_by_arm(collected: Collected, typed: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[FinishedRun]]:
-    """Return the finished runs of each arm that has some; raises InputError if none has, or if they were tested differently.
+def finished_by_arm(collected: Collected, typed: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[FinishedRun]]:
+    """Return the finished runs of each arm that has some, one that lies in two folders once.
 
     Args:
         typed: the overrides of each run of each arm.
+
+    Raises InputError if they were tested differently.
     """
     by_name = {run.results.run: run for run in collected.runs}
     names = {arm: [compose_training(overrides).run_name for overrides in own] for arm, own in typed.items()}
     found = {arm: [by_name[name] for name in own if name in by_name] for arm, own in names.items()}
-    found = {arm: own for arm, own in found.items() if own}
+    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
+    return {arm: own for arm, own in found.items() if own}
+
+
+def runs_by_arm(collected: Collected, typed: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, list[FinishedRun]]:
+    """Return what finished_by_arm does; raises InputError if no arm has a run, too."""
+    found = finished_by_arm(collected, typed)
     if not found:
         raise InputError("There is no finished run of any arm; `commands` prints those that there should be.")
-    check_alike([run for own in found.values() for run in own], lambda run: run.measured_by)
     return found
+
+
+def missing_seeds(found: Mapping[str, Sequence[FinishedRun]], arms: Iterable[str], seeds: int) -> list[str]:
+    """Say of which arms runs are missing; each should have so many seeds."""
+    return [f"{arm}: {n} of {seeds} seeds" for arm in arms if (n := len(found.get(arm, []))) < seeds]
 
 
 def arms_of(collected: Collected, registered: Registered) -> tuple[dict[str, list[FinishedRun]], Arms]:
     """Sort runs into the method and the baseline and pair their seeds; raises InputError if there are none of an arm."""
-    runs = {arm: runs_of(collected, registered, arm, registered.seeds) for arm in ("baseline", "method")}
-    for arm, own in runs.items():
-        if not own:
+    both = ("baseline", "method")
+    runs = finished_by_arm(collected, {arm: [registered.overrides(arm, seed) for seed in registered.seeds] for arm in both})
+    for arm in both:
+        if arm not in runs:
             raise InputError(f"There is no finished run of the {arm}; `commands` prints those that are registered.")
-    check_alike([run for own in runs.values() for run in own], lambda run: run.measured_by)
     found = paired(runs["method"], runs["baseline"])
     if found is None:
         raise InputError("The arms share no seed, so nothing can be paired.")
@@ -96,8 +99,7 @@ def arms_by_seed(method: Mapping[int, FinishedRun], baseline: Mapping[int, Finis
         return None
     first = method[both[0]]
     one, other = (TableRow([side[seed] for seed in both], first.dataset) for side in (method, baseline))
-    by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
-    prompts = [by_id[id_] for id_ in first.matrix(first.dataset).prompt_ids]
+    prompts = first.test_prompt_rows
     wordings = [str(row.get("wording") or row["id"]) for row in prompts]
     kinds = [kind_of(str(row.get("layout") or "")) for row in prompts]
-    return Arms(one.correct, other.correct, one.groups, both, wordings, kinds)
+    return Arms(one.correct, other.correct, both, wordings, kinds)

@@ -8,6 +8,7 @@ Whoever has the adapters of registered runs evaluates them with
 from pathlib import Path
 
 from experiments.worst_prompt.arms import arms_by_seed
+from experiments.worst_prompt.files import typed_path
 from experiments.worst_prompt.registered import Registered
 from paft.evaluation.tail import cvar
 from paft.reporting.collect import Collected, keep_runs
@@ -32,9 +33,14 @@ def evaluations(collected: Collected, registered: Registered, arm: str) -> dict[
     return found
 
 
-def write_composition(collected: Collected, registered: Registered, out: Path, keep: bool) -> None:
-    """Write README.md and results.json; raises InputError where no seed of both arms was evaluated."""
+def write_composition(collected: Collected, registered: Registered, path: Path, out: Path, keep: bool) -> None:
+    """Write README.md and results.json; raises InputError where no seed of both arms was evaluated.
+
+    Args:
+        path: the file of the registration.
+    """
     runs = {arm: evaluations(collected, registered, arm) for arm in ("method", "baseline")}
+    check_alike([run for side in runs.values() for run in side.values()], lambda run: run.measured_by)
     both = arms_by_seed(runs["method"], runs["baseline"])
     if both is None:
         raise InputError(
@@ -47,7 +53,6 @@ def write_composition(collected: Collected, registered: Registered, out: Path, k
         values = [percent(float(cvar(side.mean(2), share).mean())) for side in (both.baseline, both.method)]
         rows.append([what, str(len(both.kinds)), *values, bracketed(difference, "+")])
     own = [run for side in runs.values() for seed, run in side.items() if seed in both.seeds]
-    check_alike(own, lambda run: run.measured_by)
     page = ["# Known wordings in known layouts, in unseen pairs", "", *origin(own)]
     page += table(["", "prompts", "baseline", "method", "difference"], rows)
     page += [
@@ -55,7 +60,7 @@ def write_composition(collected: Collected, registered: Registered, out: Path, k
         f"Each prompt of {POOL} has a wording and a layout that training prompts have, but none of them has both. It was "
         "registered as no endpoint. CVaR10 and the intervals are as on the page of the comparison.",
         "",
-        "Made by `python -m experiments.worst_prompt composition`.",
+        f"Made by `python -m experiments.worst_prompt composition EVALUATIONS --registered {typed_path(path)}`.",
     ]
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)

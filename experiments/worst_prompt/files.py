@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from paft.runtime.errors import InputError
 
+_ROOT = Path(__file__).parents[2]
 Content = TypeVar("Content", bound=BaseModel)
 
 
@@ -34,6 +35,12 @@ def check_against(arms: Iterable[str], names: Iterable[str]) -> None:
     for name in names:
         if name not in arms:
             raise ValueError(f"against names {name!r}, which is none of the arms: {', '.join(arms)}")
+
+
+def typed_path(path: Path) -> str:
+    """Return how to name a file in a command: by its place in the repository, or by its name where it lies elsewhere."""
+    path = path.absolute()
+    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name
 
 
 def add_page_arguments(parser: argparse.ArgumentParser, out: Path, of: str = "runs") -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from scipy.stats import t
 
 from paft.evaluation.statistics import Array, Estimate
-from paft.evaluation.tail import half_width
 from paft.reporting.page import bracketed, percent, table
 from paft.reporting.results import Results
 from paft.reporting.runs import FinishedRun, TableRow
@@ -20,7 +20,7 @@ def _calibration(results: Results, name: str) -> float | None:
 
 
 def _con(results: Results, name: str) -> float | None:
-    found = None if results.extra_measures is None else results.extra_measures.adversarial
+    found = results.extra_measures.adversarial
     return None if found is None else float(getattr(found, name))
 
 
@@ -56,25 +56,27 @@ def measure_lines(runs: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
             rows.append([name, *(f"{v.mean():.3f}" for v in (a, b)), _nats(difference)])
         else:
             rows.append([name, *(percent(float(v.mean())) for v in (a, b)), bracketed(difference, "+")])
+    con = " Con: the accuracy under perturbed prompts (extra_measures=[adversarial]), and under the worst of them."
+    con = con if any(name == "Con" for name, *_ in rows) else ""
     return [
         "## Other measures",
         "",
         *table(["on all test prompts", "baseline", "method", "difference"], rows),
         "Percent, but for POSIX; means over seeds. In brackets 95% intervals for other seeds alone: they do not cover other "
         "prompts. PSS: how often another prompt makes a right answer wrong, or a wrong one right. POSIX: by how much "
-        "another prompt changes the log-probability of an answer, a token. Con: the accuracy under perturbed prompts "
-        "(extra_measures=[adversarial]), and under the worst of them.",
+        f"another prompt changes the log-probability of an answer, a token.{con}",
         "",
         *_parts(runs),
     ]
 
 
 def over_seeds(differences: Array) -> Estimate:
-    """Return the mean of paired differences (S,) with a t interval; none for fewer than three seeds."""
+    """Return the mean of paired differences (S,) with a t interval; none for fewer than three seeds, or if all are equal."""
     mean, n = float(differences.mean()), len(differences)
-    if n < 3:
+    error = float(differences.std(ddof=1)) / n**0.5 if n >= 3 else 0.0
+    if error == 0:
         return Estimate(mean)
-    half = half_width(differences, 0.0, 2)  # without a variance over prompts
+    half = float(t.ppf(0.975, n - 1)) * error
     return Estimate(mean, mean - half, mean + half)
 
 

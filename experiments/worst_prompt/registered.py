@@ -47,6 +47,8 @@ class Ablations(BaseModel):
     @model_validator(mode="after")
     def _known(self) -> "Ablations":
         check_against(self.arms, (*self.against, *self.against.values()))
+        if taken := {"baseline", "method"} & {*self.arms}:
+            raise ValueError(f"an arm is called {min(taken)!r}, which is an arm of the comparison itself")
         return self
 
 
@@ -63,11 +65,17 @@ class Registered(BaseModel):
     guard: float  # points by which its mean may be worse
     ablations: Ablations | None = None
 
+    @model_validator(mode="after")
+    def _named_once(self) -> "Registered":
+        names = [endpoint.name for endpoint in self.endpoints]
+        if len({*names}) < len(names):
+            raise ValueError("two endpoints have the same name")
+        return self
+
     def overrides(self, arm: str, seed: int) -> list[str]:
         """Return what is typed for a run; arm is baseline, method or an arm of the ablations."""
-        sides = {"baseline": self.baseline, "method": self.method}
-        own = sides[arm] if arm in sides else self.ablations.arms[arm] if self.ablations else []
-        return [*self.common, *(override.replace("{seed}", str(seed)) for override in own), f"seed={seed}"]
+        arms = {"baseline": self.baseline, "method": self.method, **(self.ablations.arms if self.ablations else {})}
+        return [*self.common, *(override.replace("{seed}", str(seed)) for override in arms[arm]), f"seed={seed}"]
 
     def run_name(self, arm: str, seed: int) -> str:
         """Return the name of a run's folder."""
@@ -154,7 +162,7 @@ def compute(arms: Mapping[str, Sequence[FinishedRun]]) -> tuple[dict[str, dict[s
     if abs(method / baseline - 1) > MOST_APART:
         change = 100 * (method / baseline - 1)
         than = f"{abs(change):.1f}% {'more' if change > 0 else 'fewer'} token-equivalents than the baseline"
-        return found, [f"the method had {than}; make their compute equal"]
+        return found, [f"the method had {than}"]
     return found, []
 
 

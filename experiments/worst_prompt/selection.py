@@ -12,12 +12,11 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from experiments.worst_prompt.files import read_yaml
+from experiments.worst_prompt.files import read_yaml, typed_path
 from experiments.worst_prompt.planning import budget_lines, power_lines
 from paft.config.compose import compose_training
 from paft.evaluation.statistics import Array
 from paft.evaluation.tail import cvar, kind_of
-from paft.prompts.readers import read_prompts
 from paft.reporting.collect import Collected, keep_runs
 from paft.reporting.page import bullets, percent, table, write, write_json
 from paft.reporting.runs import FinishedRun, check_alike
@@ -110,8 +109,7 @@ def trials(collected: Collected, candidates: Candidates) -> list[Trial]:
 
 def _trial(side: Side, name: str, runs: Sequence[FinishedRun]) -> Trial:
     first = runs[0]
-    by_id = {str(row["id"]): row for _, row in read_prompts(first.pool_file("test")).rows}
-    kinds = [kind_of(str(by_id[id_].get("layout") or "")) for id_ in first.matrix(first.dataset).prompt_ids]
+    kinds = [kind_of(str(row.get("layout") or "")) for row in first.test_prompt_rows]
     accuracy = np.stack([run.matrix(run.dataset).accuracy for run in runs])
     return Trial(side, name, accuracy, list(runs), kinds)
 
@@ -126,8 +124,12 @@ def chosen(found: Sequence[Trial]) -> Mapping[Side, str]:
     return best
 
 
-def write_selection(collected: Collected, candidates: Candidates, out: Path, keep: bool) -> None:
-    """Write README.md and results.json: every candidate, finished or not, and the choice."""
+def write_selection(collected: Collected, candidates: Candidates, path: Path, out: Path, keep: bool) -> None:
+    """Write README.md and results.json: every candidate, finished or not, and the choice.
+
+    Args:
+        path: the file of the candidates.
+    """
     found = trials(collected, candidates)
     best = chosen(found)
     kinds = list(dict.fromkeys(found[0].kinds))
@@ -151,7 +153,8 @@ def write_selection(collected: Collected, candidates: Candidates, out: Path, kee
         "",
         *bullets(budget_lines(runs, 2, PLANNED_SEEDS)),
         *power_lines(taken.get("method", []), taken.get("baseline", []), *STUDY),
-        "What makes a run, for each candidate: candidates.yaml. Made by `python -m experiments.worst_prompt choose`.",
+        f"What makes a run, for each candidate: `{typed_path(path)}`. Made by `python -m experiments.worst_prompt choose RUNS "
+        f"--candidates {typed_path(path)}`.",
     ]
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)

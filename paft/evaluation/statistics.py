@@ -122,15 +122,25 @@ def difference_interval(a: Array, b: Array, groups: Groups, draws: int = 10_000,
 def estimate(values: Array, groups: Groups) -> Estimate:
     """Return the mean of values, with the 95% interval that so many prompts and examples allow.
 
-    Where `can_promise` says so, it is for other prompts and examples of the kind. With fewer than ten prompts it is for other
-    examples under these very prompts: a t interval of a ratio, over groups (Cochran: Sampling Techniques, 1977, section 2.11).
-    With fewer than ten groups, or where no group differs from another, there is none.
+    Where `can_promise` says so, it is for other prompts and examples of the kind; else it is that of `of_these_prompts`.
 
     Args:
         values: (P, E), accuracies or differences of two runs' accuracies.
     """
     if can_promise(values, groups):
         return difference_interval(values, np.zeros_like(values), groups)
+    return of_these_prompts(values, groups)
+
+
+def of_these_prompts(values: Array, groups: Groups) -> Estimate:
+    """Return the mean of values, with a 95% interval for other examples under these very prompts.
+
+    It is a t interval of a ratio, over groups (Cochran: Sampling Techniques, 1977, section 2.11). With fewer than ten groups,
+    or where no group differs from another, there is none.
+
+    Args:
+        values: (P, E), accuracies or differences of two runs' accuracies.
+    """
     value = float(values.mean())
     sums, sizes = sums_by_group(values.mean(0, keepdims=True), groups)
     n, residual = len(sizes), sums[0] - value * sizes

@@ -27,6 +27,7 @@ from paft.evaluation.statistics import (
     seed_variance,
 )
 from paft.evaluation.tail import cvar
+from paft.prompts.readers import read_prompts
 from paft.reporting.page import bracketed
 from paft.reporting.results import GitState, Results, ScoringSettings
 from paft.runtime.errors import InputError
@@ -118,6 +119,12 @@ class FinishedRun:
         """Return where the prompts of a split lie: in the run, or, shared by kept runs, in pools/ beside their folder."""
         own = self.folder / "prompts" / f"{split}.yaml"
         return own if own.is_file() else self.folder.parent.parent / "pools" / f"{self.pools[split]}.yaml"
+
+    @property
+    def test_prompt_rows(self) -> list[Mapping[str, Any]]:
+        """The rows of its file of test prompts (id, text, wording, layout), in the order of the scores."""
+        by_id = {str(row["id"]): row for _, row in read_prompts(self.pool_file("test")).rows}
+        return [by_id[id_] for id_ in self.matrix(self.dataset).prompt_ids]
 
     @cached_property
     def tested_on(self) -> dict[str, Any]:

@@ -152,7 +152,12 @@ def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_ll
 
 @pytest.mark.parametrize(
     ("typed", "sentence"),
-    [(["--templates", "5"], "--templates must be at least 20"), (["evaluate=true"], "leave evaluate=false")],
+    [
+        (["--templates", "5"], "--templates must be at least 20"),
+        (["evaluate=true"], "leave evaluate=false"),
+        (["schedule.unit=row"], "uniform draws of one template an update"),
+        (["sampler=balanced"], "uniform draws of one template"),
+    ],
 )
 def test_bad_input_is_one_sentence(tiny_llama, tmp_path, monkeypatch, capsys, typed, sentence):
     small = small_run(tiny_llama, tmp_path)

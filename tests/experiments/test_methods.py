@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from experiments import methods
-from experiments.methods import Methods, main, read, shown, write_page
+from experiments.methods import FILE, Methods, main, read, shown, write_page
 from experiments.worst_prompt.ablations import Compared
 from experiments.worst_prompt.arms import runs_by_arm
 from experiments.worst_prompt.registered import Bounds
@@ -49,7 +49,7 @@ def arms_in(folder: Path, found: Methods) -> dict[str, list[FinishedRun]]:
 
 def test_the_page_compares_arms_at_their_compute_and_names_what_is_missing(small, tmp_path):
     found, root = small
-    write_page(collect([root]), found, tmp_path / "out", keep=True)
+    write_page(collect([root]), found, FILE, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
     (row,) = (line for line in page.splitlines() if line.startswith("| perturbed minus uniform"))
     assert row.split("|")[6].strip() == "2.00, not equal", "an update computed twice costs twice as much"

@@ -22,7 +22,7 @@ from paft.evaluation.statistics import Estimate
 from paft.jobs.evaluate import run_evaluation
 from paft.jobs.train import run_training
 from paft.prompts.readers import read_prompts
-from paft.reporting.collect import collect
+from paft.reporting.collect import collect, keep_runs
 from paft.runtime.errors import InputError
 from tests.conftest import compose_config, compose_evaluation, small_run
 
@@ -92,12 +92,13 @@ def test_evaluations_on_unseen_pairs_are_paired_by_the_seed_of_the_training(regi
             adapter = root / registered.run_name(arm, seed) / "adapter"
             few = ["eval_examples=3", "prompts.test=v2_composition", "prompts.allow_seen=true", "trainer.accelerator=cpu"]
             run_evaluation(compose_evaluation(f"adapter={adapter}", *few, f"output_root={tmp_path}", "trainer.progress=false"))
-    write_composition(collect([tmp_path]), registered, tmp_path / "out", keep=True)
+    write_composition(collect([tmp_path]), registered, FILE, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| CVaR10 | 40 |" in page and "2 of 3 registered pairs of seeds, 3 examples" in page
     assert len(collect([tmp_path / "out" / "runs"]).runs) == 4
     with pytest.raises(InputError, match="No seed was evaluated on v2_composition"):
-        write_composition(collect([tmp_path]), registered.model_copy(update={"seeds": [100, 103, 104]}), tmp_path / "no", False)
+        others = registered.model_copy(update={"seeds": [100, 103, 104]})
+        write_composition(collect([tmp_path]), others, FILE, tmp_path / "no", False)
 
 
 def test_what_does_not_hold_makes_it_exploratory(registered):
@@ -111,6 +112,13 @@ def test_what_does_not_hold_makes_it_exploratory(registered):
     found, unequal = compute(runs)
     assert found["method"]["updates"] == found["baseline"]["updates"] == 6
     assert bool(unequal) == (abs(found["method"]["tokens"] / found["baseline"]["tokens"] - 1) > 0.01)
+
+
+def test_a_run_that_lies_in_two_folders_counts_once(registered, tmp_path):
+    root = root_of(registered)
+    keep_runs(collect([root]), tmp_path)
+    runs, _ = arms_of(collect([root, tmp_path / "runs"]), registered)
+    assert {arm: [run.seed for run in own] for arm, own in runs.items()} == dict.fromkeys(runs, registered.seeds)
 
 
 def test_a_run_that_looked_at_the_test_prompts_makes_it_exploratory(registered):
@@ -210,13 +218,37 @@ def arms(gain: float) -> Arms:
     rng = np.random.default_rng(0)
     hard = 0.8 - 0.2 * rng.random(100)
     method, baseline = ((rng.random((12, 100, 60)) < (hard + g)[:, None]).astype(float) for g in (gain, 0.0))
-    return Arms(method, baseline, np.arange(60), [*range(12)], [f"w{i // 4}" for i in range(100)], ["prose"] * 100)
+    return Arms(method, baseline, [*range(12)], [f"w{i // 4}" for i in range(100)], ["prose"] * 100)
 
 
 def test_the_verdict_says_what_is_shown_or_excluded(registered):
     assert "better at the worst prompts by the registered aim of 2 points" in verdict(arms(0.08), registered)
     assert "no gain at the worst prompts is shown; gains of more than" in verdict(arms(0.0), registered)
     assert "short of the registered aim" in verdict(arms(0.08), registered.model_copy(update={"aim": 20}))
+    strict = verdict(arms(0.08), registered.model_copy(update={"guard": -20}))
+    assert "worse by more than the registered guard" in strict and "short of" not in strict
+    assert verdict(arms(-0.08), registered).endswith(": worse at the worst prompts.")
+
+
+def test_a_kind_of_layout_that_no_prompt_has_is_one_sentence(registered, tmp_path):
+    misspelt = [{"name": "kinds held out", "kinds": ["prose", "mark-up"]}]
+    wrong = Registered.model_validate(registered.model_dump() | {"endpoints": misspelt})
+    with pytest.raises(InputError, match=r"no test prompt has a layout of the kind 'mark-up'; there are .*markup"):
+        write_page(collect([root_of(registered)]), wrong, tmp_path / "registered.yaml", tmp_path / "out", keep=False)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"endpoints": [{"name": "a", "kinds": ["prose"]}] * 2}, "two endpoints have the same name"),
+        ({"ablations": {"seeds": [1, 2, 3], "arms": {"method": []}, "against": {}, "equivalent": {"mean": 2, "cvar10": 3}}},
+         "an arm is called 'method'"),
+    ],
+)  # fmt: skip
+def test_names_are_not_given_twice(registered, change, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Registered.model_validate(registered.model_dump() | change)
 
 
 @pytest.mark.parametrize("path", sorted(FILE.parent.glob("registered*.yaml")), ids=lambda path: path.stem)
@@ -280,7 +312,7 @@ def test_of_each_side_the_best_lower_bound_is_chosen(tiny_llama, tmp_path):
     tails = found[0].tails
     assert found[0].bound == pytest.approx(tails.mean() - abs(tails[0] - tails[1]) / 2)  # std of two, over the root of two
     assert selection.chosen(found) == {"baseline": "K=1", "method": "mutated"}
-    selection.write_selection(collect([tmp_path]), candidates, tmp_path / "out", keep=True)
+    selection.write_selection(collect([tmp_path]), candidates, selection.FILE, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
     assert (
         "Too few rows." in page
@@ -289,7 +321,7 @@ def test_of_each_side_the_best_lower_bound_is_chosen(tiny_llama, tmp_path):
         and page.count("| yes |") == 2
     )
     first = candidates.model_copy(update={"seeds": [0, 9]})  # one seed of each is finished: nothing can be chosen yet
-    selection.write_selection(collect([tmp_path]), first, tmp_path / "early", keep=False)
+    selection.write_selection(collect([tmp_path]), first, selection.FILE, tmp_path / "early", keep=False)
     assert "Of 3 runs:" in (tmp_path / "early" / "README.md").read_text()
     again = selection.trials(collect([tmp_path / "out" / "runs"]), candidates)
     assert all((a.accuracy == b.accuracy).all() for a, b in zip(found, again, strict=True))
