@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from experiments.real_tables import DATASETS, RECIPES, cells, main
+from experiments.real_tables import DATASETS, RECIPES, cells, main, reading
 from paft.cli.hydra_app import run_plain
 from paft.reporting.results import read_results
 from paft.runtime.errors import InputError
@@ -63,6 +63,14 @@ def test_the_first_table_is_that_of_paft_and_one_prompt_on_race_and_hellaswag():
     }
     searches = [any(one in overrides for one in ("method=top_accuracy", "method=robust", "method=zopo")) for overrides in found]
     assert searches == sorted(searches)
+
+
+def test_that_options_had_to_be_hidden_is_said_only_of_data_sets_that_were_tried():
+    hidden = ["dataset.answer=text", "dataset.options=hidden"]
+    typed, *_ = reading(cells("table1", ["race"], hidden))
+    assert typed == "Options hidden: race."
+    ours, *_ = reading(cells("table1", ["race", "hellaswag"], []))
+    assert ours.startswith("Options hidden: hellaswag. With options shown, on hellaswag a model of 0.5 billion weights was not")
 
 
 def test_what_the_tables_sweep_is_not_typed():

@@ -86,12 +86,16 @@ def test_the_page_compares_the_arms_at_each_endpoint(registered, tmp_path):
 
 
 def test_evaluations_on_unseen_pairs_are_paired_by_the_seed_of_the_training(registered, tmp_path):
-    root = root_of(registered)
+    def evaluate(arm: str, seed: int, examples: int = 3) -> None:
+        adapter = root_of(registered) / registered.run_name(arm, seed) / "adapter"
+        what = [f"adapter={adapter}", f"eval_examples={examples}", "prompts.test=v2_composition", "prompts.allow_seen=true"]
+        run_evaluation(
+            compose_evaluation(*what, "trainer.accelerator=cpu", f"output_root={tmp_path}", "trainer.progress=false")
+        )
+
     for arm, seeds in {"baseline": (100, 101, 102), "method": (101, 102)}.items():
         for seed in seeds:
-            adapter = root / registered.run_name(arm, seed) / "adapter"
-            few = ["eval_examples=3", "prompts.test=v2_composition", "prompts.allow_seen=true", "trainer.accelerator=cpu"]
-            run_evaluation(compose_evaluation(f"adapter={adapter}", *few, f"output_root={tmp_path}", "trainer.progress=false"))
+            evaluate(arm, seed)
     write_composition(collect([tmp_path]), registered, FILE, tmp_path / "out", keep=True)
     page = (tmp_path / "out" / "README.md").read_text()
     assert "| CVaR10 | 40 |" in page and "2 of 3 registered pairs of seeds, 3 examples" in page
@@ -99,6 +103,9 @@ def test_evaluations_on_unseen_pairs_are_paired_by_the_seed_of_the_training(regi
     with pytest.raises(InputError, match="No seed was evaluated on v2_composition"):
         others = registered.model_copy(update={"seeds": [100, 103, 104]})
         write_composition(collect([tmp_path]), others, FILE, tmp_path / "no", False)
+    evaluate("method", 100, examples=2)
+    with pytest.raises(InputError, match="test examples"):
+        write_composition(collect([tmp_path]), registered, FILE, tmp_path / "no", False)
 
 
 def test_what_does_not_hold_makes_it_exploratory(registered):
