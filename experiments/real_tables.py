@@ -35,7 +35,6 @@ from experiments.paper.__main__ import report
 from paft.cli.hydra_app import run_plain
 from paft.config.compose import CONF, compose_training
 from paft.reporting.collect import collect, keep_runs
-from paft.reporting.page import bullets
 from paft.reporting.results import FILE
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
@@ -190,11 +189,7 @@ def write_report(root: Path, wanted: Sequence[Cell], out: Path, keep: bool = Fal
     found = collect([root], "training")
     collected = replace(found, runs=[run for run in found.runs if run.results.run in names])
     with contextlib.redirect_stdout(io.StringIO()):  # the tables are long, and printed again after each run
-        report(collected, out)
-    page = out / "README.md"
-    page.write_text(
-        "\n".join([page.read_text(encoding="utf-8"), "## Which data sets", "", *bullets(reading(wanted))]), encoding="utf-8"
-    )
+        report(collected, out, reading(wanted))
     if keep:
         keep_runs(collected, out)
 

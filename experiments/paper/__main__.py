@@ -29,8 +29,12 @@ from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
 
 
-def report(collected: Collected, out: Path) -> None:
-    """Write the whole report."""
+def report(collected: Collected, out: Path, data_sets: Sequence[str] = ()) -> None:
+    """Write the whole report.
+
+    Args:
+        data_sets: what to say of them in a section of its own.
+    """
     check_alike(collected.runs, alike)
     runs = paper_frame(collected.runs)
     first, sizes = main_results(runs), pool_size(runs)
@@ -43,13 +47,13 @@ def report(collected: Collected, out: Path) -> None:
         if section.rows:
             write_csv(out, section)
             print("\n".join(section.lines()))
-    page = _page(collected, runs, sections)
+    page = _page(collected, runs, sections, data_sets)
     write(out, page)
     write_html(out, page)
     print(f"Written: {out / 'README.md'}, {out / 'index.html'}")
 
 
-def _page(collected: Collected, runs: pd.DataFrame, sections: Sequence[PaperSection]) -> list[str]:
+def _page(collected: Collected, runs: pd.DataFrame, sections: Sequence[PaperSection], data_sets: Sequence[str]) -> list[str]:
     """Lay out the page from top to bottom."""
     shown = {run.folder for section in sections for run in section.runs}
     others = [run.folder.name for run in collected.runs if run.folder not in shown]
@@ -57,6 +61,7 @@ def _page(collected: Collected, runs: pd.DataFrame, sections: Sequence[PaperSect
     page += ["What was run:", "", *bullets(set_up(runs))]
     for section in sections:
         page += section.lines()
+    page += ["## Which data sets", "", *bullets(data_sets)] if data_sets else []
     page += ["## What is not here", "", missing(runs), "", *left_out(collected, others)]
     return [*page, "## What the paper prints", "", *paper_tables(), _MADE_BY]
 

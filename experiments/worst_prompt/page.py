@@ -30,9 +30,10 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
     runs, arms = arms_of(collected, registered)
     problems = exploratory(registered, runs, path) + unregistered(collected.runs, registered)
     tokens, unequal = compute(runs)
-    for kind in (kind for endpoint in registered.endpoints for kind in endpoint.kinds if kind not in arms.kinds):
+    unknown = [kind for endpoint in registered.endpoints for kind in endpoint.kinds if kind not in arms.kinds]
+    if unknown:
         there = ", ".join(dict.fromkeys(arms.kinds))
-        raise InputError(f"{path}: no test prompt has a layout of the kind {kind!r}; there are {there}.")
+        raise InputError(f"{path}: no test prompt has a layout of the kind {unknown[0]!r}; there are {there}.")
     out.mkdir(parents=True, exist_ok=True)
     every = {endpoint.name: arms.of_kinds(endpoint.kinds) for endpoint in registered.endpoints}
     headline = next(iter(every.values()))
