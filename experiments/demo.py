@@ -9,6 +9,7 @@ for it.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def main() -> None:
     notes = [gain(runs, i, seed) for i, seed in enumerate(arguments.seeds)]
     notes += _CAVEATS
     seeds = " ".join(map(str, arguments.seeds))
-    typed = "".join(f" {override}" for override in arguments.overrides)
+    typed = "".join(f" {shlex.quote(override)}" for override in arguments.overrides)
     command = f"python -m experiments.demo --seeds {seeds} --user-prompts {arguments.user_prompts}{typed}"
     report(arguments.report, "How much the wording matters", {"story_facts": runs}, notes, command)
 

@@ -9,6 +9,7 @@ With options shown a model of this size may stay near chance, and that is a resu
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,7 @@ def main() -> None:
     folder = arguments.report or Path("outputs") / f"real_data_{arguments.pools}"
     sheets = " --sheets DIR" if arguments.pools == "official" else ""
     seeds = " ".join(map(str, arguments.seeds))
-    typed = "".join(f" {override}" for override in arguments.overrides)
+    typed = "".join(f" {shlex.quote(override)}" for override in arguments.overrides)
     command = f"python -m experiments.real_data {arguments.pools} --data DIR{sheets} --seeds {seeds}{typed}"
     notes = [gain(dataset, runs) for dataset, runs in groups.items()]
     settings = {key_of(one): one for one in (*_SCALE[arguments.pools], *_COMMON, *arguments.overrides)}  # the last one counts

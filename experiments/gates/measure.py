@@ -50,7 +50,7 @@ class Gates:
 
 
 def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tuple[Gates, Results]:
-    """Train a run, unless it is finished, and measure the gates on its states; raises InputError if these are gone."""
+    """Train a run, unless it is finished, and measure the gates on its states; raises InputError if some are gone."""
     config = compose_training([*overrides, "eval_prompts=null", f"eval_examples={n_examples}"])
     if config.evaluate:
         raise InputError(
@@ -63,6 +63,10 @@ def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tupl
     results = train([*overrides, f"trainer.checkpoint_every={EVERY}", f"trainer.checkpoints_kept={_KEPT}"])
     kept = {int(path.stem.removeprefix("update-")): path for path in states(results.folder / "checkpoints")}
     updates = sorted(update for update in kept if update % EVERY == 0)
+    if results.training is not None and results.training.updates < 2 * EVERY:
+        raise InputError(
+            f"{results.folder}: it has fewer than {2 * EVERY} updates; give more rows (train_examples) or epochs (T)."
+        )
     if len(updates) < 2 or updates != [*range(EVERY, updates[-1] + 1, EVERY)]:
         raise InputError(
             f"{results.folder}: its states, {EVERY} updates apart, are not all there, so nothing can be measured; delete the "

@@ -38,9 +38,9 @@ def check_against(arms: Iterable[str], names: Iterable[str]) -> None:
 
 
 def typed_path(path: Path) -> str:
-    """Return how to name a file in a command: by its place in the repository, or by its name where it lies elsewhere."""
-    path = path.absolute()
-    return str(path.relative_to(_ROOT)) if path.is_relative_to(_ROOT) else path.name
+    """Return how to name a file in a command: by its place in the repository where it lies there, else as it was given."""
+    inside = path.absolute().is_relative_to(_ROOT)
+    return str(path.absolute().relative_to(_ROOT)) if inside else str(path)
 
 
 def add_page_arguments(parser: argparse.ArgumentParser, out: Path, of: str = "runs") -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from scipy.stats import t
 
-from paft.evaluation.statistics import Array, Estimate
+from paft.evaluation.statistics import EQUAL, Array, Estimate
 from paft.reporting.page import bracketed, percent, table
 from paft.reporting.results import Results
 from paft.reporting.runs import FinishedRun, TableRow
@@ -73,10 +73,9 @@ def measure_lines(runs: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
 def over_seeds(differences: Array) -> Estimate:
     """Return the mean of paired differences (S,) with a t interval; none for fewer than three seeds, or if all are equal."""
     mean, n = float(differences.mean()), len(differences)
-    error = float(differences.std(ddof=1)) / n**0.5 if n >= 3 else 0.0
-    if error == 0:
+    if n < 3 or np.ptp(differences) <= EQUAL:
         return Estimate(mean)
-    half = float(t.ppf(0.975, n - 1)) * error
+    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1)) / n**0.5
     return Estimate(mean, mean - half, mean + half)
 
 

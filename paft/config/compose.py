@@ -188,7 +188,6 @@ def _fill_in(content: dict[str, Any], keys: set[str]) -> None:
         content[section] = settings | given
         if section == "dataset" and about:
             _keep_metric(content, given, about[section])
-            _check_rows_are_here(content, given)
     if adapter is None:
         return
     content["adapter"] = adapter.name
@@ -220,16 +219,6 @@ def _keep_metric(content: dict[str, Any], given: dict[str, Any], trained: dict[s
         )
     if metric not in (None, "regex") and given.get("pattern") is None:
         content["dataset"]["pattern"] = None
-
-
-def _check_rows_are_here(content: dict[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise InputError if the rows of the adapter's training are asked for where their path names nothing."""
-    path = content["dataset"].get("path")
-    if path is not None and "path" not in given and not Path(path).exists():
-        raise InputError(
-            f"adapter={content['adapter']}: it was trained on the rows in {path}, and there is no such file or folder here; "
-            "name them, or other rows, with dataset.path=..."
-        )
 
 
 def _defaults(section: str, given: Mapping[str, Any], adapter: Adapter | None) -> dict[str, Any]:

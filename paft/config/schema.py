@@ -310,7 +310,7 @@ class LossConfig(_Section):
     # perturbed: by how much of its length an embedding is moved; bf16 would round most of a smaller shift away
     size: float = Field(default=0.03, ge=0.01, le=1)
     # Share of the updates, the first ones, in which the loss is the mean (tilted, perturbed) or the weight grows (consistent).
-    warmup: float = Field(default=0.2, ge=0, lt=1)
+    warmup: float = Field(default=0.05, ge=0, lt=1)
 
     @property
     def compares(self) -> bool:

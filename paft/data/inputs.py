@@ -11,6 +11,7 @@ from paft.config.adapter import find_adapter
 from paft.config.schema import DatasetConfig, EvaluateConfig, ModelConfig, TrainConfig
 from paft.data.chats import CHATS
 from paft.data.checks import LeftOut, leave_out
+from paft.data.hub import HUB
 from paft.data.rows import Examples, Files, load_examples, load_test, load_unlabelled, unlabelled_rows
 from paft.data.tasks.base import LABELS, LETTERS, Example, Task
 from paft.prompts import PromptPool, PromptTemplate, TemplateError, find_pool
@@ -163,6 +164,16 @@ class EvaluationInputs:
         return [template for pool in self.pools.values() for template in pool.templates]
 
 
+def _check_rows_are_here(config: EvaluateConfig, trained_on: DatasetConfig) -> None:
+    """Raise InputError if the rows of the adapter's training are asked for where their path names nothing."""
+    path = config.dataset.path
+    if path is not None and path == trained_on.path and not path.startswith(HUB) and not Path(path).exists():
+        raise InputError(
+            f"adapter={config.adapter}: it was trained on the rows in {path}, and there is no such file or folder here; name "
+            "them, or other rows, with dataset.path=..."
+        )
+
+
 def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
     """Load the examples and pools of an evaluation and check them against each other; raises InputError."""
     dataset = config.dataset
@@ -171,6 +182,8 @@ def load_evaluation_inputs(config: EvaluateConfig) -> EvaluationInputs:
     trained = {} if adapter is None else adapter.trained  # empty, too, for an adapter that PEFT or TRL made
     trained_on = DatasetConfig.model_validate(trained["dataset"]) if trained else None
     if config.output is None:
+        if trained_on is not None:
+            _check_rows_are_here(config, trained_on)
         task, examples, files = load_test(dataset, config.data_root, config.eval_examples, trained_on)
         shots = files.shots
         if adapter is not None and not trained:  # its training rows are not known

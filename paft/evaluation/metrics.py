@@ -20,8 +20,8 @@ class Metric:
     """How an answer is scored.
 
     name is choice (the right option), or says how a free-form text is compared with the right answers, of which the best
-    counts: exact (the whole texts, white space and case ignored), last_number (the last number of each), f1 (their tokens),
-    regex (what `pattern` finds in the text, compared as by exact), or the path of a function of one's own.
+    counts: exact (the whole texts, case and the kind of white space ignored), last_number (the last number of each), f1 (their
+    tokens), regex (what `pattern` finds in the text, compared as by exact), or the path of a function of one's own.
     """
 
     name: str

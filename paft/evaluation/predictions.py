@@ -18,17 +18,17 @@ def predictions(answers: Answers, task: Task, rows: Sequence[dict[str, Any]]) ->
         answers: those of the prompts to the rows, in their order.
     """
     shares = answers.votes.max(axis=1) / len(answers.codes)
+    texts = answers.texts or ((),) * len(rows)
     return [
-        row | _prediction(answers, number, task, row) | {"prediction_agreement": round(float(share), 4)}
-        for number, (row, share) in enumerate(zip(rows, shares, strict=True))
+        row | _prediction(int(winner), own, task, row) | {"prediction_agreement": round(float(share), 4)}
+        for row, winner, share, own in zip(rows, answers.majority, shares, texts, strict=True)
     ]
 
 
-def _prediction(answers: Answers, number: int, task: Task, row: dict[str, Any]) -> dict[str, Any]:
-    winner = int(answers.majority[number])
+def _prediction(winner: int, texts: Sequence[str], task: Task, row: dict[str, Any]) -> dict[str, Any]:
     if winner < 0:
         return {"prediction": None}
     if not task.has_choices:
-        return {"prediction": answers.texts[number][winner]}
+        return {"prediction": texts[winner]}
     example = task.example("", row, "", "", labelled=False)
     return {"prediction": example.names[winner], "prediction_text": example.choices[winner]}

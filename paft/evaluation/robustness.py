@@ -97,7 +97,8 @@ def uncertainty(matrix: ScoreMatrix) -> Uncertainty | None:
 def consensus(matrix: ScoreMatrix) -> Consensus:
     """Compare the choices of the prompts of a matrix, which needs two prompts at least and examples with choices."""
     answers = Answers(matrix.predicted)
-    return Consensus(answers.agreement, float((answers.majority == matrix.gold).mean()))
+    majority = answers.majority
+    return Consensus(answers.agreement, float(((majority == matrix.gold) & (majority >= 0)).mean()))
 
 
 def con(matrix: ScoreMatrix) -> Con:

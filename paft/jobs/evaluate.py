@@ -14,13 +14,14 @@ from paft.data.inputs import EvaluationInputs
 from paft.data.render import render
 from paft.evaluation.disagreement import answers_of
 from paft.evaluation.evaluator import Evaluator, Scored
+from paft.evaluation.matrix import read_matrix
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.predictions import predictions
 from paft.evaluation.scoring import Scoring
 from paft.evaluation.served import Found
 from paft.evaluation.served_scoring import ServedEvaluator
 from paft.jobs.encoder import make_encoder, own_tokenizer_notes
-from paft.jobs.finished import has_results, scored_before
+from paft.jobs.finished import has_results
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
 from paft.jobs.served import served_evaluator, served_origin, served_plan
@@ -131,7 +132,7 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
     if inputs.rows is None:
         results = judged(results, folder, scored.matrix, inputs.pool, evaluation.method)
     else:
-        _predict(evaluation, scored)
+        _predict(evaluation, scored.path)
     if ranks.rank() == 0:
         prompt = evaluator.asked.prompt if isinstance(evaluator, ServedEvaluator) else render
         save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method, evaluation.encoder, prompt=prompt)
@@ -201,12 +202,12 @@ def _results(
     )
 
 
-def _predict(evaluation: Evaluation, scored: Scored) -> None:
+def _predict(evaluation: Evaluation, path: Path) -> None:
     """Write the predictions, one line of JSON for each row, into the run's folder and to config.output."""
     config, inputs = evaluation.config, evaluation.inputs
     if ranks.rank() > 0:
         return
-    answers = answers_of(scored.matrix, scored.path, metric_of(config.dataset))
+    answers = answers_of(read_matrix(path), path, metric_of(config.dataset))
     lines = predictions(answers, inputs.task, inputs.rows or [])
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
     write_atomically(evaluation.folder.path / "predictions.jsonl", text)  # another evaluation may overwrite config.output
@@ -238,7 +239,7 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
     if has_results(folder, config.dataset):
         results = read_results(folder.results)
         if config.output is not None:
-            _predict(evaluation, scored_before(folder.path, results.scoring.model_dump()))
+            _predict(evaluation, folder.path / "matrix.parquet")
         if ranks.gather(misses(config, folder.path))[0]:
             send_results(config, evaluation.name, "evaluation", folder, group)
         print(f"Finished already: {folder.results}", flush=True)

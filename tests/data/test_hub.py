@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data.hub_server import COMMIT, serving
+from tests.reliability.bad_inputs.files import about
 
 _LOAD = """
 import json, sys
@@ -26,6 +27,9 @@ for overrides in json.loads(sys.argv[1]):
         print(json.dumps([sizes, first.where, {**first.fields}, first.choices, first.answer, found.task.notes]))
     except InputError as error:
         print(json.dumps(str(error)))
+from paft.config.compose import compose_evaluation
+from paft.data.inputs import load_evaluation_inputs
+print(json.dumps(len(load_evaluation_inputs(compose_evaluation([f"adapter={sys.argv[2]}"])).examples)))
 """
 LABELS = ["refund", "shipping"]
 CONFIGS = """---
@@ -73,19 +77,29 @@ ASKED = {
     "no configuration": ["dataset.path=hub:me/parts"],
     "no data set": ["dataset.path=hub:me/none"],
 }
+BY_ADAPTER = "by an adapter that was trained on them"
 
 
 @pytest.fixture(scope="module")
 def said(hub, tmp_path_factory) -> dict[str, Any]:
     """What is loaded, or said, by a process that knows no other hub."""
+    adapter = tmp_path_factory.mktemp("run") / "adapter"
+    for name, content in {
+        "adapter/paft.json": about("dataset=jsonl", *ASKED["csv"]),
+        "adapter/adapter_config.json": "{}",
+        "adapter/adapter_model.safetensors": "",
+        "prompts/test.yaml": "answer: text\nprompts:\n  - text: '{ticket} Team:'\n",
+    }.items():
+        (adapter.parent / name).parent.mkdir(exist_ok=True)
+        (adapter.parent / name).write_text(content)
     own = {"HF_HOME": str(tmp_path_factory.mktemp("home")), "HF_HUB_OFFLINE": "0", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
     with serving(hub) as endpoint:
-        command = [sys.executable, "-c", _LOAD, json.dumps([*ASKED.values()])]
+        command = [sys.executable, "-c", _LOAD, json.dumps([*ASKED.values()]), str(adapter)]
         environment = os.environ | own | {"HF_ENDPOINT": endpoint}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[", '"'))]
-    return dict(zip(ASKED, lines, strict=True))
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(("[", '"')) or line.isdecimal()]
+    return dict(zip([*ASKED, BY_ADAPTER], lines, strict=True))
 
 
 def test_data_sets_of_the_hub(said):
@@ -96,6 +110,10 @@ def test_data_sets_of_the_hub(said):
     assert any(note.startswith("rows differ in their number of choices") for note in arc[5])
     # Classes by their names; the validation split is scored, so that another part of the training rows chooses the checkpoint.
     assert classes[:2] == [[18, 2, 10], "hub:me/classes, validation row 0"] and classes[3:5] == [LABELS, "refund"]
+
+
+def test_an_adapter_that_was_trained_on_them_needs_no_path(said):
+    assert said[BY_ADAPTER] == 12
 
 
 def test_what_is_not_on_the_hub(said):

@@ -1,5 +1,6 @@
 """Summaries of a score matrix: what is reported, and when nothing is promised."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,5 @@ def test_consensus_of_generated_answers_leaves_out_what_was_not_found():
     predicted = np.array([[0, -1, 1], [0, -1, 1], [-1, -1, 0]])
     found = consensus(matrix(predicted == 0, predicted))
     assert found.agreement == pytest.approx(2 / 9) and found.majority == pytest.approx(1 / 3)
+    nothing = replace(matrix(predicted == 0, np.full((3, 3), -1)), gold=np.full(3, -1, dtype=np.int32))
+    assert consensus(nothing).majority == 0, "an answer that nobody gives is not right where none is known"

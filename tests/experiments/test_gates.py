@@ -134,7 +134,7 @@ def test_losses_that_tell_templates_apart_are_a_signal_and_others_are_none(tiny_
     assert none.fewest > 0.9 * none.pool
 
 
-def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_llama, tmp_path, monkeypatch):
+def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_llama, tmp_path, monkeypatch, capsys):
     small = [*small_run(tiny_llama, tmp_path / "runs"), "train_examples=200", "T=2", "eval_prompts=2", "eval_examples=4"]
     arguments = [*small, "--seeds", "0", "--templates", "20", "--examples", "2", "--report", str(tmp_path / "page")]
     monkeypatch.setattr(sys, "argv", ["gates", *arguments])
@@ -148,6 +148,11 @@ def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_ll
     assert "| 0 | 25 to 50 |" in page
     run_plain(main)  # the run is finished, and measured again
     assert json.loads((tmp_path / "page" / "results.json").read_text())["gates"] == [one]
+    (state,) = tmp_path.glob("runs/*/checkpoints/update-*25.*")
+    state.unlink()
+    with pytest.raises(SystemExit):
+        run_plain(main)
+    assert "its states, 25 updates apart, are not all there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
