@@ -10,13 +10,13 @@ from paft.config.compose import compose_training
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.robustness import Robustness
 from paft.evaluation.statistics import Array
+from paft.reporting.collect import without_places
 from paft.reporting.page import bullets, percent, table, write, write_json
 from paft.reporting.results import Results
 from paft.reporting.runs import commits
 
 _KEPT = {"run", "robustness", "parts", "chance", "threshold", "training", "plan", "wall_s", "peak_memory_bytes", "fingerprints",
-         "git", "versions", "device", "dtype"}  # fmt: skip
-_PLACES = ("data_root", "output_root", "rerun", "logger")
+         "git", "versions", "device", "dtype", "config"}  # fmt: skip
 
 
 def train(overrides: Sequence[str], prompt: str | None = None) -> Results:
@@ -85,6 +85,6 @@ def report(
 
 def _kept(run: Results) -> dict[str, Any]:
     """Return what is kept of a run's results: all but where things lay on the machine that made them."""
-    config = {key: value for key, value in run.config.items() if key not in _PLACES}
-    config["prompts"] = {split: path and Path(path).name for split, path in config["prompts"].items()}
-    return run.model_dump(mode="json", include=_KEPT) | {"accuracy": accuracies(run).tolist(), "config": config}
+    prompts = {split: path and Path(path).name for split, path in run.config["prompts"].items()}
+    kept = without_places(run).model_dump(mode="json", include=_KEPT)
+    return kept | {"accuracy": accuracies(run).tolist(), "config": kept["config"] | {"prompts": prompts}}

@@ -123,3 +123,19 @@ class Trace:
             kinds = (kind for kind, names in _KINDS.items() if names.search(name.lower()))
             shares[next(kinds, "everything else")] += seconds / total
         return shares
+
+
+def started_trace(device: torch.device, traced: bool) -> Trace | None:
+    """Start a trace of a device, where one is asked for."""
+    trace = Trace(device) if traced else None
+    if trace is not None:
+        trace.start()
+    return trace
+
+
+def launches_of(trace: Trace | None) -> int | None:
+    """Stop a trace; return how many kernels and graphs were launched, None without a trace."""
+    if trace is None:
+        return None
+    trace.stop()
+    return trace.launches
