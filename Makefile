@@ -22,10 +22,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## fine-tune on one prompt and with PAFT, print the comparison, write the figure
 	$(BIN)/python -m experiments.demo
 
-test: install lint  ## lint, type check and all tests but the acceptance tests; 12 to 40 minutes on 2 cores
+test: install lint  ## lint, type check and all tests but the acceptance tests; 12 to 15 minutes on 2 idle cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/acceptance
 
-acceptance: install  ## what only whole runs prove: the wheel, the README's commands, the notebook, every recipe, killed runs, a small demo
+acceptance: install  ## what only whole runs prove: the wheel, the README's commands, the notebook, every recipe, killed runs, W&B that fails
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile tests/acceptance
 
 lint: install  ## ruff, mypy and the import contract

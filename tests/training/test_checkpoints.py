@@ -3,20 +3,18 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from paft.config.compose import CONF
 from paft.jobs.train import run_training
 from paft.runtime.errors import InputError
 from paft.runtime.launch import SIGNALS
 from paft.training.checkpoints import SaveBest, SaveState, states, usable_state
+from tests.commands import run_command
 from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
 
-REPOSITORY = Path(CONF).parent
 ADAPTER = "adapter/adapter_model.safetensors"
 
 
@@ -82,13 +80,15 @@ def test_a_damaged_best_checkpoint_is_one_sentence(tiny_overrides, monkeypatch):
         run_training(compose_config(*tiny_overrides))
 
 
-def told_to_stop(number: int, overrides: list[str], before: str = "") -> subprocess.CompletedProcess[str]:
+def told_to_stop(number: int, folder: Path, overrides: list[str], before: str = "") -> subprocess.CompletedProcess[str]:
     """Give the command in a process that is sent a signal within its fifth update.
 
     Args:
+        folder: where its script is written.
         before: what that process does first.
     """
-    script = f"""
+    script = folder / "told.py"
+    script.write_text(f"""
 import os, signal, sys
 from paft.cli.train import main
 from paft.training.module import PaftModule
@@ -102,16 +102,14 @@ def told(self, batch, batch_idx):
 PaftModule.training_step = told
 sys.argv = ["train.py", *{overrides!r}]
 main()
-"""
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", script]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+""")
+    return run_command(str(script), OMP_NUM_THREADS=str(torch.get_num_threads()))
 
 
 def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(tiny_overrides, tmp_path):
     assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2} == {*SIGNALS}  # one handler for all
     small = [*tiny_overrides, "T=3", "model.lora.dropout=0.1", "trainer.checkpoint_every=1000", "validation.every=7"]
-    stopped = told_to_stop(signal.SIGTERM, small)
+    stopped = told_to_stop(signal.SIGTERM, tmp_path, small)
     assert stopped.returncode == 128 + signal.SIGTERM, stopped.stderr
     assert "the same command resumes" in stopped.stderr and "Traceback" not in stopped.stderr
     (folder,) = (path.parent for path in (tmp_path / "runs").glob("*/run.json"))
@@ -124,7 +122,8 @@ def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(tiny_overr
 
 def test_a_handler_that_was_there_before_is_called_once_the_state_is_saved(tiny_overrides, tmp_path):
     """As submitit's, which queues the job again and exits."""
-    stopped = told_to_stop(signal.SIGUSR2, [*tiny_overrides, "T=4"], "signal.signal(signal.SIGUSR2, lambda *_: sys.exit(9))")
+    exits = "signal.signal(signal.SIGUSR2, lambda *_: sys.exit(9))"
+    stopped = told_to_stop(signal.SIGUSR2, tmp_path, [*tiny_overrides, "T=4"], exits)
     assert stopped.returncode == 9, stopped.stderr
     (folder,) = (tmp_path / "runs").glob("*/checkpoints")
     assert torch.load(states(folder)[0], weights_only=True)["global_step"] == 5
