@@ -20,7 +20,7 @@ from paft.cli.hydra_app import run_plain
 from paft.evaluation.statistics import of_these_prompts
 from paft.reporting.collect import collect
 from paft.reporting.compare import compare_sides
-from paft.reporting.page import bracketed, percent, table, write
+from paft.reporting.page import bracketed, p_value, percent, table, write
 from paft.reporting.runs import TableRow
 from paft.reporting.sweep import report
 
@@ -42,7 +42,7 @@ def paired_note() -> str:
     pair, sides = compared.comparison, (compared.a, compared.b)
     seeds = [" and ".join(percent(float(run.matrix.correct.mean())) for run in side) for side in sides]
     tails = [*map(percent, compared.worst_tenths)]
-    p = "" if pair.p is None else f" (permutation p = {pair.p:.3f})"
+    p = "" if pair.p is None else f" (permutation {p_value(pair.p)})"
     return (
         f"PAFT minus one fixed prompt, paired, seeds 0, 1: mean {bracketed(pair.mean, '+')} points "
         f"({seeds[0]} against {seeds[1]}), on {pair.wins} of the 50 prompts. The worst tenth of "

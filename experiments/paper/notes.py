@@ -8,7 +8,7 @@ import pandas as pd
 from experiments.paper.commands import scale_of
 from experiments.paper.published import NAMES, PAPER, model_of, published
 from experiments.paper.rows import table_1
-from paft.reporting.page import bracketed, percent
+from paft.reporting.page import bracketed, p_value, percent
 from paft.reporting.runs import FinishedRun, TableRow, paired
 from paft.reporting.sweep import described, named, scoring, size, warned
 
@@ -104,7 +104,7 @@ def best_of_others(methods: Mapping[str, TableRow]) -> list[str]:
     if both is None:
         return [f"PAFT and {NAMES[best]} share no seed: no paired difference."]
     compared, seeds = both
-    p = "" if compared.p is None else f", permutation p = {compared.p:.3f}"
+    p = "" if compared.p is None else f", permutation {p_value(compared.p)}"
     stds = f"{percent(compared.std_a.value)} instead of {percent(compared.std_b.value)}{p}"
     return [
         f"PAFT less the best of the others ({NAMES[best]}), paired, {_seeds(seeds)}: mean {bracketed(compared.mean, '+')}; "

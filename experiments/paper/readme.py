@@ -10,7 +10,7 @@ from paft.runtime.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
 DEMO, PAPER, RACE = (Path("experiments/results") / name for name in ("demo", "paper_cpu", "race_qwen05"))
-_ILLUSTRATION = f"* An illustration: SmolLM2-135M on a task made for it. [Seed 1, and what was tuned before]({DEMO})."
+_ILLUSTRATION = f"* An illustration: SmolLM2-135M on a task made for it, K=1. [Seed 1, and what was tuned before]({DEMO})."
 
 
 def blocks() -> dict[str, str]:

@@ -20,7 +20,7 @@ from rich.table import Table
 from paft.evaluation.matrix import ScoreMatrix, read_matrix
 from paft.evaluation.statistics import FEWEST, Array, Comparison, Estimate, SeedVariance, compare, estimate, seed_variance
 from paft.evaluation.tail import cvar, cvar_difference
-from paft.reporting.page import bracketed, bullets, percent, table, unit, write
+from paft.reporting.page import bracketed, bullets, p_value, percent, table, unit, write
 from paft.reporting.results import Results, read_results
 from paft.reporting.runs import no_gain, no_sign_of
 from paft.reporting.table import answers_given, given_by, guessed, mean_given
@@ -225,7 +225,7 @@ def _numbers(comparison: Comparison, sign: int) -> str:
     low, high = (None if end is None else sign * end for end in (comparison.mean.low, comparison.mean.high)[::sign])
     mean = bracketed(Estimate(sign * comparison.mean.value, low, high), "+")
     one, other = (percent(std.value) for std in (comparison.std_a, comparison.std_b)[::sign])
-    p = "" if comparison.p is None else f" (permutation {_p(comparison.p)})"
+    p = "" if comparison.p is None else f" (permutation {p_value(comparison.p)})"
     worst = percent(sign * (comparison.worst_a - comparison.worst_b), "+")
     return f"mean {mean} points, std {one} instead of {other}{p}, worst prompt {worst}"
 
@@ -277,7 +277,7 @@ def notes(compared: Compared) -> list[str]:
         f"{unit(compared.called)}; in brackets 95% intervals, for other prompts and examples of the kind, where one can be "
         "promised.",
         "std is over prompts, less the noise of the examples"
-        + ("." if p is None else f"; that both vary alike: permutation {_p(p)}."),
+        + ("." if p is None else f"; that both vary alike: permutation {p_value(p)}."),
         "The worst prompt is chosen on one half of the examples and measured on the other.",
     ]
     lines += _of_the_base(compared)
@@ -388,7 +388,3 @@ def _origin(run: ComparedRun) -> dict[str, Any]:
     """Return what a number can be traced by."""
     config = hashlib.sha256(json.dumps(run.results.config, sort_keys=True).encode()).hexdigest()[:8]
     return {"run": run.results.run, "git": run.results.git.model_dump(), "config": config}
-
-
-def _p(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

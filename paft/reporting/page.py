@@ -104,6 +104,11 @@ def percent(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{100 * value:{sign}.1f}"
 
 
+def p_value(p: float) -> str:
+    """Return a p-value as a page shows it, small ones as a bound."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def short(text: str, longest: int = 40) -> str:
     """Return a text of somebody's rows for a sentence or a cell: on one line, and cut."""
     line = " ".join(text.split())

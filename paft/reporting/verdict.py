@@ -20,7 +20,7 @@ from paft.evaluation.wording import cost_of_wording, wording_matters, working_pr
 from paft.prompts import PromptPool
 from paft.reporting.compare import ComparedRun
 from paft.reporting.logged import earlier_updates
-from paft.reporting.page import bracketed, counted, percent, short
+from paft.reporting.page import bracketed, counted, p_value, percent, short
 from paft.reporting.results import Beside, Results
 
 SMALL = 0.03  # a difference of accuracies that does not matter: the wording may cost so much of a model that is called robust
@@ -95,8 +95,7 @@ class Evidence:
         own, other = (corrected_std(one, self.groups) for one in (self.correct, self.base))
         if p >= ERROR or sign >= 0 or own >= other:
             return None
-        how_sure = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-        return f"it varies less over prompts (std {percent(own)} instead of {percent(other)}, permutation {how_sure})"
+        return f"it varies less over prompts (std {percent(own)} instead of {percent(other)}, permutation {p_value(p)})"
 
     @cached_property
     def worst(self) -> list[str]:
