@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8089, help="of the server; at the same one an evaluation resumes")
     arguments = parser.parse_args()
     config = TrainConfig.model_validate(read_results(arguments.run).config)
-    if config.dataset.own_rows:
+    dataset = config.dataset
+    if dataset.own_rows:
         raise InputError(f"{arguments.run}: this run is on rows of one's own; name one on a data set that comes with paft.")
     work: Path = arguments.work
     model, root = work / "model", f"output_root={work / 'runs'}"
@@ -40,9 +41,11 @@ def main() -> None:
     (file,) = model.glob("*.gguf")
     server = serve(file, arguments.port)
     api = [f"model.api={server.listening_address}/v1", f"model.name={file.name}", "model.chat_template=false"]
-    cells = [f"eval_prompts={config.eval_prompts or 'null'}", f"eval_examples={config.eval_examples}"]
+    cells = [f"{key}={getattr(config, key) or 'null'}" for key in ("eval_prompts", "eval_examples")]
+    cells += [f"data_root={config.data_root}"] if config.data_root else []
+    rows = [f"dataset={dataset.name}", *(f"dataset.{key}={getattr(dataset, key)}" for key in ("answer", "options", "shots"))]
     pools = [f"prompts.test={config.prompts.test}"] if config.prompts.test else []
-    paft("evaluate", *api, f"dataset={config.dataset.name}", *pools, *cells, root)
+    paft("evaluate", *api, *rows, *pools, *cells, root)
     (served,) = (found for found in finished(work) if found.served is not None)
     alike = f"scoring={served.scoring.scoring}"
     paft("evaluate", f"adapter={arguments.run / 'adapter'}", alike, *pools, *cells, root)

@@ -16,7 +16,7 @@ from paft.cli.hydra_app import run_plain
 from paft.runtime.errors import InputError
 
 # The numbers of a run's summary, under names that do not change.
-MEAN, STD, WORST, TOP = (f"robustness/{name}" for name in ("mean", "std", "min", "top"))
+MEAN, STD, WORST = (f"robustness/{name}" for name in ("mean", "std", "min"))
 
 UPDATE = "trainer/global_step"
 

@@ -460,6 +460,8 @@ class TrainConfig(_Section):
         _forget_later_settings(identity)
         if method == "paft" and self.schedule.unit == "row":
             del identity["K"]
+        if method != "base" and self.dataset.shots:
+            identity["dataset"]["shown"] = "by row"  # an earlier version drew the shots of neighbouring rows alike
         defaults = {key: SamplerConfig.model_fields[key].default for key in self.sampler.without_effect}
         if method == "paft" and self.sampler.model_copy(update=defaults) == SamplerConfig():  # as before there was a choice
             del identity["sampler"]

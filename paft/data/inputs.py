@@ -103,7 +103,8 @@ _NO_TEST = (
 def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, validation: PromptPool) -> Inputs:
     """Return the inputs of a run that looks at no test prompt and no test row: validation stands in for both.
 
-    The rows that choose the checkpoint, and the prompt of a search, are not among those that are scored.
+    The rows that choose the checkpoint, and the prompt of a search, are not among those that are scored. A search has all
+    others.
 
     Raises InputError if there are no validation prompts, or if a validation prompt is trained on.
     """
@@ -133,7 +134,9 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     notes += _say_labels(examples.task.labels, by_name) + _say_system(config.model, examples.task, by_name)
     files = replace(examples.files, train=examples.train, test=examples.validation)
     scored, left_out = _scorable(rows, files, pool, examples.task, own=config.dataset.own_rows)
-    examples = replace(examples, validation=examples.validation[: config.validation.examples], test=scored, files=None)
+    first = config.validation.examples
+    unscored = examples.validation[first + len(rows) :] if config.method.searches else ()
+    examples = replace(examples, validation=(*examples.validation[:first], *unscored), test=scored, files=None)
     return Inputs(examples, train, validation, pool, None, seen, left_out, notes, warnings, shots)
 
 

@@ -9,6 +9,7 @@ from paft.data.tasks.base import Example
 from paft.prompts.schedule import Draw
 
 _STREAM = 0x53484F54  # "SHOT": separates these draws from every other use of the same seed
+_ROW = 1 << 32  # a row's place in the key, above the stream
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,6 @@ class Shots:
         if not self.n:
             return []
         slot = 0 if self.compared else draw.slot
-        bits = np.random.Philox(key=[self.seed, _STREAM], counter=[row, draw.number, draw.epoch, slot])
+        bits = np.random.Philox(key=[self.seed, row * _ROW + _STREAM], counter=[0, draw.number, draw.epoch, slot])
         chosen = np.random.Generator(bits).choice(len(self.examples) - 1, self.n, replace=False)
         return [self.examples[i + (i >= row)] for i in chosen.tolist()]

@@ -27,7 +27,8 @@ def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Tas
     Args:
         n_unlabelled: further examples, whose answers are not read.
     """
-    schedule, drawn = Schedule(config.K, config.schedule.unit), config.method.name == "paft"
+    drawn = config.method.name == "paft"
+    schedule = Schedule(config.K, config.schedule.unit) if drawn else Schedule(1)  # by which a fixed prompt's shots are drawn
     per_update, paired = (config.sampler.templates_per_update, config.sampler.paired) if drawn else (1, False)
     per_epoch = -(-n_examples // (config.examples_per_update // (per_update if paired else 1)))
     sampler = sampler_of(config, pool, task, schedule.draws_per_epoch(per_epoch, n_examples), per_epoch)

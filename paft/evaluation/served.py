@@ -5,6 +5,7 @@ Imports nothing heavy, so that what a server can do is tried before anything sta
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -304,10 +305,19 @@ def _lasting(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in _LASTING if entry.get(key) is not None}
 
 
+_VERSION = re.compile(r"([@:].*|-latest|-\d{3,}(-\d\d){0,2}|\.gguf)$")  # what follows a model's name
+
+
 def _same_name(answered: str | None, name: str) -> bool:
-    """Say whether a server that answers by one name means the model of another: NAME-2024-08-06 and NAME@main mean NAME."""
-    one, other = ((text or "").lower().rstrip("/").rsplit("/", 1)[-1] for text in (answered, name))
-    return answered is None or one.startswith(other) or other.startswith(one)
+    """Say whether a server that answers by one name means the model of another.
+
+    NAME-2024-08-06, NAME-0613, NAME@main, NAME:latest and NAME.gguf mean NAME, and NAME-latest means any version of it.
+    """
+    if answered is None:
+        return True
+    one, other = (text.lower().rstrip("/").rsplit("/", 1)[-1] for text in (answered, name))
+    plain, other_plain = (_VERSION.sub("", text) for text in (one, other))
+    return one in (other, other_plain) or other == plain or (plain == other_plain and other.endswith("latest"))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -23,6 +23,7 @@ from paft.evaluation.statistics import (
 )
 from paft.evaluation.tail import cvar
 
+_WORST = 0.1  # the share of the prompts whose mean a wording may cost
 _BLOCKS = 100  # of prompts, at most, that the jackknife leaves out in turn
 _NORMAL = 1.4  # of P normal accuracies, the variance of the mean less the worst tenth is about 1.4 / P of its square
 
@@ -50,8 +51,8 @@ def wording_matters(correct: Array, groups: Groups) -> float:
     return float(f.sf(variance / noise, n - 1, (n - 1) * (n_groups - 1))) if noise else 0.0
 
 
-def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estimate:
-    """Return how much less accurate the worst share of the prompts is than the mean of all, with a 95% interval.
+def cost_of_wording(correct: Array, groups: Groups) -> Estimate:
+    """Return how much less accurate the worst tenth of the prompts is than the mean of all, with a 95% interval.
 
     Of finitely many examples the worst prompts look worse than they are. What the noise adds to the variance over prompts is
     therefore taken from the square of the difference, as it is exact for normal accuracies; where a few prompts fail by far, it
@@ -61,13 +62,11 @@ def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estim
     An Introduction to the Bootstrap, 1993, chapter 11), which for few prompts may come out too small, and is at least that of
     normal accuracies, to that over groups of examples. The noise is taken from both ends. In simulations it held the truth 92
     to 100 times in 100 for normal accuracies, and 88 times where one prompt in ten or twenty fails. There is none for fewer
-    than ten prompts or groups. An end is never below zero, nor above the mean.
-
-    Args:
-        share: of the prompts; below one prompt it is the worst one.
+    than ten prompts or groups. An end is never below zero, nor above the mean. Of fewer than ten
+    prompts the worst tenth is the worst one.
     """
     accuracy = correct.mean(1)
-    gap, n_prompts = _gap(accuracy, share), len(accuracy)
+    gap, n_prompts = _gap(accuracy), len(accuracy)
     sums, sizes = sums_by_group(correct, groups)
     variance, n = float(accuracy.var()) * n_prompts / max(n_prompts - 1, 1), len(sizes)
     noisy = min(1.0, noise_variance(correct, groups) / variance) if variance and n > 1 else 0.0
@@ -79,10 +78,10 @@ def cost_of_wording(correct: Array, groups: Groups, share: float = 0.1) -> Estim
     if not can_promise(correct, groups) or gap < EQUAL:
         return Estimate(value)
     blocks = np.array_split(np.random.default_rng(0).permutation(n_prompts), min(n_prompts, _BLOCKS))
-    jackknife = (len(blocks) - 1) * float(np.var([_gap(np.delete(accuracy, block), share) for block in blocks]))
+    jackknife = (len(blocks) - 1) * float(np.var([_gap(np.delete(accuracy, block)) for block in blocks]))
     of_prompts = max(jackknife, _NORMAL * gap**2 / n_prompts)
     weights = np.zeros(n_prompts)
-    weights[accuracy.argsort(kind="stable")] = _weights(n_prompts, share)
+    weights[accuracy.argsort(kind="stable")] = _weights(n_prompts)
     by_group = sums.mean(0) - weights @ sums
     residual = by_group - by_group.sum() / sizes.sum() * sizes
     of_groups = n / (n - 1) * float((residual**2).sum()) / sizes.sum() ** 2
@@ -169,12 +168,12 @@ def worse_kinds(accuracy: Array, names: Sequence[str], error: float, draws: int 
     return sorted(listed, key=lambda kind: kind.mean)
 
 
-def _weights(n: int, share: float) -> Array:
-    """Return the weights (n,), the worst first, of the mean of the worst share of n values; one may count in part."""
-    weights: Array = np.clip(share * n - np.arange(n), 0, 1) / (share * n)
+def _weights(n: int) -> Array:
+    """Return the weights (n,), the worst first, of the mean of the worst tenth of n values; one may count in part."""
+    weights: Array = np.clip(_WORST * n - np.arange(n), 0, 1) / (_WORST * n)
     return weights
 
 
-def _gap(accuracy: Array, share: float) -> float:
-    """Return the mean of accuracies (P,) less that of their worst share."""
-    return float(accuracy.mean() - cvar(accuracy, share))
+def _gap(accuracy: Array) -> float:
+    """Return the mean of accuracies (P,) less that of their worst tenth."""
+    return float(accuracy.mean() - cvar(accuracy, _WORST))

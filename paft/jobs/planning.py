@@ -26,6 +26,7 @@ from paft.reporting.page import counted
 from paft.reporting.plan import Plan
 from paft.reporting.table import rows_left_out, seen_prompts
 from paft.runtime.errors import InputError
+from paft.selection.budget import KINDS
 
 _SAMPLE = 64  # training renderings that are tokenised to estimate tokens
 _SAMPLED_UPDATES = 16  # in which answers are compared under their templates
@@ -81,9 +82,17 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         longest=longest,
         devices=config.trainer.devices,
         memory_bytes=memory,
-        search_renderings=config.method.budget or 0 if config.method.searches else 0,
+        search_renderings=_search_renderings(config, inputs),
         test_renderings=len(inputs.test.templates) * len(examples.test),
     )
+
+
+def _search_renderings(config: TrainConfig, inputs: Inputs) -> int:
+    """Return how many renderings a search scores at most: its budget, or all there are."""
+    if inputs.train is None or config.method.budget is None or not config.method.searches:
+        return 0
+    variants = len(KINDS) if config.method.name == "robust" else 1
+    return min(config.method.budget, variants * len(inputs.train.templates) * len(inputs.examples.validation))
 
 
 def _kept_together(config: TrainConfig) -> int:

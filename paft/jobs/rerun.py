@@ -16,8 +16,8 @@ from paft.runtime.errors import InputError
 # The keys that a repeated run may take from the command: those that change no number, and those of inputs whose fingerprints
 # are checked afterwards.
 _MAY_DIFFER = (
-    "trainer.progress", "trainer.profiler", "trainer.graphs", "trainer.workers", "trainer.checkpoint_every",
-    "trainer.checkpoints_kept", "extra_measures", "data_root", "dataset.path", "model.remote_code", "model.accept_license",
+    "trainer.progress", "trainer.profiler", "trainer.workers", "trainer.checkpoint_every", "trainer.checkpoints_kept",
+    "extra_measures", "data_root", "dataset.path", "model.remote_code", "model.accept_license",
     "prompts.train", "prompts.validation", "prompts.test", "prompts.allow_seen", "score_base", "compare_with",
     "fail_under.mean", "fail_under.worst", "fail_under.cvar10",
 )  # fmt: skip

@@ -158,7 +158,7 @@ def load_base(
     Raises InputError if the model cannot be loaded, or packed batches would lose a part of its architecture.
     """
     config = load_config(model)
-    cutoff = min(cutoff, getattr(config, "max_position_embeddings", cutoff))
+    cutoff = min(cutoff, getattr(config, "max_position_embeddings", None) or cutoff)
     check_architecture(model.path, config, cutoff)
     register()
     attention = attention_of(model, config, device, backward)

@@ -170,8 +170,8 @@ def _left_out_before(path: Path) -> dict[str, Any]:
 def keep_runs(collected: Collected, out: Path) -> None:
     """Copy what a report is made from to out/runs, its prompt pools, each once, to out/pools.
 
-    Places of the machine that made the runs, adapters, logs and figures stay behind. Names of what the report left out come
-    along.
+    Where the runs lay on the machine that made them, adapters, logs and figures stay behind. Paths that were typed for rows,
+    prompts or a model come along, and so do the names of what the report left out.
     """
     runs, pools = out / "runs", out / "pools"
     pools.mkdir(parents=True, exist_ok=True)
@@ -193,7 +193,7 @@ def keep_runs(collected: Collected, out: Path) -> None:
 
 
 def without_places(results: Results) -> Results:
-    """Return results as they are kept, without places of the machine that made them."""
+    """Return results as they are kept, without where they, their data and their adapter lay on the machine that made them."""
     adapter = results.adapter and (results.trained_by or adapter_called(results.adapter))
     here = {"data_root": None, "output_root": "outputs", "rerun": None, "adapter": adapter, "output": None}
     config = results.config | {key: value for key, value in here.items() if key in results.config}

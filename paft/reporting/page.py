@@ -20,6 +20,8 @@ from rich.table import Table
 from paft.evaluation.statistics import Estimate
 from paft.runtime.files import write_atomically
 
+_SHORT = 40  # characters
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -109,10 +111,10 @@ def p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def short(text: str, longest: int = 40) -> str:
+def short(text: str) -> str:
     """Return a text of somebody's rows for a sentence or a cell: on one line, and cut."""
     line = " ".join(text.split())
-    return line if len(line) <= longest else f"{line[:longest]}…"
+    return line if len(line) <= _SHORT else f"{line[:_SHORT]}…"
 
 
 def counted(n: int, what: str) -> str:

@@ -13,7 +13,7 @@ class Plan(BaseModel):
     layouts_seen how many different layouts of these it shows where layouts are mutated, else 0. wordings counts
     the templates that are not near-copies of another. tokens are the real tokens of all epochs (no padding), estimated from a
     sample of renderings; longest is the number of tokens of the longest in the sample. memory_bytes is estimated too, for each
-    device. search_renderings is the budget of a search for one prompt before training, 0 where there is none.
+    device. search_renderings is how many a search for one prompt before training scores at most, 0 where there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +43,7 @@ class Plan(BaseModel):
         """
         lines = [f"Run {folder}"]
         if self.updates:
-            search = f", looked for with {self.search_renderings:,} renderings" if self.search_renderings else ""
+            search = f", looked for with at most {self.search_renderings:,} renderings" if self.search_renderings else ""
             layouts = f", in {self.layouts_seen:,} layouts" if self.layouts_seen else ""
             per_device = f", on each of {self.devices} devices" if self.devices > 1 else ""
             lines += [

@@ -2,6 +2,8 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from paft.data.shots import Shots
 from paft.data.tasks import BUILT_IN
 from paft.data.tasks.base import Example
 from paft.data.tasks.story_facts import generate_rows
+from paft.data.updates import updates_of
 from paft.prompts import PromptPool, PromptTemplate
 from paft.prompts.schedule import Draw
 from paft.runtime.errors import InputError
@@ -52,6 +55,22 @@ def test_every_other_row_is_a_shot_as_often():
     assert len(counts) == 20 and "7" not in counts and min(counts.values()) > 140  # of 200
     whole = Shots(EXAMPLES[:4], 3, 0)
     assert {frozenset(ids(whole.of(Draw(0, n), 1))) for n in range(9)} == {frozenset({"0", "2", "3"})}
+
+
+def test_shots_of_neighbouring_rows_have_no_more_in_common_than_of_others():
+    many = [replace(EXAMPLES[0], id=f"{i}") for i in range(1000)]
+    drawn = [{*ids(Shots(many, 16, 0).of(Draw(0, 0), row))} for row in range(1000)]
+    assert sum(len(a & b) for a, b in pairwise(drawn)) / 999 < 0.35  # 16 x 16 / 999 is 0.26
+
+
+def test_shots_of_one_prompt_go_by_no_setting_of_prompts_that_are_drawn():
+    """A sweep over K trains method=user once."""
+    pool = PromptPool("train", (PromptTemplate("{story} {question} {A} {B} {C} {D}", "p"),), "letter", "shown")
+    draws = [
+        [tag.draw for update in updates_of(compose_config("method=user", *own), 40, pool, TASK).of_epoch(0) for tag in update]
+        for own in ([], ["K=1"], ["K=3", "schedule.unit=row"])
+    ]
+    assert draws[0] == draws[1] == draws[2] and len({*draws[0]}) == 5
 
 
 @pytest.fixture

@@ -415,3 +415,12 @@ def test_the_stories_are_those_of_the_test_split(trained, common):
     results = evaluated(f"adapter={trained / 'adapter'}", "eval_examples=null", "eval_prompts=1", *common)
     assert len(read_matrix(results.folder / "matrix.parquet").example_ids) == len(generate_rows("test", 1000))
     assert torch.is_grad_enabled()
+
+
+def test_another_threshold_is_another_top_of_the_same_scores(trained, tmp_path, monkeypatch):
+    asked = [f"adapter={trained / 'adapter'}", f"output_root={tmp_path}", "trainer.accelerator=cpu", "eval_prompts=4"]
+    first = run_evaluation(compose_evaluation(*asked, "eval_examples=12", "dataset.threshold=1.0"))
+    monkeypatch.setattr("paft.evaluation.scoring.batches", lambda *_, **__: pytest.fail("scored again"))
+    second = run_evaluation(compose_evaluation(*asked, "eval_examples=12", "dataset.threshold=0.0"))
+    assert (first.folder, first.threshold, second.threshold) == (second.folder, 1.0, 0.0)
+    assert first.robustness.top == 0 and second.robustness.top == 1 and read_results(second.folder) == second

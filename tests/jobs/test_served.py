@@ -18,7 +18,7 @@ import pytest
 
 import paft
 from paft.config.compose import CONF
-from paft.evaluation.served import run
+from paft.evaluation.served import _same_name, run
 from paft.evaluation.store import read_cells
 from paft.jobs.evaluate import run_evaluation
 from paft.reporting.results import Results, read_results
@@ -486,6 +486,25 @@ def test_a_killed_evaluation_asks_for_a_second_of_answers_again_at_most(model, o
         results = by_api(server, *asked[1:])
         assert 3 * N - 13 <= len(server.asked) - before - 2 - 16 <= 3 * N - 8
     assert len(results.scores()) == 3 * N and not list(results.folder.glob(".matrix-*"))
+
+
+@pytest.mark.parametrize(
+    ("answered", "name", "same"),
+    [
+        ("gpt-4o-2024-08-06", "gpt-4o", True),
+        ("gpt-4-0613", "gpt-4", True),
+        ("models/gemini-2.0-flash-001", "gemini-2.0-flash", True),
+        ("Mistral-Small-2503", "mistral-small-latest", True),
+        ("llama3:latest", "llama3", True),
+        ("/models/tiny.gguf", "tiny", True),
+        ("gpt-4o", "gpt-4", False),
+        ("qwen2.5", "qwen2.5-coder-0.5b-instruct", False),
+        ("llama3.1-70b", "llama3", False),
+        ("qwen2.5:0.5b", "qwen2.5:7b", False),
+    ],
+)
+def test_names_of_one_model(answered, name, same):
+    assert _same_name(answered, name) == same
 
 
 SECRET = "sk-very-secret-key"

@@ -18,7 +18,7 @@ def test_a_search_looks_at_training_prompts_and_validation_examples_alone(method
     overrides = [*tiny_overrides, f"method={method}", "method.budget=240"]
     config = compose_config(*overrides)
     results = run_training(config)
-    assert "1 of 60 templates" in (said := capsys.readouterr().out) and "looked for with 240 renderings" in said
+    assert "1 of 60 templates" in (said := capsys.readouterr().out) and "looked for with at most 240 renderings" in said
     folder = results.folder
     found = json.loads((folder / "selection.json").read_text())
     assert results.selection.model_dump() == found and found["renderings"] <= 240
@@ -54,3 +54,14 @@ def test_budget_is_part_of_a_search_and_of_nothing_else(tiny_overrides):
         assert (len(names) == 2) is differ
     with pytest.raises(InputError, match=r"method\.budget has no value"):
         compose_config(*tiny_overrides, "method=zopo", "method.budget=null")
+
+
+def test_a_search_has_all_validation_rows_that_are_not_scored(tiny_overrides, tmp_path):
+    """So that settings are chosen with the search that a run then does."""
+    usual = prepare(compose_config(*tiny_overrides, "method=zopo")).inputs.examples
+    held = prepare(compose_config(*tiny_overrides, "method=zopo", "evaluate=false")).inputs.examples
+    n, scored = 4, len(held.test)  # validation.examples, eval_examples
+    assert held.test == usual.validation[n : n + scored] and scored == 6
+    assert held.validation == (*usual.validation[:n], *usual.validation[n + scored :])
+    plain = prepare(compose_config(*tiny_overrides, "evaluate=false")).inputs.examples
+    assert plain.validation == usual.validation[:n] and plain.test == held.test
