@@ -87,4 +87,5 @@ def _kept(run: Results) -> dict[str, Any]:
     """Return what is kept of a run's results: all but where things lay on the machine that made them."""
     prompts = {split: path and Path(path).name for split, path in run.config["prompts"].items()}
     kept = without_places(run).model_dump(mode="json", include=_KEPT)
-    return kept | {"accuracy": accuracies(run).tolist(), "config": kept["config"] | {"prompts": prompts}}
+    config = {key: value for key, value in kept["config"].items() if key != "logger"} | {"prompts": prompts}
+    return kept | {"accuracy": accuracies(run).tolist(), "config": config}

@@ -284,3 +284,9 @@ def test_the_guard_against_heavy_imports_guards(without_torch):
     environment = os.environ | {"PYTHONPATH": str(without_torch)}
     done = subprocess.run([sys.executable, "-c", "import torch"], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "torch was imported" in done.stderr
+
+
+@pytest.mark.parametrize("page", ["train", "evaluate"])
+def test_two_sweeps_of_one_second_have_folders_of_their_own(page):
+    content = OmegaConf.load(Path(CONF) / f"{page}.yaml")
+    assert OmegaConf.to_container(content)["hydra"]["sweep"]["dir"].endswith("%S.%f}")

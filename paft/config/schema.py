@@ -455,6 +455,8 @@ class TrainConfig(_Section):
             identity["model"]["lora"] = PAPER_LORA.model_dump()
         if self.evaluate:  # as it was before there was a choice
             del identity["evaluate"]
+        elif self.method.searches and self.eval_examples is not None:
+            identity["method"]["searched"] = "all that is not scored"  # an earlier version searched on fewer validation rows
         if not self.method.searches:
             del identity["method"]["budget"]
         _forget_later_settings(identity)

@@ -133,9 +133,10 @@ class Encoder:
         return len(ids) - n if n and self.chat is None and ids[-n:] == self._behind else len(ids)
 
     def answer_tokens(self, examples: Sequence[Example]) -> list[list[int]]:
-        """Return the number of tokens of each answer that an example offers, behind the space that stands before it, if any."""
+        """Return the number of tokens of each answer that an example offers, with the space that stands before it, if any."""
         answers = [self.answers(example) for example in examples]
-        flat = [space_before(answer, "", self.space) + answer for own in answers for answer in own]
+        space = self.space if self.chat is None else False  # as in _context
+        flat = [space_before(answer, "", space) + answer for own in answers for answer in own]
         counts = iter([len(ids) for ids in self.tokenizer(flat, add_special_tokens=False).input_ids] if flat else [])
         return [[next(counts) for _ in own] for own in answers]
 

@@ -104,7 +104,7 @@ def _on_validation(config: TrainConfig, examples: Examples, train: PromptPool, v
     """Return the inputs of a run that looks at no test prompt and no test row: validation stands in for both.
 
     The rows that choose the checkpoint, and the prompt of a search, are not among those that are scored. A search has all
-    others.
+    others, which are fewer than those of a run that scores the test.
 
     Raises InputError if there are no validation prompts, or if a validation prompt is trained on.
     """

@@ -305,19 +305,22 @@ def _lasting(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {key: entry[key] for key in _LASTING if entry.get(key) is not None}
 
 
-_VERSION = re.compile(r"([@:].*|-latest|-\d{3,}(-\d\d){0,2}|\.gguf)$")  # what follows a model's name
+# What follows a model's name: a tag, a date (2024-08-06, 0613, 08-2024), a preview, a file's part or its quantisation.
+_VERSION = re.compile(
+    r"([@:].*|-latest|-(\d\d-)?\d{3,}(-\d\d){0,2}|(-\d{4})?-preview(-\d\d-\d\d)?|-\d{5}-of-\d{5}|([-.](i?q\d\w*|b?f16|f32))?\.gguf)+$"
+)
 
 
 def _same_name(answered: str | None, name: str) -> bool:
     """Say whether a server that answers by one name means the model of another.
 
-    NAME-2024-08-06, NAME-0613, NAME@main, NAME:latest and NAME.gguf mean NAME, and NAME-latest means any version of it.
+    NAME-2024-08-06, NAME-0613, NAME@main, NAME:latest and NAME-Q8_0.gguf mean NAME, and NAME-latest means any version of it.
     """
-    if answered is None:
+    if not answered:
         return True
     one, other = (text.lower().rstrip("/").rsplit("/", 1)[-1] for text in (answered, name))
     plain, other_plain = (_VERSION.sub("", text) for text in (one, other))
-    return one in (other, other_plain) or other == plain or (plain == other_plain and other.endswith("latest"))
+    return one in (other, other_plain) or other == plain or (plain == other_plain and other.endswith("-latest"))
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

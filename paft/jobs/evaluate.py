@@ -17,14 +17,15 @@ from paft.evaluation.evaluator import Evaluator, Scored
 from paft.evaluation.matrix import read_matrix
 from paft.evaluation.metrics import metric_of
 from paft.evaluation.predictions import predictions
+from paft.evaluation.robustness import robustness
 from paft.evaluation.scoring import Scoring
 from paft.evaluation.served import Found
 from paft.evaluation.served_scoring import ServedEvaluator
 from paft.jobs.encoder import make_encoder, own_tokenizer_notes
-from paft.jobs.finished import has_results
+from paft.jobs.finished import has_results, scored_before
 from paft.jobs.planning import print_inputs
 from paft.jobs.preflight import CheckedEvaluation, check_evaluation
-from paft.jobs.served import served_evaluator, served_origin, served_plan
+from paft.jobs.served import asked_of, served_evaluator, served_origin, served_plan
 from paft.model.adapter import base_of, check_fits, with_adapter
 from paft.model.base import check_quantization, device_of, load_base
 from paft.model.fused import fused_kind
@@ -133,9 +134,35 @@ def _score_and_report(evaluation: Evaluation, model: Any, started: float) -> Res
         results = judged(results, folder, scored.matrix, inputs.pool, evaluation.method)
     else:
         _predict(evaluation, scored.path)
+    _save(evaluation, scored, results)
+    return results
+
+
+def _save(evaluation: Evaluation, scored: Scored, results: Results) -> None:
+    """Write the files of a finished evaluation, on the first rank."""
+    inputs, encoder = evaluation.inputs, evaluation.encoder
+    prompt = asked_of(evaluation.config, inputs).prompt if evaluation.config.model.api is not None else render
     if ranks.rank() == 0:
-        prompt = evaluator.asked.prompt if isinstance(evaluator, ServedEvaluator) else render
-        save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method, evaluation.encoder, prompt=prompt)
+        folder = evaluation.folder.path
+        save_run(folder, scored, results, inputs.pool, inputs.examples, evaluation.method, encoder, prompt=prompt)
+
+
+def _with_threshold(evaluation: Evaluation, results: Results) -> Results:
+    """Return finished results with the Top of the threshold that is asked for, written again; nothing is scored again."""
+    threshold = evaluation.config.dataset.threshold
+    if results.robustness is None or results.threshold == threshold:
+        return results
+    scored = scored_before(evaluation.folder.path, results.scoring.model_dump())
+    dataset = results.config["dataset"] | {"threshold": threshold}
+    changed = {
+        "robustness": robustness(scored.matrix, threshold),
+        "parts": {name: robustness(scored.matrix.part(name), threshold) for name in results.parts},
+        "threshold": threshold,
+        "config": results.config | {"dataset": dataset},
+    }
+    results = results.model_copy(update=changed)
+    with disk_full_is_an_input_error(evaluation.folder.path), evaluation.folder.held():
+        _save(evaluation, scored, results)
     return results
 
 
@@ -237,7 +264,7 @@ def run_evaluation(config: EvaluateConfig, group: str | None = None, checked: Ch
         print("\n".join(served_plan(config, inputs, evaluation.found)), flush=True)
     print_inputs(config, inputs, inputs.warnings)
     if has_results(folder, config.dataset):
-        results = read_results(folder.results)
+        results = _with_threshold(evaluation, read_results(folder.results))
         if config.output is not None:
             _predict(evaluation, folder.path / "matrix.parquet")
         if ranks.gather(misses(config, folder.path))[0]:

@@ -19,7 +19,7 @@ CHOSEN_BEFORE = (
 
 
 def has_results(folder: RunFolder, dataset: DatasetConfig) -> bool:
-    """Return whether a run has its results, and not with another threshold or by another version of its metric's function.
+    """Return whether a run has its results, which one that another version of its metric's function has scored has not.
 
     The first rank decides for all, because another process may finish the run right now.
     """
@@ -27,18 +27,16 @@ def has_results(folder: RunFolder, dataset: DatasetConfig) -> bool:
 
 
 def outdated(results: Path, dataset: DatasetConfig) -> bool:
-    """Return whether a run has finished, but its Top has another threshold, or its metric's function was another version.
+    """Return whether a run has finished, but another version of the function that is its metric has scored it.
 
     Args:
         results: the path of the run's results.json, which may be missing.
     """
-    if not results.is_file():
+    function = metric_of(dataset).function
+    if function is None or not results.is_file():
         return False
-    found, function = read_results(results), metric_of(dataset).function
-    if found.threshold != dataset.threshold:
-        return True
-    metric = found.scoring.metric
-    return function is not None and (metric is None or metric.source != function.source)
+    recorded = read_results(results).scoring.metric
+    return recorded is None or recorded.source != function.source
 
 
 def scored_before(folder: Path, settings: dict[str, Any]) -> Scored:

@@ -122,6 +122,17 @@ def test_scoring_has_every_choice_and_no_end_of_text(tokenizer):
         assert trained.continuations == [[*encoded.continuations[example.gold], tokenizer.eos_token_id]]
 
 
+@pytest.mark.parametrize("space", [None, True, False, "chat"])
+def test_the_tokens_of_answers_are_counted_as_they_are_scored(tokenizer, space):
+    tokenizer.chat_template = (
+        "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}<assistant>\n"
+    )
+    own = {"chat": Chat(tokenizer, ChatSettings())} if space == "chat" else {"space": space}
+    encoder = Encoder(tokenizer, "text", cutoff=1024, **own)
+    scored = encoder.scoring(template("{story} {question} {A} {B} {C} {D} Answer:"), STORIES[0])
+    assert encoder.answer_tokens(STORIES[:1]) == [[len(tokens) for tokens in scored.continuations]]
+
+
 def test_two_options_have_two_letters(tokenizer):
     example = replace(STORIES[0], choices=("yes", "no"), gold=1)
     assert Encoder(tokenizer, "letter", cutoff=1024).answers(example) == ["A", "B"]

@@ -57,11 +57,14 @@ def test_budget_is_part_of_a_search_and_of_nothing_else(tiny_overrides):
 
 
 def test_a_search_has_all_validation_rows_that_are_not_scored(tiny_overrides, tmp_path):
-    """So that settings are chosen with the search that a run then does."""
+    """So that a search is as near to that of a run that scores the test as it can be."""
     usual = prepare(compose_config(*tiny_overrides, "method=zopo")).inputs.examples
     held = prepare(compose_config(*tiny_overrides, "method=zopo", "evaluate=false")).inputs.examples
     n, scored = 4, len(held.test)  # validation.examples, eval_examples
     assert held.test == usual.validation[n : n + scored] and scored == 6
     assert held.validation == (*usual.validation[:n], *usual.validation[n + scored :])
+    assert prepare(compose_config(*tiny_overrides, "method=zopo", "method.budget=1000000")).plan.search_renderings == 60 * len(
+        usual.validation
+    )
     plain = prepare(compose_config(*tiny_overrides, "evaluate=false")).inputs.examples
     assert plain.validation == usual.validation[:n] and plain.test == held.test

@@ -90,6 +90,8 @@ def told_to_stop(number: int, folder: Path, overrides: list[str], before: str = 
     script = folder / "told.py"
     script.write_text(f"""
 import os, signal, sys
+import torch
+torch.set_num_threads({torch.get_num_threads()})
 from paft.cli.train import main
 from paft.training.module import PaftModule
 
@@ -103,7 +105,7 @@ PaftModule.training_step = told
 sys.argv = ["train.py", *{overrides!r}]
 main()
 """)
-    return run_command(str(script), OMP_NUM_THREADS=str(torch.get_num_threads()))
+    return run_command(str(script))
 
 
 def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(tiny_overrides, tmp_path):
