@@ -30,7 +30,7 @@ def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Tas
     drawn = config.method.name == "paft"
     schedule = Schedule(config.K, config.schedule.unit) if drawn else Schedule(1)  # by which a fixed prompt's shots are drawn
     per_update, paired = (config.sampler.templates_per_update, config.sampler.paired) if drawn else (1, False)
-    per_epoch = -(-n_examples // (config.examples_per_update // (per_update if paired else 1)))
+    per_epoch = -(-n_examples // rows_per_update(config.examples_per_update, per_update, paired))
     sampler = sampler_of(config, pool, task, schedule.draws_per_epoch(per_epoch, n_examples), per_epoch)
     unlabelled = Unlabelled(n_unlabelled, config.loss.unlabelled_per_update) if n_unlabelled else None
     candidates = None
@@ -40,6 +40,11 @@ def updates_of(config: TrainConfig, n_examples: int, pool: PromptPool, task: Tas
     return Updates(
         n_examples, config.examples_per_update, config.T, schedule, sampler, per_update, paired, unlabelled, candidates
     )
+
+
+def rows_per_update(renderings: int, templates: int, paired: bool) -> int:
+    """Return the number of different examples of an update, of which each has all templates if they are paired."""
+    return renderings // templates if paired else renderings
 
 
 def foreseen(config: TrainConfig) -> TrainConfig:
@@ -151,7 +156,7 @@ class Updates:
     @property
     def rows_per_update(self) -> int:
         """Number of different examples of an update."""
-        return self.examples_per_update // self.templates_per_update if self.paired else self.examples_per_update
+        return rows_per_update(self.examples_per_update, self.templates_per_update, self.paired)
 
     @property
     def per_epoch(self) -> int:
