@@ -145,7 +145,7 @@ def with_adapter(base: Any, config: ModelConfig) -> Any:
     return model
 
 
-_model: dict[str, Any] = {}  # of this process: the model
+_model: dict[str, Any] = {}  # of this process: our model
 
 
 def load_ours(work: Workload, adapter: bool) -> dict[str, Any] | None:

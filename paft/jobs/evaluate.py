@@ -150,7 +150,8 @@ def _save(evaluation: Evaluation, scored: Scored, results: Results) -> None:
 def _with_threshold(evaluation: Evaluation, results: Results) -> Results:
     """Return finished results with the Top of the threshold that is asked for, written again; nothing is scored again."""
     threshold = evaluation.config.dataset.threshold
-    if results.robustness is None or results.threshold == threshold:
+    differs = results.robustness is not None and results.threshold != threshold
+    if not ranks.gather(differs)[0]:  # the first rank decides for all, because another process may write right now
         return results
     scored = scored_before(evaluation.folder.path, results.scoring.model_dump())
     dataset = results.config["dataset"] | {"threshold": threshold}
