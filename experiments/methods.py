@@ -13,7 +13,7 @@ import argparse
 import itertools
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +49,8 @@ class Methods(BaseModel):
     arms: dict[str, list[str]]
     against: dict[str, Annotated[list[str], BeforeValidator(lambda one: [one] if isinstance(one, str) else one)]]
     equivalent: Bounds
+    ruled_out: dict[str, str] = {}  # what is not swept, an arm or not, and why; an arm that has runs is shown like any other
+    follows: str = ""  # what a person is to do
 
     @model_validator(mode="after")
     def _known(self) -> "Methods":
@@ -122,11 +124,12 @@ def write_page(collected: Collected, methods: Methods, path: Path, out: Path, ke
     found = runs_by_arm(collected, {arm: [methods.overrides(arm, seed) for seed in methods.seeds] for arm in methods.arms})
     every = [run for own in found.values() for run in own]
     n, bounds = _accuracy(every[:1]).shape[1], methods.equivalent
-    missing = missing_seeds(found, methods.arms, len(methods.seeds))
+    ruled_out = {name: why for name, why in methods.ruled_out.items() if name not in found}
+    missing = missing_seeds(found, [arm for arm in methods.arms if arm not in ruled_out], len(methods.seeds))
     compared = [one for one in (Compared.of(arm, other, found) for arm, other in methods.pairs()) if one is not None]
     page = [f"# {methods.title}", "", *origin(every)]
     page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
-    page += bullets(shown(compared, bounds))
+    page += bullets([*shown(compared, bounds), *([methods.follows] if methods.follows else [])])
     headings = ["arm", "settings", "seeds", "CVaR10", "mean", "updates", "seconds", "what it did, in the first and last fifth"]
     page += table(headings, [_row(arm, methods, own) for arm, own in found.items()])
     headings = ["difference", "seeds", "CVaR10", "mean", "says", "compute"]
@@ -137,8 +140,10 @@ def write_page(collected: Collected, methods: Methods, path: Path, out: Path, ke
         "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents, "
         f"as a share of the other arm's; a token of a forward pass alone counts as {FORWARD:g} of a trained one, a perturbed "
         "update as two. Seconds: of the updates, whatever else the device did. Equivalent: both intervals are within "
-        f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean.",
+        f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean. Con is of adversarial test prompts, and so is "
+        "left to what is registered afterwards.",
         "",
+        *_not_swept(ruled_out),
         f"All arms: `{' '.join(methods.common)}`. Made by "
         f"`python -m experiments.methods page RUNS --methods {typed_path(path)}`.",
     ]
@@ -169,6 +174,17 @@ def shown(compared: Sequence[Compared], bounds: Bounds) -> list[str]:
     return [*lines, *(beyond if left else [])]
 
 
+def _not_swept(ruled_out: Mapping[str, str]) -> list[str]:
+    """Return what was not swept, and why; nothing where there is none."""
+    if not ruled_out:
+        return []
+    return [
+        "Not swept; of these nothing is shown, and nothing is excluded:",
+        "",
+        *bullets(f"{name}: {why}" for name, why in ruled_out.items()),
+    ]
+
+
 def _compute(one: Compared) -> str:
     """Return the compute of a difference, which is only one of methods where it is the same on both sides."""
     return f"{one.compute:.2f}" + ("" if _equal(one) else ", not equal")
@@ -194,12 +210,17 @@ def _did(runs: Sequence[FinishedRun]) -> str:
 def _row(arm: str, methods: Methods, runs: Sequence[FinishedRun]) -> list[str]:
     accuracy = _accuracy(runs)
     tails = 100 * cvar(accuracy, 0.1)
-    std = f" ± {tails.std(ddof=1):.1f}" if len(runs) > 1 else ""
+    means = 100 * accuracy.mean(1)
     settings = f"`{' '.join(methods.arms[arm])}`"
     trained = [run.results.training for run in runs if run.results.training is not None]
     updates, seconds = (sum(getattr(one, what) for one in trained) / len(trained) for what in ("updates", "seconds"))
-    numbers = [f"{tails.mean():.1f}{std}", percent(float(accuracy.mean())), f"{updates:.0f}", f"{seconds:.0f}"]
+    numbers = [*(_over_seeds(own) for own in (tails, means)), f"{updates:.0f}", f"{seconds:.0f}"]
     return [arm, settings, str(len(runs)), *numbers, _did(runs)]
+
+
+def _over_seeds(values: Array) -> str:
+    """Return the mean of one value a seed, with the std if there are several seeds."""
+    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
 
 
 def _accuracy(runs: Sequence[FinishedRun]) -> Array:

@@ -112,6 +112,8 @@ def _check_weights(config: TrainConfig) -> None:
 def _check_sampler(config: TrainConfig) -> None:
     """Refuse settings of the sampler that contradict each other or the rest of the run."""
     sampler, several = config.sampler, f"sampler.templates_per_update={config.sampler.templates_per_update}"
+    if config.method.name == "paft" and sampler.candidates > 1:
+        _check_candidates(config)  # first, because what a loss or pairs ask for goes with one candidate alone
     if config.loss.name != "mean":
         _check_loss(config)
     if config.loss.unlabelled is not None and config.loss.name != "consistent":
@@ -136,8 +138,6 @@ def _check_sampler(config: TrainConfig) -> None:
             "sampler.candidates_are=layouts tries several layouts of one prompt: it needs sampler.candidates=2 or more, and "
             "sampler.mutations, which make them; sampler=mutated names all."
         )
-    if sampler.candidates > 1:
-        _check_candidates(config)
     if sampler.by_loss:
         _check_by_loss(config)
     if sampler.share < 1 and not sampler.mutations:
@@ -155,11 +155,13 @@ def _check_candidates(config: TrainConfig) -> None:
         raise InputError(f"{several}: at sampler.adversarial=0 no draw takes the worst of them; raise it, or leave them out.")
     if config.schedule.unit != "update":
         raise InputError(f"{several} tries the templates of a draw on an update, and needs schedule.unit=update.")
-    if config.sampler.templates_per_update > 1:
-        raise InputError(
-            f"{several} trains an update on one template of several, and sampler.templates_per_update="
-            f"{config.sampler.templates_per_update} on all of them; leave one out."
-        )
+    on_all = {
+        f"loss={config.loss.name}": config.loss.compares,
+        "sampler.paired=true": config.sampler.paired,
+        f"sampler.templates_per_update={config.sampler.templates_per_update}": config.sampler.templates_per_update > 1,
+    }
+    if other := next((setting for setting, holds in on_all.items() if holds), None):
+        raise InputError(f"{several} trains an update on one template of several, and {other} on all of them; leave one out.")
 
 
 def _check_by_loss(config: TrainConfig) -> None:
@@ -168,7 +170,8 @@ def _check_by_loss(config: TrainConfig) -> None:
     if config.schedule.unit != "update":
         raise InputError(f"{by_loss}, update by update, and needs schedule.unit=update.")
     if sampler.balanced or sampler.candidates > 1:
-        other = "sampler.balanced deals all alike" if sampler.balanced else "sampler.candidates lets the worst one be"
+        worst = f"sampler.candidates={sampler.candidates} takes the worst of several"
+        other = "sampler.balanced deals all alike" if sampler.balanced else worst
         raise InputError(f"{by_loss}, and {other}; leave one out.")
     if sampler.corrected and config.loss.name not in ("mean", "perturbed"):
         raise InputError(f"sampler.corrected=true weighs a mean, and loss={config.loss.name} is none; leave one out.")
@@ -199,7 +202,12 @@ def _check_loss(config: TrainConfig) -> None:
     units = config.examples_per_update // sampler.templates_per_update if sampler.paired else sampler.templates_per_update
     if units < ranks:
         what = "examples of an update, whose renderings stay together" if sampler.paired else "templates of an update"
-        raise InputError(f"trainer.devices={ranks}: loss={name} deals the {what}, and there are {units}; use as many devices.")
+        several = "sampler.templates_per_update"
+        there = "is 1" if units == 1 else f"are {units}"
+        raise InputError(
+            f"trainer.devices={ranks}: loss={name} deals the {what}, of which there {there}; "
+            f"use trainer.devices={units}, or a larger {'examples_per_update' if sampler.paired else several}."
+        )
 
 
 def _refuse_idle_draws(config: TrainConfig) -> None:

@@ -17,6 +17,7 @@ from paft.runtime.jsonl import parse_list, parse_object
 
 Rows: TypeAlias = Iterator[tuple[str, dict[str, Any]]]  # each row with where it comes from
 
+_SPLITS = ("train", "validation", "test")  # the names of files in a folder of rows
 _LONGEST_ROW = 2**24  # characters; a file without line breaks is no JSONL
 _WHAT = 'a row is a JSON object, e.g. {"question": ...}'
 
@@ -202,13 +203,10 @@ def no_file(path: Path) -> str:
         return f"{path}: there is no such file or folder{f'; did you mean {path.with_name(close[0])}?' if close else '.'}"
     if there := [other for suffix in (*FORMATS, *_OTHER_FORMATS) if (other := path.with_suffix(suffix)).is_file()]:
         return f"{path}: there is no such data file, but a {there[0].name}{_as_csv(there[0])}."
-    others = sorted(
-        other.name
-        for other in path.parent.glob("*")
-        if other.suffix in FORMATS and other.stem not in ("train", "validation", "test")
-    )
+    others = sorted(other.name for other in path.parent.glob("*") if other.suffix in FORMATS and other.stem not in _SPLITS)
     if others:
-        return f"{path}: there is no such data file, but {', '.join(others[:5])}; rename it, or split it."
+        use = "rename it, or split it" if path.stem in _SPLITS else "name one of them"
+        return f"{path}: there is no such data file, but {', '.join(others[:5])}; {use}."
     same = [f"{path.stem}{suffix}" for suffix in FORMATS if suffix != path.suffix]
     return f"{path}: there is no such data file, and no {_listed(same)}."
 

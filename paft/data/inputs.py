@@ -282,7 +282,11 @@ def _unlabelled(config: TrainConfig, task: Task) -> tuple[Example, ...]:
     """Return the rows of loss.unlabelled; raises InputError if there are fewer than an update holds."""
     if config.loss.unlabelled is None:
         return ()
-    rows, n = unlabelled_rows(Path(config.loss.unlabelled), task, config.dataset.name), config.loss.unlabelled_per_update
+    try:
+        rows = unlabelled_rows(Path(config.loss.unlabelled), task, config.dataset.name)
+    except InputError as error:
+        raise InputError(f"loss.unlabelled: {error}") from None
+    n = config.loss.unlabelled_per_update
     if len(rows) < n:
         raise InputError(f"loss.unlabelled_per_update={n}: {config.loss.unlabelled} has {len(rows)} rows; lower it.")
     return rows

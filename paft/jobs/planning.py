@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from statistics import fmean
 
 from paft.config.base_model import called, is_gguf
 from paft.config.schema import EvaluateConfig, TrainConfig
@@ -42,6 +43,7 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
     """
     examples = inputs.examples
     count = tokens = longest = memory = 0
+    compared = None
     seen = Coverage(0, 0, 0)
     if inputs.train is not None:
         drawn_from = inputs.train.head(1) if config.method.searches else inputs.train  # a search chooses a single one
@@ -62,7 +64,7 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         shards = config.trainer.devices if config.trainer.strategy == "fsdp" else 1
         memory = training_memory(config.model, without_weights, device, max(micro_batch_tokens, longest), longest, shards)
         if config.loss.name == "consistent":
-            _check_aligned(updates, [*examples.train, *examples.unlabelled], len(examples.train), encoder)
+            compared = _compared(updates, [*examples.train, *examples.unlabelled], len(examples.train), encoder)
         if config.loss.name == "perturbed":
             _check_own_words(inputs.train, examples.train[0], encoder)
         renderings = len(examples.train) * config.T * (updates.templates_per_update if updates.paired else 1)
@@ -80,6 +82,7 @@ def make_plan(config: TrainConfig, inputs: Inputs, encoder: Encoder, without_wei
         layouts_seen=seen.layouts,
         tokens=tokens,
         longest=longest,
+        compared=compared,
         devices=config.trainer.devices,
         memory_bytes=memory,
         search_renderings=_search_renderings(config, inputs),
@@ -103,13 +106,15 @@ def _kept_together(config: TrainConfig) -> int:
     return n if config.sampler.paired else -(-config.examples_per_update // n)
 
 
-def _check_aligned(updates: Updates, examples: Sequence[Example], n_labelled: int, encoder: Encoder) -> None:
-    """Raise InputError if no answer of a sample of updates is one of the same, and the same tokens, under all its templates.
+def _compared(updates: Updates, examples: Sequence[Example], n_labelled: int, encoder: Encoder) -> float:
+    """Return the share of the answers in a sample of updates that are one of the same, of the same tokens, under all templates.
+
+    Raises InputError if there is none such, or none of a row without an answer where there are such rows.
 
     Args:
         examples: the first n_labelled have answers; those of the others are not read.
     """
-    comparable = {False: n_labelled == len(examples), True: False}  # by whether rows have answers
+    alike: dict[bool, list[bool]] = {True: [], False: []}  # by whether rows have answers
     for tagged in islice(updates.of_epoch(0), _SAMPLED_UPDATES):
         answers: dict[int, set[tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]]] = {}
         for tag in tagged:
@@ -118,14 +123,15 @@ def _check_aligned(updates: Updates, examples: Sequence[Example], n_labelled: in
             offered, encoded = answers_under(template, example, encoder.answer), encode(template, example)
             answers.setdefault(tag.row, set()).add((tuple(offered), tuple(map(tuple, encoded.continuations))))
         for row, found in answers.items():
-            comparable[row < n_labelled] |= len(found) == 1
-    if not all(comparable.values()):
-        of = "answer" if not comparable[True] else "answer of an unlabelled row"
+            alike[row < n_labelled].append(len(found) == 1)
+    if not all(any(own) for own in alike.values() if own):
+        of = "answer" if not any(alike[True]) else "answer of an unlabelled row"
         raise InputError(
             f"loss=consistent: in the first {_SAMPLED_UPDATES} updates no {of} has the same tokens under all templates "
-            "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, or use "
-            "loss=mean."
+            "that it is shown under, so that nothing can be compared; leave option_order out of sampler.mutations, let all "
+            "training prompts end alike, in front of the answer, or use loss=mean."
         )
+    return fmean([*alike[True], *alike[False]])
 
 
 def _check_own_words(pool: PromptPool, example: Example, encoder: Encoder) -> None:
@@ -252,9 +258,9 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
             "ones; sampler.balanced=true deals different ones"
         )
     if config.sampler.by_loss:
-        notes.append(_when_losses_say(config, inputs, pool))
+        notes.append(_when_losses_say(config))
     if config.sampler.candidates > 1:
-        notes.append(_when_candidates_are_tried(config, inputs, pool))
+        notes.append(_when_candidates_are_tried(config))
     if (mutator := mutator_of(config, inputs.examples.task)) is not None:
         n = sum(map(mutator.can_change, pool.templates))
         as_they_are = f"; the others ({len(pool.templates) - n}) are shown as they are" if n < len(pool.templates) else ""
@@ -272,15 +278,9 @@ def _repeats(config: TrainConfig, n: int) -> float:
     return 1 - math.prod(1 - i / n for i in range(sampler.templates_per_update))
 
 
-def _when_candidates_are_tried(config: TrainConfig, inputs: Inputs, pool: PromptPool) -> str:
-    """Say from when on draws take the worst of several candidates, or that none does."""
-    sampler, updates = config.sampler, updates_of(config, len(inputs.examples.train), pool, inputs.examples.task)
-    drawn = (tag for epoch in range(config.T) for update in updates.of_epoch(epoch) for tag in update)
-    if not any(tag.candidates > 1 for tag in drawn):
-        return (
-            f"train prompts: no draw takes the worst of {sampler.candidates} candidates, because too few begin after "
-            f"sampler.warmup={sampler.warmup:g}; lower K={config.K}, or train longer"
-        )
+def _when_candidates_are_tried(config: TrainConfig) -> str:
+    """Say from when on draws take the worst of several candidates."""
+    sampler = config.sampler
     kind = "candidates" if sampler.candidates_are == "templates" else "layouts of their prompt"
     return (
         f"train prompts: after {100 * sampler.warmup:g}% of the updates {100 * sampler.adversarial:g}% of the draws take the "
@@ -289,16 +289,9 @@ def _when_candidates_are_tried(config: TrainConfig, inputs: Inputs, pool: Prompt
     )
 
 
-def _when_losses_say(config: TrainConfig, inputs: Inputs, pool: PromptPool) -> str:
-    """Say from when on draws go by losses, or that the run ends before."""
-    uniform, examples = 2 * config.sampler.lag, inputs.examples
-    total = updates_of(config, len(examples.train), pool, examples.task, len(examples.unlabelled)).total
-    if total <= uniform:
-        return (
-            f"train prompts: losses say after {uniform} updates which are drawn more often, and the run has {total}: all draws "
-            "are uniform; lower sampler.lag, or train longer"
-        )
-    says = f"after {uniform} updates losses say which are drawn more often"
+def _when_losses_say(config: TrainConfig) -> str:
+    """Say from when on draws go by losses."""
+    says = f"after {2 * config.sampler.lag} updates losses say which are drawn more often"
     return f"train prompts: {says}; the draws above are as many uniform ones"
 
 

@@ -56,11 +56,22 @@ def test_the_page_compares_arms_at_their_compute_and_names_what_is_missing(small
     (did,) = (line for line in page.splitlines() if line.startswith("| perturbed | "))
     assert "perturbation " in did
     assert "Better at the worst prompts: none. Worse: none." in page
-    assert "by loss: 0 of 3 seeds" in page and "| by loss minus" not in page
+    assert "by loss: 0 of 3 seeds" in page and "| by loss minus" not in page and "Not swept" not in page
     content = json.loads((tmp_path / "out" / "results.json").read_text())
     assert content["differences"][0]["seeds"] == [0, 1, 2] and len(content["arms"]["uniform"]["accuracy"][0]) == 40
     again = arms_in(tmp_path / "out" / "runs", found)
     assert {arm: len(own) for arm, own in again.items()} == {"uniform": 3, "perturbed": 3}
+
+
+def test_the_page_says_what_was_not_swept_and_why_and_what_to_do(small, tmp_path):
+    found, root = small
+    why = {"by loss": "a gate speaks against it", "tilted": "so does it here", "uniform": "not said of what was run"}
+    write_page(
+        collect([root]), found.model_copy(update={"ruled_out": why, "follows": "Draw uniformly."}), FILE, tmp_path, False
+    )
+    page = (tmp_path / "README.md").read_text()
+    assert "* by loss: a gate speaks against it\n* tilted: so does it here\n" in page and "* Draw uniformly.\n" in page
+    assert "not said" not in page and "Not all runs are finished" not in page
 
 
 def test_what_differences_show_and_exclude_is_said():

@@ -12,8 +12,8 @@ import yaml
 from paft.config.compose import from_dict
 from paft.config.schema import SamplerConfig
 from paft.data.datamodule import EpochSampler
-from paft.data.inputs import load_inputs
 from paft.jobs.planning import sampler_notes
+from paft.jobs.preflight import check_run
 from paft.jobs.train import run_training
 from paft.prompts import by_loss
 from paft.runtime.errors import InputError
@@ -156,15 +156,14 @@ def test_prompts_of_one_family_are_refused(tiny_overrides, tmp_path):
         data_of(*tiny_overrides, *OWN, f"prompts.train={path}")
 
 
-def test_the_plan_says_when_losses_say_or_that_the_run_ends_before(tiny_overrides):
-    def notes(lag: int) -> list[str]:
-        config = compose_config(*tiny_overrides, *OWN, f"sampler.lag={lag}")
-        return [note for note in sampler_notes(config, load_inputs(config)) if "losses say" in note]
-
-    assert notes(8)[0].endswith("and the run has 16: all draws are uniform; lower sampler.lag, or train longer")
-    assert notes(7) == [
+def test_the_plan_says_when_losses_say_and_a_run_that_ends_before_is_refused(tiny_overrides):
+    config = compose_config(*tiny_overrides, *OWN, "sampler.lag=7")
+    assert [note for note in sampler_notes(config, check_run(config).inputs) if "losses say" in note] == [
         "train prompts: after 14 updates losses say which are drawn more often; the draws above are as many uniform ones"
     ]
+    said = r"sampler\.lag=8: losses say after 16 updates .* and the run has 16, .* use a lag below 8, or train longer\."
+    with pytest.raises(InputError, match=said):
+        check_run(compose_config(*tiny_overrides, *OWN, "sampler.lag=8"))
 
 
 def test_several_templates_an_update_are_compared_whatever_k_is(tiny_overrides):

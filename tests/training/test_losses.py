@@ -1,7 +1,8 @@
 """Losses that look at the templates of an update: what they are, however an update is split, dealt to ranks or replayed."""
 
+import json
 from dataclasses import replace
-from itertools import count, groupby
+from itertools import groupby
 from pathlib import Path
 from typing import get_args
 
@@ -16,11 +17,11 @@ from paft.config.compose import CONF
 from paft.config.schema import OF_OTHER_LOSSES, LossConfig
 from paft.data.batch import Update, pack_answers
 from paft.data.datamodule import PaftDataModule
-from paft.data.encode import Encoded, Encoder
 from paft.data.inputs import load_inputs
 from paft.jobs.one_run import prepare
 from paft.jobs.planning import sampler_notes
 from paft.reporting.described import _LOSSES
+from paft.reporting.plan import Plan
 from paft.runtime.errors import InputError
 from paft.training.losses import answer_losses, disagreement, effective_templates, tilted
 from paft.training.update_loss import _SUMS, UpdateLoss, UpdatePart
@@ -216,11 +217,22 @@ def test_what_has_no_templates_to_weigh_is_refused(overrides, said):
         compose_config(*overrides)
 
 
-def test_answers_that_cannot_be_compared_are_refused(tiny_overrides, monkeypatch):
-    tokens = count()
-    monkeypatch.setattr(Encoder, "training", lambda *_: Encoded([1], [[next(tokens), 0]], 0))  # no two alike
-    with pytest.raises(InputError, match="no answer has the same tokens under all templates"):
-        data_of(*tiny_overrides, *CONSISTENT)
+def test_answers_that_cannot_be_compared_are_refused_and_the_plan_says_how_many_can(tiny_overrides, tmp_path):
+    """After a line break an answer begins without a space, and is other tokens."""
+    asks = "{story}\n\n{question}\n{A}, {B}, {C} or {D}?\n"
+    alike, apart = (f"{asks}In the end it is", f"{asks}Who? It must be", f"{asks}"), (0, 2)
+
+    def compared(prompts: list[str]) -> Plan:
+        path = tmp_path / "prompts.jsonl"
+        path.write_text("".join(json.dumps({"text": prompt}) + "\n" for prompt in prompts))
+        deck = [*tiny_overrides, *CONSISTENT, "sampler.balanced=true", "K=1", f"prompts.train={path}"]
+        return prepare(compose_config(*deck, "train_prompts=null")).plan
+
+    with pytest.raises(InputError, match=r"no answer has the same tokens under all templates .* let all training prompts end"):
+        compared([alike[i] for i in apart])
+    plan = compared([*alike])
+    assert 0 < plan.compared < 1 and f"{100 * plan.compared:.0f}% of the answers are the same tokens" in plan.text(tmp_path)
+    assert compared([*alike[:2]]).compared == 1
 
 
 def test_names_and_identities_of_runs_with_the_mean_stay(tiny_overrides):
