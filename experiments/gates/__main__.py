@@ -19,9 +19,11 @@ Where the loss is near zero there is nothing left to gain: the first state below
 import argparse
 from pathlib import Path
 
-from experiments.gates.measure import Gates, measure
+from experiments.gates.measure import Gates, kept, measure
 from experiments.gates.page import write_page
 from paft.cli.hydra_app import run_plain
+from paft.model.base import device_of
+from paft.reporting.provenance import provenance
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
 from paft.runtime.files import check_place
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--templates", type=int, default=200, help="training templates whose losses are measured, at most")
     parser.add_argument("--examples", type=int, default=16, help="validation rows that they are measured on")
     parser.add_argument("--report", type=Path, default=Path("outputs/gates"))
+    parser.add_argument("--kept", action="store_true", help="write the page anew of what --report holds; nothing is measured")
     parser.add_argument("overrides", nargs="*", help="further settings, as for train.py")
     arguments = parser.parse_intermixed_args()
     if arguments.templates < 20 or arguments.examples < 2:
@@ -51,12 +54,17 @@ def main() -> None:
     typed = "".join(f" {override}" for override in arguments.overrides)
     command = (f"python -m experiments.gates --seeds {' '.join(map(str, arguments.seeds))} --templates {arguments.templates} "
                f"--examples {arguments.examples}{typed}")  # fmt: skip
+    if arguments.kept:
+        measured, runs, origin = kept(arguments.report)
+        write_page(measured, runs, arguments.report, arguments.examples, command, origin)
+        return
     found, results = list[Gates](), list[Results]()
     for seed in arguments.seeds:
         gates, run = measure([*_DEFAULT, *arguments.overrides, f"seed={seed}"], arguments.templates, arguments.examples)
         found.append(gates)
         results.append(run)
-        write_page(found, results, arguments.report, arguments.examples, command)  # after each, so that no seed is lost
+        origin = provenance(device_of(run.config["trainer"]["accelerator"]))
+        write_page(found, results, arguments.report, arguments.examples, command, origin)  # after each, so that none is lost
 
 
 if __name__ == "__main__":

@@ -1,24 +1,28 @@
 """All gates on one run of uniform PAFT, which is trained unless it is finished."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from peft import set_peft_model_state_dict
 
-from experiments.gates.persistence import EVERY, FLOOR, across, explained, of_families, persistence
-from experiments.gates.probe import losses, probe_of
+from experiments.gates.persistence import EVERY, FLOOR, Lasting, explained, of_families
+from experiments.gates.probe import losses, probe_of, templates_of
 from experiments.gates.signal import Signal, signal
 from experiments.gates.transfer import Transfer, transfer
 from experiments.studies import train
-from paft.config.compose import compose_training
+from paft.config.compose import compose_training, from_dict
 from paft.config.schema import SamplerConfig
+from paft.data.inputs import load_inputs
 from paft.evaluation.statistics import Array
 from paft.jobs.one_run import prepare
 from paft.model.base import Model, add_lora, device_of, load_base
 from paft.model.fused import fused_kind
+from paft.prompts import PromptTemplate
 from paft.reporting.logged import earlier_updates
 from paft.reporting.results import Results
 from paft.runtime.errors import InputError
@@ -34,10 +38,9 @@ class Gates:
     seed: int
     updates: list[int]  # at which the states were taken that were measured
     by_half: Array  # losses of the training templates on both halves of the rows (S, P, 2)
-    persistence: Array  # (S - 1,)
-    of_wordings: Array  # the same for the families of a kind
-    of_layouts: Array
-    same_state: list[float]  # the rank correlation of the halves at one state, which is the most that the others can be
+    templates: Lasting
+    wordings: Lasting  # families
+    layouts: Lasting
     families: list[float]  # share of the spread that wording and layout explain, at each state
     transfer: dict[int, Transfer]  # update -> the second gate
     signal: Signal
@@ -92,7 +95,6 @@ def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tupl
         of_validation = losses(model, probe, probe.validation, device).mean(1)
         second[updates[i]] = transfer(model, probe, by_half[i].mean(1), of_validation, device, config.seed)
         print(f"seed {config.seed}, update {updates[i]}: transfer {second[updates[i]].advantage:+.3f}", flush=True)
-    wordings, layouts = ([str(getattr(t, kind)) for t in probe.train] for kind in ("wording", "layout"))
     log = [
         (int(metrics["template"]), metrics["loss"]) for _, metrics in earlier_updates(results.folder) if "template" in metrics
     ]
@@ -100,15 +102,48 @@ def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tupl
         seed=config.seed,
         updates=updates[: len(found)],
         by_half=by_half,
-        persistence=persistence(by_half),
-        of_wordings=persistence(of_families(by_half, wordings)),
-        of_layouts=persistence(of_families(by_half, layouts)),
-        same_state=[across(one, one) for one in by_half],
-        families=[explained(one.mean(1), probe.train) for one in by_half],
+        **_of_losses(by_half, probe.train),
         transfer=second,
         signal=signal(log, run),
     )
     return gates, results
+
+
+def kept(report: Path) -> tuple[list[Gates], list[Results], dict[str, Any]]:
+    """Return what was measured before, by its results.json: the gates, their runs, and where they were measured.
+
+    What the losses say is computed anew. Raises InputError if there is no such file, or if the prompts are others by now.
+    """
+    path = report / "results.json"
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file; leave --kept out, and measure.")
+    content = json.loads(path.read_text(encoding="utf-8"))
+    found, runs = list[Gates](), [Results.model_validate(run) for run in content.pop("runs")]
+    for own, run in zip(content.pop("gates"), runs, strict=True):
+        inputs, by_half = load_inputs(from_dict(run.config)), np.array(own["by_half"])
+        if inputs.pools["train"].fingerprint != run.fingerprints.pools["train"].fingerprint:
+            raise InputError(f"{path}: the training prompts of its runs are others by now; leave --kept out, and measure.")
+        gates = Gates(
+            seed=own["seed"],
+            updates=own["updates"],
+            by_half=by_half,
+            **_of_losses(by_half, templates_of(inputs, by_half.shape[1])),
+            transfer={int(i): Transfer(one["hardest"], np.array(one["at_random"])) for i, one in own["transfer"].items()},
+            signal=Signal(own["signal"]["pool"], own["signal"]["fewest"], np.array(own["signal"]["shuffled"])),
+        )
+        found.append(gates)
+    return found, runs, content
+
+
+def _of_losses(by_half: Array, templates: Sequence[PromptTemplate]) -> dict[str, Any]:
+    """Return what the losses of templates say of them and of their families, by the names of Gates."""
+    wordings, layouts = ([str(getattr(t, kind)) for t in templates] for kind in ("wording", "layout"))
+    return {
+        "templates": Lasting.of(by_half),
+        "wordings": Lasting.of(of_families(by_half, wordings)),
+        "layouts": Lasting.of(of_families(by_half, layouts)),
+        "families": [explained(one.mean(1), templates) for one in by_half],
+    }
 
 
 def _load(model: Model, state: Path, device: torch.device) -> None:

@@ -1,42 +1,50 @@
 """The page of the gates, and what they decide."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.gates.measure import Gates
-from experiments.gates.persistence import BY_FAMILY, EVERY, FLOOR, LEAST, PERSISTS
+from experiments.gates.persistence import BY_FAMILY, EVERY, FLOOR, LEAST, PERSISTS, Lasting
 from experiments.gates.probe import ROWS
 from experiments.gates.signal import HARDLY, SHUFFLES
 from experiments.gates.transfer import BETTER, DRAWS, Transfer
 from paft.evaluation.statistics import Array
-from paft.model.base import device_of
 from paft.reporting.collect import without_places
 from paft.reporting.page import bullets, percent, table, write, write_json
-from paft.reporting.provenance import provenance
 from paft.reporting.results import Results
 from paft.reporting.runs import commits
 
+_KINDS = ("templates", "wordings", "layouts")
 
-def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, n_rows: int, command: str) -> None:
-    """Write README.md and results.json."""
+
+def write_page(
+    found: Sequence[Gates], results: Sequence[Results], out: Path, n_rows: int, command: str, origin: Mapping[str, Any]
+) -> None:
+    """Write README.md and results.json.
+
+    Args:
+        n_rows: validation rows that losses are measured on.
+        command: that measured.
+        origin: where it was measured, as `provenance`.
+    """
     page = ["# Gates before any learnt sampler", "", *bullets(says(found)), "## Persistence", ""]
-    headings = ["seed", "updates", "mean loss", "templates", "at the same update", "wordings", "layouts", "by family"]
+    headings = ["seed", "updates", "mean loss", *_KINDS, "by family"]
     rows = []
     for gates in found:
-        figures = zip(gates.persistence, gates.same_state, gates.of_wordings, gates.of_layouts, strict=False)
-        for i, own in enumerate(figures):
-            numbers = [f"{value:.2f}" for value in own]
+        for i in range(len(gates.updates) - 1):
+            numbers = [f"{own.later[i]:.2f} of {own.at_once[i]:.2f}" for own in _kinds(gates).values()]
             pair = f"{gates.updates[i]} to {gates.updates[i + 1]}"
             rows.append([str(gates.seed), pair, f"{gates.by_half[i].mean():.3f}", *numbers, percent(gates.families[i])])
     page += table(headings, rows)
     page += [
         f"Rank correlations of losses on half of {n_rows} validation rows with those on the other half, {EVERY} updates later, "
-        f"and at the same update (the most that can be expected); {found[0].by_half.shape[1]} training templates, the loss of "
-        "an answer token. By family: the share of the spread over templates, in percent, that wording and layout explain at "
-        "the first of both updates (additive, adjusted for how many there are).",
+        "of those at the same update (about the most that can be expected); the bound is for the ratio, because few rows lower "
+        f"both. {found[0].by_half.shape[1]} training templates, the loss of an answer token; wordings and layouts are means "
+        "over their templates. By family: the share of the spread over templates, in percent, that wording and layout explain "
+        "at the first of both updates (additive, adjusted for how many there are).",
         "",
         "## Transfer",
         "",
@@ -68,7 +76,6 @@ def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, n_
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)
     runs = [without_places(run).model_dump(mode="json") for run in results]
-    origin = provenance(device_of(results[0].config["trainer"]["accelerator"]))
     write_json(out, {"gates": [_plain(gates) for gates in found], "runs": runs, **origin})
     print("\n".join(page))
 
@@ -108,46 +115,44 @@ def _lasting(found: Sequence[Gates]) -> list[str]:
     begins = [gates.left_to_gain for gates in found]
     if not any(own.any() for own in begins):
         return [f"The loss was below {FLOOR:g} at the first state: whether losses persist is not known."]
-
-    def mean(of: Callable[[Gates], Array]) -> float:
-        return float(np.concatenate([of(gates)[own] for gates, own in zip(found, begins, strict=True)]).mean())
-
-    lasting, ceiling = mean(lambda g: g.persistence), mean(lambda g: np.array(g.same_state[:-1]))
-    by_seed = [
-        float(gates.persistence[own].mean() / np.array(gates.same_state[:-1])[own].mean())
-        for gates, own in zip(found, begins, strict=True)
-        if own.any()
-    ]
-    share = mean(lambda g: np.array(g.families[:-1]))
+    share = float(np.concatenate([np.array(g.families[:-1])[own] for g, own in zip(found, begins, strict=True)]).mean())
     families = (
         "Whether families can stand for templates is not known: too few templates were measured."
         if np.isnan(share)
         else f"Wording and layout explain {percent(share)} percent of the spread over templates (bound {percent(BY_FAMILY)}): "
-        f"families {'can' if share >= BY_FAMILY else 'cannot'} stand for templates. Their own losses correlate "
-        f"{mean(lambda g: g.of_wordings):.2f} (wordings) and {mean(lambda g: g.of_layouts):.2f} (layouts) over {EVERY} updates."
+        f"families {'can' if share >= BY_FAMILY else 'cannot'} stand for templates."
     )
-    return [_persists(lasting, ceiling, by_seed), families]
+    lasting = [_persists(kind, [_kinds(gates)[kind] for gates in found], begins) for kind in _KINDS]
+    return [lasting[0], families, *lasting[1:]]
 
 
-def _persists(lasting: float, ceiling: float, by_seed: Sequence[float]) -> str:
-    """Say whether losses of templates last, as far as the rows tell templates apart at all.
+def _kinds(gates: Gates) -> dict[str, Lasting]:
+    """Return how far losses last, by what they are of."""
+    return dict(zip(_KINDS, (gates.templates, gates.wordings, gates.layouts), strict=True))
+
+
+def _persists(kind: str, found: Sequence[Lasting], begins: Sequence[Array]) -> str:
+    """Say whether losses of templates or families last, as far as the rows tell them apart at all.
 
     Args:
-        ceiling: the correlation of both halves of the rows at the same update.
-        by_seed: the ratio of both.
+        found: by seed.
+        begins: by seed, which pairs of states count (S - 1,).
     """
+    seen = [(own.later[which], own.at_once[:-1][which]) for own, which in zip(found, begins, strict=True) if which.any()]
+    lasting, ceiling = (float(np.concatenate(own).mean()) for own in zip(*seen, strict=True))
+    by_seed = [float(later.mean() / at_once.mean()) for later, at_once in seen]
     figures = f"rank correlation {lasting:.2f} on other rows {EVERY} updates later, {ceiling:.2f} at the same update"
     if not ceiling >= LEAST:  # not a number, too
-        return f"Whether losses of templates persist is not known: the rows hardly tell templates apart ({figures})."
+        return f"Whether losses of {kind} persist is not known: the rows hardly tell {kind} apart ({figures})."
     seeds = f"; by seed {', '.join(f'{ratio:.2f}' for ratio in by_seed)}" if len(by_seed) > 1 else ""
     figures += f", a ratio of {lasting / ceiling:.2f} (bound {PERSISTS}{seeds})"
     while_it_can = f"over {EVERY} updates, while there is something to gain (loss above {FLOOR:g})"
     above = {ratio >= PERSISTS for ratio in by_seed}
     if len(above) > 1:
-        return f"Whether losses of templates persist {while_it_can}, is not decided, because seeds differ: {figures}."
+        return f"Whether losses of {kind} persist {while_it_can}, is not decided, because seeds differ: {figures}."
     persists = above == {True}
     can = "A sampler that learns them can work." if persists else "No sampler that learns them can work; only stateless ones."
-    return f"Losses of templates {'persist' if persists else 'do not persist'} {while_it_can}: {figures}. {can}"
+    return f"Losses of {kind} {'persist' if persists else 'do not persist'} {while_it_can}: {figures}. {can}"
 
 
 def _ends(one: Transfer) -> list[str]:
@@ -160,7 +165,7 @@ def _plain(gates: Gates) -> dict[str, Any]:
         str(update): {"hardest": one.hardest, "at_random": one.at_random.tolist(), "advantage": one.advantage, "rank": one.rank}
         for update, one in gates.transfer.items()
     }
-    arrays = {name: getattr(gates, name).tolist() for name in ("by_half", "persistence", "of_wordings", "of_layouts")}
+    lasting = {kind: {"later": own.later.tolist(), "at_once": own.at_once.tolist()} for kind, own in _kinds(gates).items()}
     third = {"pool": gates.signal.pool, "fewest": gates.signal.fewest, "shuffled": gates.signal.shuffled.tolist()}
-    return {"seed": gates.seed, "updates": gates.updates, **arrays, "same_state": gates.same_state, "by_family": gates.families,
-            "transfer": second, "signal": third}  # fmt: skip
+    return {"seed": gates.seed, "updates": gates.updates, "by_half": gates.by_half.tolist(), "persistence": lasting,
+            "by_family": gates.families, "transfer": second, "signal": third}  # fmt: skip

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -14,6 +15,23 @@ FLOOR = 0.05  # nats of an answer token, mean over templates: below, an answer i
 PERSISTS = 0.5  # rank correlation, as a share of the most that there can be, below which no learnt sampler can work
 LEAST = 0.3  # rank correlation of both halves of the rows at one update, below which they say too little of templates
 BY_FAMILY = 0.3  # share of the spread over templates below which families cannot stand for them
+
+
+@dataclass(frozen=True)
+class Lasting:
+    """How far losses of templates or families last: their rank correlation with those on other rows, later and at once."""
+
+    later: Array  # at the next state, EVERY updates later (S - 1,)
+    at_once: Array  # at the same state, which is the most that can be expected (S,)
+
+    @classmethod
+    def of(cls, by_half: Array) -> "Lasting":
+        """Return how far losses last.
+
+        Args:
+            by_half: (S, P, 2), of templates or of families.
+        """
+        return cls(persistence(by_half), np.array([across(one, one) for one in by_half]))
 
 
 def persistence(by_half: Array) -> Array:

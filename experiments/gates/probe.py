@@ -9,6 +9,7 @@ from torch import Tensor
 
 from paft.data.batch import IGNORED, pack_answers, split_into_micro_batches
 from paft.data.encode import Encoder
+from paft.data.inputs import Inputs
 from paft.data.tasks.base import Example
 from paft.evaluation.statistics import Array
 from paft.jobs.one_run import PreparedRun
@@ -64,15 +65,19 @@ def _pair(probe: Probe, template: PromptTemplate, row: Example) -> tuple[list[in
     return encoded.context, encoded.continuations[0]
 
 
+def templates_of(inputs: Inputs, n: int) -> list[PromptTemplate]:
+    """Return the training templates that are measured: n at random, always the same, or all."""
+    assert inputs.train is not None
+    chosen = sorted(np.random.default_rng(0).permutation(len(inputs.train.templates))[:n].tolist())
+    return [inputs.train.templates[i] for i in chosen]
+
+
 def probe_of(run: PreparedRun, n_templates: int) -> Probe:
     """Return what is measured: training templates, some at random where not all; all validation prompts; rows of both."""
     inputs = run.inputs
-    assert inputs.train is not None
-    n = len(inputs.train.templates)
-    chosen = sorted(np.random.default_rng(0).permutation(n)[:n_templates].tolist())
     return Probe(
         run.encoder,
-        [inputs.train.templates[i] for i in chosen],
+        templates_of(inputs, n_templates),
         inputs.test.templates,  # with evaluate=false those of validation, as are the rows
         inputs.examples.test,
         inputs.examples.train[:ROWS],

@@ -11,7 +11,7 @@ import torch
 from experiments.gates.__main__ import main
 from experiments.gates.measure import Gates
 from experiments.gates.page import says
-from experiments.gates.persistence import explained, of_families, persistence
+from experiments.gates.persistence import Lasting, explained, of_families, persistence
 from experiments.gates.probe import gradient, losses, probe_of
 from experiments.gates.signal import Signal, signal
 from experiments.gates.transfer import Transfer
@@ -20,6 +20,7 @@ from paft.config.compose import compose_training
 from paft.jobs.one_run import prepare
 from paft.model.base import add_lora, load_base
 from paft.prompts import PromptTemplate
+from paft.runtime.errors import InputError
 from tests.conftest import small_run
 
 SMALL = ["dataset=story_facts", "prompts=v2", "evaluate=false", "K=1"]
@@ -87,8 +88,8 @@ def test_a_gradient_is_that_of_the_mean_loss_however_it_is_split(probed):
 
 
 def gates(correlation: float, families: float, rank: float, fewest: float, loss: float = 1.0, most: float = 0.9) -> Gates:
-    at_random, same = np.linspace(0, 1, 200), np.full(2, correlation)
-    return Gates(0, [25, 50, 75], np.full((3, 20, 2), loss), same, same, same, [most] * 3, [families] * 3,
+    at_random, lasting = np.linspace(0, 1, 200), Lasting(np.full(2, correlation), np.full(3, most))
+    return Gates(0, [25, 50, 75], np.full((3, 20, 2), loss), lasting, lasting, lasting, [families] * 3,
                  {75: Transfer(rank, at_random)}, Signal(200, fewest, np.linspace(190, 200, 20)))  # fmt: skip
 
 
@@ -141,7 +142,8 @@ def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_ll
     run_plain(main)
     content = json.loads((tmp_path / "page" / "results.json").read_text())
     (one,) = content["gates"]
-    assert one["updates"] == [25, 50] and np.array(one["by_half"]).shape == (2, 20, 2) and len(one["persistence"]) == 1
+    assert one["updates"] == [25, 50] and np.array(one["by_half"]).shape == (2, 20, 2)
+    assert [len(own["later"]) for own in one["persistence"].values()] == [1] * 3  # templates, wordings, layouts
     assert set(one["transfer"]) <= {"25", "50"} and all(len(t["at_random"]) == 200 for t in one["transfer"].values())
     assert one["signal"]["fewest"] == pytest.approx(one["signal"]["pool"])  # 50 updates are three blocks and a half
     page = (tmp_path / "page" / "README.md").read_text()
@@ -153,6 +155,13 @@ def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_ll
     with pytest.raises(SystemExit):
         run_plain(main)
     assert "its states, 25 updates apart, are not all there" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["gates", *arguments, "--kept"])
+    run_plain(main)  # of what the page keeps, without the run, whose states are not all there
+    assert json.loads((tmp_path / "page" / "results.json").read_text()) == content
+    assert (tmp_path / "page" / "README.md").read_text() == page
+    (tmp_path / "page" / "results.json").unlink()
+    with pytest.raises(InputError, match="leave --kept out"):
+        main()
 
 
 @pytest.mark.parametrize(
