@@ -229,7 +229,7 @@ def _refuse_idle_loss(config: TrainConfig) -> None:
     for key in config.loss.without_effect:
         value = getattr(config.loss, key)
         if value != LossConfig.model_fields[key].default:
-            needed = next((name for name in ("tilted", "consistent", "perturbed") if key not in OF_OTHER_LOSSES[name]), "")
+            needed = next((name for name, others in OF_OTHER_LOSSES.items() if key not in others), "")
             use = "add loss.unlabelled" if key == "unlabelled_per_update" else f"use loss={needed}, say"
             raise InputError(f"loss.{key}={value} does nothing with loss={config.loss.name} as it is; {use}, or leave it out.")
 

@@ -76,12 +76,22 @@ WORST = [
     "loss=perturbed",
     "sampler.mutations=[order]",
 ]
-
+CURRICULUM = [
+    *BY_LOSS,
+    "train_examples=48",
+    "trainer.workers=2",
+    "sampler.lag=6",
+    "sampler.temperature_end=-5",
+    "sampler.templates_per_update=2",
+    "loss=tilted",
+    "optim.average=0.5",
+]
 
 TRAINED = {  # with their updates
     "uniform": ([], 12),
     "draws by loss that agree": ([*OF_DRAWS, *BY_LOSS, *AGREEING], 24),
     "the worst, perturbed": ([*OF_DRAWS, *WORST], 12),
+    "a curriculum of tilted losses, averaged, read ahead": ([*OF_DRAWS, *CURRICULUM], 24),
 }
 
 

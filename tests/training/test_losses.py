@@ -21,6 +21,7 @@ from paft.data.inputs import load_inputs
 from paft.jobs.one_run import prepare
 from paft.jobs.planning import sampler_notes
 from paft.reporting.described import _LOSSES
+from paft.reporting.logged import ACTED
 from paft.reporting.plan import Plan
 from paft.runtime.errors import InputError
 from paft.training.losses import answer_losses, disagreement, effective_templates, tilted
@@ -267,3 +268,7 @@ def test_every_loss_is_in_every_table_of_losses():
     names = set(get_args(LossConfig.model_fields["name"].annotation))
     assert names == set(_SUMS) == set(OF_OTHER_LOSSES) == set(_LOSSES)
     assert names == {path.stem for path in Path(CONF, "loss").glob("*.yaml")}
+    trained = torch.nn.Parameter(torch.ones(1))
+    trained.grad = torch.ones(1)
+    figures = [UpdateLoss(LossConfig(name=name), 10).figures(torch.ones(_SUMS[name]), [trained]) for name in names]
+    assert all({*own} <= {"loss", *ACTED} for own in figures)  # what the run's page shows of them
