@@ -1,7 +1,10 @@
 """Fixtures: a tiny random Llama with a real tokenizer, and a way to compose configs for it."""
 
 import os
+import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -58,6 +61,24 @@ def whole_and_resumed(overrides: list[str], elsewhere: Path, monkeypatch: pytest
     return whole, run_training(config)
 
 
+class Killed(BaseException):
+    """What a test calls a kill."""
+
+
+def die_in(update: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no training of this process get beyond the beginning of an update."""
+    from paft.training.module import PaftModule
+
+    usual = PaftModule.training_step
+
+    def step(self: PaftModule, batch: Any, batch_idx: int) -> dict[str, Any]:
+        if self.global_step == update:
+            raise Killed
+        return usual(self, batch, batch_idx)
+
+    monkeypatch.setattr(PaftModule, "training_step", step)
+
+
 class InTurn(Sampler):
     """A sampler whose draws take the templates of the pool in turn."""
 
@@ -68,6 +89,14 @@ class InTurn(Sampler):
 def compose_evaluation(*overrides: str) -> EvaluateConfig:
     """Compose conf/evaluate.yaml with overrides, as the command line does."""
     return compose.compose_evaluation(overrides)
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address of this machine at which nobody listens; it is taken, so that no other process comes to listen there."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{place.getsockname()[1]}"
 
 
 @pytest.fixture

@@ -89,6 +89,24 @@ def test_import_of_a_sheet(monkeypatch, capsys, tmp_path):
     assert "row 1: the sheet has no column `text`" in run(monkeypatch, capsys, "import", sheet, "--dataset", "winogrande")
 
 
+def test_prompts_that_hide_the_options_are_imported_and_shown(monkeypatch, capsys, tmp_path):
+    """What they ask for is the text of the answer, whatever the data set's runs ask for."""
+    (tmp_path / "sheet.csv").write_text('text\n"{goal} Do it like this:"\n')
+    sheet = ["import", tmp_path / "sheet.csv", "--dataset", "piqa"]
+    assert ", line 2: the template lacks {sol1}" in run(monkeypatch, capsys, *sheet)
+    assert f"1 prompts: {tmp_path / 'sheet.yaml'}" in run(monkeypatch, capsys, *sheet, "--options", "hidden")
+    pool = load_pool(tmp_path / "sheet.yaml", BUILT_IN["piqa"].form("text", "hidden"))
+    assert [t.text for t in pool.templates] == ["{goal} Do it like this:"]
+    (tmp_path / "piqa").mkdir()
+    for split in ("train", "validation"):
+        row = '{"goal": "Dry a wet book.", "sol1": "Fan it open.", "sol2": "Fry it.", "label": 0}\n'
+        (tmp_path / "piqa" / f"{split}.jsonl").write_text(row * 5)
+    shown = ["show", "--dataset", "piqa", "--data-root", tmp_path, "--options", "hidden"]
+    said = run(monkeypatch, capsys, *shown, "--prompts", tmp_path / "sheet.yaml")
+    assert said.endswith('Dry a wet book. Do it like this:\n--- right answer: "Fan it open."\n')
+    assert "Dry a wet book." in (said := run(monkeypatch, capsys, *shown)) and "Fry it." not in said  # the shipped ones
+
+
 def test_show_renders_templates(monkeypatch, capsys):
     said = run(monkeypatch, capsys, "show", "--dataset", "story_facts", "--example", "3", "-n", "2")
     assert said.count("--- story_facts-text-train-") == 2 and "--- right answer: " in said and "{story}" not in said

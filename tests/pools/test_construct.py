@@ -1,10 +1,9 @@
-"""Construction against a scripted server: good, malformed, empty, slow, 429 and 500 replies; kills; all that can be wrong."""
+"""Construction against a scripted server: good, malformed, empty, late, 429 and 500 replies; kills; all that can be wrong."""
 
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -124,9 +123,11 @@ def task(tmp_path) -> Path:
     return tmp_path
 
 
-def command(folder: Path, server: str | None, *more: str, entry: str = "key: PAFT_TEST_KEY") -> list[str]:
+def command(folder: Path, server: str | None, *more: str, timeout: int = 600) -> list[str]:
+    """Return the arguments of a construction, whose one generator waits so many seconds: a busy machine may answer late."""
     if server is not None:
-        (folder / "generators.yaml").write_text(f"- {{model: scripted, base_url: '{server}', timeout: 2, {entry}}}\n")
+        entry = f"- {{model: scripted, base_url: '{server}', timeout: {timeout}, key: PAFT_TEST_KEY}}\n"
+        (folder / "generators.yaml").write_text(entry)
     own = ["--rows", f"{folder / 'my.jsonl'}", "--fields", "premise,A,B", "--choices", "A,B", "--gold", "answer"]
     models = ["--generators", f"{folder / 'generators.yaml'}", "--out", f"{folder / 'out'}", "--split", "random"]
     return ["construct", *own, *models, *more]
@@ -155,7 +156,7 @@ def pools(folder: Path) -> dict:
     return {name: load_pool(folder / "out" / f"{name}.yaml", form) for name in ("train", "validation", "test")}
 
 
-def test_good_malformed_empty_slow_429_and_500_replies(task, serve, monkeypatch):
+def test_good_malformed_empty_429_and_500_replies(task, serve, monkeypatch):
     """Twelve calls; each disturbance is one request more, and none costs a candidate."""
     good = iter(range(100))
 
@@ -165,20 +166,18 @@ def test_good_malformed_empty_slow_429_and_500_replies(task, serve, monkeypatch)
                 return 429, '{"error": {"message": "slow down"}}', {"retry-after": "0.05"}, 0
             case 1:
                 return 500, "oops", {"content-type": "text/plain"}, 0
-            case 2:
-                return *answers([])[:3], 3.0  # beyond the time-out: asked again
-            case 5:
+            case 4:
                 return 200, completion("I'm sorry, I cannot write prompts."), {}, 0
-            case 6:
+            case 5:
                 return 200, completion(None, "content_filter"), {}, 0
-            case 7:
+            case 6:
                 return 200, completion('```json\n["broken {premise", "{premise} {A} {B} {topic}:"'), {}, 0
         return answers(wordings(3 * next(good), 3))
 
     server = serve(script)
     code, sentence = run(monkeypatch, command(task, server.url, "--calls", "6", "--per-call", "3", "--concurrency", "1"))
     assert (code, sentence) == (0, "")
-    assert len(server.requests) == 12 + 3
+    assert len(server.requests) == 12 + 2
     kept = [row for row in record(task) if row["kept"]]
     assert sorted(row["text"] for row in kept) == sorted(wordings(0, 27))
     lost = [(row["reason"], row["detail"].split(".json ")[-1]) for row in record(task) if not row["kept"]]
@@ -191,6 +190,28 @@ def test_good_malformed_empty_slow_429_and_500_replies(task, serve, monkeypatch)
     found = pools(task)
     assert sorted(t.text for pool in found.values() for t in pool.templates) == sorted(wordings(0, 27))
     assert all(t.source == "scripted" for pool in found.values() for t in pool.templates)
+
+
+def test_a_reply_that_comes_too_late_is_asked_for_again(task, serve, monkeypatch):
+    """However often that is: other replies, too, may be late on a busy machine."""
+    again = threading.Event()
+
+    def script(number: int) -> tuple:
+        if number == 0:
+            again.wait(600)  # the first reply comes once it was asked for again
+            return answers([])
+        again.set()
+        return answers(wordings(0 if "It rained" in asked(number) else 20, 20))
+
+    def asked(number: int) -> str:
+        return server.requests[number]["messages"][-1]["content"]
+
+    server = serve(script)
+    assert run(monkeypatch, command(task, server.url, "--concurrency", "1", timeout=2)) == (0, "")
+    bodies = [asked(number) for number in range(len(server.requests))]
+    assert len(set(bodies)) == 2 and bodies.count(bodies[0]) > 1
+    assert sorted(row["text"] for row in record(task) if row["kept"]) == sorted(wordings(0, 40))
+    assert json.loads((task / "out" / "construction.json").read_text())["calls"] == 2
 
 
 def test_a_key_that_a_server_repeats_is_not_said(task, serve, monkeypatch, capsys):
@@ -256,8 +277,10 @@ def test_what_cannot_work_is_said_before_anything_is_paid(task, serve, monkeypat
 
 def test_half_of_the_calls_show_rows_and_templates(task, serve, monkeypatch):
     server = serve(lambda number: answers(wordings(10 * number, 10)))
-    assert run(monkeypatch, command(task, server.url, "--calls", "2"))[0] == 0
+    about = ["--about", "Whether it is wet or dry afterwards."]
+    assert run(monkeypatch, command(task, server.url, "--calls", "2", *about))[0] == 0
     asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert all("\n\nThe task: Whether it is wet or dry afterwards.\n\n" in text for text in asked)
     assert sorted("It rained" in text for text in asked) == [False, False, True, True]
     assert sorted("It rained 2 hours." in text for text in asked) == [
         False,
@@ -267,6 +290,20 @@ def test_half_of_the_calls_show_rows_and_templates(task, serve, monkeypatch):
     ]  # other rows in the second call
     assert all("{premise}" in text and "Write 20 prompt templates" in text for text in asked)
     assert all("<template>" in text for text in asked if "It rained" in text)
+
+
+def test_prompts_that_hide_the_options_ask_for_the_text_of_the_answer(task, serve, monkeypatch):
+    texts = [f"{filler} {{premise}} Therefore, said the {who}, it is" for filler, who in zip(_FILLERS, _PEOPLE, strict=True)]
+    server = serve(lambda number: answers(texts))
+    assert run(monkeypatch, command(task, server.url, "--options", "hidden")) == (0, "")
+    asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert all("with the placeholders {premise}. They" in text for text in asked)
+    assert all("is the answer itself, which the template does not show" in text for text in asked)
+    (shown,) = (text for text in asked if "It rained" in text)
+    assert "premise: It rained 0 hours.\nright answer: wet\n" in shown and "dry" not in shown
+    form = Form(frozenset({"premise"}), frozenset("AB"), "text", "hidden")
+    found = [load_pool(task / "out" / f"{name}.yaml", form) for name in ("train", "validation", "test")]
+    assert sorted(t.text for pool in found for t in pool.templates) == sorted(texts)
 
 
 def test_the_key_is_sent_and_never_written(task, serve, monkeypatch):
@@ -331,13 +368,10 @@ def test_one_failing_generator_loses_nothing_of_the_others(task, serve, monkeypa
     assert len(good.requests) == 2
 
 
-def test_an_endpoint_that_is_not_there(task, monkeypatch):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def test_an_endpoint_that_is_not_there(task, monkeypatch, nobody):
     monkeypatch.setattr("paft.pools.generators.RETRIES", 1)
-    code, sentence = run(monkeypatch, command(task, f"http://127.0.0.1:{port}/v1"))
-    assert code == 2 and f"http://127.0.0.1:{port}/v1 cannot be reached. 0 of 2 replies are kept" in sentence
+    code, sentence = run(monkeypatch, command(task, f"{nobody}/v1"))
+    assert code == 2 and f"{nobody}/v1 cannot be reached. 0 of 2 replies are kept" in sentence
 
 
 @pytest.mark.parametrize(
