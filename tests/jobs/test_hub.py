@@ -16,10 +16,12 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 
+import paft.cli.merge
 from paft.jobs.train import run_training
-from tests.conftest import compose_config
+from paft.runtime.errors import InputError
+from tests.conftest import compose_config, small_run
 from tests.reliability.strike import ROOT
 
 TOKEN = "hf_of_the_test"
@@ -107,17 +109,30 @@ def hub() -> Iterator[Hub]:
         thread.join()
 
 
-@pytest.fixture
-def run(tiny_overrides: list[str]) -> Path:
-    return run_training(compose_config(*tiny_overrides, "train_examples=8", "T=1")).folder
+@pytest.fixture(scope="module")
+def run(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, which no merge changes."""
+    small = small_run(tiny_llama, tmp_path_factory.mktemp("runs"))
+    return run_training(compose_config(*small, "train_examples=8", "T=1")).folder
 
 
-def merge(hub: Hub, home: Path, *arguments: object, token: str | None = TOKEN) -> subprocess.CompletedProcess[str]:
-    asked = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home)}
-    environment = {key: value for key, value in os.environ.items() if key != "HF_TOKEN"} | asked
-    environment |= {} if token is None else {"HF_TOKEN": token}
+def merge(hub: Hub, home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own, as in a shell that knows this hub and has a token."""
+    asked = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home), "HF_TOKEN": TOKEN}
     command = [sys.executable, "-m", "paft", "merge", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=ROOT, env=os.environ | asked, capture_output=True, text=True, timeout=600)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, url: str, token: str, *arguments: object) -> str:
+    """Run the command in this process with a hub and a token; return the sentence of its error."""
+    for name, value in {"ENDPOINT": url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setattr("sys.argv", ["paft merge", *map(str, arguments)])
+    with pytest.raises(InputError) as error:
+        paft.cli.merge.main()
+    assert "\n" not in str(error.value) and str(error.value).endswith(".")
+    return str(error.value)
 
 
 def test_the_folder_is_sent_with_its_card_to_a_private_repository(run, hub, tmp_path):
@@ -143,19 +158,15 @@ def test_the_folder_is_sent_with_its_card_to_a_private_repository(run, hub, tmp_
     ],
     ids=["an unknown token", "no rights", "a hub that fails"],
 )
-def test_what_the_hub_refuses_is_one_sentence_and_the_folder_stays(repo, token, sentence, written, run, hub, tmp_path):
+def test_what_the_hub_refuses_is_one_sentence_and_the_folder_stays(
+    repo, token, sentence, written, run, hub, tmp_path, monkeypatch
+):
     out = tmp_path / "mine"
-    done = merge(hub, tmp_path / "home", run, "--out", out, "--push", repo, token=token)
-    (said,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
-    assert done.returncode == 2 and sentence.replace("%OUT", str(out)) in said and "Traceback" not in done.stderr
+    said = refused(monkeypatch, hub.url, token, run, "--out", out, "--push", repo)
+    assert sentence.replace("%OUT", str(out)) in said
     assert (out / "model.safetensors").is_file() == written and not hub.files and token not in said
 
 
-def test_a_hub_that_is_not_there_is_said_before_anything_is_merged(run, tmp_path):
-    nowhere = Hub()
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        nowhere.url = f"http://127.0.0.1:{place.getsockname()[1]}"
-    done = merge(nowhere, tmp_path / "home", run, "--out", tmp_path / "mine", "--push", "me/mine")
-    assert done.returncode == 2 and "--push me/mine: the hub cannot be reached, or refuses this" in done.stderr
-    assert not (tmp_path / "mine").exists()
+def test_a_hub_that_is_not_there_is_said_before_anything_is_merged(run, tmp_path, monkeypatch, nobody):
+    said = refused(monkeypatch, nobody, TOKEN, run, "--out", tmp_path / "mine", "--push", "me/mine")
+    assert said.startswith("--push me/mine: the hub cannot be reached, or refuses this (") and not (tmp_path / "mine").exists()
