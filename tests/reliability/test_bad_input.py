@@ -223,7 +223,9 @@ def test_a_run_that_was_begun_with_another_sampler_and_loss_is_not_resumed(tmp_p
     check("K=1 ; sampler=worst_of", said, tmp_path, tiny_overrides, capsys, there)
 
 
-def test_code_that_comes_with_a_model_is_run_for_those_who_ask_for_it_by_name(tiny_llama, tmp_path, tiny_overrides):
+@pytest.fixture
+def stranger(tiny_llama, tmp_path) -> Path:
+    """A model that comes with code, which leaves a file `ran` where it is run."""
     folder = tmp_path / "stranger"
     shutil.copytree(tiny_llama, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -235,13 +237,36 @@ def test_code_that_comes_with_a_model_is_run_for_those_who_ask_for_it_by_name(ti
         "class Config(LlamaConfig):\n    model_type = 'strange'\n"
         "class Model(LlamaForCausalLM):\n    config_class = Config\n"
     )
+    return folder
+
+
+def test_code_that_comes_with_a_model_is_run_for_those_who_ask_for_it_by_name(stranger, tmp_path, tiny_overrides):
     from paft.jobs.one_run import prepare
 
     with pytest.raises(InputError, match=r"if you trust who wrote it, give model\.remote_code=true"):
-        prepare(compose_config(*tiny_overrides, f"model.path={folder}"))
+        prepare(compose_config(*tiny_overrides, f"model.path={stranger}"))
     assert not (tmp_path / "ran").exists()
-    assert prepare(compose_config(*tiny_overrides, f"model.path={folder}", "model.remote_code=true")).plan.updates
+    assert prepare(compose_config(*tiny_overrides, f"model.path={stranger}", "model.remote_code=true")).plan.updates
     assert (tmp_path / "ran").exists()
+
+
+def test_a_merge_runs_code_that_comes_with_a_model_for_those_who_ask_for_it(stranger, tiny_llama, tmp_path, monkeypatch):
+    """The adapter does not ask for them, whatever it was trained with."""
+    from paft.cli.merge import main
+    from tests.model.test_adapter import save_adapter_of
+
+    save_adapter_of(tiny_llama, adapter := tmp_path / "adapter", ["q_proj"])
+    about = json.loads((adapter / "paft.json").read_text())
+    about["model"] |= {"path": str(stranger), "remote_code": True}  # the same weights
+    (adapter / "paft.json").write_text(json.dumps(about))
+    typed = ["paft merge", str(adapter), "--out", str(tmp_path / "merged")]
+    monkeypatch.setattr(sys, "argv", typed)
+    with pytest.raises(InputError, match=r"^model\.path=.*: this model needs code .* \(to merge, --remote-code\)\.$"):
+        main()
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "merged").exists()
+    monkeypatch.setattr(sys, "argv", [*typed, "--remote-code"])
+    main()
+    assert (tmp_path / "ran").exists() and (tmp_path / "merged" / "model.safetensors").is_file()
 
 
 def test_neither_an_adapter_nor_a_results_file_says_whose_code_is_run(tmp_path):
