@@ -197,6 +197,25 @@ def test_own_rows_and_pools_load_together(own, tmp_path):
         load_inputs(compose_config(*overrides, f"prompts.train={pool}"))
 
 
+def test_prompts_of_ones_own_choose_the_checkpoint(own, tmp_path):
+    """And where the test is not looked at, they stand in for its prompts."""
+    texts = {
+        "train": ["{text} {yes} or {no}?"],
+        "validation": ["Decide for yourself, and be quick about it: {text} {no}/{yes} -", "{yes}? {no}? {text} Well:"],
+        "test": ["Say whether it is so. {text} ({yes}, {no})"],
+    }
+    overrides = ["dataset=jsonl", f"dataset.path={own}", "dataset.choices=[yes,no]", "dataset.gold=label"]
+    for split in texts:
+        write(tmp_path / f"{split}.jsonl", [{"text": text} for text in texts[split]])
+        overrides.append(f"prompts.{split}={tmp_path / split}.jsonl")
+    inputs = load_inputs(compose_config(*overrides))
+    assert {split: [t.text for t in pool.templates] for split, pool in inputs.pools.items()} == texts
+    first = load_inputs(compose_config(*overrides, "validation.prompts=1")).validation
+    assert [t.text for t in first.templates] == texts["validation"][:1]
+    held = load_inputs(compose_config(*overrides, "evaluate=false", "validation.examples=2"))
+    assert [t.text for t in held.test.templates] == texts["validation"]
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_row_without_a_field_that_a_template_shows_is_refused_at_the_start(own, tmp_path, split):
     """A field that only some rows have must not stop a run hours later, when the template meets such a row."""
