@@ -54,12 +54,12 @@ def batch(tokenizer: Any, template: str, rows: Sequence[Row]) -> dict[str, torch
 
 
 def fine_tune(
-    model: Any, tokenizer: Any, updates: Iterable[Update], lr: float, warmup: float = 0.1, clip: float = 1.0
+    model: Any, tokenizer: Any, updates: Iterable[Update], lr: float, warmup: float = 0.1, clip: float = 1.0, decay: float = 0.0
 ) -> Iterator[float]:
     """Take one AdamW step for each (template, rows), with a linear warm-up and a cosine to zero; yield the losses."""
     updates = list(updates)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
     n_warmup = math.ceil(warmup * len(updates))
     model.train()
     for step, (template, rows) in enumerate(updates):

@@ -76,6 +76,14 @@ def test_only_the_adapter_trains_and_in_fp32(tiny_llama):
     assert all(p.dtype == torch.float32 for p in model.parameters() if p.requires_grad)
 
 
+def test_the_optimiser_decays_the_adapter_as_asked_and_nothing_else(tiny_llama):
+    model = adapted(tiny_llama)
+    optim = OptimConfig(lr=1e-3, weight_decay=0.3, warmup=0.1, max_grad_norm=1)
+    (group,) = PaftModule(model, optim, 100, 0).configure_optimizers().param_groups
+    assert (group["lr"], group["weight_decay"]) == (1e-3, 0.3)
+    assert [*map(id, group["params"])] == [id(p) for p in model.parameters() if p.requires_grad]
+
+
 def test_the_learning_rate_warms_up_and_falls_to_zero(tiny_llama):
     module = PaftModule(adapted(tiny_llama), OptimConfig(lr=1.0, weight_decay=0, warmup=0.1, max_grad_norm=1), 100, 0)
     rates = [module.learning_rate(update) for update in range(101)]

@@ -15,8 +15,14 @@ from paft.training.module import PaftModule
 from tests.conftest import compose_config
 
 
-def test_every_loss_and_every_gradient_is_that_of_the_one_page_example(tiny_overrides, monkeypatch):
-    config = compose_config(*tiny_overrides, "K=2", "train_examples=20", "optim.lr=1e-2", "trainer.micro_batch_tokens=300")
+@pytest.mark.parametrize(
+    ("more", "clipped"),
+    [(["optim.max_grad_norm=1000"], False), (["optim.max_grad_norm=0.1", "optim.weight_decay=10"], True)],
+    ids=["as they are", "clipped, and the weights decay"],
+)
+def test_every_loss_and_every_gradient_is_that_of_the_one_page_example(more, clipped, tiny_overrides, monkeypatch):
+    small = [*tiny_overrides, "K=2", "train_examples=20", "optim.lr=1e-2", "trainer.micro_batch_tokens=300"]
+    config = compose_config(*small, *more)
     gradients: list[dict[str, torch.Tensor]] = []
     step = PaftModule.training_step
 
@@ -29,8 +35,9 @@ def test_every_loss_and_every_gradient_is_that_of_the_one_page_example(tiny_over
     monkeypatch.setattr(PaftModule, "training_step", recorded)
     run = prepare(config)
     folder = train(run).folder
-    log = csv.DictReader((folder / "log" / "version_0" / "metrics.csv").open())
-    losses = [float(row["loss"]) for row in log if row["loss"]]
+    log = [row for row in csv.DictReader((folder / "log" / "version_0" / "metrics.csv").open()) if row["loss"]]
+    losses = [float(row["loss"]) for row in log]
+    assert {float(row["grad_norm"]) > config.optim.max_grad_norm for row in log} == {clipped}
 
     examples, templates = run.inputs.examples.train, run.inputs.train.templates
     rows = [{**example.fields, "answer": example.answer} for example in examples]
@@ -43,7 +50,8 @@ def test_every_loss_and_every_gradient_is_that_of_the_one_page_example(tiny_over
     assert len({template for template, _ in plan}) > 1  # prompts are drawn anew
     model = add_lora(load_base(config.model, torch.device("cpu")), config.model, config.seed)
     optim = config.optim
-    plain = fine_tune(model, load_tokenizer(config.model), plan, optim.lr, optim.warmup, optim.max_grad_norm)
+    rest = (optim.lr, optim.warmup, optim.max_grad_norm, optim.weight_decay)
+    plain = fine_tune(model, load_tokenizer(config.model), plan, *rest)
     for update, loss in enumerate(plain):
         assert loss == pytest.approx(losses[update], rel=1e-5), update
         for name, p in model.named_parameters():
