@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -108,15 +109,20 @@ def test_f1_is_stored_reported_and_named(free, tiny_llama, capsys):
     assert "<dt>F1</dt><dd>0.0</dd>" in page and "<dt>right</dt><dd>the number 1" in page
 
 
-def test_a_pattern_says_right_or_wrong_over_several_lines(free, tiny_llama):
-    results = evaluated(tiny_llama, "regex", "dataset.pattern='^(.)'")
+@pytest.mark.parametrize(("pattern", "unread"), [("^(.)", 0), ("^([a-z])", 1 / 2)])
+def test_a_pattern_says_right_or_wrong_over_several_lines(pattern, unread, free, tiny_llama):
+    texts = ("Well, {q} It is", "Listen! {q} That is", "{q} Tell me:", "Now then, {q} Yes:")  # the model repeats the last of it
+    (free / "unseen.jsonl").write_text(lines(*({"text": text} for text in texts)))
+    results = evaluated(tiny_llama, "regex", f"dataset.pattern='{pattern}'")
     cells = read_cells(results.folder / "matrix.parquet")
     assert results.scoring.stop_at_line_break is False and results.scoring.called == "accuracy"
-    assert results.scoring.metric.pattern == "^(.)" and cells.schema.field("correct").type == SCHEMA.field("correct").type
-    texts = cells["output"].to_pylist()
-    unread = sum(not text for text in texts)
-    assert 0 <= results.sensitivity.flip_rate <= 1
-    assert unread <= 0.1 * len(texts) or "hold no answer" in " ".join(results.warnings)
+    assert results.scoring.metric.pattern == pattern and cells.schema.field("correct").type == SCHEMA.field("correct").type
+    found = [re.search(pattern, text) for text in cells["output"].to_pylist()]
+    answers = np.array(["" if match is None else match[1] for match in found]).reshape(4, 8)
+    assert (answers == "").mean() == unread
+    differ = [(one != other) | (one == "") for one, other in combinations(answers, 2)]  # no answer agrees with nothing
+    assert 0 < results.sensitivity.flip_rate < 1 and results.sensitivity.flip_rate == pytest.approx(np.mean(differ))
+    assert ("hold no answer" in " ".join(results.warnings)) == (unread > 0.1)
 
 
 def test_a_function_of_ones_own_scores_and_is_recorded(free, tiny_llama, no_text_is_written, capsys):
@@ -196,7 +202,7 @@ def test_a_function_trains_validates_and_tests(free, tiny_llama, no_text_is_writ
 
 def test_a_search_goes_by_the_metric(free, tiny_llama):
     results = trained(tiny_llama, "f1", "method=top_accuracy", "method.budget=4")
-    assert {trial.prompt for trial in results.selection.trace} == {"mine-1", "mine-2"} or len(results.selection.trace) == 2
+    assert [trial.prompt for trial in results.selection.trace] == ["prompt-001", "prompt-002"]
     assert all(0 <= trial.score <= 1 for trial in results.selection.trace) and results.scoring.called == "F1"
 
 
