@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from safetensors.torch import load_file
 
 from paft.evaluation.matrix import read_matrix
@@ -48,12 +50,8 @@ def test_the_base_model_is_the_first_row(typed, tmp_path, capsys):
     plan, table = shown.split("Scoring the base model: ")
     assert "base      is scored on the same renderings before training, once for all runs" in plan
     assert 0 < table.index("\n│ base") < table.index("\n│ paft") < table.index("Verdict: ")
-    page = (results.folder / "report.html").read_text(encoding="utf-8")
-    assert (
-        results.verdict is not None
-        and results.verdict.split(" ")[0] in page.split("<dl>")[0]
-        and ">the base model</td>" in page
-    )
+    page = re.sub("</?abbr[^>]*>", "", (results.folder / "report.html").read_text(encoding="utf-8"))  # the terms, explained
+    assert f'<p class="verdict">{escape(results.verdict)}</p>' in page and ">the base model</td>" in page
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -68,9 +66,9 @@ def test_what_is_learnt_is_the_same_to_the_bit(dtype, typed, tmp_path):
 
 
 def test_all_runs_of_a_sweep_share_one_base_model(typed, tmp_path, capsys):
-    for own in (["seed=0"], ["K=1"], ["method=user"], ["model.lora.r=2"], ["optim.lr=1e-3"]):
-        run_training(compose_config(*typed, *own))
-    assert names(tmp_path / "runs") == ["base", "paft", "paft", "paft", "paft", "user"]
+    for own in ("seed=0", "method=user"):
+        run_training(compose_config(*typed, own))
+    assert names(tmp_path / "runs") == ["base", "paft", "user"]
     assert capsys.readouterr().out.count("Scoring the base model") == 1
     run_training(compose_config(*typed, "eval_examples=5"))
     assert names(tmp_path / "runs").count("base") == 2  # other rows
@@ -128,7 +126,9 @@ def test_settings_that_are_chosen_by_validation_have_no_base_model(typed, tmp_pa
 def test_the_name_is_that_of_the_run_alone():
     plain = compose_config()
     assert base_run_of(plain).run_name == compose_config("method=base").run_name
-    assert base_run_of(compose_config("lora@model.lora=all_linear", "K=8", "seed=3")).run_name == base_run_of(plain).run_name
+    for own in (["lora@model.lora=all_linear", "K=8", "seed=3"], ["K=1"], ["model.lora.r=2"], ["optim.lr=1e-3"]):
+        assert base_run_of(compose_config(*own)).run_name == base_run_of(plain).run_name
+        assert base_run_of(compose_config(*own)).identity() == base_run_of(plain).identity()
     tilted = compose_config("loss=tilted", "sampler.templates_per_update=4")
     assert base_run_of(tilted).run_name == base_run_of(plain).run_name
     assert user_run_of(tilted, check_run(plain).inputs).run_name == compose_config("method=user").run_name
