@@ -27,7 +27,6 @@ UNEVEN = np.where(np.arange(20) < 10, 0.9, 0.6)  # the first ten prompts are goo
 LAYOUTS = {"layout": ["lines"] * 10 + ["inline"] * 10}
 OF_LENGTH = [*range(100, 110), *range(300, 310)]
 BASE = drawn(0.4, seed=9)
-BETTER = {"base": BASE}
 CASES = {
     # nothing learnt
     "at chance": (evidence(drawn(0.25)), ["Not learnt: mean 2", "where guessing gets 25.0; try a larger model."]),

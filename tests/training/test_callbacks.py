@@ -14,14 +14,10 @@ from paft.training import callbacks, checkpoints
 from paft.training.callbacks import Recorder
 from paft.training.checkpoints import SaveState
 from paft.training.module import PaftModule
-from tests.conftest import compose_config
+from tests.conftest import Killed, compose_config, die_in
 
 NAMES = ("loss", "grad_norm", "lr", "template")
 STEP = PaftModule.training_step
-
-
-class Killed(BaseException):
-    pass
 
 
 def logs(folder: Path) -> list[list[dict[str, str]]]:
@@ -64,15 +60,6 @@ def reads(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(Recorder, "read_back", counted)
     return rows
-
-
-def die_in(update: int, monkeypatch) -> None:
-    def step(self, batch, batch_idx):
-        if self.global_step == update:
-            raise Killed
-        return STEP(self, batch, batch_idx)
-
-    monkeypatch.setattr(PaftModule, "training_step", step)
 
 
 def test_every_update_is_in_the_log_with_its_own_step_and_is_read_back_with_others(tiny_overrides, figures, reads):
