@@ -27,7 +27,9 @@ def test_a_search_looks_at_training_prompts_and_validation_examples_alone(method
     assert {trial["prompt"] for trial in found["trace"]} <= set(train)
     assert len(found["trace"]) == (60 if method != "zopo" else 15)
     validation = {example.id for example in prepare(config).inputs.examples.validation}
-    for path in (folder / "selection").glob("*.parquet"):
+    paths = [*(folder / "selection").glob("*.parquet")]
+    assert paths
+    for path in paths:
         assert set(read_matrix(path).example_ids) <= validation
     assert read_metadata(folder / "adapter")["method"] == method
 
