@@ -1,12 +1,18 @@
 """Recipes: every cell is an ordinary run, a scale changes sizes alone, more measures are added later."""
 
+from copy import deepcopy
+from functools import reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
-from paft.config.compose import CONF, parse
+from paft.config.compose import CONF, from_dict, parse
+from paft.config.contradictions import check_draws
+from paft.config.schema import TrainConfig
 from paft.evaluation.matrix import read_matrix
 from paft.jobs.one_run import prepare
 from paft.jobs.train import run_training
@@ -19,22 +25,54 @@ GRIDS = sorted(path.stem for path in (Path(CONF) / "experiment").glob("*.yaml") 
 SCALES = sorted(path.stem for path in (Path(CONF) / "scale").glob("*.yaml"))
 
 
-def params(*overrides: str) -> dict[str, list[str]]:
-    """The lists of values that a recipe sweeps."""
+def recipe_of(*overrides: str) -> tuple[TrainConfig, dict[str, list[str]]]:
+    """A recipe's config, and the lists of values that it sweeps."""
     with initialize_config_dir(CONF, version_base="1.3"):
         config = compose("train", list(overrides), return_hydra_config=True)
     found = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}
-    return {str(key): str(values).split(",") for key, values in found.items()}
+    with open_dict(config):
+        del config.hydra
+    return parse(config), {str(key): str(values).split(",") for key, values in found.items()}
+
+
+def params(*overrides: str) -> dict[str, list[str]]:
+    """The lists of values that a recipe sweeps."""
+    return recipe_of(*overrides)[1]
+
+
+def changed(one: dict[str, Any], other: dict[str, Any], before: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """The values of the second config that are not those of the first, by the keys that lead to them."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(one.get(key), dict):
+            found |= changed(one[key], value, (*before, key))
+        elif key not in one or one[key] != value:
+            found[*before, key] = value
+    return found
 
 
 @pytest.mark.parametrize("recipe", GRIDS)
-@pytest.mark.parametrize("scale", SCALES)
-def test_every_recipe_goes_with_every_scale(recipe, scale):
-    swept = params(f"experiment={recipe}", f"scale={scale}")
-    for key, values in swept.items():
+def test_every_recipe_goes_with_every_scale(recipe):
+    """Cells are composed at one scale, and what they change is laid over the others: no scale changes it, too."""
+    lists, plain = {}, {}
+    for scale in SCALES:
+        config, lists[scale] = recipe_of(f"experiment={recipe}", f"scale={scale}")
+        plain[scale] = config.model_dump()
+    for key, values in lists["cpu"].items():
         for value in values:
-            assert compose_config(f"experiment={recipe}", f"scale={scale}", f"{key}={value}").run_name
-    assert scale != "smoke" or swept.get("seed", ["0"]) == ["0"]
+            cell = compose_config(f"experiment={recipe}", "scale=cpu", f"{key}={value}")
+            own = changed(plain["cpu"], cell.model_dump())
+            for scale, content in plain.items():
+                assert not {*own} & {*changed(plain["cpu"], content)}, (key, value, scale)
+                laid = deepcopy(content)
+                for (*sections, last), setting in own.items():
+                    reduce(getitem, sections, laid)[last] = setting
+                config = from_dict(laid)
+                check_draws(config)
+                assert config.run_name
+    for scale, swept in lists.items():
+        assert all({*values} <= {*lists["cpu"].get(key, ["0"])} for key, values in swept.items())  # smoke adds seed=0
+        assert {*lists["cpu"]} <= {*swept} and (scale != "smoke" or swept["seed"] == ["0"])
 
 
 def test_a_variant_is_a_run_that_anyone_could_type():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from paft.jobs.own_data import prompts_file, rows_as_jsonl
 from paft.jobs.settings import overrides_of
 from paft.prompts import load_pool
 from paft.prompts.pool import Form
-from paft.reporting.results import read_results
+from paft.reporting.results import Results, read_results
 from tests.conftest import compose_evaluation
 
 ROWS = [{"q": f"Is {n} even or odd?", "A": "even", "B": "odd", "answer": "B" if n % 2 else "A", "n": n} for n in range(40)]
@@ -28,9 +29,16 @@ UNSEEN = ["Q: {q} ({A}, {B})", "One of {A} and {B}. {q} =>"]
 OWN: dict[str, Any] = {"choices": ["A", "B"], "gold": "answer", "answer": "text", "prompts": PROMPTS, "test_prompts": UNSEEN}
 
 
-@pytest.fixture
-def settings(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder to work in, where runs go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("place"))
+        yield Path.cwd()
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_llama: Path, place: Path) -> dict[str, Any]:
     return {
         "model": {"path": tiny_llama, "dtype": "fp32", "lora": {"r": 2}},
         "optim": {"lr": 1e-2},
@@ -41,8 +49,13 @@ def settings(tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     }
 
 
-def test_rows_as_a_list_a_frame_and_a_path_are_the_same_run(settings, capsys):
-    first = paft.train(ROWS[:24], test_rows=ROWS[24:30], **OWN, **settings)
+@pytest.fixture(scope="module")
+def trained(settings: dict[str, Any]) -> Results:
+    return paft.train(ROWS[:24], test_rows=ROWS[24:30], **OWN, **settings)
+
+
+def test_rows_as_a_list_a_frame_and_a_path_are_the_same_run(trained, settings, capsys):
+    first = trained
     assert first.folder.parent == Path("outputs") and first.kind == "training"
     before = (first.folder / "results.json").stat().st_mtime_ns
     frame = pd.DataFrame(ROWS)
@@ -53,17 +66,15 @@ def test_rows_as_a_list_a_frame_and_a_path_are_the_same_run(settings, capsys):
     assert capsys.readouterr().out.count("Finished already") == 2
 
 
-def test_a_call_is_the_run_that_the_command_would_name(settings, tiny_llama):
-    called = paft.train(ROWS[:24], test_rows=ROWS[24:30], **OWN, **settings)
-    config = called.config
+def test_a_call_is_the_run_that_the_command_would_name(trained, tiny_llama):
+    config = trained.config
     typed = ["dataset=jsonl", f"dataset.path={config['dataset']['path']}", "dataset.choices=[A,B]", "dataset.gold=answer"]
     typed += ["dataset.answer=text", f"prompts.train={config['prompts']['train']}", f"prompts.test={config['prompts']['test']}"]
     typed += [f"model.path={tiny_llama}", "model.dtype=fp32", "model.lora.r=2", "optim.lr=1e-2", "T=1", "validation.examples=2"]
-    assert compose_training(typed).run_name == called.run
+    assert compose_training(typed).run_name == trained.run
 
 
-def test_evaluating_a_trained_run_is_the_commands_evaluation(settings):
-    trained = paft.train(ROWS[:24], test_rows=ROWS[24:30], **OWN, **settings)
+def test_evaluating_a_trained_run_is_the_commands_evaluation(trained, settings):
     machine = {"trainer": settings["trainer"]}
     by_api = paft.evaluate(trained, ROWS[30:36], **machine)
     rows = by_api.config["dataset"]["path"]
@@ -77,10 +88,9 @@ def test_evaluating_a_trained_run_is_the_commands_evaluation(settings):
     assert other.robustness is not None and (other.robustness.n_prompts, other.robustness.n_examples) == (1, 3)
 
 
-def test_a_base_model_is_evaluated_and_compared(settings):
-    trained = paft.train(ROWS[:24], test_rows=ROWS[24:], **OWN, **settings)
+def test_a_base_model_is_evaluated_and_compared(trained, settings):
     own = {key: OWN[key] for key in ("choices", "gold", "answer")}
-    base = paft.evaluate(None, ROWS[24:], prompts=UNSEEN, **own, model=settings["model"], trainer=settings["trainer"])
+    base = paft.evaluate(None, ROWS[24:30], prompts=UNSEEN, **own, model=settings["model"], trainer=settings["trainer"])
     assert base.trained_by is None
     found = paft.compare(trained, base.folder)
     assert found.verdict.startswith("No interval can be given (fewer than 10 prompts")
@@ -97,8 +107,8 @@ def test_a_base_model_is_evaluated_and_compared(settings):
         paft.evaluate(base)
 
 
-def test_results_show_themselves_as_frames_and_in_a_notebook(settings):
-    results = paft.train(ROWS[:24], test_rows=ROWS[24:30], **OWN, **settings)
+def test_results_show_themselves_as_frames_and_in_a_notebook(trained):
+    results = trained
     assert results.robustness is not None
     scores = results.scores()
     assert len(scores) == 2 * 6 and scores.correct.mean() == pytest.approx(results.robustness.mean)

@@ -29,7 +29,7 @@ def test_fast_goes_through_everything(tiny_llama, tmp_path):
 
 
 def test_profiler_prints_where_the_time_goes(tiny_llama, tmp_path):
-    """In a process of its own, because Hydra and other tests set up logging, too."""
+    """In a fresh process: the command's Hydra silences the loggers of what is imported already, in tests.commands, too."""
     here = [f"model.path={tiny_llama}", "model.dtype=fp32", "trainer.accelerator=cpu", "trainer.progress=false"]
     command = [sys.executable, "train.py", "debug=profiler", *here, "train_examples=16", f"output_root={tmp_path}"]
     done = subprocess.run(command, cwd=Path(CONF).parent, capture_output=True, text=True, timeout=900, check=True)
