@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -31,13 +30,22 @@ from paft.runtime.errors import InputError
 from paft.training.callbacks import Recorder
 from paft.training.checkpoints import SaveBest, states
 from tests.commands import run_command
-from tests.conftest import NO_COMMIT, compose_config
-from tests.reliability.strike import start
+from tests.conftest import NO_COMMIT, compose_config, small_run
 
 
-def test_train_to_results(tiny_overrides):
-    results = run_training(compose_config(*tiny_overrides))
-    folder = results.folder
+@pytest.fixture(scope="module")
+def usual(tiny_llama, tmp_path_factory) -> list[str]:
+    """What is typed for a run that is only looked at afterwards."""
+    return small_run(tiny_llama, tmp_path_factory.mktemp("usual"))
+
+
+@pytest.fixture(scope="module")
+def trained(usual) -> Results:
+    return run_training(compose_config(*usual))
+
+
+def test_train_to_results(trained, usual):
+    results, folder = trained, trained.folder
     assert (results.version, results.kind) == (1, "training") and read_results(folder) == results
     assert (results.robustness.n_prompts, results.robustness.n_examples, results.chance) == (3, 6, 0.25)
     assert results.training.updates == 6 and results.plan.updates == 6
@@ -51,7 +59,7 @@ def test_train_to_results(tiny_overrides):
     assert (folder / "distribution.png").stat().st_size > 1000
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "In training" in page and '<span class="special">&lt;end&gt;</span>' in page  # as it was tokenised
-    assert "24 rows of story_facts under" in page and escape(command(compose_config(*tiny_overrides))) in page
+    assert "24 rows of story_facts under" in page and escape(command(compose_config(*usual))) in page
     log = list(csv.DictReader((folder / "log" / "version_0" / "metrics.csv").open()))
     assert sum(bool(row["loss"]) for row in log) == 6
     assert sum(bool(row["validation/mean"]) for row in log) == 2
@@ -64,18 +72,15 @@ def test_k_t_and_seed_reach_the_schedule_and_the_trainer(tiny_overrides):
     assert torch.load(states(run.folder.path / "checkpoints")[0], weights_only=True)["global_step"] == 15
 
 
-def test_a_finished_run_is_not_repeated(tiny_overrides, capsys):
-    config = compose_config(*tiny_overrides)
-    folder = run_training(config).folder
-    before = (folder / "results.json").stat().st_mtime_ns
-    run_training(config)
-    assert (folder / "results.json").stat().st_mtime_ns == before
+def test_a_finished_run_is_not_repeated(trained, usual, capsys):
+    before = (trained.folder / "results.json").stat().st_mtime_ns
+    assert run_training(compose_config(*usual)).folder == trained.folder
+    assert (trained.folder / "results.json").stat().st_mtime_ns == before
     assert "Finished already" in capsys.readouterr().out
 
 
-def test_the_checkpoint_holds_the_adapter_alone(tiny_overrides):
-    folder = run_training(compose_config(*tiny_overrides)).folder
-    state = torch.load(states(folder / "checkpoints")[0], weights_only=True)["state_dict"]
+def test_the_checkpoint_holds_the_adapter_alone(trained):
+    state = torch.load(states(trained.folder / "checkpoints")[0], weights_only=True)["state_dict"]
     assert state and all("lora_" in key for key in state)
 
 
@@ -103,8 +108,8 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tiny_overrides, tmp_path,
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_adapter_opens_with_stock_peft_in_a_fresh_process(tiny_overrides, tiny_llama, tmp_path):
-    folder = run_training(compose_config(*tiny_overrides)).folder
+def test_adapter_opens_with_stock_peft_in_a_fresh_process(trained, tiny_llama, tmp_path):
+    folder = trained.folder
     script = (
         "import sys, torch\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n"
         "base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)\n"
@@ -124,9 +129,8 @@ def test_adapter_opens_with_stock_peft_in_a_fresh_process(tiny_overrides, tiny_l
     assert "base_model" in (folder / "adapter" / "README.md").read_text()
 
 
-def test_merged_model_equals_the_adapted_one(tiny_overrides, tiny_llama, tmp_path, monkeypatch):
-    folder = run_training(compose_config(*tiny_overrides)).folder
-    out = tmp_path / "merged"
+def test_merged_model_equals_the_adapted_one(trained, tiny_llama, tmp_path, monkeypatch):
+    folder, out = trained.folder, tmp_path / "merged"
     monkeypatch.setattr("sys.argv", ["paft merge", str(folder), "--out", str(out)])
     paft.cli.merge.main()
     base = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32)
@@ -138,8 +142,8 @@ def test_merged_model_equals_the_adapted_one(tiny_overrides, tiny_llama, tmp_pat
 
 
 @pytest.mark.parametrize("method", ["paft", "base"])
-def test_rerun_repeats_a_run_exactly(method, tiny_overrides, capsys):
-    results = run_training(compose_config(*tiny_overrides, f"method={method}", f"score_base={str(method == 'base').lower()}"))
+def test_rerun_repeats_a_run_exactly(method, trained, usual, capsys):
+    results = trained if method == "paft" else run_training(compose_config(*usual, "method=base", "score_base=true"))
     folder = results.folder
     overrides = [f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"]
     again = job(compose_config(*overrides), overrides)
@@ -164,11 +168,10 @@ def test_a_rerun_takes_its_rows_from_another_place():
     assert repeated(config, original, ["dataset.path=moved", "dataset=jsonl"]).dataset.path == "moved"
 
 
-def test_a_rerun_on_other_rows_is_refused(tiny_overrides, monkeypatch):
-    folder = run_training(compose_config(*tiny_overrides)).folder
+def test_a_rerun_on_other_rows_is_refused(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("paft.data.tasks.story_facts.N_ROWS", {"train": 60, "test": 20})
     with pytest.raises(InputError, match="its data were others"):
-        job(compose_config(f"rerun={folder / 'results.json'}", f"output_root={folder.parent}"))
+        job(compose_config(f"rerun={trained.folder / 'results.json'}", f"output_root={tmp_path}"))
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json", "generation_config.json", "chat_template.jinja"])
@@ -286,12 +289,3 @@ def test_one_failed_job_does_not_stop_the_sweep(tiny_overrides, tmp_path):
     assert done.returncode != 0 and "/nowhere/piqa/train.jsonl" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list((tmp_path / "runs").glob("*/results.json"))) == 1
-
-
-def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_overrides, tmp_path):
-    run = start(signal.SIGINT, "paft.training.module:PaftModule.training_step", 5, "train", *tiny_overrides)
-    _, said = run.communicate()
-    assert run.returncode == 130 and said.startswith("\nInterrupted") and "Traceback" not in said
-    (folder,) = (tmp_path / "runs").glob("*/checkpoints")
-    assert torch.load(states(folder)[0], weights_only=True)["global_step"] == 5  # the update is finished first
-    assert not list((tmp_path / "runs").glob("*/results.json"))

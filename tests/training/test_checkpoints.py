@@ -122,6 +122,15 @@ def test_a_run_that_is_told_to_stop_keeps_the_last_update_and_goes_on(tiny_overr
     assert (folder / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
 
 
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_overrides, tmp_path):
+    default = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a job in the background inherits that it is ignored
+    stopped = told_to_stop(signal.SIGINT, tmp_path, tiny_overrides, default)
+    assert stopped.returncode == 130 and stopped.stderr.startswith("\nInterrupted") and "Traceback" not in stopped.stderr
+    (folder,) = (tmp_path / "runs").glob("*/checkpoints")
+    assert torch.load(states(folder)[0], weights_only=True)["global_step"] == 5  # the update is finished first
+    assert not list((tmp_path / "runs").glob("*/results.json"))
+
+
 def test_a_handler_that_was_there_before_is_called_once_the_state_is_saved(tiny_overrides, tmp_path):
     """As submitit's, which queues the job again and exits."""
     exits = "signal.signal(signal.SIGUSR2, lambda *_: sys.exit(9))"
