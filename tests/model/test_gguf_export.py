@@ -1,5 +1,6 @@
 """GGUF files that are written: read by transformers and by llama.cpp they have the tokens and the scores of the model."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from paft.model.converted import loadable
 from paft.model.gguf_export import _LLAMA3, _QWEN2, check_exportable, write_gguf
 from paft.model.packed_check import relative_error
 from paft.runtime.errors import InputError
-from tests.conftest import compose_config
+from tests.conftest import compose_config, small_run
 from tests.model.test_architectures import LLAMA, VOCABULARY
 
 TEXTS = [f"{row['story']} {row['question']} {row['A']} In 1998, it's 12 o'clock:" for row in generate_rows("train", 300)]
@@ -247,9 +248,9 @@ def test_values_beyond_fp16(tmp_path):
 # A run, exported by the command.
 
 
-@pytest.fixture
-def run(tiny_overrides: list[str]) -> Path:
-    return run_training(compose_config(*tiny_overrides, "optim.lr=1e-2")).folder
+@pytest.fixture(scope="module")
+def run(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_training(compose_config(*small_run(tiny_llama, tmp_path_factory.mktemp("run")), "optim.lr=1e-2")).folder
 
 
 def merge(monkeypatch, *arguments: object) -> None:
@@ -307,7 +308,7 @@ def test_fp16_and_its_range(run, tmp_path, monkeypatch):
 
 
 def test_an_adapter_alone_gets_a_short_card(run, tmp_path):
-    (run / "adapter").rename(tmp_path / "alone")
+    shutil.copytree(run / "adapter", tmp_path / "alone")
     export(tmp_path / "alone", tmp_path / "merged")
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "with an adapter merged in" in card and "`vllm serve PATH/TO/THIS/FOLDER`" in card
