@@ -270,7 +270,7 @@ def test_a_config_that_lacks_a_key_names_it():
         from_dict(content)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "dataset=piqa", "K=2"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job", "dataset=piqa", "K=2"]], ids=" ".join)
 def test_looking_at_the_config_imports_nothing_heavy(arguments, without_torch, tmp_path):
     command = [sys.executable, REPOSITORY / "train.py", *arguments]
     environment = os.environ | {"PYTHONPATH": str(without_torch)}
