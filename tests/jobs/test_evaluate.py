@@ -255,7 +255,7 @@ def test_wandb_gets_the_evaluation(trained, common, tmp_path):
     assert {".html", ".png", ".json"} <= media
 
 
-def test_another_adapter_or_setting_is_another_evaluation(trained, own, common):
+def test_another_adapter_or_setting_is_another_evaluation(trained, common):
     names = set()
     for change in ([], ["normalise=token"], ["cutoff=500"], ["eval_prompts=2"], ["eval_examples=5"], ["model.dtype=bf16"]):
         usual = ["eval_examples=6", "eval_prompts=3"]

@@ -1,6 +1,7 @@
 """lora@model.lora=none: all weights are trained, in fp32; the run leaves a whole model that scores as it did in training."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from paft.jobs.one_run import prepare
 from paft.jobs.train import run_training
 from paft.model.base import load_base, make_trainable
 from paft.model.memory import training_memory
-from paft.reporting.results import read_results
+from paft.reporting.results import Results, read_results
 from paft.runtime.errors import InputError
 from paft.training.checkpoints import states
-from tests.conftest import compose_config, compose_evaluation
+from tests.conftest import compose_config, compose_evaluation, small_run
 from tests.model.test_architectures import POSITIONS, answer_log_probs, config_of, tiny
 from tests.model.test_fused import PAIRS, far, update
 
@@ -29,10 +30,17 @@ CPU = torch.device("cpu")
 FEW = ["trainer.accelerator=cpu", "trainer.progress=false", "eval_examples=6", "eval_prompts=3"]
 
 
-@pytest.fixture
-def full(tiny_overrides: list[str]) -> list[str]:
-    rest = [override for override in tiny_overrides if not override.startswith("model.dtype")]
+@pytest.fixture(scope="module")
+def full(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    small = small_run(tiny_llama, tmp_path_factory.mktemp("full"))
+    rest = [override for override in small if not override.startswith("model.dtype")]
     return [*rest, "lora@model.lora=none", "optim.lr=1e-3", "trainer.checkpoint_every=1"]
+
+
+@pytest.fixture(scope="module")
+def trained(full: list[str]) -> Results:
+    """A run that is only looked at afterwards."""
+    return run_training(compose_config(*full))
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text, window"])
@@ -48,9 +56,8 @@ def test_packed_and_fused_equal_plain_transformers(name, tmp_path):
     assert far(gradients, [p.grad for p in plain.parameters()]) < 1e-4
 
 
-def test_the_model_of_a_run_scores_as_the_run_did(full, tmp_path, capsys):
-    results = run_training(compose_config(*full))
-    folder = results.folder
+def test_the_model_of_a_run_scores_as_the_run_did(trained, full, tmp_path):
+    results, folder = trained, trained.folder
     assert not (folder / "adapter").exists() and read_results(folder) == results
     before, after = (
         load_file(path / "model.safetensors") for path in (Path(str(compose_config(*full).model.path)), folder / "model")
@@ -71,8 +78,8 @@ def test_the_model_of_a_run_scores_as_the_run_did(full, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("average", [[], ["optim.average=0.5"]], ids=["plain", "averaged"])
-def test_an_interrupted_run_ends_as_an_undisturbed_one(average, full, tmp_path, monkeypatch):
-    whole = run_training(compose_config(*full, *average))
+def test_an_interrupted_run_ends_as_an_undisturbed_one(average, trained, full, tmp_path, monkeypatch):
+    whole = run_training(compose_config(*full, *average)) if average else trained
     config = compose_config(*full, *average, f"output_root={tmp_path / 'again'}")
 
     def interrupted(*_: object) -> None:
@@ -89,13 +96,13 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(average, full, tmp_path, 
     assert resumed.robustness == whole.robustness and resumed.fingerprints == whole.fingerprints
 
 
-def test_a_finished_run_takes_more_measures_and_is_repeated(full, capsys):
-    results = run_training(compose_config(*full))
-    more = run_training(compose_config(*full, "extra_measures=[generate]"))
-    assert more.folder == results.folder and more.extra_measures.generate is not None
-    overrides = [f"rerun={results.folder / 'results.json'}", f"output_root={results.folder.parent}"]
+def test_a_finished_run_takes_more_measures_and_is_repeated(trained, full, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / trained.folder.name)
+    more = run_training(compose_config(*full, f"output_root={tmp_path}", "extra_measures=[generate]"))
+    assert more.folder == folder and more.extra_measures.generate is not None and more.training == trained.training
+    overrides = [f"rerun={folder / 'results.json'}", f"output_root={tmp_path}"]
     again = job(compose_config(*overrides), overrides)
-    assert again.robustness == results.robustness and again.fingerprints == results.fingerprints
+    assert again.robustness == trained.robustness and again.fingerprints == trained.fingerprints
 
 
 def test_the_plan_says_what_it_takes(full):
@@ -115,9 +122,8 @@ def test_memory_is_sixteen_bytes_a_weight(tmp_path):
     assert trained - frozen == (16 - 4) * sum(p.numel() for p in base.parameters())
 
 
-def test_merging_says_that_there_is_nothing_to_merge_and_exports(full, tmp_path, monkeypatch, capsys):
-    results = run_training(compose_config(*full))
-    folder, out = results.folder, tmp_path / "exported"
+def test_merging_says_that_there_is_nothing_to_merge_and_exports(trained, tmp_path, monkeypatch):
+    folder, out = trained.folder, tmp_path / "exported"
     monkeypatch.setattr(sys, "argv", ["paft merge", str(folder), "--out", str(out)])
     with pytest.raises(
         InputError, match=r"model: all weights of this run were trained, so there is nothing to merge; use this"
@@ -125,9 +131,9 @@ def test_merging_says_that_there_is_nothing_to_merge_and_exports(full, tmp_path,
         paft.cli.merge.main()
     monkeypatch.setattr(sys, "argv", ["paft merge", str(folder), "--out", str(out), "--dtype", "bf16"])
     paft.cli.merge.main()
-    exported, trained = load_file(out / "model.safetensors"), load_file(folder / "model" / "model.safetensors")
-    assert all(torch.equal(exported[name], trained[name].bfloat16()) for name in trained)
+    exported, ours = load_file(out / "model.safetensors"), load_file(folder / "model" / "model.safetensors")
+    assert all(torch.equal(exported[name], ours[name].bfloat16()) for name in ours)
     assert "all of whose weights were fine-tuned" in (out / "README.md").read_text()
     assert {path.name for path in (folder / "model").iterdir()} - {path.name for path in out.iterdir()} == {"paft.json"}
     with pytest.raises(InputError, match=r"holds no adapter; its model is model=\{'path': '.*model'\}"):
-        paft.evaluate(results)
+        paft.evaluate(trained)

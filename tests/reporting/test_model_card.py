@@ -14,26 +14,37 @@ from paft.jobs.one_run import prepare
 from paft.jobs.train import run_training
 from paft.model.adapter import EMBEDDED_ON_HUB
 from paft.reporting.model_card import base_name
-from tests.conftest import compose_config
+from paft.reporting.results import Results
+from tests.conftest import compose_config, small_run
 
 CHAT = "{% for m in messages %}[{{ m.role }}] {{ m.content }} {% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
 
 
-@pytest.fixture
-def overrides(tiny_overrides: list[str], tiny_llama: Path, tmp_path: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all runs here are made."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def overrides(tiny_llama: Path, place: Path) -> list[str]:
     """Those of a short run on a copy of the tiny Llama, whose tokenizer has a chat template."""
-    folder = tmp_path / "secret-place" / "tiny-chat"
+    folder = place / "secret-place" / "tiny-chat"
     folder.mkdir(parents=True)
     for path in tiny_llama.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)
-    return [*tiny_overrides, f"model.path={folder}", "T=1", "train_examples=8"]
+    return [*small_run(folder, place / "runs"), "T=1", "train_examples=8"]
 
 
-def test_the_metadata_are_what_the_hub_reads_and_name_no_path(overrides, tmp_path):
-    results = run_training(compose_config(*overrides))
+@pytest.fixture(scope="module")
+def results(overrides: list[str]) -> Results:
+    return run_training(compose_config(*overrides))
+
+
+def test_the_metadata_are_what_the_hub_reads_and_name_no_path(results, place):
     path = results.folder / "adapter" / "README.md"
     card, robust = ModelCard.load(path), results.robustness
     assert robust is not None
@@ -46,7 +57,7 @@ def test_the_metadata_are_what_the_hub_reads_and_name_no_path(overrides, tmp_pat
     }
     assert {result.dataset_type for result in card.data.eval_results} == {"story_facts"}
     text = path.read_text()
-    assert "secret-place" not in text and str(tmp_path) not in text
+    assert "secret-place" not in text and str(place) not in text
     assert str(ModelCard(text)) == str(card)  # it survives reading and writing
 
 
@@ -61,9 +72,9 @@ def test_a_hub_id_keeps_its_name_and_a_moved_folder_none_of_its_path():
 @pytest.mark.parametrize(
     "chat", [[], ["model.chat_template=true", "model.system_prompt='Say it short.'"]], ids=["plain", "chat"]
 )
-def test_the_code_runs_and_reads_the_tokens_of_training(overrides, chat, capsys):
+def test_the_code_runs_and_reads_the_tokens_of_training(results, overrides, chat, capsys):
     config = compose_config(*overrides, *chat)
-    folder = run_training(config).folder / "adapter"
+    folder = (run_training(config) if chat else results).folder / "adapter"
     text = (folder / "README.md").read_text()
     run = prepare(config)
     template, example = run.inputs.train.templates[0], run.inputs.examples.test[0]
@@ -80,8 +91,8 @@ def test_the_code_runs_and_reads_the_tokens_of_training(overrides, chat, capsys)
     assert found["inputs"]["input_ids"][0].tolist() == run.encoder.scoring(template, example).context
 
 
-def test_others_can_read_the_adapter_and_the_merged_model(overrides, tmp_path):
-    adapter = run_training(compose_config(*overrides)).folder / "adapter"
+def test_others_can_read_the_adapter_and_the_merged_model(results, tmp_path):
+    adapter = results.folder / "adapter"
     export(adapter, tmp_path / "merged")
     for folder in (adapter, tmp_path / "merged"):
         assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {
@@ -89,12 +100,12 @@ def test_others_can_read_the_adapter_and_the_merged_model(overrides, tmp_path):
         }
 
 
-def test_no_saved_file_holds_a_path_of_this_machine(overrides, tmp_path, monkeypatch):
+def test_no_saved_file_holds_a_path_of_this_machine(overrides, place, monkeypatch):
     """Of the embedded model, whose folder in the cache nobody named."""
-    monkeypatch.setattr("paft.model.converted.smollm2_folder", lambda: tmp_path / "secret-place" / "tiny-chat")
+    monkeypatch.setattr("paft.model.converted.smollm2_folder", lambda: place / "secret-place" / "tiny-chat")
     config = compose_config(*overrides, "model.path=null", "logger=wandb", "trainer.checkpoint_every=1")
-    run = run_training(config).folder
-    export(run / "adapter", tmp_path / "merged")
+    run, merged = run_training(config).folder, place / "merged"
+    export(run / "adapter", merged)
     assert json.loads((run / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == EMBEDDED_ON_HUB
 
     def holding(text: str, *folders: Path) -> list[str]:
@@ -102,6 +113,6 @@ def test_no_saved_file_holds_a_path_of_this_machine(overrides, tmp_path, monkeyp
         assert len(files) > 3
         return [path.name for path in files if text.encode() in path.read_bytes()]
 
-    assert holding("secret-place", run, tmp_path / "merged") == []
-    assert holding(str(tmp_path), run / "adapter", run / "checkpoints", run / "prompts", run / "log", tmp_path / "merged") == []
+    assert holding("secret-place", run, merged) == []
+    assert holding(str(place), run / "adapter", run / "checkpoints", run / "prompts", run / "log", merged) == []
     assert "secret-place" not in (run / "run.json").read_text()
