@@ -6,9 +6,10 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from paft.jobs.train import run_training
+from paft.reporting.results import Results
 from paft.training.checkpoints import states
 from paft.training.module import PaftModule
-from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved
+from tests.conftest import compose_config, interrupt_before_its_adapter_is_saved, small_run
 
 ADAPTER = "adapter/adapter_model.safetensors"
 
@@ -25,6 +26,14 @@ def weights_after_each_update(monkeypatch: pytest.MonkeyPatch) -> list[dict[str,
 
     monkeypatch.setattr(PaftModule, "training_step", recording)
     return recorded
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_llama, tmp_path_factory) -> tuple[Results, list[dict[str, torch.Tensor]]]:
+    """A run without averaging, and its weights after each update."""
+    with pytest.MonkeyPatch.context() as patch:
+        recorded = weights_after_each_update(patch)
+        return run_training(compose_config(*small_run(tiny_llama, tmp_path_factory.mktemp("plain")))), recorded
 
 
 @pytest.mark.parametrize(
@@ -49,12 +58,12 @@ def test_the_saved_adapter_is_the_mean_of_the_last_weights(tiny_overrides, monke
         torch.testing.assert_close(weight, mean, rtol=1e-5, atol=1e-7)
 
 
-def test_averaging_changes_no_update(tiny_overrides, monkeypatch, tmp_path):
+def test_averaging_changes_no_update(plain, tiny_overrides, monkeypatch):
     recorded = weights_after_each_update(monkeypatch)
     run_training(compose_config(*tiny_overrides, "optim.average=0.8"))
-    run_training(compose_config(*tiny_overrides, f"output_root={tmp_path / 'without'}"))
-    for averaged, plain in zip(recorded[:6], recorded[6:], strict=True):
-        assert all(torch.equal(averaged[name], plain[name]) for name in plain)
+    assert len(recorded) == 6
+    for averaged, without in zip(recorded, plain[1], strict=True):
+        assert all(torch.equal(averaged[name], without[name]) for name in without)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +101,7 @@ def test_the_plan_counts_layouts_and_says_what_cannot_be_changed(tiny_overrides,
     assert "-K1-mutated-T2-" in results.run
 
 
-def test_a_run_can_be_scored_on_validation_instead_of_the_test(tiny_overrides, capsys):
+def test_a_run_can_be_scored_on_validation_instead_of_the_test(plain, tiny_overrides):
     settings = [*tiny_overrides, "evaluate=false", "eval_prompts=null", "eval_examples=5"]
     results = run_training(compose_config(*settings))
     assert results.run.endswith("-validation") and results.robustness.n_prompts == 20
@@ -101,6 +110,6 @@ def test_a_run_can_be_scored_on_validation_instead_of_the_test(tiny_overrides, c
     validation = results.fingerprints.pools["test"]
     assert validation.name == "validation" and validation.prompts == 20
     assert any("these numbers are no test" in line for line in results.warnings)
-    test = run_training(compose_config(*tiny_overrides))
+    test = plain[0]
     assert test.fingerprints.pools["test"].fingerprint != validation.fingerprint
     assert (test.folder / ADAPTER).read_bytes() == (results.folder / ADAPTER).read_bytes()  # the same training
