@@ -104,6 +104,12 @@ def written(folder: Path, generated: bool = False) -> tuple[Results, str]:
     return results, (folder / "report.html").read_text()
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, tuple[Results, str]]:
+    """Two runs that are only looked at, as `written` returns them, by whether their answers were generated."""
+    return {generated: written(tmp_path_factory.mktemp("saved"), generated) for generated in (False, True)}
+
+
 class Page(HTMLParser):
     """Checks that tags close in order; collects the links and the text that is shown."""
 
@@ -161,42 +167,42 @@ class Matrix(ScoreMatrix):
 
 
 @pytest.mark.parametrize("generated", [False, True])
-def test_the_report_is_one_well_formed_file_that_needs_nothing_else(tmp_path, generated):
-    _, page = written(tmp_path, generated)
+def test_the_report_is_one_well_formed_file_that_needs_nothing_else(saved, generated):
+    _, page = saved[generated]
     parsed = Page(page)
     assert not parsed.open and parsed.links and {link.removeprefix("#") for link in parsed.links} <= {*parsed.ids}
     assert "http://" not in page and "https://" not in page and "@import" not in page and "url(" not in page
 
 
-def test_the_page_reads_as_it_did(tmp_path):
+def test_the_page_reads_as_it_did(saved):
     """After a change that is wanted: PYTHONPATH=. python tests/reporting/test_run_page.py."""
-    assert lines_of(written(tmp_path)[1]) == SNAPSHOT.read_text(encoding="utf-8").splitlines()
+    assert lines_of(saved[False][1]) == SNAPSHOT.read_text(encoding="utf-8").splitlines()
 
 
-def test_prompts_and_rows_are_text_not_markup(tmp_path):
-    _, page = written(tmp_path)
+def test_prompts_and_rows_are_text_not_markup(saved):
+    _, page = saved[False]
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page and "&lt;b&gt;1&lt;/b&gt;" in page
     assert "a &lt;run&gt;" in page
 
 
-def test_a_template_that_begins_with_a_line_break_is_shown_whole(tmp_path):
+def test_a_template_that_begins_with_a_line_break_is_shown_whole(saved):
     """A browser drops the first line break after <pre>."""
-    _, page = written(tmp_path)
+    _, page = saved[False]
     bare = re.findall(r"<pre[^>]*>(?!\n)(.)", page)
     assert len(re.findall(r"<pre[^>]*>\n", page)) > 12 and bare == ["{", "{"]  # the two records
 
 
-def test_the_tables_can_be_sorted_by_numbers(tmp_path):
+def test_the_tables_can_be_sorted_by_numbers(saved):
     for generated, columns in ((False, 2), (True, 4)):
-        _, page = written(tmp_path / str(generated), generated)
+        _, page = saved[generated]
         table = page[page.index('id="prompts"') :].split("</table>")[0]
         values = re.findall(r'<td class="number"[^>]* data-value="([^"]+)">', table)
         assert len(values) == 12 * columns and all(float(value) >= 0 for value in values)
 
 
-def test_columns_that_would_be_empty_are_not_there(tmp_path):
+def test_columns_that_would_be_empty_are_not_there(saved, tmp_path):
     found, pool, examples = scored(tmp_path)
-    assert "wording" not in heads(written(tmp_path)[1])
+    assert "wording" not in heads(saved[False][1])
     named = tuple(replace(t, wording=f"w{i % 2}", layout=f"l{i % 3}") for i, t in enumerate(pool.templates))
     save_run(tmp_path, found, results_of(found, pool), replace(pool, templates=named), examples, "paft", None)
     assert {"wording", "layout"} <= {*heads((tmp_path / "report.html").read_text())}
@@ -273,7 +279,7 @@ class Judged(Results):
     beside: dict[str, Any] = {}
 
 
-def test_a_verdict_stands_first_and_other_runs_beside(tmp_path):
+def test_a_verdict_stands_first_and_other_runs_beside(saved, tmp_path):
     found, pool, examples = scored(tmp_path)
     plain = results_of(found, pool)
     sure, unsure = (Other(plain.robustness, difference) for difference in (DIFFERENCE, Estimate(-0.01)))
@@ -284,8 +290,7 @@ def test_a_verdict_stands_first_and_other_runs_beside(tmp_path):
     assert "No better than &lt;the base&gt;." in page and lines.index("No better than <the base>.") < lines.index("model")
     assert "+12.3" in lines and "[+4.5, +20.0]" in lines and "-1.0" in lines
     assert lines.index("the base model") < lines.index("one fixed prompt") < lines.index("this run")
-    _, alone = written(tmp_path)
-    assert "Beside it" not in alone
+    assert "Beside it" not in saved[False][1]
 
 
 def test_rows_without_labels_have_a_report(tmp_path):
@@ -362,12 +367,12 @@ def test_what_is_saved_is_read_back(tmp_path):
     assert read_results(tmp_path) == results and results.folder == tmp_path
 
 
-def test_the_terminal_shows_the_numbers_and_all_that_was_counted(tmp_path, capsys):
-    results, _ = written(tmp_path, generated=True)
+def test_the_terminal_shows_the_numbers_and_all_that_was_counted(saved, capsys):
+    results, _ = saved[True]
     assert (results.ties, results.unanswered, results.test_prompts_truncated) == (2, 1, 12)
     numbers = [re.findall(r"\d+(?:\.\d+)?", remark) for remark in remarks(results)]
     assert numbers[1:] == [["50.0", "25.0"], ["2"], ["1"], ["12"]]  # Con, ties, unanswered, cut off
-    print_run("paft", results, tmp_path / "results.json")
+    print_run("paft", results, results.folder / "results.json")
     assert re.search(r"p00\s+│\s+0\.0\s+│\s+p11\s+│\s+91\.7", capsys.readouterr().out)
 
 
