@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import json
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +17,6 @@ from paft.reporting.collect import collect
 from paft.reporting.sweep import report
 from tests.commands import run_command
 from tests.reliability.bad_input import is_one_sentence
-from tests.reliability.strike import start
 
 
 def swept(*overrides: str, script: str = "train.py") -> subprocess.CompletedProcess[str]:
@@ -67,8 +65,9 @@ def test_a_sweep_of_evaluations_ends_with_its_table(tiny_llama, tmp_path):
 
 def test_ctrl_c_in_a_sweep_says_where_and_leaves_the_table_of_what_is_finished(tiny_overrides, tmp_path):
     """Two runs of six updates each: the signal comes within the second update of the second."""
-    stopped = start(signal.SIGINT, "paft.training.module:PaftModule.training_step", 8, "train", "-m", "K=1,2", *tiny_overrides)
-    _, said = stopped.communicate()
+    point = "SIGINT paft.training.module:PaftModule.training_step 8"
+    stopped = run_command("tests/reliability/strike.py", "train", "-m", "K=1,2", *tiny_overrides, PAFT_TEST_POINT=point)
+    said = stopped.stderr
     assert stopped.returncode == 130 and "Traceback" not in said
     where = "in run 2 of 2 (K=2), after update 2 of 6; the same command skips what is finished and resumes from there"
     assert f"\nInterrupted {where}.\n" in said and "1 of 2 runs are not finished; the same command resumes them." in said
