@@ -209,18 +209,16 @@ def _did(runs: Sequence[FinishedRun]) -> str:
 
 def _row(arm: str, methods: Methods, runs: Sequence[FinishedRun]) -> list[str]:
     accuracy = _accuracy(runs)
-    tails = 100 * cvar(accuracy, 0.1)
-    means = 100 * accuracy.mean(1)
     settings = f"`{' '.join(methods.arms[arm])}`"
     trained = [run.results.training for run in runs if run.results.training is not None]
     updates, seconds = (sum(getattr(one, what) for one in trained) / len(trained) for what in ("updates", "seconds"))
-    numbers = [*(_over_seeds(own) for own in (tails, means)), f"{updates:.0f}", f"{seconds:.0f}"]
+    numbers = [*(_over_seeds(own) for own in (cvar(accuracy, 0.1), accuracy.mean(1))), f"{updates:.0f}", f"{seconds:.0f}"]
     return [arm, settings, str(len(runs)), *numbers, _did(runs)]
 
 
 def _over_seeds(values: Array) -> str:
-    """Return the mean of one value a seed, with the std if there are several seeds."""
-    return f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else "")
+    """Return the mean of one fraction a seed, in percent, with the std if there are several seeds."""
+    return percent(float(values.mean())) + (f" ± {percent(float(values.std(ddof=1)))}" if len(values) > 1 else "")
 
 
 def _accuracy(runs: Sequence[FinishedRun]) -> Array:

@@ -40,8 +40,8 @@ def power_lines(method: Sequence[FinishedRun], baseline: Sequence[FinishedRun], 
     return [
         "## What such a study can find",
         "",
-        *table(["true difference of CVaR10, points", *(f"{n} seeds" for n in SEEDS)], rows),
-        "Percent of studies whose interval lies above zero, as `paft power` simulates them from how much these runs vary (std: "
-        f"{said}), with {prompts} prompts and {examples} examples.",
+        *table(["better at every prompt by, points", *(f"{n} seeds" for n in SEEDS)], rows),
+        "Percent of studies whose interval of CVaR10 lies above zero, as `paft power` simulates them from how much these runs "
+        f"vary (std: {said}), with {prompts} prompts and {examples} examples: all test prompts, not the headline's alone.",
         "",
     ]
