@@ -140,8 +140,8 @@ def write_page(collected: Collected, methods: Methods, path: Path, out: Path, ke
         "other families of wordings; they are not corrected for how many methods there are. Compute: token-equivalents, "
         f"as a share of the other arm's; a token of a forward pass alone counts as {FORWARD:g} of a trained one, a perturbed "
         "update as two. Seconds: of the updates, whatever else the device did. Equivalent: both intervals are within "
-        f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean. Con is of adversarial test prompts, and so is "
-        "left to what is registered afterwards.",
+        f"±{bounds.cvar10:g} points of CVaR10 and ±{bounds.mean:g} of the mean. The accuracy under "
+        "perturbed prompts (Con) is not measured here, because these are made of test prompts.",
         "",
         *_not_swept(ruled_out),
         f"All arms: `{' '.join(methods.common)}`. Made by "

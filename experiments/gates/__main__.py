@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--templates", type=int, default=200, help="training templates whose losses are measured, at most")
     parser.add_argument("--examples", type=int, default=16, help="validation rows that they are measured on")
     parser.add_argument("--report", type=Path, default=Path("outputs/gates"))
-    parser.add_argument("--kept", action="store_true", help="write the page anew of what --report holds; nothing is measured")
+    parser.add_argument("--kept", action="store_true", help="write the page anew of what --report holds, by itself")
     parser.add_argument("overrides", nargs="*", help="further settings, as for train.py")
     arguments = parser.parse_intermixed_args()
     if arguments.templates < 20 or arguments.examples < 2:
@@ -49,22 +49,25 @@ def main() -> None:
             "there are two halves."
         )
     check_place(f"--report {arguments.report}", arguments.report)
+    if arguments.kept:
+        chosen = {name: getattr(arguments, name) or None for name in ("seeds", "templates", "examples", "overrides")}
+        if other := [name for name, value in chosen.items() if value != parser.get_default(name)]:
+            raise InputError(f"--kept: nothing is measured, so that {other[0]} cannot be chosen; give --report alone.")
+        measured, runs, origin = kept(arguments.report)
+        write_page(measured, runs, arguments.report, origin)
+        return
     quieten()
     keep_freed_memory()
     typed = "".join(f" {override}" for override in arguments.overrides)
     command = (f"python -m experiments.gates --seeds {' '.join(map(str, arguments.seeds))} --templates {arguments.templates} "
                f"--examples {arguments.examples}{typed}")  # fmt: skip
-    if arguments.kept:
-        measured, runs, origin = kept(arguments.report)
-        write_page(measured, runs, arguments.report, arguments.examples, command, origin)
-        return
     found, results = list[Gates](), list[Results]()
     for seed in arguments.seeds:
         gates, run = measure([*_DEFAULT, *arguments.overrides, f"seed={seed}"], arguments.templates, arguments.examples)
         found.append(gates)
         results.append(run)
-        origin = provenance(device_of(run.config["trainer"]["accelerator"]))
-        write_page(found, results, arguments.report, arguments.examples, command, origin)  # after each, so that none is lost
+        origin = {"command": command, "rows": arguments.examples} | provenance(device_of(run.config["trainer"]["accelerator"]))
+        write_page(found, results, arguments.report, origin)  # after each, so that none is lost
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def measure(overrides: Sequence[str], n_templates: int, n_examples: int) -> tupl
 
 
 def kept(report: Path) -> tuple[list[Gates], list[Results], dict[str, Any]]:
-    """Return what was measured before, by its results.json: the gates, their runs, and where they were measured.
+    """Return what was measured before, by its results.json: the gates, their runs, and how and where they were measured.
 
     What the losses say is computed anew. Raises InputError if there is no such file, or if the prompts are others by now.
     """

@@ -20,15 +20,12 @@ from paft.reporting.runs import commits
 _KINDS = ("templates", "wordings", "layouts")
 
 
-def write_page(
-    found: Sequence[Gates], results: Sequence[Results], out: Path, n_rows: int, command: str, origin: Mapping[str, Any]
-) -> None:
+def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, origin: Mapping[str, Any]) -> None:
     """Write README.md and results.json.
 
     Args:
-        n_rows: validation rows that losses are measured on.
-        command: that measured.
-        origin: where it was measured, as `provenance`.
+        origin: the command that measured, the number of validation rows that losses are measured on (rows), and the
+            provenance.
     """
     page = ["# Gates before any learnt sampler", "", *bullets(says(found)), "## Persistence", ""]
     headings = ["seed", "updates", "mean loss", *_KINDS, "by family"]
@@ -40,8 +37,9 @@ def write_page(
             rows.append([str(gates.seed), pair, f"{gates.by_half[i].mean():.3f}", *numbers, percent(gates.families[i])])
     page += table(headings, rows)
     page += [
-        f"Rank correlations of losses on half of {n_rows} validation rows with those on the other half, {EVERY} updates later, "
-        "of those at the same update (about the most that can be expected); the bound is for the ratio, because few rows lower "
+        f"Rank correlations of losses on half of {origin['rows']} validation rows with those on the other half, {EVERY} "
+        "updates later, of those at the same update (about the most that can be expected); the bound is for the ratio, because "
+        "few rows lower "
         f"both. {found[0].by_half.shape[1]} training templates, the loss of an answer token; wordings and layouts are means "
         "over their templates. By family: the share of the spread over templates, in percent, that wording and layout explain "
         "at the first of both updates (additive, adjusted for how many there are).",
@@ -71,7 +69,7 @@ def write_page(
         "From how many templates `sampler=by_loss` would have drawn, at its defaults: the effective number (1 / sum of squared "
         f"probabilities) in the block of updates where it is smallest; the same for {SHUFFLES} shuffles.",
         "",
-        f"Made by `{command}` at {commits(run.git for run in results)}. Configs, versions and device: results.json.",
+        f"Made by `{origin['command']}` at {commits(run.git for run in results)}. Configs, versions and device: results.json.",
     ]
     out.mkdir(parents=True, exist_ok=True)
     write(out, page)
@@ -152,7 +150,8 @@ def _persists(kind: str, found: Sequence[Lasting], begins: Sequence[Array]) -> s
         return f"Whether losses of {kind} persist {while_it_can}, is not decided, because seeds differ: {figures}."
     persists = above == {True}
     can = "A sampler that learns them can work." if persists else "No sampler that learns them can work; only stateless ones."
-    return f"Losses of {kind} {'persist' if persists else 'do not persist'} {while_it_can}: {figures}. {can}"
+    follows = f" {can}" if kind == "templates" else ""  # families must stand for templates besides
+    return f"Losses of {kind} {'persist' if persists else 'do not persist'} {while_it_can}: {figures}.{follows}"
 
 
 def _ends(one: Transfer) -> list[str]:

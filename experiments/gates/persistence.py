@@ -12,7 +12,7 @@ from paft.prompts import PromptTemplate
 
 EVERY = 25  # updates between two states
 FLOOR = 0.05  # nats of an answer token, mean over templates: below, an answer is right with 95% and more
-PERSISTS = 0.5  # rank correlation, as a share of the most that there can be, below which no learnt sampler can work
+PERSISTS = 0.5  # rank correlation, as a share of about the most that there can be, below which no learnt sampler can work
 LEAST = 0.3  # rank correlation of both halves of the rows at one update, below which they say too little of templates
 BY_FAMILY = 0.3  # share of the spread over templates below which families cannot stand for them
 
@@ -22,7 +22,7 @@ class Lasting:
     """How far losses of templates or families last: their rank correlation with those on other rows, later and at once."""
 
     later: Array  # at the next state, EVERY updates later (S - 1,)
-    at_once: Array  # at the same state, which is the most that can be expected (S,)
+    at_once: Array  # at the same state, which is about the most that can be expected (S,)
 
     @classmethod
     def of(cls, by_half: Array) -> "Lasting":

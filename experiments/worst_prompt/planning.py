@@ -21,27 +21,35 @@ def budget_lines(runs: Sequence[FinishedRun], arms: int, seeds: int) -> list[str
     ]
 
 
-def power_lines(method: Sequence[FinishedRun], baseline: Sequence[FinishedRun], prompts: int, examples: int) -> list[str]:
+def power_lines(
+    method: Sequence[FinishedRun],
+    baseline: Sequence[FinishedRun],
+    prompts: int,
+    examples: int,
+    headline: Sequence[int] | None = None,
+) -> list[str]:
     """Return the section of a page; nothing where an arm has fewer than two runs, or one has more than the other.
 
     Args:
         prompts: of the study.
         examples: of the study.
+        headline: the places of the prompts that the study is about, among those of the runs; None: all.
     """
     if len(method) < 2 or len(method) != len(baseline):
         return []
-    pilot = read_pilot([run.folder for run in method], [run.folder for run in baseline])
+    pilot = read_pilot([run.folder for run in method], [run.folder for run in baseline], prompts=headline)
     rows = [
         [f"{100 * difference:g}", *(f"{100 * power(pilot, difference, n, prompts, examples, 0.1):.0f}" for n in SEEDS)]
         for difference in DIFFERENCES
     ]
     stds = {"seeds": pilot.seed, "prompts": pilot.prompt, "prompt x seed": pilot.interaction, "method x prompt": pilot.method}
+    like = "prompts" if headline is None else "prompts like those of the headline"
     said = ", ".join(f"{name} {100 * std:.1f}" for name, std in stds.items())
     return [
         "## What such a study can find",
         "",
         *table(["better at every prompt by, points", *(f"{n} seeds" for n in SEEDS)], rows),
         "Percent of studies whose interval of CVaR10 lies above zero, as `paft power` simulates them from how much these runs "
-        f"vary (std: {said}), with {prompts} prompts and {examples} examples: all test prompts, not the headline's alone.",
+        f"vary (std: {said}), with {prompts} {like} and {examples} examples.",
         "",
     ]

@@ -200,7 +200,7 @@ def _check_loss(config: TrainConfig) -> None:
             "sampler.templates_per_update=4, say."
         )
     units = config.examples_per_update // sampler.templates_per_update if sampler.paired else sampler.templates_per_update
-    if units < ranks:
+    if 0 < units < ranks:  # none is refused for what makes it none
         what = "examples of an update, whose renderings stay together" if sampler.paired else "templates of an update"
         several = "sampler.templates_per_update"
         there = "is 1" if units == 1 else f"are {units}"

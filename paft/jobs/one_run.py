@@ -19,7 +19,7 @@ from paft.evaluation.scoring import answering_by, generates, score
 from paft.jobs.encoder import make_encoder
 from paft.jobs.extra_measures import measure_more, scoring_of
 from paft.jobs.finished import CHOSEN_BEFORE, outdated
-from paft.jobs.planning import advice, layout_advice, make_plan
+from paft.jobs.planning import advice, idle_sampler, layout_advice, make_plan
 from paft.jobs.preflight import BesideRun, CheckedRun, check_run
 from paft.model.adapter import save_adapter, save_model
 from paft.model.attention import packs_ragged
@@ -74,7 +74,7 @@ class PreparedRun:
         """What is known before training that makes the run's numbers mean less."""
         few = few_templates(self.plan.templates_seen, self.config.K) if self.config.method.name == "paft" else []
         chosen = [CHOSEN_BEFORE] if self.config.method.trains and outdated(self.folder.results, self.config.dataset) else []
-        return [*self.inputs.warnings, *few, *chosen]
+        return [*self.inputs.warnings, *few, *idle_sampler(self.config, self.inputs), *chosen]
 
 
 def prepare(config: TrainConfig, checked: CheckedRun | None = None) -> PreparedRun:

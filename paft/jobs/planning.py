@@ -19,6 +19,7 @@ from paft.model.base import Model, attention_of, device_of, load_config, multipl
 from paft.model.fused import fused_kind
 from paft.model.memory import training_memory
 from paft.prompts import PromptPool
+from paft.prompts.by_loss import ByLossSampler
 from paft.prompts.mutate import Mutator
 from paft.prompts.parts import shown_order
 from paft.prompts.sampling import families_of, names_families
@@ -257,10 +258,11 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
             f"train prompts: {100 * share:.0f}% of the updates show fewer than {config.sampler.templates_per_update} different "
             "ones; sampler.balanced=true deals different ones"
         )
-    if config.sampler.by_loss:
-        notes.append(_when_losses_say(config))
-    if config.sampler.candidates > 1:
-        notes.append(_when_candidates_are_tried(config))
+    if not idle_sampler(config, inputs):
+        if config.sampler.by_loss:
+            notes.append(_when_losses_say(config))
+        if config.sampler.candidates > 1:
+            notes.append(_when_candidates_are_tried(config))
     if (mutator := mutator_of(config, inputs.examples.task)) is not None:
         n = sum(map(mutator.can_change, pool.templates))
         as_they_are = f"; the others ({len(pool.templates) - n}) are shown as they are" if n < len(pool.templates) else ""
@@ -268,6 +270,30 @@ def sampler_notes(config: TrainConfig, inputs: Inputs) -> list[str]:
         order = f"; {kept} say where something stands and keep their order" if kept and "order" in mutator.kinds else ""
         notes.append(f"train prompts: {n} of {len(pool.templates)} have parts whose layout is mutated{as_they_are}{order}")
     return notes
+
+
+def idle_sampler(config: TrainConfig, inputs: Inputs) -> list[str]:
+    """Return a warning if the run ends before its sampler does anything else than draw uniformly."""
+    sampler, examples = config.sampler, inputs.examples
+    if inputs.train is None or config.method.name != "paft" or not (sampler.by_loss or sampler.candidates > 1):
+        return []
+    updates = updates_of(config, len(examples.train), inputs.train, examples.task)
+    if isinstance(updates.sampler, ByLossSampler):
+        last = [Draw(epoch, (updates.per_epoch - 1) // config.K) for epoch in range(config.T)]  # of each epoch
+        if any(map(updates.sampler.goes_by_losses, last)):
+            return []
+        return [
+            f"All {updates.total} updates draw prompts uniformly, because losses say after {2 * sampler.lag} which are drawn "
+            f"more often; lower sampler.lag={sampler.lag}{f' or K={config.K}' if config.K > 1 else ''}, or train longer."
+        ]
+    drawn = (tag for epoch in range(config.T) for update in updates.of_epoch(epoch) for tag in update)
+    if any(tag.candidates > 1 for tag in drawn):
+        return []
+    return [
+        f"No draw takes the worst of {sampler.candidates} prompts, because none that begins after sampler.warmup="
+        f"{sampler.warmup:g} of the {updates.total} updates does; "
+        f"{f'lower K={config.K}, or ' if config.K > 1 else ''}train longer."
+    ]
 
 
 def _repeats(config: TrainConfig, n: int) -> float:

@@ -15,7 +15,7 @@ from paft.config.schema import EvaluateConfig, FailUnderConfig, ModelConfig, Tra
 from paft.data.inputs import EvaluationInputs, Inputs, load_evaluation_inputs, load_inputs
 from paft.data.splits import fingerprint
 from paft.data.tasks.base import Task
-from paft.data.updates import Updates, mutator_of, updates_of
+from paft.data.updates import mutator_of, updates_of
 from paft.evaluation.metrics import check_metric
 from paft.evaluation.tail import FEWEST_OF_A_TAIL
 from paft.jobs.beside import base_run_of, user_run_of
@@ -61,13 +61,11 @@ def check_run(config: TrainConfig) -> CheckedRun:
     if inputs.train is not None:
         if config.method.searches:
             check_budget(config.method, len(inputs.train.templates))
-        updates = updates_of(config, len(examples.train), inputs.train, examples.task)
-        _check_validation(config, updates.total)
+        _check_validation(config, updates_of(config, len(examples.train), inputs.train, examples.task).total)
         if (mutator := mutator_of(config, examples.task)) is not None:
             _check_mutations(config, inputs.train, mutator)
         _check_templates(config, inputs.train)
         _check_families(config, inputs.train, inputs.examples.task)
-        _check_begins(config, updates)
     _check_tail(config.fail_under, inputs.test)
     folder = _claim(config, inputs, base_identity(config.model))
     return CheckedRun(inputs, folder, _beside(config, inputs, folder))
@@ -153,25 +151,6 @@ def _check_families(config: TrainConfig, pool: PromptPool, task: Task) -> None:
             f"sampler.temperature draws by the losses of wordings and layouts, and the {len(pool.templates)} training prompts "
             "are all of one; use sampler=uniform."
         )
-
-
-def _check_begins(config: TrainConfig, updates: Updates) -> None:
-    """Raise InputError if the run ends before its sampler does anything else than draw uniformly."""
-    sampler, total = config.sampler, updates.total
-    if config.method.name != "paft":
-        return
-    if sampler.by_loss and total <= 2 * sampler.lag:
-        raise InputError(
-            f"sampler.lag={sampler.lag}: losses say after {2 * sampler.lag} updates which prompts are drawn more often, and "
-            f"the run has {total}, so that all draws would be uniform; use a lag below {-(-total // 2)}, or train longer."
-        )
-    if sampler.candidates > 1:
-        drawn = (tag for epoch in range(config.T) for update in updates.of_epoch(epoch) for tag in update)
-        if not any(tag.candidates > 1 for tag in drawn):
-            raise InputError(
-                f"sampler.candidates={sampler.candidates}: no draw takes the worst of them, because none of those that begin "
-                f"after sampler.warmup={sampler.warmup:g} of the {total} updates does; lower K={config.K}, or train longer."
-            )
 
 
 def _check_mutations(config: TrainConfig, pool: PromptPool, mutator: Mutator) -> None:

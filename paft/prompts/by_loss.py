@@ -96,12 +96,16 @@ class ByLossSampler(Sampler):
 
     def index(self, draw: Draw) -> int:
         """Return the index in the pool of a draw's template; raises RuntimeError if losses that it depends on are missing."""
-        if self._block(draw) < _UNIFORM_BLOCKS:
+        if not self.goes_by_losses(draw):
             return super().index(draw)
         bits = np.random.Philox(key=[self.seed, STREAM], counter=[0, draw.number, draw.epoch, draw.slot])
         place = np.random.Generator(bits).random()
         cumulated = self.probabilities(draw).cumsum()
         return min(int(np.searchsorted(cumulated, place, side="right")), len(cumulated) - 1)
+
+    def goes_by_losses(self, draw: Draw) -> bool:
+        """Return whether losses say by then which templates are drawn more often; before, draws are uniform."""
+        return self._block(draw) >= _UNIFORM_BLOCKS
 
     def weight(self, draw: Draw) -> float:
         """Return how much the examples of a draw count in the loss; 1 unless weights are corrected."""

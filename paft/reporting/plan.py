@@ -13,9 +13,9 @@ class Plan(BaseModel):
     layouts_seen how many different layouts of these it shows where layouts are mutated, else 0. wordings counts
     the templates that are not near-copies of another. tokens are the real tokens of all epochs (no padding), estimated from a
     sample of renderings; longest is the number of tokens of the longest in the sample. memory_bytes is estimated too, for each
-    device. compared is the share of the answers of the first updates that are the same tokens under all of their templates,
-    which alone loss=consistent compares; None with another loss. search_renderings is how many a search for one prompt before
-    training scores at most, 0 where there is none.
+    device. compared is the share of the answers of the first updates that stand for the same option, in the same tokens, under
+    all of their templates, which alone loss=consistent compares; None with another loss. search_renderings is how many a search
+    for one prompt before training scores at most, 0 where there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,8 +58,8 @@ class Plan(BaseModel):
             ]
             if self.compared is not None:
                 lines.append(
-                    f"  loss      of a sample {100 * self.compared:.0f}% of the answers are the same tokens under all their "
-                    "templates, which alone are compared"
+                    f"  loss      {100 * self.compared:.0f}% of the answers of a sample can be compared: the same option, and "
+                    "the same tokens, under all their templates"
                 )
         lines += [f"  try       {each}" for each in advice]
         lines.append(f"  test      {self.test_examples:,} examples under each prompt, {self.test_renderings:,} renderings")

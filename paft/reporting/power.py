@@ -51,8 +51,11 @@ class Pilot:
     hardness: float = 0.0
 
 
-def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
+def read_pilot(a: Sequence[Path], b: Sequence[Path] = (), *, prompts: Sequence[int] | None = None) -> Pilot:
     """Read a pilot: runs of one method that differ in their seed, and perhaps as many of another.
+
+    Args:
+        prompts: the places of those that are looked at, among the prompts of all runs as the first has them; None: all.
 
     Raises InputError for fewer than two runs of a method, and for runs that share too few prompts or examples.
     """
@@ -62,12 +65,13 @@ def read_pilot(a: Sequence[Path], b: Sequence[Path] = ()) -> Pilot:
         raise InputError(f"{len(a)} runs against {len(b)}: give as many of one method as of the other.")
     runs = share([*seeds_of(a), *seeds_of(b)])
     groups = runs[0].matrix.group_numbers
-    sides = [correct_of(runs[: len(a)]), *([correct_of(runs[len(a) :])] if b else [])]
+    own = slice(None) if prompts is None else list(prompts)
+    sides = [correct_of(side)[:, own] for side in (runs[: len(a)], runs[len(a) :]) if side]
     variances = [seed_variance(side, groups) for side in sides]
     method = 0.0
     if b:
-        own = corrected_variance(sides[0].mean(0) - sides[1].mean(0), groups)
-        method = max(0.0, own - sum(v.interaction**2 for v in variances) / len(a)) ** 0.5
+        apart = corrected_variance(sides[0].mean(0) - sides[1].mean(0), groups)
+        method = max(0.0, apart - sum(v.interaction**2 for v in variances) / len(a)) ** 0.5
 
     def average(name: str) -> float:
         return float(np.mean([getattr(v, name) ** 2 for v in variances])) ** 0.5
@@ -94,7 +98,7 @@ def _hardness(pilot: Pilot, sides: Sequence[Array]) -> float:
 
     found = float(np.mean([cvar(side.mean(2), 0.1).var(ddof=1) for side in sides]))
     none, some = variance(0.0), variance(_SOME_HARDNESS)
-    if found <= none or some < (1 + _CLEARLY) * none:  # in the second case prompts vary too little for it to matter
+    if found <= none or some <= (1 + _CLEARLY) * none:  # in the second case prompts vary too little for it to matter
         return 0.0
     most = pilot.interaction / pilot.prompt
     return min(most, _SOME_HARDNESS * ((found - none) / (some - none)) ** 0.5)  # variances grow with its square

@@ -364,7 +364,7 @@ def origin(runs: Sequence[FinishedRun]) -> list[str]:
     unlike = {
         "at {} states of the code": {str(run.results.git) for run in runs},
         "with {} sets of library versions": {str(run.results.versions) for run in runs},
-        "on {} kinds of devices": {str(run.results.device) for run in runs},
+        "on {} kinds of devices or numbers of threads": {str(run.results.device) for run in runs},
     }
     if beware := [text.format(len(states)) for text, states in unlike.items() if len(states) > 1]:
         lines += [f"BEWARE: the runs were made {' and '.join(beware)}, which may move numbers, too.", ""]

@@ -155,7 +155,7 @@ def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_ll
     with pytest.raises(SystemExit):
         run_plain(main)
     assert "its states, 25 updates apart, are not all there" in capsys.readouterr().err
-    monkeypatch.setattr(sys, "argv", ["gates", *arguments, "--kept"])
+    monkeypatch.setattr(sys, "argv", ["gates", "--report", str(tmp_path / "page"), "--kept"])
     run_plain(main)  # of what the page keeps, without the run, whose states are not all there
     assert json.loads((tmp_path / "page" / "results.json").read_text()) == content
     assert (tmp_path / "page" / "README.md").read_text() == page
@@ -168,6 +168,7 @@ def test_the_command_measures_every_state_and_goes_on_with_finished_runs(tiny_ll
     ("typed", "sentence"),
     [
         (["--templates", "5"], "--templates must be at least 20"),
+        (["--kept", "--seeds", "0"], "nothing is measured, so that seeds cannot be chosen"),
         (["evaluate=true"], "leave evaluate=false"),
         (["schedule.unit=row"], "uniform draws of one template an update"),
         (["sampler=balanced"], "uniform draws of one template"),

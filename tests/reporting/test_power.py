@@ -95,6 +95,8 @@ def test_a_pilot_of_kept_runs(capsys, monkeypatch):
     paft, user = (sorted(runs.glob(f"race-qwen05-{method}-*")) for method in ("paft", "user"))
     pilot = read_pilot(paft, user)
     assert len(pilot.accuracies) == 50 and pilot.prompt > pilot.seed > 0 and pilot.method > 0.02
+    some = read_pilot(paft, user, prompts=[3, 5, 8])
+    assert some.accuracies.tolist() == pilot.accuracies[[3, 5, 8]].tolist() and some.prompt != pilot.prompt
     with pytest.raises(InputError, match="two seeds"):
         read_pilot(paft[:1])
     monkeypatch.setattr("paft.reporting.power.SIZES", ((50, 100),))

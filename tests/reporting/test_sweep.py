@@ -224,7 +224,8 @@ def test_runs_of_other_devices_and_versions_are_reported_with_a_warning(sweep, t
         results["versions"]["torch"] = "0"
 
     report([changed(sweep, tmp_path / "runs", change)], tmp_path / "out")
-    assert "with 2 sets of library versions and on 2 kinds of devices" in (tmp_path / "out" / "README.md").read_text()
+    page = (tmp_path / "out" / "README.md").read_text()
+    assert "with 2 sets of library versions and on 2 kinds of devices or numbers of threads" in page
 
 
 def test_a_run_of_another_version_or_damaged_is_left_out(sweep, tmp_path):

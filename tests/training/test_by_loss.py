@@ -12,8 +12,9 @@ import yaml
 from paft.config.compose import from_dict
 from paft.config.schema import SamplerConfig
 from paft.data.datamodule import EpochSampler
-from paft.jobs.planning import sampler_notes
-from paft.jobs.preflight import check_run
+from paft.data.inputs import load_inputs
+from paft.jobs.one_run import prepare
+from paft.jobs.planning import idle_sampler, sampler_notes
 from paft.jobs.train import run_training
 from paft.prompts import by_loss
 from paft.runtime.errors import InputError
@@ -156,14 +157,28 @@ def test_prompts_of_one_family_are_refused(tiny_overrides, tmp_path):
         data_of(*tiny_overrides, *OWN, f"prompts.train={path}")
 
 
-def test_the_plan_says_when_losses_say_and_a_run_that_ends_before_is_refused(tiny_overrides):
-    config = compose_config(*tiny_overrides, *OWN, "sampler.lag=7")
-    assert [note for note in sampler_notes(config, check_run(config).inputs) if "losses say" in note] == [
-        "train prompts: after 14 updates losses say which are drawn more often; the draws above are as many uniform ones"
-    ]
-    said = r"sampler\.lag=8: losses say after 16 updates .* and the run has 16, .* use a lag below 8, or train longer\."
-    with pytest.raises(InputError, match=said):
-        check_run(compose_config(*tiny_overrides, *OWN, "sampler.lag=8"))
+@pytest.mark.parametrize(
+    ("more", "idle"),
+    [
+        (["sampler.lag=7"], False),
+        (["sampler.lag=8"], True),
+        (["sampler.lag=7", "K=3"], False),  # the last draw begins after 15 of 16 updates
+        (["sampler.lag=8", "K=4", "train_examples=72"], False),  # after 16 of 18
+        (["sampler.lag=8", "K=4", "train_examples=64", "T=1"], True),  # after 12 of 16
+        (["sampler.lag=8", "K=3", "train_examples=68"], True),  # after 15 of 17
+    ],
+)
+def test_the_plan_says_when_losses_say_and_a_run_that_ends_before_is_warned_of(tiny_overrides, more, idle):
+    config = compose_config(*tiny_overrides, *OWN, "examples_per_update=4", "T=1", *more)
+    inputs, lag = load_inputs(config), config.sampler.lag
+    said = f"after {2 * lag} updates losses say which are drawn more often; the draws above are as many uniform ones"
+    found = [note for note in sampler_notes(config, inputs) if "losses say" in note]
+    assert found == ([] if idle else [f"train prompts: {said}"])
+    warned = idle_sampler(config, inputs)
+    assert bool(warned) == idle
+    if idle:
+        assert "updates draw prompts uniformly" in warned[0] and f"lower sampler.lag={lag}" in warned[0]
+        assert warned[0] in prepare(config).warnings
 
 
 def test_several_templates_an_update_are_compared_whatever_k_is(tiny_overrides):

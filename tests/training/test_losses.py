@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +17,9 @@ from paft.config.compose import CONF
 from paft.config.schema import OF_OTHER_LOSSES, LossConfig
 from paft.data.batch import Update, pack_answers
 from paft.data.datamodule import PaftDataModule
+from paft.data.encode import Encoded, Encoder
 from paft.data.inputs import load_inputs
+from paft.data.tasks.story_facts import generate_rows
 from paft.jobs.one_run import prepare
 from paft.jobs.planning import sampler_notes
 from paft.reporting.described import _LOSSES
@@ -210,6 +212,7 @@ def test_a_resumed_run_is_an_undisturbed_one_bit_for_bit(tiny_overrides, tmp_pat
         (["loss=consistent", "sampler.paired=true"], "loss=consistent compares"),
         ([*CONSISTENT, "trainer.devices=8"], "loss=consistent deals"),
         (["sampler.paired=true"], "must be 2 or more"),
+        (["loss=tilted", "sampler.paired=true", "sampler.templates_per_update=16"], "divide examples_per_update=8"),
         (["sampler.paired=true", "sampler.templates_per_update=3"], "divide examples_per_update=8"),
     ],
 )
@@ -218,22 +221,28 @@ def test_what_has_no_templates_to_weigh_is_refused(overrides, said):
         compose_config(*overrides)
 
 
-def test_answers_that_cannot_be_compared_are_refused_and_the_plan_says_how_many_can(tiny_overrides, tmp_path):
+def test_answers_that_cannot_be_compared_are_refused_and_the_plan_says_how_many_can(tiny_overrides, tmp_path, monkeypatch):
     """After a line break an answer begins without a space, and is other tokens."""
     asks = "{story}\n\n{question}\n{A}, {B}, {C} or {D}?\n"
     alike, apart = (f"{asks}In the end it is", f"{asks}Who? It must be", f"{asks}"), (0, 2)
 
-    def compared(prompts: list[str]) -> Plan:
+    tokens = count()
+
+    def compared(prompts: list[str], *more: str) -> Plan:
         path = tmp_path / "prompts.jsonl"
         path.write_text("".join(json.dumps({"text": prompt}) + "\n" for prompt in prompts))
         deck = [*tiny_overrides, *CONSISTENT, "sampler.balanced=true", "K=1", f"prompts.train={path}"]
-        return prepare(compose_config(*deck, "train_prompts=null")).plan
+        return prepare(compose_config(*deck, "train_prompts=null", *more)).plan
 
     with pytest.raises(InputError, match=r"no answer has the same tokens under all templates .* let all training prompts end"):
         compared([alike[i] for i in apart])
     plan = compared([*alike])
-    assert 0 < plan.compared < 1 and f"{100 * plan.compared:.0f}% of the answers are the same tokens" in plan.text(tmp_path)
+    assert 0 < plan.compared < 1 and f"{100 * plan.compared:.0f}% of the answers of a sample can be" in plan.text(tmp_path)
     assert compared([*alike[:2]]).compared == 1
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in list(generate_rows("train", 400))[-5:]))
+    monkeypatch.setattr(Encoder, "asking", lambda *_: Encoded([1], [[next(tokens), 0]], 0))  # no two alike
+    with pytest.raises(InputError, match="no answer of an unlabelled row has the same tokens"):
+        compared([*alike[:2]], f"loss.unlabelled={tmp_path / 'rows.jsonl'}")
 
 
 def test_names_and_identities_of_runs_with_the_mean_stay(tiny_overrides):
