@@ -39,10 +39,9 @@ def write_page(found: Sequence[Gates], results: Sequence[Results], out: Path, or
     page += [
         f"Rank correlations of losses on half of {origin['rows']} validation rows with those on the other half, {EVERY} "
         "updates later, of those at the same update (about the most that can be expected); the bound is for the ratio, because "
-        "few rows lower "
-        f"both. {found[0].by_half.shape[1]} training templates, the loss of an answer token; wordings and layouts are means "
-        "over their templates. By family: the share of the spread over templates, in percent, that wording and layout explain "
-        "at the first of both updates (additive, adjusted for how many there are).",
+        f"few rows lower both. {found[0].by_half.shape[1]} training templates, the loss of an answer token; wordings and "
+        "layouts are means over their templates. By family: the share of the spread over templates, in percent, that wording "
+        "and layout explain at the first of both updates (additive, adjusted for how many there are).",
         "",
         "## Transfer",
         "",

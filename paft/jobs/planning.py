@@ -290,7 +290,7 @@ def idle_sampler(config: TrainConfig, inputs: Inputs) -> list[str]:
     if any(tag.candidates > 1 for tag in drawn):
         return []
     return [
-        f"No draw takes the worst of {sampler.candidates} prompts, because none that begins after sampler.warmup="
+        f"No draw takes the worst of {sampler.candidates} candidates, because none that begins after sampler.warmup="
         f"{sampler.warmup:g} of the {updates.total} updates does; "
         f"{f'lower K={config.K}, or ' if config.K > 1 else ''}train longer."
     ]

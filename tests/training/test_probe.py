@@ -159,7 +159,7 @@ def test_the_plan_says_when_draws_take_the_worst_and_a_run_where_none_does_is_wa
     assert any(said in note for note in sampler_notes(config, inputs)) and not idle_sampler(config, inputs)
     config = compose_config(*late, "K=6")
     (warned,) = idle_sampler(config, load_inputs(config))
-    assert warned.startswith("No draw takes the worst of 4 prompts") and warned in prepare(config).warnings
+    assert warned.startswith("No draw takes the worst of 4 candidates") and warned in prepare(config).warnings
     assert warned.endswith("of the 5 updates does; lower K=6, or train longer.")
     assert not any("take the worst" in note for note in sampler_notes(config, load_inputs(config)))
 
