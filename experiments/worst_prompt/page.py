@@ -134,8 +134,11 @@ def verdict(headline: Arms, registered: Registered) -> str:
         return f"{found}: better at the worst prompts{', ' + ' and '.join(missed) if missed else as_registered}."
     if tail.high < 0:
         return f"{found}: worse at the worst prompts."
-    excluded = f"gains of more than {percent(max(0.0, tail.high))} points are excluded"
-    return f"{found}: no gain at the worst prompts is shown; {excluded}."
+    most = 1 - float(cvar(headline.baseline.mean(2), 0.1).mean())
+    excluded = (
+        f"gains of more than {percent(max(0.0, tail.high))} points are excluded" if tail.high < most else "all is possible"
+    )
+    return f"{found}: no gain at the worst prompts is shown; of the {percent(most)} that there are to gain, {excluded}."
 
 
 def _rows(every: dict[str, Arms]) -> list[list[str]]:
