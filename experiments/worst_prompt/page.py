@@ -136,7 +136,7 @@ def verdict(headline: Arms, registered: Registered) -> str:
         return f"{found}: worse at the worst prompts."
     most = 1 - float(cvar(headline.baseline.mean(2), 0.1).mean())
     excluded = (
-        f"gains of more than {percent(max(0.0, tail.high))} points are excluded" if tail.high < most else "all is possible"
+        f"gains of more than {percent(max(0.0, tail.high))} points are excluded" if tail.high < most else "none are excluded"
     )
     return f"{found}: no gain at the worst prompts is shown; of the {percent(most)} that there are to gain, {excluded}."
 
