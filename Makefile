@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install  ## fine-tune on one prompt and with PAFT, print the comparison, write the figure
 	$(BIN)/python -m experiments.demo
 
-test: install lint  ## lint, type check and all tests but the acceptance tests; 12 to 15 minutes on 2 idle cores
+test: install lint  ## lint, type check and all tests but the acceptance tests; about 13 minutes on 2 idle cores
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore=tests/acceptance
 
 acceptance: install  ## what only whole runs prove: the wheel, the README's commands, the notebook, every recipe, killed runs, W&B that fails
