@@ -50,7 +50,7 @@ class Methods(BaseModel):
     against: dict[str, Annotated[list[str], BeforeValidator(lambda one: [one] if isinstance(one, str) else one)]]
     equivalent: Bounds
     ruled_out: dict[str, str] = {}  # what is not swept, an arm or not, and why; an arm that has runs is shown like any other
-    follows: str = ""  # what a person is to do
+    advice: str = ""  # what a person is to do
 
     @model_validator(mode="after")
     def _known(self) -> "Methods":
@@ -129,7 +129,7 @@ def write_page(collected: Collected, methods: Methods, path: Path, out: Path, ke
     compared = [one for one in (Compared.of(arm, other, found) for arm, other in methods.pairs()) if one is not None]
     page = [f"# {methods.title}", "", *origin(every)]
     page += ["Not all runs are finished, so that the rest is exploratory:", "", *bullets(missing)] if missing else []
-    page += bullets([*shown(compared, bounds), *([methods.follows] if methods.follows else [])])
+    page += bullets([*shown(compared, bounds), *([methods.advice] if methods.advice else [])])
     headings = ["arm", "settings", "seeds", "CVaR10", "mean", "updates", "seconds", "what it did, in the first and last fifth"]
     page += table(headings, [_row(arm, methods, own) for arm, own in found.items()])
     headings = ["difference", "seeds", "CVaR10", "mean", "says", "compute"]

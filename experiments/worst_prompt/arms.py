@@ -24,7 +24,11 @@ class Arms:
 
     def of_kinds(self, kinds: Sequence[str]) -> "Arms":
         """Return the arms on the prompts of some kinds of layout."""
-        return self.of([i for i, kind in enumerate(self.kinds) if kind in kinds])
+        return self.of(self.places(kinds))
+
+    def places(self, kinds: Sequence[str]) -> list[int]:
+        """Return the places of the prompts of some kinds of layout."""
+        return [i for i, kind in enumerate(self.kinds) if kind in kinds]
 
     def of(self, own: Sequence[int]) -> "Arms":
         """Return the arms on some of the prompts, which are named by their places."""

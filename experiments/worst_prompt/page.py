@@ -61,7 +61,7 @@ def write_page(collected: Collected, registered: Registered, path: Path, out: Pa
         arm: sorted((run for run in own if run.seed in arms.seeds), key=lambda run: run.seed or 0) for arm, own in runs.items()
     }
     page += measure_lines(both)
-    own = [i for i, kind in enumerate(arms.kinds) if kind in registered.endpoints[0].kinds]
+    own = arms.places(registered.endpoints[0].kinds)
     page += power_lines(both["method"], both["baseline"], len(own), arms.method.shape[2], own)
     page += compute_lines(tokens)
     ablated = ablated_runs(collected, registered)

@@ -66,9 +66,7 @@ def test_the_page_compares_arms_at_their_compute_and_names_what_is_missing(small
 def test_the_page_says_what_was_not_swept_and_why_and_what_to_do(small, tmp_path):
     found, root = small
     why = {"by loss": "a gate speaks against it", "tilted": "so does it here", "uniform": "not said of what was run"}
-    write_page(
-        collect([root]), found.model_copy(update={"ruled_out": why, "follows": "Draw uniformly."}), FILE, tmp_path, False
-    )
+    write_page(collect([root]), found.model_copy(update={"ruled_out": why, "advice": "Draw uniformly."}), FILE, tmp_path, False)
     page = (tmp_path / "README.md").read_text()
     assert "* by loss: a gate speaks against it\n* tilted: so does it here\n" in page and "* Draw uniformly.\n" in page
     assert "not said" not in page and "Not all runs are finished" not in page
